@@ -1,0 +1,74 @@
+"""Names of what a worker counts. The slab (slab.py) has one cell per name, in this order.
+
+Verdicts obey a conservation law that tests assert after every experiment: each datagram that a worker took from its
+sockets or from a hand-over link is counted under exactly one verdict:
+
+    datagrams_received + datagrams_injected == sum of all verdict_*
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERDICTS: Final = (
+    "verdict_delivered",  # a connection of this worker took it (also when it could not be decrypted)
+    "verdict_accepted",  # it opened a connection
+    "verdict_retried",  # answered with a Retry
+    "verdict_refused",  # answered with CONNECTION_CLOSE
+    "verdict_version_negotiated",  # answered with a Version Negotiation packet
+    "verdict_reset",  # answered with a stateless reset
+    "verdict_handed_over",  # belongs to another worker, given to its link
+    "verdict_dropped_malformed",  # not QUIC, impossible lengths
+    "verdict_dropped_small_initial",  # an Initial in a datagram of less than 1200 bytes (RFC 9000 14.1)
+    "verdict_dropped_unknown_cid",  # for no connection of ours and nothing that could open one
+    "verdict_dropped_foreign_id",  # an Initial that carries an id of ours, no connection, no token: replayed or late
+    "verdict_dropped_version",  # unknown version in a small datagram, or over the limit of answers
+    "verdict_dropped_half_open",  # max_half_open reached
+    "verdict_dropped_connections",  # max_connections reached
+    "verdict_dropped_not_accepting",  # this worker drains and nobody else took it
+    "verdict_dropped_reset_limit",  # a reset was due, over max_resets_per_s
+    "verdict_dropped_token",  # a Retry token that does not verify, without a close
+    "verdict_dropped_forwarded",  # handed over to us but not ours either: never forwarded twice
+    "verdict_dropped_internal",  # an upcall failed: a bug, see the log
+)
+
+COUNTERS: Final = (
+    "datagrams_received",
+    "datagrams_injected",
+    *VERDICTS,
+    "receive_calls",
+    "receive_bytes",
+    "socket_overflows",  # SO_RXQ_OVFL: dropped by the kernel because the socket's buffer was full
+    "datagrams_sent",
+    "send_calls",
+    "send_bytes",
+    "send_errors",
+    "gso_fallbacks",
+    "handover_full",  # strays lost because the owner's link was full
+    "connections_opened",
+    "connections_closed",
+    "handshakes_completed",
+    "handshakes_failed",
+    "handshakes_timed_out",
+    "handshakes_resumed",
+    "handshakes_x25519mlkem768",
+    "handshakes_secp256r1mlkem768",
+    "handshakes_secp384r1mlkem1024",
+    "handshakes_classical",
+    "hello_retry_requests",
+    "requests",
+    "responses_1xx",
+    "responses_2xx",
+    "responses_3xx",
+    "responses_4xx",
+    "responses_5xx",
+    "streams_reset",
+    "glitches",
+    "migrations",
+    "upcall_errors",
+)
+
+#: Values that go up and down; a worker that takes over a slot sets them to zero.
+GAUGES: Final = ("connections", "half_open", "streams", "rss_bytes", "loop_lag_us", "heartbeat_ns", "worker_id")
+
+CELLS: Final = (*COUNTERS, *GAUGES)

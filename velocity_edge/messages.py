@@ -1,0 +1,248 @@
+"""Everything the supervisor and a worker say to each other.
+
+One SOCK_SEQPACKET pair per worker, one message per packet: the kernel keeps the boundaries, a peer's death is an end of
+file, descriptors can travel along. A message is a frozen dataclass; on the wire it is JSON whose "kind" is the class
+name, bytes are base64. Orders go down, reports go up, and neither side waits for an answer: the supervisor decides from
+the facts that workers report (docs/architecture.md, "Nobody waits").
+
+`decode` raises `MessageError` and nothing else, whatever the bytes. How packets travel is in channel.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+#: Bumped when a message changes meaning; a worker states it first, in `Hello`.
+PROTOCOL_VERSION: Final = 1
+
+_WIRE: Final = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class MessageError(Exception):
+    """A packet on the control channel that is not one of our messages."""
+
+
+# --- what travels inside messages ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Listener:
+    """An address that is served. `port` is the bound one, also where 0 was asked for."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Epoch:
+    """One row of the epoch table (velocity_edge/keys.py): a root, from which every key of that epoch is derived."""
+
+    epoch: int
+    created_s: float
+    root: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class KeyedChain:
+    """A certificate chain (PEM, leaf first), its private key (PEM), and the ALPNs that may see it (None: everybody)."""
+
+    name: str
+    certificate_pem: bytes
+    private_key_pem: bytes = field(repr=False)
+    audience: list[str] | None = None
+
+
+# --- supervisor -> worker: orders ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Equip:
+    """Your sockets. Descriptors travel along, in this order:
+
+    one UDP socket per listener; the receiving end of your hand-over link; one sending end per slot of the node
+    (yours included, so that the index is the slot); the slab of your counters.
+    """
+
+    node_id: int
+    listeners: list[Listener]
+    slots: int
+    kind: Literal["Equip"] = "Equip"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class UseKeys:
+    """The epoch table, newest first. All of them open; `seal_with` names the epoch that seals.
+
+    A key is in this table everywhere before anyone is told to seal with it.
+    """
+
+    epochs: list[Epoch]
+    seal_with: int
+    kind: Literal["UseKeys"] = "UseKeys"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Roster:
+    """Who is alive: worker id -> slot. Whoever is not in it is gone; its strays get a stateless reset."""
+
+    workers: dict[int, int]
+    kind: Literal["Roster"] = "Roster"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Configure:
+    """Prepare this revision and answer `Prepared` or `Refused`; nothing changes yet.
+
+    `config` is the resolved configuration (velocity_edge/config/model.py) as JSON. `chains` hold what the worker may
+    not read from disk. One descriptor per entry of `roots` travels along: the opened root directories of static sites.
+    """
+
+    revision: int
+    config: dict[str, Any]
+    chains: list[KeyedChain]
+    roots: list[str]
+    kind: Literal["Configure"] = "Configure"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Activate:
+    """New requests use this revision from now on. The first one makes a worker serve."""
+
+    revision: int
+    kind: Literal["Activate"] = "Activate"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Drain:
+    """Take no new connection, send GOAWAY over `spread_s`, report `Drained` when empty, close the rest at the deadline."""
+
+    deadline_s: float
+    spread_s: float = 0.0
+    kind: Literal["Drain"] = "Drain"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Resume:
+    """The opposite of `Drain`, while still draining."""
+
+    kind: Literal["Resume"] = "Resume"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Abort:
+    """Close the connections that are older than this, in seconds."""
+
+    age_s: float
+    kind: Literal["Abort"] = "Abort"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Stop:
+    """Close what is left (CONNECTION_CLOSE, H3_NO_ERROR) and exit 0."""
+
+    kind: Literal["Stop"] = "Stop"
+
+
+# --- worker -> supervisor: reports ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Hello:
+    """First words: who I am, which protocol I speak, what serves packets here and why."""
+
+    worker_id: int
+    pid: int
+    engine: str
+    engine_reason: str
+    protocol_version: int = PROTOCOL_VERSION
+    kind: Literal["Hello"] = "Hello"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Prepared:
+    """I could use this revision."""
+
+    revision: int
+    kind: Literal["Prepared"] = "Prepared"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Refused:
+    """I cannot use this revision; `reason` is for the operator and begins with "cannot"."""
+
+    revision: int
+    reason: str
+    kind: Literal["Refused"] = "Refused"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Ready:
+    """I serve this revision."""
+
+    revision: int
+    kind: Literal["Ready"] = "Ready"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class KeysInUse:
+    """I hold these epochs and seal with that one: the acknowledgement of `UseKeys`."""
+
+    epochs: list[int]
+    seal_with: int
+    kind: Literal["KeysInUse"] = "KeysInUse"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Heartbeat:
+    """Sent every second by the loop that serves packets, never by a helper thread."""
+
+    connections: int
+    half_open: int
+    requests: int
+    loop_lag_ms: float
+    rss_bytes: int
+    kind: Literal["Heartbeat"] = "Heartbeat"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Drained:
+    """No connection is left. `lost` were closed by the deadline with a request in flight."""
+
+    lost: int
+    kind: Literal["Drained"] = "Drained"
+
+
+Order = Equip | UseKeys | Roster | Configure | Activate | Drain | Resume | Abort | Stop
+Report = Hello | Prepared | Refused | Ready | KeysInUse | Heartbeat | Drained
+Message = Order | Report
+
+_ORDERS: Final[TypeAdapter[Order]] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
+_REPORTS: Final[TypeAdapter[Report]] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
+_MESSAGES: Final[TypeAdapter[Message]] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
+
+
+def encode(message: Message) -> bytes:
+    """Return the packet for *message*."""
+    return _MESSAGES.dump_json(message)
+
+
+def decode_order(packet: bytes) -> Order:
+    """Return the order in *packet*, or raise `MessageError`."""
+    return _decode(_ORDERS, packet)
+
+
+def decode_report(packet: bytes) -> Report:
+    """Return the report in *packet*, or raise `MessageError`."""
+    return _decode(_REPORTS, packet)
+
+
+def _decode(adapter: TypeAdapter[Any], packet: bytes) -> Any:
+    try:
+        return adapter.validate_json(packet)
+    except (ValidationError, ValueError, RecursionError):
+        # A validation error quotes its input, which may be key material: show only where a message begins.
+        raise MessageError(f"not a message: {packet[:40]!r}") from None

@@ -1,0 +1,45 @@
+"""What a stranger on the network can make grow, and how far. The same numbers bound both engines.
+
+Each value has the story of why it is not smaller or larger; the attack that it stops is a test in tests/attack/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one worker and of one connection. Bytes, seconds and counts as the names say."""
+
+    #: A connection is 40-90 KiB; a worker with this many idle ones stays under 2 GiB.
+    max_connections: int = 20_000
+    #: Handshakes in flight per worker. Above `retry_threshold` an address must be proven first (Retry costs 15 us, a
+    #: first flight 500 us and 70 KiB); at `max_half_open` Initials without a valid token are dropped.
+    retry_threshold: int = 256
+    max_half_open: int = 2048
+    #: A post-quantum flight over a bad path takes 3-4 round trips and two PTOs; slower than this is an attack or no path.
+    handshake_timeout_s: float = 10.0
+    idle_timeout_s: float = 30.0
+    #: Unauthenticated bytes held for one peer: out-of-order CRYPTO, and one unfinished TLS message (a ClientHello is 2 KB).
+    max_crypto_bytes: int = 16_384
+    #: Receive windows. They slide with what the handler consumed, never with the highest offset seen (aioquic #589).
+    stream_window_bytes: int = 256 * 1024
+    connection_window_bytes: int = 1024 * 1024
+    max_streams_bidi: int = 100
+    max_streams_uni: int = 3
+    #: A header section as the peer may send it, and all fields of it decoded (RFC 9114 section 4.2.2).
+    max_field_section_bytes: int = 16_384
+    max_control_frame_bytes: int = 1024
+    #: Send buffers: a writer waits above high and is woken below low.
+    send_high_bytes: int = 256 * 1024
+    send_low_bytes: int = 64 * 1024
+    max_active_cids: int = 4
+    #: Streams that the peer may reset or that fail in a connection within a second, before it is closed with
+    #: H3_EXCESSIVE_LOAD (rapid reset, CVE-2023-44487, in HTTP/3's clothes).
+    max_glitches_per_s: int = 200
+    #: A request whose header section does not complete in this time is reset (slowloris).
+    request_timeout_s: float = 20.0
+    #: Stateless resets and version negotiation packets per worker and second: reflection is capped.
+    max_resets_per_s: int = 100
+    max_version_negotiations_per_s: int = 100

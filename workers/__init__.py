@@ -1,0 +1,1 @@
+"""The worker: one process per core, unprivileged; it serves packets (docs/architecture.md)."""
