@@ -1,0 +1,66 @@
+# One word per intent; `make help` prints them. What setting up means is in tools/setup.
+
+PYTHON_IN_VENV := .venv/bin/python
+STAMPS := .venv/.stamps
+NATIVE_SOURCES := $(wildcard velocity_edge/quic/native/*.py velocity_edge/quic/native/*.[ch] bpf/quic.h)
+
+# The guide's own command. Other arguments: make run ARGS="--listen [::]:443 --xdp eth0"
+ARGS ?= --root public --self-signed --listen 0.0.0.0:4433
+# Passed on to pytest and to bench/run.py: make test PYTEST="-k curl -x", make bench BENCH=--quick
+PYTEST ?=
+BENCH ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test check bench fix clean requirements
+
+help: ## Print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: $(STAMPS)/run $(STAMPS)/native ## Make .venv with velocity-edge in it (as root: Debian packages for BPF and the native engine too)
+
+run: build ## Build, then serve the welcome page on UDP port 4433
+	.venv/bin/velocity-edge serve $(ARGS)
+
+test: build $(STAMPS)/test ## Build, install what the tests need, run them all
+	$(PYTHON_IN_VENV) -m pytest $(PYTEST)
+
+check: build $(STAMPS)/dev ## Format, lint, types and the fast tests; under a minute
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	$(PYTHON_IN_VENV) -m pytest -q -m "not slow and not root and not interop"
+
+fix: $(STAMPS)/dev ## Format, and repair what the linter can
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: build $(STAMPS)/bench ## Compare one worker with stock aioquic, nginx, Caddy and h2o on this machine (BENCH=--quick: 3 minutes)
+	$(PYTHON_IN_VENV) bench/run.py $(BENCH)
+
+clean: ## Delete the environment and everything built (not the cached sid root: tools/sid-root path)
+	rm -rf .venv .build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f velocity_edge/quic/native/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+requirements: $(STAMPS)/run ## Pin the newest versions that pyproject.toml allows
+	tools/setup requirements
+
+$(STAMPS)/run: requirements.txt pyproject.toml tools/setup
+	tools/setup run
+	@mkdir -p $(STAMPS) && touch $@
+
+# When it can't be built the stamp stays away, so that every build says so.
+$(STAMPS)/native: $(STAMPS)/run $(NATIVE_SOURCES) tools/native-deps
+	@if tools/setup native; then touch $@; fi
+
+$(STAMPS)/dev: $(STAMPS)/run requirements-dev.txt
+	tools/setup dev
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/dev tools/sid-root
+	tools/setup test
+	@touch $@
+
+$(STAMPS)/bench: $(STAMPS)/dev tools/sid-root
+	tools/setup bench
+	@touch $@
