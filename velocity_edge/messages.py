@@ -1,9 +1,9 @@
 """Everything the supervisor and a worker say to each other.
 
-One SOCK_SEQPACKET pair per worker, one message per packet: the kernel keeps the boundaries, a peer's death is an end of
-file, descriptors can travel along. A message is a frozen dataclass; on the wire it is JSON whose "kind" is the class
-name, bytes are base64. Orders go down, reports go up, and neither side waits for an answer: the supervisor decides from
-the facts that workers report (docs/architecture.md, "Nobody waits").
+One SOCK_SEQPACKET pair per worker: the kernel keeps the boundaries, a peer's death is an end of file, descriptors can
+travel along. A message is a frozen dataclass; on the wire it is JSON whose "kind" is the class name, bytes are base64.
+Orders go down, reports go up, and neither side waits for an answer: the supervisor decides from the facts that workers
+report (docs/architecture.md, "Nobody waits").
 
 `decode` raises `MessageError` and nothing else, whatever the bytes. How packets travel is in channel.py.
 """
@@ -65,12 +65,28 @@ class Equip:
 
     one UDP socket per listener; the receiving end of your hand-over link; one sending end per slot of the node
     (yours included, so that the index is the slot); the slab of your counters.
+
+    When the channel ends, look for another supervisor at `successor_path` (see `Hello`).
     """
 
     node_id: int
     listeners: list[Listener]
     slots: int
+    successor_path: str = ""
     kind: Literal["Equip"] = "Equip"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Keep:
+    """Keep the descriptors of another slot of your core, unread, for a supervisor that comes after this one (`Held`).
+
+    Descriptors travel along, in this order: one UDP socket per listener; the receiving end of its hand-over link; the
+    sending end of it; its slab. Nobody else would hold the sockets of a free slot when the supervisor dies, and a
+    socket that closes renumbers its group.
+    """
+
+    slot: int
+    kind: Literal["Keep"] = "Keep"
 
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
@@ -118,10 +134,14 @@ class Activate:
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
 class Drain:
-    """Take no new connection, send GOAWAY over `spread_s`, report `Drained` when empty, close the rest at the deadline."""
+    """Take no new connection, send GOAWAY over `spread_s`, report `Drained` when empty, close the rest at the deadline.
+
+    With `discourage` new connections are still taken: those that are here are asked to leave, nothing else.
+    """
 
     deadline_s: float
     spread_s: float = 0.0
+    discourage: bool = False
     kind: Literal["Drain"] = "Drain"
 
 
@@ -152,14 +172,29 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
 class Hello:
-    """First words: who I am, which protocol I speak, what serves packets here and why."""
+    """First words: who I am, which protocol I speak, what serves packets here and why.
+
+    Also the first words to another supervisor: a worker whose channel ends goes on serving and tries to connect to
+    `Equip.successor_path` (SEQPACKET) every second. There it says Hello again, with the `revision` that it serves and
+    whether it is draining, then `Held` for its own slot and for the one it keeps. Orders go on from there.
+    """
 
     worker_id: int
     pid: int
     engine: str
     engine_reason: str
     protocol_version: int = PROTOCOL_VERSION
+    revision: int = 0
+    draining: bool = False
     kind: Literal["Hello"] = "Hello"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Held:
+    """The descriptors of this slot, in the order of `Keep`, for the supervisor that I just connected to."""
+
+    slot: int
+    kind: Literal["Held"] = "Held"
 
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
@@ -216,8 +251,8 @@ class Drained:
     kind: Literal["Drained"] = "Drained"
 
 
-Order = Equip | UseKeys | Roster | Configure | Activate | Drain | Resume | Abort | Stop
-Report = Hello | Prepared | Refused | Ready | KeysInUse | Heartbeat | Drained
+Order = Equip | Keep | UseKeys | Roster | Configure | Activate | Drain | Resume | Abort | Stop
+Report = Hello | Held | Prepared | Refused | Ready | KeysInUse | Heartbeat | Drained
 Message = Order | Report
 
 _ORDERS: Final[TypeAdapter[Order]] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])

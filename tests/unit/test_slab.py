@@ -1,0 +1,43 @@
+"""Counters never go backwards when a worker is replaced, gauges start anew, and a foreign slab is never misread."""
+
+import os
+
+import pytest
+
+from velocity_edge.slab import Slab, SlabMismatch, create, total
+
+
+def test_a_successor_goes_on_counting() -> None:
+    fd = create("slab")
+    first, second, reader = Slab(fd), Slab(fd), Slab(fd)
+    first.add({"requests": 2})
+    first.set({"connections": 7})
+    second.take_over()
+    second.add({"requests": 3})
+    assert reader.read()["requests"] == 5
+    assert reader.read()["connections"] == 0
+    os.close(fd)
+
+
+def test_sums() -> None:
+    fds = [create("a"), create("b")]
+    slabs = [Slab(fd) for fd in fds]
+    for n, slab in enumerate(slabs, 1):
+        slab.add({"requests": n, "verdict_reset": 10 * n})
+        slab.set({"connections": n, "worker_id": 9, "rss_bytes": -5})
+    result = total(slabs)
+    assert (result["requests"], result["verdict_reset"], result["connections"], result["rss_bytes"]) == (3, 30, 3, 0)
+    assert "worker_id" not in result
+    for fd in fds:
+        os.close(fd)
+
+
+def test_foreign_memory_is_refused() -> None:
+    fd = os.memfd_create("other")
+    with pytest.raises(SlabMismatch):
+        Slab(fd)
+    os.ftruncate(fd, os.fstat(good := create("good")).st_size)
+    with pytest.raises(SlabMismatch):
+        Slab(fd)
+    os.close(fd)
+    os.close(good)
