@@ -1,0 +1,190 @@
+/* Where a datagram says it wants to go: the QUIC header as RFC 8999 and RFC 9000 section 17 print it, and our own
+ * connection IDs (velocity_edge/cid.py has the format and the reasons).
+ *
+ * Plain C: no BPF helper, no kernel type, no include. The same text is compiled into both packet programs, into the
+ * native engine, and by the tests into a shared object that is compared with the Python twins, packet by packet.
+ *
+ * What surprises: bounds come twice. `length` is how many bytes the datagram has and decides what is malformed; `end`
+ * is how far one may read (a packet program sees only the linear part, and the verifier accepts no other proof). In user
+ * space end == packet + length and QUIC_UNREADABLE never comes out.
+ */
+#ifndef VELOCITY_QUIC_H
+#define VELOCITY_QUIC_H
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "velocity-edge runs on little-endian machines (x86_64, aarch64)"
+#endif
+
+#define QUIC_INLINE static inline __attribute__((always_inline))
+
+#define QUIC_CID_LENGTH 20		/* of the ids we issue */
+#define QUIC_MAX_CID_LENGTH 20		/* RFC 9000 section 17.2, versions 1 and 2 */
+#define QUIC_MIN_INITIAL_DCID 8		/* RFC 9000 section 7.2 */
+#define QUIC_MIN_INITIAL_DATAGRAM 1200	/* RFC 9000 section 14.1 */
+#define QUIC_VERSION_1 0x00000001u
+#define QUIC_VERSION_2 0x6b3343cfu	/* RFC 9369 */
+/* Most bytes that quic_parse reads: flags 1, version 4, two lengths 2, two ids 40, first byte of the token length 1. */
+#define QUIC_HEAD_LENGTH 48
+
+enum quic_kind {
+	QUIC_MALFORMED,		/* lengths that cannot be */
+	QUIC_UNREADABLE,	/* the head goes beyond `end` */
+	QUIC_SHORT,		/* 1-RTT; the id has our length, because only we issue ids that come to us */
+	QUIC_INITIAL,
+	QUIC_ZERO_RTT,
+	QUIC_HANDSHAKE,
+	QUIC_RETRY,		/* only servers send it */
+	QUIC_NEGOTIATION,	/* version 0; only servers send it */
+	QUIC_OTHER_VERSION,	/* a long header of a version we do not know: only `dcid` and `dcid_length` are known */
+};
+
+struct quic_packet {
+	const unsigned char *dcid;
+	unsigned int version;		/* 0 for short headers */
+	unsigned char kind;		/* enum quic_kind */
+	unsigned char dcid_length;
+	unsigned char scid_length;	/* long headers of versions 1 and 2 */
+	unsigned char has_token;	/* Initials */
+};
+
+/* The SipHash key of one CID configuration: its 16 bytes as two little-endian words. */
+struct quic_key {
+	unsigned long long k0, k1;
+};
+
+/* All that is needed to read our ids. Config id 7 means "unroutable" in QUIC-LB and is never active. */
+struct quic_keys {
+	struct quic_key key[8];		/* by config id */
+	unsigned char active;		/* bit n: key[n] may be used */
+	unsigned char unused[7];
+};
+
+#ifdef VELOCITY_BPF
+/* Packets may be read unaligned on x86_64 and aarch64; through memcpy clang would read byte by byte. */
+#define quic_load32(p) (*(const unsigned int *)(p))
+#define quic_load64(p) (*(const unsigned long long *)(p))
+#else
+QUIC_INLINE unsigned int quic_load32(const unsigned char *p)
+{
+	unsigned int word;
+	__builtin_memcpy(&word, p, sizeof(word));
+	return word;
+}
+
+QUIC_INLINE unsigned long long quic_load64(const unsigned char *p)
+{
+	unsigned long long word;
+	__builtin_memcpy(&word, p, sizeof(word));
+	return word;
+}
+#endif
+
+#define QUIC_ROTATE(x, bits) ((x) << (bits) | (x) >> (64 - (bits)))
+#define QUIC_SIPROUND(v0, v1, v2, v3)                                                                        \
+	do {                                                                                                 \
+		v0 += v1; v1 = QUIC_ROTATE(v1, 13); v1 ^= v0; v0 = QUIC_ROTATE(v0, 32);                      \
+		v2 += v3; v3 = QUIC_ROTATE(v3, 16); v3 ^= v2;                                                \
+		v0 += v3; v3 = QUIC_ROTATE(v3, 21); v3 ^= v0;                                                \
+		v2 += v1; v1 = QUIC_ROTATE(v1, 17); v1 ^= v2; v2 = QUIC_ROTATE(v2, 32);                      \
+	} while (0)
+
+/* SipHash-1-3 of one 16-byte block: the twin of velocity_edge/siphash.py. */
+QUIC_INLINE unsigned long long quic_siphash13(const struct quic_key *key, unsigned long long m0, unsigned long long m1)
+{
+	unsigned long long v0 = key->k0 ^ 0x736f6d6570736575ULL, v1 = key->k1 ^ 0x646f72616e646f6dULL;
+	unsigned long long v2 = key->k0 ^ 0x6c7967656e657261ULL, v3 = key->k1 ^ 0x7465646279746573ULL;
+	const unsigned long long length = 16ULL << 56;
+
+	v3 ^= m0;
+	QUIC_SIPROUND(v0, v1, v2, v3);
+	v0 ^= m0;
+	v3 ^= m1;
+	QUIC_SIPROUND(v0, v1, v2, v3);
+	v0 ^= m1;
+	v3 ^= length;
+	QUIC_SIPROUND(v0, v1, v2, v3);
+	v0 ^= length;
+	v2 ^= 0xff;
+	QUIC_SIPROUND(v0, v1, v2, v3);
+	QUIC_SIPROUND(v0, v1, v2, v3);
+	QUIC_SIPROUND(v0, v1, v2, v3);
+	return v0 ^ v1 ^ v2 ^ v3;
+}
+
+/* The worker id in an id of ours (0..65535), or -1 when it does not decode: the twin of CidCodec.worker_of.
+ * A random id of 20 bytes decodes once in 2^16 per active configuration; one of another length never does. */
+QUIC_INLINE int quic_worker_of(const unsigned char *cid, unsigned int cid_length, const struct quic_keys *keys)
+{
+	unsigned int config, trailer;
+
+	if (cid_length != QUIC_CID_LENGTH || (cid[0] & 31) != QUIC_CID_LENGTH - 1)
+		return -1;
+	config = cid[0] >> 5;
+	if (!(keys->active >> config & 1))
+		return -1;
+	trailer = __builtin_bswap32(quic_load32(cid + 16)) ^
+		  (unsigned int)quic_siphash13(&keys->key[config], quic_load64(cid + 1), quic_load64(cid + 9));
+	return trailer & 0xff ? -1 : (int)(trailer >> 8 & 0xffff);
+}
+
+/* Read the head of the first packet of a datagram. Returns (and stores) its kind. */
+QUIC_INLINE int quic_parse(const unsigned char *p, const unsigned char *end, unsigned int length, struct quic_packet *out)
+{
+	unsigned int type;
+
+	out->dcid = p;
+	out->version = 0;
+	out->dcid_length = 0;
+	out->scid_length = 0;
+	out->has_token = 0;
+	if (length < 7)
+		return out->kind = QUIC_MALFORMED;
+	if (p + 7 > end)
+		return out->kind = QUIC_UNREADABLE;
+	if (!(p[0] & 0x80)) {
+		if (length < 1 + QUIC_CID_LENGTH)
+			return out->kind = QUIC_MALFORMED;
+		if (p + 1 + QUIC_CID_LENGTH > end)
+			return out->kind = QUIC_UNREADABLE;
+		out->dcid = p + 1;
+		out->dcid_length = QUIC_CID_LENGTH;
+		return out->kind = QUIC_SHORT;
+	}
+	out->version = __builtin_bswap32(quic_load32(p + 1));
+	out->dcid = p + 6;
+	out->dcid_length = p[5];
+	if (length < 7u + out->dcid_length)
+		return out->kind = QUIC_MALFORMED;
+	if (out->version == 0)
+		return out->kind = QUIC_NEGOTIATION;
+	if (out->version != QUIC_VERSION_1 && out->version != QUIC_VERSION_2)
+		return out->kind = QUIC_OTHER_VERSION;
+	if (out->dcid_length > QUIC_MAX_CID_LENGTH)
+		return out->kind = QUIC_MALFORMED;
+	if (p + 7 + out->dcid_length > end)
+		return out->kind = QUIC_UNREADABLE;
+	/* True already, but the verifier keeps no bound of `p` from a check of `p + variable`. */
+	if (out->dcid_length == QUIC_CID_LENGTH && p + 6 + QUIC_CID_LENGTH > end)
+		return out->kind = QUIC_UNREADABLE;
+	out->scid_length = p[6 + out->dcid_length];
+	if (out->scid_length > QUIC_MAX_CID_LENGTH || length < 7u + out->dcid_length + out->scid_length)
+		return out->kind = QUIC_MALFORMED;
+	/* Version 2 counts the types one further: Retry 0, Initial 1, 0-RTT 2, Handshake 3 (RFC 9369 section 3.2). */
+	type = p[0] >> 4 & 3;
+	if (out->version == QUIC_VERSION_2)
+		type = (type - 1) & 3;
+	if (type == 1)
+		return out->kind = QUIC_ZERO_RTT;
+	if (type == 2)
+		return out->kind = QUIC_HANDSHAKE;
+	if (type == 3)
+		return out->kind = QUIC_RETRY;
+	if (length < 8u + out->dcid_length + out->scid_length)
+		return out->kind = QUIC_MALFORMED;
+	p += 7 + out->dcid_length + out->scid_length;
+	if (p + 1 > end)
+		return out->kind = QUIC_UNREADABLE;
+	out->has_token = p[0] != 0;
+	return out->kind = QUIC_INITIAL;
+}
+#endif
