@@ -1,0 +1,89 @@
+"""A line per answer, as JSON or in the Common Log Format's combined form. The worker writes them in batches.
+
+`bytes` is what the answer's body has, whether or not the client waited for all of it. Nothing here writes: `line`
+formats, the worker collects lines and hands them to its standard output once per turn of the loop.
+
+What a stranger sends (target, agent, referrer) is escaped: no field can end its quotes or its line.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from velocity_edge.quic.engine import Address
+
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One answered request."""
+
+    time_s: float
+    peer: Address | None
+    method: bytes
+    authority: bytes
+    target: bytes
+    status: int
+    body_bytes: int
+    duration_s: float
+    agent: bytes
+    referrer: bytes
+
+
+Formatter = Callable[[Access], bytes]
+
+
+def formatter(kind: str) -> Formatter | None:
+    """Return the formatter for the configuration's word: `json`, `clf`, or None for `off`."""
+    return {"off": None, "json": json_line, "clf": clf_line}[kind]
+
+
+def json_line(access: Access) -> bytes:
+    """Return the line as JSON, with the field names of all our logs."""
+    return orjson.dumps(
+        {
+            "time": access.time_s,
+            "event": "access",
+            "peer": _host(access.peer),
+            "method": access.method.decode("latin-1"),
+            "host": access.authority.decode("latin-1"),
+            "target": access.target.decode("latin-1"),
+            "status": access.status,
+            "bytes": access.body_bytes,
+            "duration_ms": round(access.duration_s * 1000, 3),
+            "agent": access.agent.decode("utf-8", "replace"),
+            "referrer": access.referrer.decode("utf-8", "replace"),
+        },
+        option=orjson.OPT_APPEND_NEWLINE,
+    )
+
+
+def clf_line(access: Access) -> bytes:
+    """Return the line in the combined log format (Apache's and nginx's), in UTC."""
+    moment = time.gmtime(access.time_s)
+    when = (
+        f"{moment.tm_mday:02d}/{_MONTHS[moment.tm_mon - 1]}/{moment.tm_year:04d}"
+        f":{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d} +0000"
+    )
+    return (
+        f'{_host(access.peer)} - - [{when}] "{_escaped(access.method)} {_escaped(access.target)} HTTP/3" '
+        f'{access.status} {access.body_bytes} "{_escaped(access.referrer) or "-"}" "{_escaped(access.agent) or "-"}"\n'
+    ).encode()
+
+
+def _host(peer: Address | None) -> str:
+    return str(ipaddress.ip_address(peer[0])) if peer else "-"
+
+
+def _escaped(value: bytes) -> str:
+    """Return *value* in printable ASCII; quotes, backslashes and everything else as \\xNN (nginx's rule)."""
+    if value.isascii() and (text := value.decode()).isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return "".join(chr(c) if 0x20 <= c < 0x7F and c not in b'"\\' else f"\\x{c:02X}" for c in value)
