@@ -1,0 +1,97 @@
+"""What a configuration must also obey: values that belong together, and keys of the guide that are not built yet.
+
+Pure: looks at a `Config`, yields (path, sentence). A key that is not built is refused when it asks for something; to
+ignore it would let an operator believe in a protection that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from velocity_edge.config.model import Config
+from velocity_edge.config.tree import Path
+from velocity_edge.quic.limits import Limits
+
+Problem = tuple[Path, str]
+
+
+def problems(config: Config) -> Iterator[Problem]:
+    """Yield each thing in *config* that cannot be used, with its place."""
+    yield from _together(config)
+    yield from _names(config)
+    yield from _not_built(config)
+
+
+def _together(config: Config) -> Iterator[Problem]:
+    tls = config.server.tls
+    if (tls.certificate is None) != (tls.private_key is None):
+        present, absent = ("certificate", "private_key") if tls.certificate else ("private_key", "certificate")
+        yield ("server", "tls", present), f"cannot be used alone: needs server.tls.{absent} beside it"
+    if tls.self_signed and tls.certificate is not None:
+        yield (
+            ("server", "tls", "self_signed"),
+            "cannot be combined with server.tls.certificate: a node shows one or the other",
+        )
+    profiles = config.server.profiles
+    if profiles.default not in profiles.permit:
+        permitted = ", ".join(profiles.permit)
+        yield ("server", "profiles", "default"), f"cannot be {profiles.default!r}: permit has only [{permitted}]"
+    if len(set(config.server.listen)) != len(config.server.listen) and not _only_free_ports(config):
+        yield ("server", "listen"), "cannot listen on the same address twice"
+    if config.dispatch.initials_burst < config.dispatch.initials_per_s // 1000 + 1:
+        yield ("dispatch", "initials_burst"), "cannot be less than a thousandth of initials_per_s: must last for 1 ms"
+    tickets = config.tickets
+    if tickets.rotate_after_s <= 0 or tickets.rotate_after_s > tickets.max_age_s:
+        yield ("tickets", "rotate_after"), "cannot be 0 or longer than tickets.max_age: keys must outlive a rotation"
+    yield from _limits(config)
+
+
+def _only_free_ports(config: Config) -> bool:
+    return all(address.port == 0 for address in config.server.addresses)
+
+
+def _limits(config: Config) -> Iterator[Problem]:
+    limits: Limits = config.server.limits.limits()
+    where = ("server", "limits")
+    if limits.send_low_bytes >= limits.send_high_bytes:
+        yield (*where, "send_low"), "cannot be as large as send_high: a writer would never be woken"
+    if limits.max_streams_uni < 3:
+        yield (*where, "max_streams_uni"), "cannot be below 3: HTTP/3 needs a control stream and two for QPACK"
+    if limits.retry_threshold > limits.max_half_open:
+        yield (*where, "retry_threshold"), "cannot be above max_half_open: Retry would never be asked for"
+    if limits.max_crypto_bytes < 4096:
+        yield (*where, "max_crypto"), "cannot be below 4096: a post-quantum ClientHello is 2 KiB and may come in pieces"
+    if limits.stream_window_bytes > limits.connection_window_bytes:
+        yield (*where, "stream_window"), "cannot be larger than connection_window"
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for i, site in enumerate(config.content.sites):
+        for name in (site.hostname, *site.aliases):
+            if name in seen:
+                key = "hostname" if name == site.hostname else "aliases"
+                yield (
+                    ("content", "sites", str(i), key),
+                    f"cannot serve {name!r} twice: content.sites[{seen[name]}] has it",
+                )
+            seen.setdefault(name, i)
+
+
+def _not_built(config: Config) -> Iterator[Problem]:
+    if config.content.proxies:
+        yield (
+            ("content", "proxies"),
+            "cannot proxy yet: serve folders with content.sites, and let another server answer for these names",
+        )
+    if config.content.routes:
+        yield ("content", "routes"), "cannot route by rules yet: serve folders with content.sites"
+    for i, site in enumerate(config.content.sites):
+        if site.fallback_endpoint is not None:
+            yield ("content", "sites", str(i), "fallback_endpoint"), "cannot point to a fallback yet: leave it out"
+    if config.server.tls.require_ech:
+        yield ("server", "tls", "require_ech"), "cannot be true yet: ECH is not built; leave it out or say false"
+    if config.server.tls.client_auth != "none":
+        yield ("server", "tls", "client_auth"), 'cannot ask clients for certificates yet: leave it out or say "none"'
+    if config.server.telemetry.otlp is not None:
+        yield ("server", "telemetry", "otlp"), "cannot export to OpenTelemetry yet: use metrics_listen"

@@ -1,0 +1,124 @@
+"""How single values are written in the configuration: durations, sizes, addresses, networks, paths.
+
+Each parser takes what stands in the file and returns what the program uses, or raises ValueError with a sentence that
+begins with "cannot" and says what would be right. Where the value stands is added by load.py.
+
+All parsers accept their own output, so that a resolved configuration can be read again (Config.from_json).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo
+
+from velocity_edge.messages import Listener
+
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES: Final = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_HOSTNAME: Final = re.compile(
+    r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z"
+)
+
+
+def parse_duration(value: Any) -> float:
+    """Return seconds for "500ms", "5s", "2m", "1h30m", "24h", "7d", or for a plain number of seconds."""
+    hint = "must be a duration such as 500ms, 5s, 2m, 1h30m or 7d"
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"cannot use {value!r}: {hint}")
+    if isinstance(value, str):
+        if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h|d))+", value):
+            raise ValueError(f"cannot use {value!r}: {hint}")
+        value = sum(float(n) * _SECONDS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value))
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"cannot use {value!r}: {hint}")
+    return float(value)
+
+
+def parse_size(value: Any) -> int:
+    """Return bytes for "64KiB", "1MiB", "10MB", or for a plain number of bytes."""
+    hint = "must be a size such as 65536, 64KiB, 1MiB or 10MB"
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"cannot use {value!r}: {hint}")
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"cannot use {value!r}: {hint}")
+        return value
+    found = re.fullmatch(r"(\d+) ?([a-z]*)", value.lower())
+    if found is None or found[2] not in _BYTES:
+        raise ValueError(f"cannot use {value!r}: {hint}")
+    return int(found[1]) * _BYTES[found[2]]
+
+
+def parse_address(text: str) -> Listener:
+    """Return the address in "0.0.0.0:4433" or "[::]:443"; port 0 means: any free one."""
+    hint = "must be an IP address and a port, such as 0.0.0.0:4433 or [::]:443"
+    found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([0-9.]+):(\d{1,5})", text)
+    if found is None:
+        raise ValueError(f"cannot use {text!r}: {hint}")
+    host, port = found[1] or found[3], int(found[2] or found[4])
+    try:
+        address = ipaddress.IPv6Address(found[1]) if found[1] else ipaddress.IPv4Address(host)
+    except ValueError:
+        raise ValueError(f"cannot use {text!r}: {host!r} is not an IP address; {hint}") from None
+    if port > 65535:
+        raise ValueError(f"cannot use {text!r}: ports end at 65535")
+    return Listener(str(address), port)
+
+
+def format_address(address: Listener) -> str:
+    """Return what `parse_address` reads."""
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+
+
+def _address(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"cannot use {value!r}: must be an IP address and a port, such as 0.0.0.0:4433 or [::]:443")
+    return format_address(parse_address(value))
+
+
+def _hostname(value: str) -> str:
+    name = value.lower().rstrip(".")
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        pass
+    if name != "*" and not (_HOSTNAME.match(name) and len(name) <= 253):
+        raise ValueError(f'cannot use {value!r}: must be a host name, "*.example.com", or "*" for every other name')
+    return name
+
+
+def _network(value: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"cannot use {value!r}: {error}; must be a network such as 192.0.2.0/24") from None
+
+
+def _path(value: Any, info: ValidationInfo) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"cannot use {value!r}: must be a path")
+    base = (info.context or {}).get("base", Path())
+    return str(base / Path(value).expanduser())
+
+
+def _list_of_one(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+#: Seconds.
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+#: Bytes.
+Size = Annotated[int, BeforeValidator(parse_size)]
+#: "host:port", normalised; `parse_address` takes it apart.
+Address = Annotated[str, BeforeValidator(_address)]
+Hostname = Annotated[str, AfterValidator(_hostname)]
+Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network), PlainSerializer(str)]
+#: Absolute once loaded: what stands in a file is relative to the folder of that file.
+AbsolutePath = Annotated[Path, BeforeValidator(_path), PlainSerializer(str)]
+#: In front of a list: one value may stand for a list of one.
+OneOrMore = BeforeValidator(_list_of_one)
