@@ -1,0 +1,129 @@
+"""Our TLS in the place where aioquic's QuicConnection expects its own `tls.Context`.
+
+    connection._initialize()             makes a tls.Context with its callbacks and transport parameters
+    ServerContext.adopt(that, policy)    takes those over; the connection never notices
+
+An adapter, not a subclass: nothing of aioquic's handshake runs, so one policy code and one state machine serve both
+engines. It translates: TLS messages out of CRYPTO data, `engine.HandshakeTransport` onto aioquic's callbacks and
+buffers, our alerts into aioquic's. The attributes below are exactly those that QuicConnection reads of its `tls`
+(compat.py pins the methods that read them).
+
+What surprises: aioquic's context does not know encryption levels. The connection must set `level` before each
+`handle_message` (override of `_handle_crypto_frame`), or a Finished inside an Initial packet would reach the handshake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+from aioquic import tls
+
+from velocity_edge.quic import codec
+from velocity_edge.quic.alerts import Alert
+from velocity_edge.quic.engine import Level
+from velocity_edge.quic.handshake import ServerHandshake
+from velocity_edge.quic.policy import ServerPolicy
+from velocity_edge.quic.reassembly import MessageReader
+
+LEVELS: Final[dict[Any, Level]] = {
+    tls.Epoch.INITIAL: Level.INITIAL,
+    tls.Epoch.ZERO_RTT: Level.ZERO_RTT,
+    tls.Epoch.HANDSHAKE: Level.HANDSHAKE,
+    tls.Epoch.ONE_RTT: Level.ONE_RTT,
+}
+_EPOCHS: Final[dict[int, Any]] = {level: epoch for epoch, level in LEVELS.items()}
+
+
+def aioquic_alert(description: int, reason: str) -> Exception:
+    """Return the exception that makes QuicConnection close with CRYPTO_ERROR + *description*."""
+    alert: Exception = tls.Alert(reason)
+    alert.description = tls.AlertDescription(description)  # type: ignore[attr-defined]
+    return alert
+
+
+class ServerContext:
+    """Stands in for `tls.Context` of a server connection. Implements `engine.HandshakeTransport` on its callbacks."""
+
+    def __init__(self, policy: ServerPolicy) -> None:
+        # What QuicConnection sets or reads.
+        self.handshake_extensions: list[tuple[int, bytes]] = []
+        self.received_extensions: list[tuple[int, bytes]] = []
+        self.alpn_cb: Callable[[str], None] = lambda alpn: None
+        self.update_traffic_key_cb: Callable[[Any, Any, Any, bytes], None] = lambda direction, epoch, suite, key: None
+        #: The encryption level of what comes next; set by the connection for each CRYPTO frame.
+        self.level: Level | None = None
+        self.handshake = ServerHandshake(policy, self)
+        self._reader = MessageReader(policy.max_message_bytes)
+        self._output: dict[Any, Any] = {}
+
+    @classmethod
+    def adopt(cls, context: Any, policy: ServerPolicy) -> Self:
+        """Return a context in place of the one that QuicConnection has just made."""
+        adopted = cls(policy)
+        adopted.handshake_extensions = context.handshake_extensions
+        adopted.alpn_cb = context.alpn_cb
+        adopted.update_traffic_key_cb = context.update_traffic_key_cb
+        return adopted
+
+    def handle_message(self, input_data: bytes, output_buf: dict[Any, Any]) -> None:
+        """Take CRYPTO data of `level`; what we answer is appended to *output_buf* by epoch."""
+        assert self.level is not None
+        self._output = output_buf
+        try:
+            for message in self._reader.messages(self.level, input_data):
+                description = self.handshake.feed(self.level, message)
+                if description >= 0:
+                    raise aioquic_alert(description, self.handshake.alert_reason)
+        except Alert as alert:
+            raise aioquic_alert(alert.description, alert.reason) from None
+
+    @property
+    def state(self) -> Any:
+        """QuicConnection asks whether the handshake is over."""
+        return tls.State.SERVER_POST_HANDSHAKE if self.handshake.done else tls.State.SERVER_EXPECT_CLIENT_HELLO
+
+    @property
+    def alpn_negotiated(self) -> str:
+        """The application protocol."""
+        return self.handshake.alpn
+
+    @property
+    def early_data_accepted(self) -> bool:
+        """Whether 0-RTT data was accepted."""
+        return self.handshake.early_data_accepted
+
+    @property
+    def session_resumed(self) -> bool:
+        """Whether a ticket was used."""
+        return self.handshake.resumed
+
+    @property
+    def client_random(self) -> bytes:
+        """For a key log."""
+        return self.handshake.client_random
+
+    @property
+    def legacy_session_id(self) -> bytes:
+        """Always empty: another one was refused."""
+        return b""
+
+    # --- engine.HandshakeTransport -------------------------------------------------------------------------------
+
+    def local_parameters(self) -> bytes:
+        """Return our transport parameters as the connection encoded them."""
+        return dict(self.handshake_extensions)[codec.EXT_QUIC_PARAMETERS]
+
+    def peer_parameters(self, data: bytes) -> None:
+        """Hand the client's to the connection, which raises its own errors about them."""
+        self.received_extensions = [(codec.EXT_QUIC_PARAMETERS, data)]
+        self.alpn_cb(self.handshake.alpn)
+
+    def install_key(self, write: bool, level: Level, cipher_suite: int, secret: bytes) -> None:
+        """Hand a traffic secret to the connection."""
+        direction = tls.Direction.ENCRYPT if write else tls.Direction.DECRYPT
+        self.update_traffic_key_cb(direction, _EPOCHS[level], tls.CipherSuite(cipher_suite), secret)
+
+    def send_crypto(self, level: Level, data: bytes) -> None:
+        """Append to the buffer of this epoch. The connection makes the buffers large enough for our flights."""
+        self._output[_EPOCHS[level]].push_bytes(data)
