@@ -8,6 +8,7 @@ Which values go together, and what cannot be had yet, is decided in rules.py; ho
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal, Self
 
 import orjson
@@ -124,6 +125,11 @@ class Dispatch(Section):
     """Let only packets pass that carry a connection ID of this node, and Initials within the limit."""
     deny: Annotated[list[Network], OneOrMore] = []
     """Networks whose packets the shield drops, such as 192.0.2.0/24."""
+
+    @property
+    def denied(self) -> list[IPv4Network | IPv6Network]:
+        """The entries of `deny`, taken apart."""
+        return [ip_network(text) for text in self.deny]
 
 
 class Site(Section):

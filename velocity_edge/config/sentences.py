@@ -85,14 +85,17 @@ def _unknown_key(path: KeyPath) -> str:
 def _section(section: type[BaseModel], key: str) -> type[BaseModel] | None:
     for name, info in section.model_fields.items():
         if (info.alias or name) == key:
-            return next((t for t in _types(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None)
+            return next(
+                (t for t in types_in(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None
+            )
     return None
 
 
-def _types(annotation: Any) -> Iterator[Any]:
+def types_in(annotation: Any) -> Iterator[Any]:
+    """Yield the types that an annotation is made of: X, Y of list[X | Y]."""
     if get_origin(annotation) in (list, Union, UnionType):
         for argument in get_args(annotation):
-            yield from _types(argument)
+            yield from types_in(argument)
     else:
         yield annotation
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -92,9 +93,9 @@ def _hostname(value: str) -> str:
     return name
 
 
-def _network(value: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def _network(value: Any) -> str:
     try:
-        return ipaddress.ip_network(value)
+        return str(ipaddress.ip_network(value))
     except ValueError as error:
         raise ValueError(f"cannot use {value!r}: {error}; must be a network such as 192.0.2.0/24") from None
 
@@ -110,15 +111,23 @@ def _list_of_one(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a value is written, in a word, for docs/configuration.md."""
+
+    as_: str
+
+
 #: Seconds.
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Written("duration")]
 #: Bytes.
-Size = Annotated[int, BeforeValidator(parse_size)]
+Size = Annotated[int, BeforeValidator(parse_size), Written("size")]
 #: "host:port", normalised; `parse_address` takes it apart.
-Address = Annotated[str, BeforeValidator(_address)]
-Hostname = Annotated[str, AfterValidator(_hostname)]
-Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network), PlainSerializer(str)]
+Address = Annotated[str, BeforeValidator(_address), Written("address:port")]
+Hostname = Annotated[str, AfterValidator(_hostname), Written("host name")]
+#: "192.0.2.0/24", normalised.
+Network = Annotated[str, BeforeValidator(_network), Written("network")]
 #: Absolute once loaded: what stands in a file is relative to the folder of that file.
-AbsolutePath = Annotated[Path, BeforeValidator(_path), PlainSerializer(str)]
+AbsolutePath = Annotated[Path, BeforeValidator(_path), PlainSerializer(str), Written("path")]
 #: In front of a list: one value may stand for a list of one.
 OneOrMore = BeforeValidator(_list_of_one)

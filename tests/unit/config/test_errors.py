@@ -1,0 +1,275 @@
+"""Invariant: whatever is wrong with a configuration is refused with file, line, column, key and a "cannot" sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from velocity_edge.config import load
+from velocity_edge.config.tree import parse
+from velocity_edge.errors import ConfigError
+
+#: What stands in the file -> what is said about it, behind the file's name.
+WRONG = [
+    (
+        "server:\n  lisen: 1",
+        '2:3: server.lisen: cannot understand this key; did you mean "listen"?',
+    ),
+    (
+        "sever:\n  a: 1",
+        '1:1: sever: cannot understand this key; did you mean "server"?',
+    ),
+    (
+        "tickets:\n  zzz: 1",
+        "2:3: tickets.zzz: cannot understand this key; known here: max_age, rotate_after, storage",
+    ),
+    (
+        "content:\n  sites:\n    - hostname: a\n      root: x\n      inex: y",
+        '5:7: content.sites[0].inex: cannot understand this key; did you mean "index"?',
+    ),
+    (
+        "server: {a: 1}\nserver: {b: 2}",
+        "2:1: server: cannot use the same key twice: it is already in line 1",
+    ),
+    (
+        "server:\n  listen: [a]\n  listen: b",
+        "3:3: server.listen: cannot use the same key twice: it is already in line 2",
+    ),
+    (
+        "server: 5",
+        "1:1: server: cannot use 5: must be a section with keys",
+    ),
+    (
+        "server:\n  workers: two",
+        "2:3: server.workers: cannot use 'two': must be a whole number",
+    ),
+    (
+        "server:\n  workers: true",
+        "2:3: server.workers: cannot use True: must be a whole number",
+    ),
+    (
+        "server:\n  workers: 0",
+        "2:3: server.workers: cannot use 0: must be 1 or more",
+    ),
+    (
+        "server:\n  workers: 257",
+        "2:3: server.workers: cannot use 257: must be 256 or less",
+    ),
+    (
+        "server:\n  tls: {self_signed: yes}",
+        "2:9: server.tls.self_signed: cannot use 'yes': must be true or false",
+    ),
+    (
+        "server:\n  listen: [127.0.0.1:1, 5]",
+        "2:25: server.listen[1]: cannot use 5: must be an IP address and a port, such as 0.0.0.0:4433 or [::]:443",
+    ),
+    (
+        "server:\n  listen: localhost:443",
+        "2:3: server.listen: cannot use 'localhost:443': must be an IP address and a port, such as "
+        "0.0.0.0:4433 or [::]:443",
+    ),
+    (
+        "server:\n  listen: 1.2.3:443",
+        "2:3: server.listen: cannot use '1.2.3:443': '1.2.3' is not an IP address; must be an IP address"
+        " and a port, such as 0.0.0.0:4433 or [::]:443",
+    ),
+    (
+        "server:\n  listen: 1.2.3.4:65536",
+        "2:3: server.listen: cannot use '1.2.3.4:65536': ports end at 65535",
+    ),
+    (
+        "server:\n  listen: []",
+        "2:3: server.listen: cannot be empty",
+    ),
+    (
+        "server:\n  listen: [" + ", ".join(f"'1.1.1.1:{port}'" for port in range(1, 10)) + "]",
+        "2:3: server.listen: cannot have more than 8 entries",
+    ),
+    (
+        "server:\n  listen: ['1.2.3.4:5', '1.2.3.4:5']",
+        "2:3: server.listen: cannot listen on the same address twice",
+    ),
+    (
+        "server:\n  profiles: {default: balancd}",
+        "2:14: server.profiles.default: cannot use 'balancd': must be 'light', 'balanced' or 'secure'; "
+        'did you mean "balanced"?',
+    ),
+    (
+        "server:\n  profiles:\n    default: secure\n    permit: [light]",
+        "3:5: server.profiles.default: cannot be 'secure': permit has only [light]",
+    ),
+    (
+        "server:\n  drain: {timeout: 5x}",
+        "2:11: server.drain.timeout: cannot use '5x': must be a duration such as 500ms, 5s, 2m, 1h30m or 7d",
+    ),
+    (
+        "server:\n  limits: {send_high: -1}",
+        "2:12: server.limits.send_high: cannot use -1: must be a size such as 65536, 64KiB, 1MiB or 10MB",
+    ),
+    (
+        "server:\n  limits: {send_low: 1MiB}",
+        "2:12: server.limits.send_low: cannot be as large as send_high: a writer would never be woken",
+    ),
+    (
+        "server:\n  tls:\n    certificate: a.pem",
+        "3:5: server.tls.certificate: cannot be used alone: needs server.tls.private_key beside it",
+    ),
+    (
+        "server:\n  tls: {certificate: a, private_key: b, self_signed: true}",
+        "2:41: server.tls.self_signed: cannot be combined with server.tls.certificate: a node shows one or the other",
+    ),
+    (
+        'server:\n  server_header: "a\\nb"',
+        "2:3: server.server_header: cannot use 'a\\nb': only printable ASCII characters can stand in a header",
+    ),
+    (
+        "content:\n  sites:\n    - root: x",
+        "3:7: content.sites[0].hostname: cannot be left out",
+    ),
+    (
+        "content:\n  sites:\n    - {hostname: a b, root: x}",
+        '3:8: content.sites[0].hostname: cannot use \'a b\': must be a host name, "*.example.com", or "*" '
+        "for every other name",
+    ),
+    (
+        "content:\n  sites:\n    - {hostname: a, root: x}\n    - {hostname: b, aliases: A, root: x}",
+        "4:21: content.sites[1].aliases: cannot serve 'a' twice: content.sites[0] has it",
+    ),
+    (
+        "content:\n  sites:\n    - {hostname: a, root: x, error_pages: {600: b}}",
+        "3:44: content.sites[0].error_pages[600]: cannot use '600': must be 599 or less",
+    ),
+    (
+        "dispatch:\n  deny: [192.0.2.1/24]",
+        "2:10: dispatch.deny[0]: cannot use '192.0.2.1/24': 192.0.2.1/24 has host bits set; must be a "
+        "network such as 192.0.2.0/24",
+    ),
+    (
+        "dispatch:\n  mode: xpd",
+        "2:3: dispatch.mode: cannot use 'xpd': must be 'auto', 'socket-classic', 'socket', 'xdp' or "
+        "'xdp-cpumap'; did you mean \"xdp\"?",
+    ),
+    (
+        "tickets:\n  max_age: 1h\n  rotate_after: 2h",
+        "3:3: tickets.rotate_after: cannot be 0 or longer than tickets.max_age: keys must outlive a rotation",
+    ),
+    (
+        "telemetry: {}\nserver: {telemetry: {}}",
+        "1:1: telemetry: cannot stand in two places: server.telemetry is there too",
+    ),
+    (
+        "server:\n  listen: [",
+        "2:12: cannot read this as YAML: while parsing a flow node expected the node content, but found '<stream end>'",
+    ),
+    (
+        "- a",
+        '1:1: cannot use this file: must begin with a section such as "server:"',
+    ),
+    (
+        "a: !python/object:os.system x",
+        "1:4: a: cannot use the tag '!python/object:os.system': plain values only",
+    ),
+    (
+        "a: &a [*a]",
+        "1:4: a[0]: cannot use a reference that contains itself or grows without end",
+    ),
+    (
+        "? [a]\n: b",
+        "1:3: cannot use a list or a mapping as a key",
+    ),
+    (
+        "a: 1\n---\nb: 1",
+        "2:1: cannot read this as YAML: expected a single document in the stream but found another document",
+    ),
+]
+
+#: Keys that the guide names and that are not built: refused where they stand, never ignored.
+NOT_BUILT = [
+    (
+        "content:\n  proxies:\n    - {hostname: a, upstream: 'http://b'}",
+        "2:3: content.proxies: cannot proxy yet",
+    ),
+    (
+        "content:\n  routes:\n    - {anything: 1}",
+        "2:3: content.routes: cannot route by rules yet",
+    ),
+    (
+        "content:\n  sites:\n    - {hostname: a, root: x, fallback_endpoint: y}",
+        "3:30: content.sites[0].fallback_endpoint: cannot point to a fallback yet",
+    ),
+    (
+        "server:\n  tls:\n    require_ech: true",
+        "3:5: server.tls.require_ech: cannot be true yet",
+    ),
+    (
+        "server:\n  tls:\n    client_auth: require",
+        "3:5: server.tls.client_auth: cannot ask clients for certificates yet",
+    ),
+    (
+        "server:\n  telemetry:\n    otlp: 'http://x'",
+        "3:5: server.telemetry.otlp: cannot export to OpenTelemetry yet",
+    ),
+    (
+        "telemetry:\n  otlp: 'http://x'",
+        "2:3: server.telemetry.otlp: cannot export to OpenTelemetry yet",
+    ),
+]
+
+
+def refused(path: Path, text: str) -> list[str]:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, environment={})
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG)
+def test_each_mistake_is_named_where_it_stands(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "serve.yaml"
+    assert f"{file}:{said}" in refused(file, text)
+
+
+@pytest.mark.parametrize(("text", "said"), NOT_BUILT)
+def test_what_is_not_built_is_refused_where_it_stands(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "serve.yaml"
+    (line,) = refused(file, text)
+    assert line.startswith(f"{file}:{said}")
+
+
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = "tickets: {max_age: x}\nserver:\n  workers: no\n  listen: z\n  limits: {max_half_opn: 1}\n"
+    places = [line.split(":")[1] for line in refused(tmp_path / "f.yaml", text)]
+    assert places == ["1", "3", "4", "5"]
+
+
+def test_every_sentence_says_cannot(tmp_path: Path) -> None:
+    for text, _ in [*WRONG, *NOT_BUILT]:
+        for line in refused(tmp_path / "f.yaml", text):
+            assert re.search(r": cannot ", line), line
+
+
+def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing.yaml: cannot read the configuration: No such file"):
+        load(tmp_path / "missing.yaml", environment={})
+    (tmp_path / "latin.yaml").write_bytes(b"a: 1\nb: \xff\n")
+    with pytest.raises(ConfigError, match=r"latin.yaml:2:1: cannot read this as YAML: must be UTF-8"):
+        load(tmp_path / "latin.yaml", environment={})
+
+
+def test_references_cannot_make_a_small_file_enormous() -> None:
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+    with pytest.raises(ConfigError, match="grows without end"):
+        parse(bomb, "bomb")
+
+
+@given(st.text(alphabet="ab:- \n\t[]{}&*!|>'\"#,?%@1.~", max_size=60))
+def test_no_text_leaves_the_parser_as_another_error(text: str) -> None:
+    try:
+        parse(text, "f")
+    except ConfigError:
+        pass

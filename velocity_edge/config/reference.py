@@ -1,0 +1,125 @@
+"""docs/configuration.md, printed from the model: `python -m velocity_edge.config.reference`.
+
+A test holds it current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from velocity_edge.config.env import VARIABLES
+from velocity_edge.config.model import Config
+from velocity_edge.config.sentences import types_in
+from velocity_edge.config.values import Written
+
+_HEAD: Final = """\
+# Configuration
+
+Printed from `velocity_edge/config/model.py` by `python -m velocity_edge.config.reference`; do not edit.
+
+A configuration is a YAML file (`velocity-edge serve --config serve.yaml`), the environment, and flags; the later wins.
+Unknown and repeated keys are errors that say where: `serve.yaml:3:4: server.lisen: cannot understand this key; did you
+mean "listen"?`. `velocity-edge config lint FILE` checks a file, `velocity-edge config show --origin` prints what is in
+force and where each value came from.
+
+Durations are written `500ms`, `5s`, `2m`, `1h30m`, `24h`, `7d`; sizes `64KiB`, `1MiB`, `10MB` or in bytes. Paths
+in a file are relative to the folder of that file.
+
+The smallest file that serves something:
+
+```yaml
+server:
+  listen: "0.0.0.0:4433"
+  tls:
+    self_signed: true
+content:
+  sites:
+    - hostname: "*"
+      root: /srv/www
+```
+
+Keys that say "not built yet" are known, because the deployment guide names them, and refused when they ask for
+something.
+"""
+
+
+def document() -> str:
+    """Return the text of docs/configuration.md."""
+    lines = [_HEAD, *_section(Config, "")]
+    lines += ["## Environment variables", "", "| variable | key |", "| --- | --- |"]
+    lines += [f"| `{variable}` | `{key}` |" for variable, (key, _) in VARIABLES.items()]
+    lines += [
+        "",
+        "`VELOCITY_RUNTIME_DIR`, `VELOCITY_STATE_DIR` and `VELOCITY_CACHE_DIR` choose where a node keeps its files",
+    ]
+    lines += ["(velocity_edge/paths.py). Other variables that begin with `VELOCITY_` are left alone."]
+    return "\n".join(lines) + "\n"
+
+
+def _section(section: type[BaseModel], path: str) -> Iterator[str]:
+    rows, deeper = [], []
+    for name, info in section.model_fields.items():
+        key = info.alias or name
+        models = [t for t in types_in(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if models and (path or not info.description):
+            many = "[]" if get_origin(info.annotation) is list else ""
+            deeper.append((models[0], f"{path}.{key}{many}" if path else key))
+        else:
+            rows.append(f"| `{key}` | {_type(info)} | {_default(info)} | {_flat(info.description or '')} |")
+    if path:
+        yield from (f"## `{path}`", "", _flat(section.__doc__ or ""), "")
+        if rows:
+            yield from ("| key | type | default | |", "| --- | --- | --- | --- |", *rows, "")
+    for model, below in deeper:
+        yield from _section(model, below)
+
+
+def _type(info: FieldInfo) -> str:
+    words = [m.as_ for m in info.metadata if isinstance(m, Written)] or _words(info.annotation)
+    return "list of " + " ".join(words) if get_origin(info.annotation) is list else " ".join(words)
+
+
+def _words(annotation: Any) -> list[str]:
+    """Return how the values of a type are written: its options, or a word."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return [f"`{option}`" for option in get_args(annotation)]
+    if origin is Annotated:
+        written = [m.as_ for m in annotation.__metadata__ if isinstance(m, Written)]
+        return written or _words(annotation.__origin__)
+    if origin in (list, Union, UnionType):
+        return [word for argument in get_args(annotation) for word in _words(argument)]
+    if origin is dict:
+        return ["section"]
+    return {int: ["number"], bool: ["true or false"], str: ["text"]}.get(annotation, [])
+
+
+def _default(info: FieldInfo) -> str:
+    value: Any = info.default
+    if info.is_required():
+        return "must be given"
+    if value is None or value in ([], {}, ""):
+        return ""
+    if isinstance(value, bool):
+        return f"`{value}`".lower()
+    if isinstance(value, list):
+        return ", ".join(f"`{item}`" for item in value)
+    if _type(info) == "duration":
+        return f"`{value:g}s`"
+    if _type(info) == "size" and value % 1024 == 0:
+        return f"`{value // 1024}KiB`"
+    return f"`{value}`"
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    Path("docs/configuration.md").write_text(document())
