@@ -1,0 +1,413 @@
+// The load of the hitless experiment: quic-go clients of every habit, each of which notices when it loses something.
+//
+// A worker goroutine owns one connection at a time and does one kind of work on it until the time is over. It tells apart
+//   - a request that failed (an error or a short body), from one that the server did not start (GOAWAY, REQUEST_REJECTED)
+//     and that is sent again on a new connection, as RFC 9114 section 5.2 has it;
+//   - a connection that was lost (a close we did not ask for, or silence), from one that moved (closed with H3_NO_ERROR
+//     while nothing was in flight) and from one that was reset (a stateless reset that verified: its process died).
+//
+// Output: one JSON object per line; "sample" lines carry latencies, the last line is the summary.
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+)
+
+var (
+	addr     = flag.String("addr", "127.0.0.1:4433", "where the node listens")
+	sni      = flag.String("sni", "localhost", "server name")
+	big      = flag.String("big", "/big", "path of the file that downloads take")
+	bigBytes = flag.Int64("big-bytes", 0, "its size")
+	small    = flag.String("small", "/small", "path of the file that short requests take")
+	seconds  = flag.Float64("seconds", 10, "how long")
+	seed     = flag.Int64("seed", 1, "seed of all dice")
+	timeout  = flag.Duration("timeout", 8*time.Second, "a request or handshake that takes longer has failed")
+	kinds    = flag.String("work", "download=4,short=8,fresh=4,split=4,idle=8,rebind=4,migrate=4,mux=8", "how many of each kind")
+)
+
+type tally struct {
+	Handshakes       int            `json:"handshakes"`
+	HandshakesFailed int            `json:"handshakes_failed"`
+	Requests         int            `json:"requests"`
+	RequestsFailed   int            `json:"requests_failed"`
+	Retried          int            `json:"retried"`
+	Lost             int            `json:"connections_lost"`
+	Moved            int            `json:"connections_moved"`
+	Reset            int            `json:"connections_reset"`
+	RecoverMs        []float64      `json:"recover_ms,omitempty"`
+	Errors           map[string]int `json:"errors,omitempty"`
+}
+
+var (
+	mu      sync.Mutex
+	tallies = map[string]*tally{}
+	out     = bufio.NewWriter(os.Stdout)
+	start   = time.Now()
+	end     time.Time
+)
+
+func count(kind string, f func(*tally)) {
+	mu.Lock()
+	defer mu.Unlock()
+	t := tallies[kind]
+	if t == nil {
+		t = &tally{Errors: map[string]int{}}
+		tallies[kind] = t
+	}
+	f(t)
+}
+
+func sample(kind string, took time.Duration) {
+	mu.Lock()
+	defer mu.Unlock()
+	fmt.Fprintf(out, "{\"kind\":%q,\"at_s\":%.4f,\"ms\":%.3f}\n", kind, time.Since(start).Seconds(), float64(took.Microseconds())/1e3)
+}
+
+// ---- sockets with habits ------------------------------------------------------------------------------------------
+
+// habit is a net.PacketConn that can change its local port (a NAT that rebinds) or hold back its second datagram.
+type habit struct {
+	mu     sync.Mutex
+	inner  *net.UDPConn
+	closed bool
+	sent   int
+	hold   time.Duration
+}
+
+func newHabit(hold time.Duration) (*habit, error) {
+	c, err := net.ListenUDP("udp", nil)
+	return &habit{inner: c, hold: hold}, err
+}
+
+func (h *habit) current() *net.UDPConn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.inner
+}
+
+func (h *habit) rebind() {
+	c, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return
+	}
+	h.mu.Lock()
+	old := h.inner
+	h.inner = c
+	h.mu.Unlock()
+	old.Close()
+}
+
+func (h *habit) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		c := h.current()
+		n, a, err := c.ReadFrom(b)
+		if err == nil || c == h.current() {
+			return n, a, err
+		}
+	}
+}
+
+func (h *habit) WriteTo(b []byte, a net.Addr) (int, error) {
+	h.mu.Lock()
+	h.sent++
+	second := h.sent == 2 && h.hold > 0
+	h.mu.Unlock()
+	if second {
+		held := append([]byte(nil), b...)
+		time.AfterFunc(h.hold, func() { h.current().WriteTo(held, a) })
+		return len(b), nil
+	}
+	n, err := h.current().WriteTo(b, a)
+	if err != nil {
+		n, err = h.current().WriteTo(b, a)
+	}
+	return n, err
+}
+
+func (h *habit) Close() error                       { return h.current().Close() }
+func (h *habit) LocalAddr() net.Addr                { return h.current().LocalAddr() }
+func (h *habit) SetDeadline(t time.Time) error      { return h.current().SetDeadline(t) }
+func (h *habit) SetReadDeadline(t time.Time) error  { return h.current().SetReadDeadline(t) }
+func (h *habit) SetWriteDeadline(t time.Time) error { return h.current().SetWriteDeadline(t) }
+
+// ---- connections ----------------------------------------------------------------------------------------------------
+
+type client struct {
+	kind      string
+	dice      *rand.Rand
+	socket    *habit
+	transport *quic.Transport
+	shared    bool
+	conn      *quic.Conn
+	h3        *http3.ClientConn
+	broken    time.Time // when we noticed that a reset took the last connection
+}
+
+func (c *client) connect() error {
+	if c.transport == nil {
+		hold := time.Duration(0)
+		if c.kind == "split" {
+			hold = time.Duration(20+c.dice.Intn(180)) * time.Millisecond
+		}
+		socket, err := newHabit(hold)
+		if err != nil {
+			return err
+		}
+		c.socket = socket
+		if c.kind == "rebind" || c.kind == "split" {
+			c.transport = &quic.Transport{Conn: socket}
+		} else {
+			c.transport = &quic.Transport{Conn: socket.inner}
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
+	defer cancel()
+	target, err := net.ResolveUDPAddr("udp", *addr)
+	if err != nil {
+		return err
+	}
+	tc := &tls.Config{
+		ServerName: *sni, NextProtos: []string{"h3"}, InsecureSkipVerify: true,
+		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519},
+	}
+	qc := &quic.Config{MaxIdleTimeout: 20 * time.Second, KeepAlivePeriod: 4 * time.Second}
+	conn, err := c.transport.Dial(ctx, target, tc, qc)
+	if err != nil {
+		count(c.kind, func(t *tally) { t.HandshakesFailed++; t.Errors["handshake: "+short(err)]++ })
+		c.drop()
+		return err
+	}
+	count(c.kind, func(t *tally) { t.Handshakes++ })
+	c.conn = conn
+	c.h3 = (&http3.Transport{DisableCompression: true}).NewClientConn(conn)
+	return nil
+}
+
+func (c *client) drop() {
+	if c.conn != nil {
+		c.conn.CloseWithError(0x100, "")
+	}
+	if c.transport != nil && !c.shared {
+		c.transport.Close()
+		c.socket.Close()
+		c.transport = nil
+	}
+	c.conn, c.h3 = nil, nil
+}
+
+func short(err error) string {
+	s := err.Error()
+	if len(s) > 90 {
+		s = s[:90]
+	}
+	return s
+}
+
+// notStarted: the server says that it did not begin with the request.
+func notStarted(err error) bool {
+	var stream *http3.Error
+	return strings.Contains(err.Error(), "graceful shutdown") || (errors.As(err, &stream) && stream.ErrorCode == http3.ErrCodeRequestRejected)
+}
+
+// ended classifies the end of a connection, as seen with a request in flight or without.
+func (c *client) ended(err error, inFlight bool) {
+	var reset *quic.StatelessResetError
+	var app *quic.ApplicationError
+	switch {
+	case errors.As(err, &reset):
+		c.broken = time.Now()
+		count(c.kind, func(t *tally) { t.Reset++ })
+	case errors.As(err, &app) && app.Remote && app.ErrorCode == 0x100 && !inFlight:
+		count(c.kind, func(t *tally) { t.Moved++ })
+	default:
+		count(c.kind, func(t *tally) { t.Lost++; t.Errors["connection: "+short(err)]++ })
+	}
+	c.drop()
+}
+
+// get does one request and says whether the connection can go on.
+func (c *client) get(path string, want int64, pace time.Duration) bool {
+	for attempt := 0; ; attempt++ {
+		if c.conn != nil && c.conn.Context().Err() != nil {
+			c.ended(context.Cause(c.conn.Context()), false)
+		}
+		if c.conn == nil {
+			if c.connect() != nil {
+				return false
+			}
+		}
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), *timeout+time.Duration(float64(pace)*40))
+		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+*sni+path, nil)
+		n, status, err := exchange(c.h3, req, pace)
+		cancel()
+		switch {
+		case err == nil && status == 200 && (want == 0 || n == want):
+			count(c.kind, func(t *tally) { t.Requests++ })
+			if pace == 0 {
+				sample(c.kind, time.Since(began))
+			}
+			if !c.broken.IsZero() {
+				took := float64(time.Since(c.broken).Microseconds()) / 1e3
+				count(c.kind, func(t *tally) { t.RecoverMs = append(t.RecoverMs, took) })
+				c.broken = time.Time{}
+			}
+			return true
+		case err != nil && notStarted(err) && attempt < 3:
+			count(c.kind, func(t *tally) { t.Retried++ })
+			c.drop()
+			continue
+		}
+		if err == nil {
+			err = fmt.Errorf("status %d, %d bytes of %d", status, n, want)
+		}
+		if cause := context.Cause(c.conn.Context()); cause != nil {
+			before := c.broken
+			c.ended(cause, true)
+			if c.broken != before && attempt < 3 {
+				continue // its process died; a GET is sent again, and the loss is in connections_reset
+			}
+		}
+		count(c.kind, func(t *tally) { t.RequestsFailed++; t.Errors["request: "+short(err)]++ })
+		c.drop()
+		return false
+	}
+}
+
+func exchange(h3 *http3.ClientConn, req *http.Request, pace time.Duration) (int64, int, error) {
+	rsp, err := h3.RoundTrip(req)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer rsp.Body.Close()
+	if pace == 0 {
+		n, err := io.Copy(io.Discard, rsp.Body)
+		return n, rsp.StatusCode, err
+	}
+	var total int64
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := rsp.Body.Read(buf)
+		total += int64(n)
+		if err == io.EOF {
+			return total, rsp.StatusCode, nil
+		}
+		if err != nil {
+			return total, rsp.StatusCode, err
+		}
+		time.Sleep(pace)
+	}
+}
+
+// ---- kinds of work ----------------------------------------------------------------------------------------------------
+
+func work(c *client) {
+	lastHabit := time.Now()
+	for time.Now().Before(end) {
+		switch c.kind {
+		case "download":
+			c.get(*big, *bigBytes, time.Duration(20+c.dice.Intn(60))*time.Millisecond)
+		case "fresh", "split":
+			c.get(*small, 0, 0)
+			c.drop()
+			pause(c, 20, 80)
+		case "idle":
+			c.get(*small, 0, 0)
+			pause(c, 2000, 6000)
+		case "rebind":
+			c.get(*small, 0, 0)
+			if c.socket != nil && time.Since(lastHabit) > time.Second {
+				c.socket.rebind()
+				lastHabit = time.Now()
+			}
+			pause(c, 20, 80)
+		case "migrate":
+			c.get(*small, 0, 0)
+			if c.conn != nil && time.Since(lastHabit) > time.Second {
+				migrate(c)
+				lastHabit = time.Now()
+			}
+			pause(c, 20, 80)
+		default: // short, mux
+			c.get(*small, 0, 0)
+			pause(c, 10, 50)
+		}
+	}
+	c.drop()
+}
+
+func migrate(c *client) {
+	socket, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return
+	}
+	transport := &quic.Transport{Conn: socket}
+	path, err := c.conn.AddPath(transport)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		err = path.Probe(ctx)
+		cancel()
+	}
+	if err == nil {
+		err = path.Switch()
+	}
+	if err != nil && c.conn.Context().Err() == nil {
+		count(c.kind, func(t *tally) { t.Errors["migration: "+short(err)]++ })
+	}
+}
+
+func pause(c *client, low, high int) {
+	time.Sleep(time.Duration(low+c.dice.Intn(high-low)) * time.Millisecond)
+}
+
+func main() {
+	flag.Parse()
+	end = start.Add(time.Duration(*seconds * float64(time.Second)))
+	var all sync.WaitGroup
+	number := int64(0)
+	for _, item := range strings.Split(*kinds, ",") {
+		kind, n := item, 1
+		if at := strings.IndexByte(item, '='); at >= 0 {
+			kind = item[:at]
+			fmt.Sscanf(item[at+1:], "%d", &n)
+		}
+		var shared *quic.Transport
+		if kind == "mux" {
+			socket, err := net.ListenUDP("udp", nil)
+			if err != nil {
+				panic(err)
+			}
+			shared = &quic.Transport{Conn: socket}
+		}
+		for i := 0; i < n; i++ {
+			number++
+			c := &client{kind: kind, dice: rand.New(rand.NewSource(*seed*1000 + number)), transport: shared, shared: shared != nil}
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				time.Sleep(time.Duration(c.dice.Intn(500)) * time.Millisecond)
+				work(c)
+			}()
+		}
+	}
+	all.Wait()
+	json.NewEncoder(out).Encode(map[string]any{"summary": tallies})
+	out.Flush()
+}
