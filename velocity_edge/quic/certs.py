@@ -165,12 +165,16 @@ def chain_from_pem(keyed: KeyedChain) -> Chain:
         certificates = x509.load_pem_x509_certificates(keyed.certificate_pem)
     except ValueError as error:
         raise ConfigError(f"cannot use {keyed.name}: not a PEM certificate chain: {error}") from None
+    return chain(keyed.name, certificates, private_key(keyed.private_key_pem, keyed.name), keyed.audience)
+
+
+def private_key(pem: bytes, name: str) -> Any:
+    """Load a private key, or raise `ConfigError` that names it."""
     try:
-        key = load_pem_private_key(keyed.private_key_pem, password=None)
+        return load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):
-        # The message of the library may quote the key.
-        raise ConfigError(f"cannot use {keyed.name}: not an unencrypted PEM private key") from None
-    return chain(keyed.name, certificates, key, keyed.audience)
+        # The library's message may quote the key.
+        raise ConfigError(f"cannot use {name}: not an unencrypted PEM private key") from None
 
 
 class CertStore:

@@ -1,0 +1,98 @@
+"""The epoch table on disk (`tickets.storage`): JSON, mode 0600, replaced as a whole, never half written.
+
+    {"version": 1, "seal_with": 7, "epochs": [{"epoch": 7, "created_s": 1790000000.0, "root": "<base64>"}, ...]}
+
+Whoever reads this file can impersonate resets and open tickets, so a file that others can read is refused. A file that
+is missing is a fresh start and said to be one; a file that is damaged is an error, unless a fresh start was asked for:
+then it is kept aside. What the table means is keys.py's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from velocity_edge.atomic_file import replace_file
+from velocity_edge.errors import ConfigError
+from velocity_edge.keys import EpochTable
+from velocity_edge.messages import Epoch
+
+VERSION: Final = 1
+_MAX_FILE_BYTES: Final = 65_536
+
+
+def dump(table: EpochTable) -> bytes:
+    """Return the file's content."""
+    document = {
+        "version": VERSION,
+        "seal_with": table.seal_with,
+        "epochs": [
+            {"epoch": e.epoch, "created_s": e.created_s, "root": base64.b64encode(e.root).decode("ascii")}
+            for e in table.epochs
+        ],
+    }
+    return json.dumps(document, indent=1).encode("ascii") + b"\n"
+
+
+def parse(content: bytes, where: str) -> EpochTable:
+    """Return the table in a file's content, or raise `ConfigError` that begins with *where* and quotes no key."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{where}: cannot read the keys: not JSON") from None
+    if not isinstance(document, dict) or document.get("version") != VERSION:
+        raise ConfigError(f"{where}: cannot read the keys: version {VERSION} would be right")
+    try:
+        return EpochTable(tuple(_epoch(row) for row in document["epochs"]), int(document["seal_with"]))
+    except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
+        # Our own ValueErrors name numbers of epochs and bytes, others might quote the input.
+        reason = str(error) if type(error) is ValueError else f"a field is missing or wrong ({type(error).__name__})"
+        raise ConfigError(f"{where}: cannot read the keys: {reason}") from None
+
+
+def _epoch(row: Any) -> Epoch:
+    root = base64.b64decode(row["root"], validate=True)
+    return Epoch(epoch=int(row["epoch"]), created_s=float(row["created_s"]), root=root)
+
+
+def load(path: Path) -> EpochTable | None:
+    """Return the stored table, or None when there is no file. Raises `ConfigError` when it cannot be used."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the keys: {error.strerror}") from None
+    with open(fd, "rb") as file:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"{path}: cannot read the keys: not a regular file")
+        if mode & 0o077:
+            raise ConfigError(f"{path}: cannot trust keys that others can read (mode {mode & 0o777:04o}): chmod 600 it")
+        content = file.read(_MAX_FILE_BYTES + 1)
+    if len(content) > _MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: cannot read the keys: larger than {_MAX_FILE_BYTES} bytes")
+    return parse(content, str(path))
+
+
+def save(path: Path, table: EpochTable) -> None:
+    """Replace the file; `ConfigError` when that is not possible."""
+    try:
+        replace_file(path, dump(table), 0o600)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot store the keys: {error.strerror}") from None
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file so that a fresh start does not destroy it; return its new name."""
+    for number in range(1000):
+        kept = path.with_name(f"{path.name}.damaged-{number}")
+        if not kept.exists():
+            path.rename(kept)
+            return kept
+    raise ConfigError(f"{path}: cannot set it aside: 1000 damaged files are there already, look at them")

@@ -1,0 +1,1 @@
+"""Certificates: made here (self_signed) or read from files, and their fingerprints."""
