@@ -14,8 +14,8 @@ In this order, first match wins:
 A first flight costs 0.5 ms and 70 KiB, a Retry 15 us and nothing, so 7 is what a flood of spoofed Initials meets; 6
 bounds what remains. A client that comes back from a Retry is let in even while draining: nobody else knows its id.
 
-`decide` is pure; `AdmissionControl` adds what a Retry needs (an id, a sealed token). Rates per prefix are limited in the
-packet program (bpf/xdp.c).
+`decide` is pure; `AdmissionControl` adds what a Retry needs (an id, a sealed token). Rates per prefix are limited by
+the packet program (bpf/xdp.c).
 """
 
 from __future__ import annotations
