@@ -29,10 +29,6 @@ H3_EXCESSIVE_LOAD: Final = 0x107
 TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 
 
-class BodyAborted(Exception):
-    """The peer (or the connection's end) broke the request off before its body was complete."""
-
-
 class BodyTooLarge(Exception):
     """The request body is larger than the handler takes."""
 
@@ -40,17 +36,17 @@ class BodyTooLarge(Exception):
 class Body:
     """A request body, chunk by chunk. Taking a chunk gives the peer credit for it: who reads slowly is sent slowly.
 
-    What waits here unread is bounded by `Limits.stream_window_bytes`, because the peer has no credit for more.
+    What waits here unread is bounded by `Limits.stream_window_bytes`, because the peer has no credit for more. When the
+    peer goes away the handler's task is cancelled: whoever waits here needs no error for that.
     """
 
-    __slots__ = ("_aborted", "_chunks", "_credit", "_fin", "_waiter")
+    __slots__ = ("_chunks", "_credit", "_fin", "_waiter")
 
     def __init__(self, credit: Callable[[int], None] | None) -> None:
         """Without *credit* there is no body."""
         self._credit = credit
         self._chunks: deque[bytes] = deque()
         self._fin = credit is None
-        self._aborted = False
         self._waiter: asyncio.Future[None] | None = None
 
     def feed(self, data: bytes, fin: bool) -> None:
@@ -58,13 +54,9 @@ class Body:
         if data:
             self._chunks.append(data)
         self._fin = self._fin or fin
-        self._wake()
-
-    def abort(self) -> None:
-        """No more will come, and it was not complete."""
-        if not self._fin:
-            self._aborted = True
-            self._wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        self._waiter = None
 
     @property
     def complete(self) -> bool:
@@ -72,7 +64,7 @@ class Body:
         return self._fin
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield chunks. Raises `BodyAborted`."""
+        """Yield chunks."""
         while True:
             while self._chunks:
                 data = self._chunks.popleft()
@@ -81,13 +73,11 @@ class Body:
                 yield data
             if self._fin:
                 return
-            if self._aborted:
-                raise BodyAborted
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
     async def read(self, max_bytes: int) -> bytes:
-        """Return the whole body. Raises `BodyTooLarge` above *max_bytes*, `BodyAborted`."""
+        """Return the whole body. Raises `BodyTooLarge` above *max_bytes*."""
         parts: list[bytes] = []
         size = 0
         async for data in self:
@@ -102,11 +92,6 @@ class Body:
         size = sum(map(len, self._chunks))
         self._chunks.clear()
         return size
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        self._waiter = None
 
 
 class Request:

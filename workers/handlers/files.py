@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from velocity_edge.quic.engine import FileRange
-from workers.handlers.beneath import open_beneath
+from workers.handlers.beneath import Descriptor, open_beneath
 from workers.handlers.conditions import Validators, format_date
 from workers.handlers.encodings import SIDECARS
 from workers.handlers.mime import is_compressible, media_type
@@ -31,18 +31,6 @@ SMALL_BYTES: Final = 64 * 1024
 RACY_NS: Final = 50_000_000
 
 Signature = tuple[int, int, int, int]
-
-
-class StoredFile:
-    """An open file; closed when nobody refers to it any more (the engine does while it reads)."""
-
-    __slots__ = ("fd",)
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self) -> None:
-        os.close(self.fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +46,7 @@ class Representation:
     whole: Response
     size: int
     body: bytes | None = field(repr=False)
-    file: StoredFile | None
+    file: Descriptor | None
 
     def piece(self, offset: int, length: int) -> bytes | FileRange:
         """Return that part of the body."""
@@ -88,7 +76,7 @@ class FileStore:
 
     def __init__(
         self,
-        root_fd: int,
+        root: Descriptor,
         clock: Callable[[], float],
         *,
         precompressed: bool = True,
@@ -96,8 +84,8 @@ class FileStore:
         max_entries: int = 256,
         max_bytes: int = 32 * 1024 * 1024,
     ) -> None:
-        """*clock* is wall time in seconds. The descriptor stays the caller's."""
-        self.root_fd = root_fd
+        """*clock* is wall time in seconds."""
+        self._root = root
         self._clock = clock
         self._sidecars = SIDECARS if precompressed else {}
         self._cache_control = cache_control
@@ -124,6 +112,10 @@ class FileStore:
                 self._bytes -= oldest.weight_bytes
         return entry
 
+    def list(self, path: bytes) -> Descriptor:
+        """Return the directory at *path*, open. Raises OSError."""
+        return Descriptor(open_beneath(self._root.fd, path))
+
     def _look(self, path: bytes, known: Entry | None, now_s: int) -> Entry:
         kind = media_type(path)
         plain = self._represent(path, kind, None, known.plain if known else None)
@@ -144,7 +136,7 @@ class FileStore:
 
     def _represent(self, path: bytes, kind: bytes, coding: str | None, known: Representation | None) -> Representation:
         """Open and read *path*; return *known* when it is still that file and had settled."""
-        fd = open_beneath(self.root_fd, path)
+        fd = open_beneath(self._root.fd, path)
         try:
             status = os.fstat(fd)
             if stat.S_ISDIR(status.st_mode):
@@ -163,7 +155,7 @@ class FileStore:
                 status = after
             if body is None:
                 os.set_blocking(fd, True)
-                file, fd = StoredFile(fd), -1
+                file, fd = Descriptor(fd), -1
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -175,7 +167,7 @@ class FileStore:
         kind: bytes,
         coding: str | None,
         body: bytes | None,
-        file: StoredFile | None,
+        file: Descriptor | None,
     ) -> Representation:
         size = status.st_size
         etag = b'"%x-%x-%x"' % (size, status.st_mtime_ns, status.st_ino)
@@ -216,6 +208,6 @@ def _signature(status: os.stat_result) -> Signature:
     return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
 
 
-def _there(file: StoredFile | None) -> StoredFile:
+def _there(file: Descriptor | None) -> Descriptor:
     assert file is not None
     return file

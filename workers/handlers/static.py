@@ -16,7 +16,7 @@ from typing import Final
 
 from velocity_edge.quic.engine import FileRange
 from workers.handlers import ranges
-from workers.handlers.beneath import open_beneath
+from workers.handlers.beneath import Descriptor
 from workers.handlers.conditions import Conditions, Verdict, evaluate, range_holds
 from workers.handlers.encodings import choose
 from workers.handlers.files import Entry, FileStore, Representation
@@ -50,15 +50,15 @@ class StaticSettings:
 class StaticHandler:
     """A `Handler` for the files below one directory."""
 
-    def __init__(self, root_fd: int, settings: StaticSettings, clock: Callable[[], float]) -> None:
-        """*clock* is wall time in seconds. The descriptor stays the caller's and must outlive the handler."""
+    def __init__(self, root: Descriptor, settings: StaticSettings, clock: Callable[[], float]) -> None:
+        """*clock* is wall time in seconds."""
         self._settings = settings
         self._clock = clock
         self._index = tuple(os.fsencode(name) for name in settings.index)
         self._fallback = os.fsencode(settings.spa_fallback.lstrip("/")) if settings.spa_fallback else None
         self._error_pages = {status: os.fsencode(path.lstrip("/")) for status, path in settings.error_pages.items()}
         self._files = FileStore(
-            root_fd,
+            root,
             clock,
             precompressed=settings.precompressed,
             cache_control=settings.cache_control.encode() if settings.cache_control else None,
@@ -108,13 +108,8 @@ class StaticHandler:
                     raise
         if not self._settings.listings:
             raise FileNotFoundError(errno.ENOENT, "no index", path)
-        directory_fd = open_beneath(self._files.root_fd, path)
-        try:
-            page = listing(
-                directory_fd, request.path, request.header(b"accept"), hidden_files=self._settings.hidden_files
-            )
-        finally:
-            os.close(directory_fd)
+        directory = self._files.list(path)
+        page = listing(directory.fd, request.path, request.header(b"accept"), hidden_files=self._settings.hidden_files)
         return _without_body(page) if request.method == b"HEAD" else page
 
     def _send(self, request: Request, entry: Entry) -> Response:

@@ -1,0 +1,109 @@
+"""How a worker takes leave of its connections: a pure table with a clock for a parameter.
+
+    connection      when                                                     what
+    serving         its turn within `spread_s` has come                      GOAWAY "soon" (RFC 9114 section 5.2)
+    warned          `_FINAL_AFTER_S` later: requests on the way are in       final GOAWAY
+    told            no request, `_CLOSE_AFTER_S` later                       close with H3_NO_ERROR
+    any             the deadline                                             close; lost if a request was running
+
+Spreading keeps thousands of clients from coming back in the same moment. The client may close first, and mostly does.
+A connection that appears while we drain (its handshake was on the way) is warned as soon as it stands. For `LINGER_S`
+new ones are still taken: what was steered here before the switch waits in our socket, or comes back from a Retry. When
+no connection is left after that, the drain is over.
+
+`discourage` only asks: those that are here get their GOAWAYs; nobody is closed, newcomers stay, and it is never over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+#: The first GOAWAY names no request, so that those on the way still count; after about a round trip the final one does.
+_FINAL_AFTER_S: Final = 1.0
+#: Time for the client to see the final GOAWAY and to leave by itself.
+_CLOSE_AFTER_S: Final = 1.0
+#: Longer than a datagram waits in our socket or a Retry needs to come back.
+LINGER_S: Final = 1.0
+
+
+class Act(Enum):
+    """What to do with a connection now."""
+
+    WARN = "goaway, soon"
+    TELL = "goaway, final"
+    CLOSE = "close"
+
+
+@dataclass(slots=True)
+class _Leaving:
+    warn_at_s: float
+    warned_s: float | None = None
+    told_s: float | None = None
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class Drain:
+    """One drain. Times are seconds of one monotonic clock."""
+
+    started_s: float
+    deadline_s: float
+    spread_s: float
+    discourage: bool = False
+    #: Connections that the deadline closed with a request running.
+    lost: int = 0
+    over: bool = False
+    _planned: bool = False
+    _known: dict[int, _Leaving] = field(default_factory=dict)
+
+    def accepts(self, now_s: float) -> bool:
+        """Return whether new connections are taken."""
+        return self.discourage or now_s < min(self.started_s + LINGER_S, self.deadline_s)
+
+    def step(self, now_s: float, connections: Sequence[tuple[int, int, bool]]) -> list[tuple[Act, int]]:
+        """Return what to do now. Call it every 100 ms.
+
+        *connections*: all that there are, each with its open requests and whether its handshake is complete.
+        """
+        if not self._planned:
+            self._planned = True
+            self._plan([connection for connection, _, _ in connections])
+        late = now_s >= self.deadline_s and not self.discourage
+        acts: list[tuple[Act, int]] = []
+        for connection, requests, established in connections:
+            leaving = self._known.get(connection)
+            if leaving is None:
+                if self.discourage:
+                    continue
+                leaving = self._known[connection] = _Leaving(now_s)
+            if late:
+                if not leaving.closed:
+                    leaving.closed = True
+                    self.lost += requests > 0
+                    acts.append((Act.CLOSE, connection))
+            elif leaving.warned_s is None:
+                if now_s >= leaving.warn_at_s and established:
+                    leaving.warned_s = now_s
+                    acts.append((Act.WARN, connection))
+            elif leaving.told_s is None:
+                if now_s >= leaving.warned_s + _FINAL_AFTER_S:
+                    leaving.told_s = now_s
+                    acts.append((Act.TELL, connection))
+            elif not (leaving.closed or self.discourage) and requests == 0 and now_s >= leaving.told_s + _CLOSE_AFTER_S:
+                leaving.closed = True
+                acts.append((Act.CLOSE, connection))
+        for connection in self._known.keys() - {connection for connection, _, _ in connections}:
+            del self._known[connection]
+        self.over = not connections and not self.accepts(now_s)
+        return acts
+
+    def _plan(self, order: Sequence[int]) -> None:
+        """Give each connection its turn, evenly over the spread."""
+        # The spread ends early enough that the last one still has its two GOAWAYs before the deadline.
+        room_s = max(0.0, self.deadline_s - self.started_s - _FINAL_AFTER_S - _CLOSE_AFTER_S)
+        spread_s = min(self.spread_s, room_s)
+        for index, connection in enumerate(order):
+            self._known[connection] = _Leaving(self.started_s + spread_s * index / len(order))

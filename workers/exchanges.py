@@ -1,0 +1,395 @@
+"""Requests and their answers: from an engine's events to handlers, and back into the engine.
+
+What comes in one turn and is answered in the same turn leaves no trace here. An exchange (a request with a body that is
+still coming, or with a handler that waits) lives until its stream is closed. Each handler's failure ends in a 500 with
+a number that the log line has, too; a failure after the head was sent ends in a reset stream.
+
+The hot path: an answer that a handler marked `shared` is given again to the same question for the rest of the second,
+without routing, building a request or looking at the file. The cache is emptied when the second ends (which also keeps
+the `date` field true) and is bounded in between; what must not come from it is decided by `_DEMANDING`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any, Final, cast
+
+from velocity_edge.quic.engine import (
+    Address,
+    BodyReceived,
+    ConnectionClosed,
+    Engine,
+    Event,
+    EventKind,
+    FileRange,
+    HandshakeCompleted,
+    RequestReceived,
+    StreamClosed,
+    StreamWritable,
+)
+from workers.http import H3_INTERNAL_ERROR, H3_NO_ERROR, Body, Handler, Headers, Request, Response, plain
+from workers.middleware.access_log import Access, Formatter
+
+log = logging.getLogger(__name__)
+
+#: Request fields with which an answer is never taken from the cache: ranges, preconditions, and `host`, which must be
+#: compared with :authority first (RFC 9114 section 4.3.1).
+_DEMANDING: Final = frozenset(
+    (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"host")
+)
+#: Bounds of what one second may collect. Bodies are mostly shared with the static handler's cache.
+_MAX_SHARED: Final = 4096
+_MAX_SHARED_BYTES: Final = 32 * 1024 * 1024
+#: Of a body that no handler wanted, so much is taken and thrown away after the answer; then the stream is reset. Four
+#: stream windows: the client has had our answer by then, as it needed credit that we sent after it.
+_MAX_UNWANTED_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What requests need of one configuration: which handler, and how they are logged."""
+
+    number: int
+    find: Callable[[Request], Handler]
+    access_line: Formatter | None = None
+
+
+class Exchange:
+    """One request that did not end in the turn in which it began."""
+
+    __slots__ = ("answered", "body", "stream", "task", "unwanted_bytes", "writable")
+
+    def __init__(self, stream: int, body: Body) -> None:
+        self.stream = stream
+        self.body = body
+        self.task: asyncio.Task[None] | None = None
+        self.writable: asyncio.Future[None] | None = None
+        #: The head of the answer went out.
+        self.answered = False
+        self.unwanted_bytes = 0
+
+
+class Exchanges:
+    """All requests of one worker."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        flush_soon: Callable[[], None],
+        *,
+        send_high_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """*start* runs a coroutine as a task of the worker; *flush_soon* has the engine's packets sent after this turn.
+
+        *clock* is wall time in seconds.
+        """
+        self._engine = engine
+        self._respond = engine.respond
+        self._start = start
+        self._flush_soon = flush_soon
+        self._send_high_bytes = send_high_bytes
+        self._clock = clock
+        self._revision: Revision | None = None
+        self._open: dict[int, Exchange] = {}
+        #: Established connections and who is at the other end.
+        self._peers: dict[int, Address] = {}
+        self._shared: dict[tuple[bytes, bytes, bytes | None], tuple[Headers, bytes | FileRange]] = {}
+        self._shared_bytes = 0
+        self._shared_second = 0
+        self._lines: list[bytes] = []
+        handlers: dict[EventKind, Callable[[Any], None]] = {
+            EventKind.HANDSHAKE_COMPLETED: self._on_handshake,
+            EventKind.REQUEST_RECEIVED: self._on_request,
+            EventKind.BODY_RECEIVED: self._on_body,
+            EventKind.STREAM_WRITABLE: self._on_writable,
+            EventKind.STREAM_CLOSED: self._on_stream_closed,
+            EventKind.CONNECTION_CLOSED: self._on_connection_closed,
+        }
+        self._handlers = tuple(handlers[kind] for kind in EventKind)
+
+    # --- for the endpoint and the worker -----------------------------------------------------------------------------
+
+    def use(self, revision: Revision) -> None:
+        """Requests from now on are answered by this revision; those that run finish with theirs."""
+        self._revision = revision
+        self._forget_shared()
+
+    def handle(self, events: list[Event]) -> None:
+        """Take the events of one turn."""
+        second = int(self._clock())
+        if second != self._shared_second:
+            self._forget_shared()
+            self._shared_second = second
+        handlers = self._handlers
+        for event in events:
+            handlers[event.kind](event)
+
+    def take_log_lines(self) -> bytes:
+        """Return and forget the access log since the last call."""
+        lines, self._lines = self._lines, []
+        return b"".join(lines)
+
+    @property
+    def established(self) -> int:
+        """Connections whose handshake is complete."""
+        return len(self._peers)
+
+    @property
+    def running(self) -> int:
+        """Exchanges that are open."""
+        return len(self._open)
+
+    def _forget_shared(self) -> None:
+        self._shared = {}
+        self._shared_bytes = 0
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def _on_handshake(self, event: HandshakeCompleted) -> None:
+        self._peers[event.connection] = event.peer
+
+    def _on_request(self, event: RequestReceived) -> None:
+        if event.fin and event.method == b"GET":
+            coding = None
+            for name, value in event.headers:
+                if name in _DEMANDING:
+                    break
+                if name == b"accept-encoding":
+                    coding = value if coding is None else coding + b", " + value
+            else:
+                found = self._shared.get((event.authority, event.path, coding))
+                if found is not None and not event.early:
+                    self._respond(event.stream, 200, found[0], found[1])
+                    if self._revision and self._revision.access_line is not None:
+                        self._log_shared(event, found)
+                    return
+                self._answer(event, (event.authority, event.path, coding))
+                return
+        self._answer(event, None)
+
+    def _on_body(self, event: BodyReceived) -> None:
+        exchange = self._open.get(event.stream)
+        if exchange is None:
+            return  # reset by us: the engine credits what it drops
+        if exchange.answered and exchange.task is None:
+            self._discard(exchange, len(event.data), event.fin)
+        else:
+            exchange.body.feed(event.data, event.fin)
+
+    def _on_writable(self, event: StreamWritable) -> None:
+        exchange = self._open.get(event.stream)
+        if exchange is not None and exchange.writable is not None and not exchange.writable.done():
+            exchange.writable.set_result(None)
+
+    def _on_stream_closed(self, event: StreamClosed) -> None:
+        exchange = self._open.pop(event.stream, None)
+        if exchange is not None and exchange.task is not None:
+            exchange.task.cancel()
+
+    def _on_connection_closed(self, event: ConnectionClosed) -> None:
+        self._peers.pop(event.connection, None)
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def _answer(self, event: RequestReceived, key: tuple[bytes, bytes, bytes | None] | None) -> None:
+        started_s = self._clock()
+        stream = event.stream
+        revision = self._revision
+        body = Body(None) if event.fin else Body(lambda n_bytes: self._credit(stream, n_bytes))
+        exchange = Exchange(stream, body)
+        if not event.fin:
+            self._open[stream] = exchange
+        try:
+            request = self._request(event, body)
+            if revision is None or request is None:
+                result: Response | Awaitable[Response] = plain(503 if revision is None else 400)
+            else:
+                result = revision.find(request)(request)
+        except Exception as error:
+            result = _failure(error, event)
+        if isawaitable(result) or isinstance(result.body, AsyncIterator):
+            self._open[stream] = exchange
+            exchange.task = self._start(self._run(exchange, event, revision, result, started_s))
+            return
+        if self._send(exchange, result) and result.shared and key is not None and result.status == 200:
+            self._remember(key, result)
+        self._log(event, revision, result, started_s)
+        self._finish_body(exchange)
+
+    def _request(self, event: RequestReceived, body: Body) -> Request | None:
+        """Return the request; None when :authority and Host contradict each other or both are missing."""
+        authority = event.authority
+        for name, value in event.headers:
+            if name == b"host":
+                if authority and value != authority:
+                    return None
+                authority = value
+        if not authority:
+            return None
+        peer = self._peers.get(event.connection)
+        return Request(
+            event.method,
+            authority,
+            event.path,
+            event.headers,
+            scheme=event.scheme,
+            peer=peer,
+            body=body,
+            early=event.early,
+        )
+
+    async def _run(
+        self,
+        exchange: Exchange,
+        event: RequestReceived,
+        revision: Revision | None,
+        result: Response | Awaitable[Response],
+        started_s: float,
+    ) -> None:
+        """Wait for a handler's answer, then for its chunks. No exception leaves this, except when cancelled."""
+        try:
+            try:
+                response = await result if isawaitable(result) else result
+            except Exception as error:
+                response = _failure(error, event)
+            if isinstance(response.body, AsyncIterator):
+                sent = await self._stream(exchange, response, response.body, event)
+            else:
+                self._send(exchange, response)
+                sent = _length(response.body)
+            self._log(event, revision, response, started_s, sent)
+        finally:
+            exchange.task = None
+            self._finish_body(exchange)
+            self._flush_soon()
+
+    async def _stream(
+        self, exchange: Exchange, response: Response, chunks: AsyncIterator[bytes], event: RequestReceived
+    ) -> int:
+        """Send head and chunks; wait whenever the peer is behind. Return the bytes of the body."""
+        engine, stream = self._engine, exchange.stream
+        exchange.answered = True
+        sent = 0
+        if not engine.respond(stream, response.status, response.headers, None, fin=False):
+            return 0
+        try:
+            async for chunk in chunks:
+                buffered = engine.write(stream, chunk, fin=False)
+                if buffered < 0:
+                    return sent
+                sent += len(chunk)
+                self._flush_soon()
+                if buffered > self._send_high_bytes:
+                    exchange.writable = asyncio.get_running_loop().create_future()
+                    await exchange.writable
+        except Exception as error:
+            _failure(error, event)
+            engine.reset(stream, H3_INTERNAL_ERROR)
+            return sent
+        engine.write(stream, b"", fin=True)
+        return sent
+
+    def _send(self, exchange: Exchange, response: Response) -> bool:
+        exchange.answered = True
+        body = cast("bytes | FileRange | None", response.body)
+        return self._respond(exchange.stream, response.status, response.headers, body)
+
+    def _remember(self, key: tuple[bytes, bytes, bytes | None], response: Response) -> None:
+        body = response.body
+        if not isinstance(body, bytes | FileRange):
+            return
+        weight = len(body) if isinstance(body, bytes) else 0
+        if len(self._shared) >= _MAX_SHARED or self._shared_bytes + weight > _MAX_SHARED_BYTES:
+            self._forget_shared()
+        self._shared[key] = (response.headers, body)
+        self._shared_bytes += weight
+
+    # --- bodies that nobody wants ------------------------------------------------------------------------------------
+
+    def _credit(self, stream: int, n_bytes: int) -> None:
+        self._engine.credit(stream, n_bytes)
+        self._flush_soon()
+
+    def _finish_body(self, exchange: Exchange) -> None:
+        """After the answer: throw away what the handler left of the request's body."""
+        if self._open.get(exchange.stream) is not exchange:
+            return
+        if exchange.body.complete and not exchange.body.take():
+            del self._open[exchange.stream]
+        else:
+            self._discard(exchange, exchange.body.take(), exchange.body.complete)
+
+    def _discard(self, exchange: Exchange, n_bytes: int, fin: bool) -> None:
+        exchange.unwanted_bytes += n_bytes
+        if fin:
+            self._open.pop(exchange.stream, None)
+        if n_bytes:
+            self._credit(exchange.stream, n_bytes)
+        if exchange.unwanted_bytes > _MAX_UNWANTED_BYTES and not fin:
+            self._open.pop(exchange.stream, None)
+            self._engine.reset(exchange.stream, H3_NO_ERROR)
+
+    # --- the access log ----------------------------------------------------------------------------------------------
+
+    def _log_shared(self, event: RequestReceived, found: tuple[Headers, bytes | FileRange]) -> None:
+        self._log(event, self._revision, Response(200, found[0], found[1]), self._clock())
+
+    def _log(
+        self,
+        event: RequestReceived,
+        revision: Revision | None,
+        response: Response,
+        started_s: float,
+        sent: int | None = None,
+    ) -> None:
+        if revision is None or revision.access_line is None:
+            return
+        agent = referrer = b""
+        for name, value in event.headers:
+            if name == b"user-agent":
+                agent = value
+            elif name == b"referer":
+                referrer = value
+        now_s = self._clock()
+        access = Access(
+            now_s,
+            self._peers.get(event.connection),
+            event.method,
+            event.authority,
+            event.path,
+            response.status,
+            _length(response.body) if sent is None else sent,
+            now_s - started_s,
+            agent,
+            referrer,
+        )
+        self._lines.append(revision.access_line(access))
+
+
+def _length(body: object) -> int:
+    if isinstance(body, bytes):
+        return len(body)
+    return body.length if isinstance(body, FileRange) else 0
+
+
+def _failure(error: Exception, event: RequestReceived) -> Response:
+    """Log *error* under a number of its own, and return the 500 that names it."""
+    number = os.urandom(6).hex()
+    log.error(
+        "handler failed, error %s: %s %s: %s: %s",
+        number,
+        event.method.decode("latin-1"),
+        event.path[:200].decode("latin-1"),
+        type(error).__name__,
+        error,
+        exc_info=error,
+    )
+    return plain(500, f"This went wrong on our side. The log knows more under error {number}.")
