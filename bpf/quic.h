@@ -61,9 +61,12 @@ struct quic_keys {
 
 #ifdef VELOCITY_BPF
 /* Packets may be read unaligned on x86_64 and aarch64; through memcpy clang would read byte by byte. */
+/* The value that was checked is the one that is used: clang likes to compute it twice, and the verifier sees two. */
+#define QUIC_OPAQUE(value) __asm__ volatile("" : "+r"(value))
 #define quic_load32(p) (*(const unsigned int *)(p))
 #define quic_load64(p) (*(const unsigned long long *)(p))
 #else
+#define QUIC_OPAQUE(value)
 QUIC_INLINE unsigned int quic_load32(const unsigned char *p)
 {
 	unsigned int word;
@@ -130,6 +133,7 @@ QUIC_INLINE int quic_worker_of(const unsigned char *cid, unsigned int cid_length
 /* Read the head of the first packet of a datagram. Returns (and stores) its kind. */
 QUIC_INLINE int quic_parse(const unsigned char *p, const unsigned char *end, unsigned int length, struct quic_packet *out)
 {
+	const unsigned char *tail;
 	unsigned int type;
 
 	out->dcid = p;
@@ -161,12 +165,12 @@ QUIC_INLINE int quic_parse(const unsigned char *p, const unsigned char *end, uns
 		return out->kind = QUIC_OTHER_VERSION;
 	if (out->dcid_length > QUIC_MAX_CID_LENGTH)
 		return out->kind = QUIC_MALFORMED;
-	if (p + 7 + out->dcid_length > end)
+	tail = p + 7 + out->dcid_length;	/* behind the length of the source id */
+	QUIC_OPAQUE(tail);
+	/* The second check follows from the first, but the verifier learns nothing about `p` from `tail`. */
+	if (tail > end || (out->dcid_length == QUIC_CID_LENGTH && p + 7 + QUIC_CID_LENGTH > end))
 		return out->kind = QUIC_UNREADABLE;
-	/* True already, but the verifier keeps no bound of `p` from a check of `p + variable`. */
-	if (out->dcid_length == QUIC_CID_LENGTH && p + 6 + QUIC_CID_LENGTH > end)
-		return out->kind = QUIC_UNREADABLE;
-	out->scid_length = p[6 + out->dcid_length];
+	out->scid_length = tail[-1];
 	if (out->scid_length > QUIC_MAX_CID_LENGTH || length < 7u + out->dcid_length + out->scid_length)
 		return out->kind = QUIC_MALFORMED;
 	/* Version 2 counts the types one further: Retry 0, Initial 1, 0-RTT 2, Handshake 3 (RFC 9369 section 3.2). */
@@ -181,10 +185,11 @@ QUIC_INLINE int quic_parse(const unsigned char *p, const unsigned char *end, uns
 		return out->kind = QUIC_RETRY;
 	if (length < 8u + out->dcid_length + out->scid_length)
 		return out->kind = QUIC_MALFORMED;
-	p += 7 + out->dcid_length + out->scid_length;
-	if (p + 1 > end)
+	tail += out->scid_length + 1;		/* behind the first byte of the token length */
+	QUIC_OPAQUE(tail);
+	if (tail > end)
 		return out->kind = QUIC_UNREADABLE;
-	out->has_token = p[0] != 0;
+	out->has_token = tail[-1] != 0;
 	return out->kind = QUIC_INITIAL;
 }
 #endif

@@ -1,0 +1,65 @@
+"""Bytecode and maps become a loaded program.
+
+The programs name their maps by placeholders (maps.h, MAP): an ld_imm64 with the pseudo source register and a magic
+number plus the map's place in abi.MAPS. `load` puts descriptors there. Which sockets map a selection program uses is
+therefore decided at load time: one loaded program per listener, from the same bytecode.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bpf import BpfError, abi, compile, kernel
+from bpf.kernel import AttachType, ProgramType
+
+_PLACEHOLDER: Final = 0x5645000
+_LD_IMM64: Final = 0x18
+_PSEUDO_MAP_FD: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A program: where it is written and what the kernel must know to accept it."""
+
+    source: str
+    type: ProgramType
+    attach: AttachType
+    flags: int = 0
+
+
+#: By the name of its C function.
+PROGRAMS: Final[Mapping[str, Kind]] = {
+    "shield": Kind("xdp.c", ProgramType.XDP, AttachType.XDP, kernel.XDP_HAS_FRAGS),
+    # A CPUMAP and what is in it belong to programs of one kind: with frags, like the shield.
+    "arrived": Kind("xdp.c", ProgramType.XDP, AttachType.XDP_CPUMAP, kernel.XDP_HAS_FRAGS),
+    "choose_socket": Kind("reuseport.c", ProgramType.SK_REUSEPORT, AttachType.SK_REUSEPORT_SELECT),
+}
+
+
+def with_maps(instructions: bytes, maps: Mapping[str, int]) -> bytes:
+    """Return *instructions* with the descriptors of *maps* (by name) in place of the placeholders."""
+    code = bytearray(instructions)
+    at = 0
+    while at < len(code):
+        if code[at] != _LD_IMM64:
+            at += 8
+            continue
+        if code[at + 1] >> 4 == _PSEUDO_MAP_FD:
+            (value,) = struct.unpack_from("<I", code, at + 4)
+            index = value - _PLACEHOLDER
+            if not 0 <= index < len(abi.MAPS):
+                raise BpfError(f"cannot use this bytecode: map placeholder {value:#x} is none of ours")
+            struct.pack_into("<I", code, at + 4, maps[abi.MAPS[index].name])
+        at += 16
+    return bytes(code)
+
+
+def load(function: str, maps: Mapping[str, int], cache_dir: Path) -> int:
+    """Compile (or find) and load a program of PROGRAMS; return its descriptor."""
+    kind = PROGRAMS[function]
+    instructions = with_maps(compile.bytecode(kind.source, cache_dir)[function], maps)
+    return kernel.load_program(function, instructions, kind.type, kind.attach, kind.flags)

@@ -1,0 +1,57 @@
+"""Names of what the packet programs count, stage by stage, in the order of the cells (maps.h has the same lists).
+
+Each packet gets exactly one verdict per stage it passes. `cpumap` is tier D's: moved + stayed is what XDP passed of
+ours, moved - arrived is what was lost in a full queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+XDP: Final = (
+    "passed_not_ours",  # not UDP to a listener of ours: ARP, TCP, ICMP, other ports
+    "passed_fragment",  # the stack reassembles it, socket selection sees the whole
+    "passed_not_linear",  # the head is not where we can read it: socket selection decides
+    "passed_known_worker",  # the id decodes, to a worker that exists
+    "passed_initial",  # a new connection
+    "passed_initial_token",  # a new connection that brings a token
+    "passed_zero_rtt",  # 0-RTT of a new connection
+    "passed_other_version",  # to be answered with Version Negotiation
+    "passed_must_retry",  # over the limit, marked: let through only to get a Retry
+    "dropped_malformed",  # lengths that cannot be
+    "dropped_source_port",  # from a port that only reflection attacks send from
+    "dropped_denied",  # on the deny list
+    "dropped_impossible_type",  # Retry or Version Negotiation: only servers send these
+    "dropped_small_initial",  # RFC 9000 section 14.1: under 1200 bytes
+    "dropped_short_dcid",  # RFC 9000 section 7.2: Initial or 0-RTT with an id under 8 bytes
+    "dropped_small_version",  # unknown version under 1200 bytes: answering would amplify
+    "dropped_undecodable",  # short header or Handshake whose id none of us can have issued
+    "dropped_unknown_worker",  # the id decodes, to a worker that does not exist
+    "dropped_initial_limit",  # over the rate of its /24 or /56
+    "dropped_token_limit",
+    "dropped_zero_rtt_limit",
+    "dropped_version_limit",
+    "dropped_attack",  # attack mode: does not decode and is not an Initial
+)
+
+SELECT: Final = (
+    "selected_known_worker",  # the id decodes, to a worker that exists
+    "selected_pinned",  # more of a handshake that has a worker
+    "selected_new",  # a new connection, to an accepting worker
+    "selected_other_version",  # to an accepting worker, for Version Negotiation
+    "dropped_malformed",
+    "dropped_impossible_type",
+    "dropped_small_initial",
+    "dropped_short_dcid",
+    "dropped_small_version",
+    "dropped_undecodable",
+    "dropped_unknown_worker",
+    "dropped_no_acceptor",  # a new connection, and nobody takes any
+    "dropped_no_socket",  # the worker's slot has no socket
+)
+
+CPUMAP: Final = ("moved", "stayed", "arrived")
+
+#: In the order of enum stage.
+STAGES: Final[Mapping[str, tuple[str, ...]]] = {"xdp": XDP, "select": SELECT, "cpumap": CPUMAP}
