@@ -5,9 +5,8 @@ with `python -m bpf.compile --into DIRECTORY` where bcc or clang is at hand); bc
 
 What surprises:
   * bcc is only a compiler for us. It maps 100 MB of LLVM and never gives them back, changes the directory of the whole
-    process while it works and writes its errors to stderr: so a child, which drops its rights before it compiles. bcc is
-    a package of the distribution, not of our environment, and is imported by path, after which nothing else of
-    dist-packages is importable.
+    process while it works and writes its errors to stderr: so a child, which drops its rights before it compiles. It
+    is a package of the distribution, not of our environment: imported by path, and nothing else of dist-packages.
   * bcc wants kernel headers. The eight small files of SHIM are all that its own helpers.h includes.
   * A cached file becomes kernel code: one that others could have written is not read.
 """
@@ -152,12 +151,12 @@ def _write(path: Path, programs: dict[str, bytes]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
             json.dump({name: base64.b64encode(code).decode() for name, code in programs.items()}, file)
-        os.replace(file.name, path)
+        Path(file.name).replace(path)
     except OSError:
         pass  # a cache that cannot be written costs half a second at the next start
 
 
-# --- the child ---------------------------------------------------------------------------------------------------------
+# --- the child --------------------------------------------------------------------------------------------------------
 
 
 def _drop_rights() -> None:

@@ -242,7 +242,9 @@ def load_program(
         return _bpf(_Command.PROG_LOAD, attr(log))[0]
     except OSError as error:
         reasons = log.value.decode(errors="replace").splitlines()
-        raise BpfError(f"cannot load {name}: {error.strerror}; the verifier says:\n" + "\n".join(reasons[-30:])) from None
+        raise BpfError(
+            f"cannot load {name}: {error.strerror}; the verifier says:\n" + "\n".join(reasons[-30:])
+        ) from None
 
 
 def program_info(fd: int) -> ProgramInfo:
@@ -286,7 +288,7 @@ def link_interface(link_fd: int) -> int:
     return int(index)
 
 
-def test_run(program_fd: int, frame: bytes, repeat: int = 1) -> tuple[int, int, bytes]:
+def run_on_frame(program_fd: int, frame: bytes, repeat: int = 1) -> tuple[int, int, bytes]:
     """Run an XDP program on a frame; return (action, ns per run, the frame afterwards)."""
     frame_in = ctypes.create_string_buffer(frame, len(frame))
     frame_out = ctypes.create_string_buffer(len(frame) + 256)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.twin import Parsed, Twin
 
+from tests.support.twin import Parsed, Twin
 from velocity_edge.cid import CID_LENGTH, CidCodec, CidConfig
 from velocity_edge.siphash import siphash13_16
 

@@ -1,4 +1,4 @@
-"""bpf/quic.h compiled for this machine, callable from Python: what the kernel programs and the native engine compute."""
+"""bpf/quic.h compiled for this machine: what the kernel programs and the native engine compute, from Python."""
 
 from __future__ import annotations
 
@@ -63,7 +63,6 @@ class Twin:
 
     def parse(self, datagram: bytes, readable: int | None = None) -> Parsed:
         out = _Packet()
-        # The bytes end where readable memory ends: a read beyond is a crash on most runs, and a wrong answer on the rest.
         window = len(datagram) if readable is None else readable
         buffer = (ctypes.c_ubyte * max(window, 1)).from_buffer_copy(datagram[:window] or b"\0")
         kind = self._library.twin_parse(buffer, window, len(datagram), ctypes.byref(out))
