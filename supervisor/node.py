@@ -1,0 +1,380 @@
+"""Every decision of the supervisor: `Node.handle(happening, now_s)` returns commands. No I/O, no clock, no dice.
+
+The shell feeds it what happens and carries out what it wants, in order. The life of workers is here; who gets which
+packets follows from their states (routes.py), what an operator asks for is in requests.py, a rolling restart is a
+machine of its own (rollout.py).
+
+Facts and no answers: a worker is equipped when it said Hello, activated when it is Prepared, serves when it says Ready.
+What does not come in time is a fact too (`_overdue`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from supervisor import words as w
+from supervisor.agreement import Agreement
+from supervisor.lifecycle import NodeEvent, NodeState, WorkerEvent, WorkerState
+from supervisor.requests import Requests
+from supervisor.rollout import RolloutState
+from supervisor.routes import current_worker, desired_roster
+from supervisor.worker import Core, Worker
+from velocity_edge import messages as m
+
+
+@dataclass(slots=True)
+class Node(Requests):
+    """Every worker of one machine, and what to do next."""
+
+    def handle(self, happening: w.Happening, now_s: float) -> list[w.Command]:
+        """Take in what happened, and return what to do about it.
+
+        Raises `CannotDo` for a request that the node refuses; nothing has changed then.
+        """
+        self.now_s = now_s
+        self.commands = []
+        self._take(happening)
+        self._go_on()
+        first, last = self.routes.update(self.workers, self.departed, accepts=self.accepts)
+        return [*first, *self.commands, *last]
+
+    def _take(self, happening: w.Happening) -> None:
+        match happening:
+            case w.Started():
+                self._start(happening)
+            case w.Reported(worker_id, report):
+                self._heard(worker_id, report)
+            case w.Exited(worker_id, status):
+                self._exited(worker_id, status)
+            case w.HungUp(worker_id):
+                self._hung_up(worker_id)
+            case w.Broke(worker_id, reason):
+                self._condemn(worker_id, reason)
+            case w.Ticked():
+                self._tick()
+            case w.Quiesce():
+                self.quiesce(happening)
+            case w.Resume():
+                self.resume()
+            case w.Restart(cores):
+                self.restart(cores)
+            case w.Reload(revision):
+                self.reload(revision)
+            case w.AbortOld(age_s):
+                self.abort_old(age_s)
+            case w.Scale(count):
+                self.scale(count)
+            case w.UseEpochs(epochs, seal_with):
+                self.use_epochs(epochs, seal_with)
+            case w.StopNode(fast):
+                self.stop(fast=fast)
+            case _ as forgotten:
+                assert_never(forgotten)
+
+    # --- start ---------------------------------------------------------------------------------------------------
+
+    def _start(self, started: w.Started) -> None:
+        self.departed = dict(started.departed)
+        for a in started.adopted:
+            self._adopt(a)
+        for core in range(self.target):
+            if current_worker(self.workers.values(), core) is None:
+                self._respawn(self.cores[core])
+        if started.adopted:
+            self.say(f"adopted {len(started.adopted)} workers that served on without a supervisor")
+            self.advance(NodeEvent.ALL_READY)
+            if started.quiesced:
+                self.quiesce(started.quiesced)
+
+    def _adopt(self, a: w.Adopted) -> None:
+        worker = Worker(a.worker_id, a.core, a.slot, self.now_s, None, hello=a.hello, heard_s=self.now_s)
+        worker.state = WorkerState.DRAINING if a.hello.draining else WorkerState.READY
+        worker.ready_s, worker.revision, worker.leaving = self.now_s, a.hello.revision, a.leaving
+        if a.leaving:
+            worker.deadline_s = self.now_s + self.settings.drain_timeout_s + self.settings.grace_s
+        self.workers[a.worker_id] = worker
+        self.commands.append(w.GiveKeys(a.worker_id, self.epochs, self.seal_with))
+
+    # --- what a worker says -----------------------------------------------------------------------------------------
+
+    def _heard(self, worker_id: int, report: m.Report) -> None:
+        worker = self.workers.get(worker_id)
+        if worker is None or worker.state is WorkerState.KILLED:
+            return  # last words
+        worker.heard_s = self.now_s
+        match report:
+            case m.Hello():
+                self._hello(worker, report)
+            case m.Held():
+                self._condemn(worker_id, "it returned descriptors that nobody asked for")
+            case m.Prepared(revision):
+                self._prepared(worker, revision)
+            case m.Refused(revision, reason):
+                self._refused(worker, revision, reason)
+            case m.Ready(revision):
+                self._ready(worker, revision)
+            case m.KeysInUse():
+                self._keys_in_use(worker, report)
+            case m.Heartbeat():
+                worker.heartbeat = report
+            case m.Drained(lost):
+                self._drained(worker, lost)
+            case _ as forgotten:
+                assert_never(forgotten)
+
+    def _hello(self, worker: Worker, hello: m.Hello) -> None:
+        if hello.protocol_version != m.PROTOCOL_VERSION:
+            reason = f"it speaks protocol {hello.protocol_version}, we speak {m.PROTOCOL_VERSION}"
+            self._condemn(worker.worker_id, reason)
+            return
+        if worker.hello or hello.worker_id != worker.worker_id:
+            self._condemn(worker.worker_id, "it said an unexpected Hello")
+            return
+        worker.hello = hello
+        if worker.state is not WorkerState.STARTING:
+            return
+        worker_id = worker.worker_id
+        worker.roster = desired_roster(self.workers)
+        self.commands += [
+            w.Equip(worker_id, worker.slot, self._other_slot(worker.slot)),
+            w.GiveKeys(worker_id, self.epochs, self.seal_with),
+            w.Tell(worker_id, m.Roster(worker.roster)),
+            w.GiveConfig(worker_id, self.revision),
+        ]
+
+    def _prepared(self, worker: Worker, revision: int) -> None:
+        worker.prepared = revision
+        if revision == self.revision:
+            self.activate(worker)
+        elif self.reloading and revision == self.reloading.target and self.reloading.acknowledge(worker.worker_id):
+            self.finish_reload()
+
+    def _refused(self, worker: Worker, revision: int, reason: str) -> None:
+        if self.reloading and revision == self.reloading.target:
+            self.fail_reload(f"worker {worker.worker_id} refused: {reason}")
+        elif revision == self.revision:
+            self._condemn(worker.worker_id, f"it refused: {reason}")
+            if self.state is NodeState.STARTING:
+                self._fail_start(reason)
+        # Otherwise it refused what has been superseded.
+
+    def _ready(self, worker: Worker, revision: int) -> None:
+        worker.revision = revision
+        if revision == self.revision:
+            worker.activation_due_s = None
+        if worker.state is not WorkerState.STARTING:
+            return
+        worker.advance(WorkerEvent.READY)
+        worker.ready_s, worker.deadline_s = self.now_s, None
+        self.cores[worker.core].start_failures = 0
+        took_s = self.now_s - worker.started_s
+        self.say(f"worker {worker.worker_id} serves core {worker.core} after {took_s:.1f} s", worker=worker)
+        if self.rollout and self.rollout.newcomer == worker.worker_id:
+            self._hand_over(worker)
+        if self.draining_order and not worker.doomed:
+            self._drain(worker, self.draining_order)
+
+    def _keys_in_use(self, worker: Worker, report: m.KeysInUse) -> None:
+        worker.keys_in_use = report
+        change = self.key_change
+        if change and set(self.epochs) <= set(report.epochs) and change.acknowledge(worker.worker_id):
+            self.finish_key_change()
+
+    def _drained(self, worker: Worker, lost: int) -> None:
+        if worker.state is not WorkerState.DRAINING or (self.discouraging and not worker.leaving):
+            return  # resumed or stopped meanwhile; or others have come in its place
+        worker.drained, worker.lost = True, lost
+        if self.rollout:
+            self.rollout.lost += lost
+        if lost:
+            self.say(f"worker {worker.worker_id} drained, {lost} requests lost at the deadline", "warning", worker)
+        if worker.leaving:
+            self._stop_worker(worker)
+
+    # --- the end of a worker -----------------------------------------------------------------------------------------
+
+    def _exited(self, worker_id: int, status: int | None) -> None:
+        worker = self.workers.pop(worker_id)
+        planned = worker.leaving or self.state is NodeState.STOPPING
+        worker.advance(WorkerEvent.EXITED)
+        if worker.ready_s is not None:
+            until_s = self.now_s + self.settings.quarantine_s
+            self.departed[worker_id] = w.Departed(worker.core, worker.slot, until_s)
+        how = worker.reason or describe_exit(status)
+        if planned and status in (0, None):
+            self.say(f"worker {worker_id} of core {worker.core} is gone", worker=worker)
+        else:
+            self.say(f"worker {worker_id} of core {worker.core} died: {how}", "error", worker)
+        self._not_waited_for(worker_id)
+        if self.rollout and self.rollout.running:
+            newcomer_failed = worker_id == self.rollout.newcomer and self.rollout.state is RolloutState.BRINGING_UP
+            self.rollout.gone(worker_id)
+            if newcomer_failed:
+                self.rollout.reason = f"worker {worker_id} did not become ready: {how}"
+                self.say(f"cannot restart: {self.rollout.reason}; the rest goes on as it was", "error")
+        if not planned:
+            self._replace(worker, how)
+
+    def _replace(self, dead: Worker, how: str) -> None:
+        core = self.cores[dead.core]
+        if core.index >= self.target or current_worker(self.workers.values(), core.index):
+            return  # scaled down, or the newcomer of a rollout is there already
+        served_s = None if dead.ready_s is None else self.now_s - dead.ready_s
+        if served_s is None:
+            core.start_failures += 1
+            if self.state is NodeState.STARTING and core.start_failures >= self.settings.max_start_failures:
+                self._fail_start(f"worker {dead.worker_id} of core {core.index} did not become ready: {how}")
+                return
+        core.restarts += 1
+        delay_s = core.backoff.delay_s(served_s)
+        core.respawn_s, core.respawn_slot = self.now_s + delay_s, dead.slot
+        if delay_s:
+            self.say(f"core {core.index} gets another worker in {delay_s:g} s")
+
+    def _fail_start(self, reason: str) -> None:
+        if self.state is not NodeState.STARTING:
+            return
+        self.exit_code, self.failure = 1, f"cannot start: {reason}"
+        self.say(self.failure, "error")
+        self.advance(NodeEvent.START_FAILED)
+        self.stop_all()
+
+    def _hung_up(self, worker_id: int) -> None:
+        worker = self.workers.get(worker_id)
+        if worker and worker.state is not WorkerState.KILLED:
+            # Its exit follows within milliseconds, unless only its channel is broken.
+            worker.hung_up_due_s = self.now_s + self.settings.grace_s
+
+    def _condemn(self, worker_id: int, reason: str) -> None:
+        worker = self.workers.get(worker_id)
+        if worker is None or worker.state is WorkerState.KILLED:
+            return
+        worker.reason = reason
+        worker.advance(WorkerEvent.CONDEMN)
+        worker.deadline_s = worker.activation_due_s = worker.hung_up_due_s = None
+        self.say(f"worker {worker_id} is killed: {reason}", "error", worker)
+        self.commands.append(w.Kill(worker_id))
+        self._not_waited_for(worker_id)
+
+    def _not_waited_for(self, worker_id: int) -> None:
+        """Complete the agreements that waited for this worker only."""
+        if self.reloading and self.reloading.excuse(worker_id):
+            if self.reloading.vouched:
+                self.finish_reload()
+            else:
+                self.fail_reload("no worker lived to try it")
+        if self.key_change and self.key_change.excuse(worker_id):
+            self.finish_key_change()
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def next_deadline_s(self) -> float | None:
+        """Return when `Ticked` is due."""
+        times = [core.respawn_s for core in self.cores]
+        times += [gone.until_s for worker_id, gone in self.departed.items() if worker_id not in self.routes.accepting]
+        times += [agreement.deadline_s for agreement in (self.reloading, self.key_change) if agreement]
+        times.append(self.drain_at_s)
+        for worker in self.workers.values():
+            if worker.state is WorkerState.KILLED:
+                continue
+            times += [worker.deadline_s, worker.activation_due_s, worker.hung_up_due_s]
+            if worker.serving:
+                times.append(worker.heard_s + self.settings.heartbeat_timeout_s)
+        return min((t for t in times if t is not None), default=None)
+
+    def _tick(self) -> None:
+        now_s = self.now_s
+        for worker_id, gone in list(self.departed.items()):
+            # While nobody else is ready, new connections wait where the dead one sat.
+            if gone.until_s <= now_s and worker_id not in self.routes.accepting:
+                del self.departed[worker_id]
+        for worker in list(self.workers.values()):
+            self._overdue(worker)
+        for agreement in (self.reloading, self.key_change):
+            if agreement and agreement.deadline_s <= now_s:
+                self._disagreed(agreement)
+        if self.drain_at_s is not None and self.drain_at_s <= now_s:
+            self.drain_everybody()
+
+    def _overdue(self, worker: Worker) -> None:
+        now_s, settings = self.now_s, self.settings
+        if worker.state is WorkerState.KILLED:
+            return
+        if worker.hung_up_due_s is not None and worker.hung_up_due_s <= now_s:
+            self._condemn(worker.worker_id, "it closed its channel")
+        elif worker.serving and worker.heard_s + settings.heartbeat_timeout_s <= now_s:
+            self._condemn(worker.worker_id, f"no heartbeat for {settings.heartbeat_timeout_s:g} s")
+        elif worker.activation_due_s is not None and worker.activation_due_s <= now_s:
+            self._condemn(worker.worker_id, "it was activated and never became ready")
+        elif worker.deadline_s is None or worker.deadline_s > now_s:
+            pass
+        elif worker.state is WorkerState.DRAINING:
+            self._stop_worker(worker)
+        elif worker.state is WorkerState.STARTING:
+            self._condemn(worker.worker_id, f"it was not ready after {settings.start_timeout_s:g} s")
+        else:
+            self._condemn(worker.worker_id, "it did not stop")
+
+    def _disagreed(self, agreement: Agreement) -> None:
+        late = ", ".join(map(str, sorted(agreement.waiting)))
+        if agreement is self.reloading:
+            self.fail_reload(f"worker {late} did not answer within {self.settings.prepare_timeout_s:g} s")
+        else:
+            for worker_id in list(agreement.waiting):
+                self._condemn(worker_id, "it did not acknowledge the keys")
+
+    def _go_on(self) -> None:
+        """Take the steps that follow from what has just been taken in."""
+        if self.state is NodeState.STOPPING:
+            if not self.workers:
+                self.advance(NodeEvent.ALL_GONE)
+                self.commands.append(w.Quit(self.exit_code))
+            return
+        for core in self.cores:
+            if core.respawn_s is not None and core.respawn_s <= self.now_s:
+                self._respawn(core)
+        self._bring_up()
+        staying = [worker for worker in self.workers.values() if not worker.doomed]
+        if self.state is NodeState.STARTING and self._complete(staying):
+            self.advance(NodeEvent.ALL_READY)
+        drained = self._complete(staying) and all(worker.drained for worker in staying)
+        if self.state is NodeState.QUIESCING and not self.accepts and drained:
+            self.advance(NodeEvent.EMPTY)
+            self.say("quiesced: no connection is left")
+
+    def _complete(self, staying: list[Worker]) -> bool:
+        return len({worker.core for worker in staying if worker.serving}) >= self.target
+
+    def _respawn(self, core: Core) -> None:
+        """Start the successor in the slot of the dead, where packets wait; in the other one when that is taken."""
+        slots = self._free_slots(core.index)
+        if slots:
+            self.spawn(core.index, core.respawn_slot if core.respawn_slot in slots else slots[0])
+        else:
+            # Two workers that leave still sit here.
+            core.respawn_s = self.now_s + 1.0
+
+    def _bring_up(self) -> None:
+        """Start the newcomer of a rollout, as soon as its core has a free slot."""
+        rollout = self.rollout
+        if rollout is None or rollout.state is not RolloutState.BRINGING_UP or rollout.newcomer is not None:
+            return
+        core = rollout.cores[0]
+        if slots := self._free_slots(core):
+            rollout.newcomer = self.spawn(core, slots[0])
+
+    def _hand_over(self, newcomer: Worker) -> None:
+        assert self.rollout is not None
+        old = [v for v in self.workers.values() if v.core == newcomer.core and v is not newcomer]
+        for worker in old:
+            self.dismiss(worker)
+        self.rollout.ready({worker.worker_id for worker in old})
+        self._bring_up()
+
+
+def describe_exit(status: int | None) -> str:
+    """Say how a process ended: exit code, or minus the signal."""
+    if status is None:
+        return "ended while nobody was its parent"
+    return f"was ended by signal {-status}" if status < 0 else f"exited with {status}"

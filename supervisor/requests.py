@@ -1,0 +1,347 @@
+"""What an operator may ask of a node, and the state that these requests work on. Pure; the other half of node.py.
+
+Each request either takes effect or raises `CannotDo` before anything has changed. Asking twice is no error where the
+answer is the same (`quiesce`, `resume`, `stop`). A reload and a change of keys are agreements: everybody has it before
+anybody uses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from supervisor import words as w
+from supervisor.agreement import Agreement
+from supervisor.lifecycle import NodeEvent, NodeState, WorkerEvent, WorkerState, next_node_state
+from supervisor.rollout import Rollout
+from supervisor.routes import Routes, current_worker
+from supervisor.worker import Core, Worker, WorkerIds
+from velocity_edge import messages as m
+from velocity_edge.errors import CannotDo
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How many, and how long. Seconds."""
+
+    #: Places for a current worker; there are twice as many slots.
+    cores: int
+    #: A loaded machine imports slowly; a worker that needs longer will not come.
+    start_timeout_s: float = 30.0
+    #: Heartbeats come every second. A garbage collection or a page cache stall is no reason to kill; 10 s is.
+    heartbeat_timeout_s: float = 10.0
+    #: To prepare a configuration, and to activate it.
+    prepare_timeout_s: float = 10.0
+    keys_timeout_s: float = 5.0
+    #: A worker that leaves closes what is left after this.
+    drain_timeout_s: float = 30.0
+    #: From GOAWAY to the first connection until GOAWAY to the last.
+    drain_spread_s: float = 2.0
+    #: What a worker gets on top, to do what it was told; also for its exit after its channel ended.
+    grace_s: float = 5.0
+    #: A dead worker's connections are idled out after this (idle time-out and three probes).
+    quarantine_s: float = 40.0
+    max_start_failures: int = 3
+
+
+@dataclass(slots=True)
+class ReloadResult:
+    """How the last reload ended. `reason` is empty when it went well."""
+
+    revision: int
+    ok: bool
+    reason: str
+    at_s: float
+
+
+@dataclass(slots=True)
+class Requests:
+    """The state of a node, and what operators do to it."""
+
+    settings: Settings
+    #: Workers wanted; they have the cores 0..target-1.
+    target: int
+    epochs: tuple[int, ...] = ()
+    seal_with: int = 0
+    revision: int = 1
+    ids: WorkerIds = field(default_factory=WorkerIds)
+    state: NodeState = NodeState.STARTING
+    workers: dict[int, Worker] = field(default_factory=dict)
+    departed: dict[int, w.Departed] = field(default_factory=dict)
+    cores: list[Core] = field(default_factory=list)
+    routes: Routes = field(default_factory=Routes)
+    rollout: Rollout | None = None
+    reloading: Agreement | None = None
+    last_reload: ReloadResult | None = None
+    #: The epoch that will seal when everybody holds it.
+    key_change: Agreement | None = None
+    #: What an operator asked for, and what the workers were told because of it.
+    quiesced: w.Quiesce | None = None
+    drain_at_s: float | None = None
+    draining_order: m.Drain | None = None
+    #: Why the node stops by itself.
+    failure: str = ""
+    exit_code: int = 0
+    now_s: float = 0.0
+    commands: list[w.Command] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cores = [Core(index) for index in range(self.settings.cores)]
+
+    # --- properties that others read ------------------------------------------------------------------------------
+
+    @property
+    def accepts(self) -> bool:
+        """Whether new connections are taken."""
+        if self.state in (NodeState.STARTING, NodeState.SERVING):
+            return True
+        if self.state is NodeState.QUIESCING:
+            return self.draining_order is None or self.discouraging
+        return False
+
+    @property
+    def discouraging(self) -> bool:
+        """Whether connections are asked to leave while new ones are taken."""
+        return self.draining_order is not None and self.draining_order.discourage
+
+    @property
+    def ready(self) -> bool:
+        """What /readyz says: send clients here."""
+        return self.state is NodeState.SERVING and bool(self.routes.accepting)
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def quiesce(self, wish: w.Quiesce) -> None:
+        """Take leave of clients and stay up."""
+        if self.state is NodeState.STARTING:
+            raise CannotDo("cannot quiesce: the node is still starting")
+        if self.state in (NodeState.STOPPING, NodeState.STOPPED):
+            raise CannotDo("cannot quiesce: the node is stopping")
+        if self.quiesced and self.quiesced.mode is wish.mode:
+            return  # already under way; the first one's reason and times stay
+        if self.state is NodeState.QUIESCED:
+            return  # there is nobody left to take leave of
+        since_s = self.now_s if wish.since_s is None else wish.since_s
+        self.quiesced = replace(wish, since_s=since_s)
+        self.advance(NodeEvent.QUIESCE)
+        self.say(f"quiescing ({wish.mode}){': ' + wish.reason if wish.reason else ''}")
+        if wish.mode is w.QuiesceMode.GRACEFUL and since_s + wish.announce_s > self.now_s:
+            self.drain_at_s = since_s + wish.announce_s
+        else:
+            self.drain_everybody()
+
+    def drain_everybody(self) -> None:
+        """Carry out the quiesce, after its announcement."""
+        assert self.quiesced is not None
+        self.drain_at_s = None
+        spread_s = 0.0 if self.quiesced.mode is w.QuiesceMode.IMMEDIATE else self.quiesced.spread_s
+        discourage = self.quiesced.mode is w.QuiesceMode.DISCOURAGE
+        self.draining_order = m.Drain(self.quiesced.deadline_s, spread_s, discourage)
+        for worker in self.workers.values():
+            if worker.serving and not worker.doomed:
+                self._drain(worker, self.draining_order)
+
+    def resume(self) -> None:
+        """Serve again."""
+        if self.state is NodeState.SERVING:
+            return
+        if self.state not in (NodeState.QUIESCING, NodeState.QUIESCED):
+            raise CannotDo(f"cannot resume: the node is {self.state}")
+        self.quiesced = self.draining_order = self.drain_at_s = None
+        self.advance(NodeEvent.RESUME)
+        for worker in self.workers.values():
+            if worker.state is WorkerState.DRAINING and not worker.leaving:
+                worker.advance(WorkerEvent.RESUME)
+                worker.drained = False
+                self.tell(worker, m.Resume())
+        self.say("resumed")
+
+    def restart(self, cores: tuple[int, ...] | None) -> None:
+        """Begin a rolling restart."""
+        if self.state in (NodeState.STARTING, NodeState.STOPPING, NodeState.STOPPED):
+            raise CannotDo(f"cannot restart: the node is {self.state}")
+        if self.rollout and self.rollout.running:
+            raise CannotDo(f"cannot restart: a restart is under way, {self.rollout.progress}")
+        chosen = list(range(self.target)) if cores is None else list(dict.fromkeys(cores))
+        for core in chosen:
+            if not 0 <= core < self.target:
+                raise CannotDo(f"cannot restart core {core}: this node has the cores 0 to {self.target - 1}")
+        if not chosen:
+            raise CannotDo("cannot restart: no core is named")
+        self.rollout = Rollout(chosen)
+        self.say(f"rolling restart of {len(chosen)} workers")
+
+    def reload(self, revision: int) -> None:
+        """Have every worker prepare *revision*, and use it if all can."""
+        if self.state in (NodeState.STOPPING, NodeState.STOPPED):
+            raise CannotDo("cannot reload: the node is stopping")
+        if revision <= max(self.revision, self.reloading.target if self.reloading else 0):
+            raise CannotDo(f"cannot reload: revision {revision} is not new")
+        waiting = {worker.worker_id for worker in self.workers.values() if worker.serving}
+        if not waiting:
+            raise CannotDo("cannot reload: no worker is up to try it")
+        self.reloading = Agreement(revision, waiting, self.now_s + self.settings.prepare_timeout_s)
+        self.commands += [w.GiveConfig(worker_id, revision) for worker_id in sorted(waiting)]
+
+    def finish_reload(self) -> None:
+        """Everybody is prepared: activate."""
+        assert self.reloading is not None
+        revision, self.reloading = self.reloading.target, None
+        self.revision = revision
+        self.last_reload = ReloadResult(revision, True, "", self.now_s)
+        self.commands.append(w.Activated(revision))
+        for worker in self.workers.values():
+            if worker.prepared == revision and worker.serving:
+                self.activate(worker)
+            elif worker.hello and (worker.serving or worker.state is WorkerState.STARTING):
+                # It came up meanwhile, with the earlier revision.
+                self.commands.append(w.GiveConfig(worker.worker_id, revision))
+        self.say(f"revision {revision} is in use")
+
+    def fail_reload(self, reason: str) -> None:
+        """Somebody cannot: nothing has changed."""
+        assert self.reloading is not None
+        self.last_reload = ReloadResult(self.reloading.target, False, reason, self.now_s)
+        self.reloading = None
+        self.say(f"cannot reload: {reason}; revision {self.revision} stays in use", "error")
+
+    def abort_old(self, age_s: float) -> None:
+        """Close old connections everywhere."""
+        for worker in self.workers.values():
+            if worker.serving:
+                self.tell(worker, m.Abort(age_s))
+
+    def scale(self, count: int) -> None:
+        """Have *count* workers."""
+        if self.state is not NodeState.SERVING:
+            raise CannotDo(f"cannot scale: the node is {self.state}")
+        if self.rollout and self.rollout.running:
+            raise CannotDo(f"cannot scale: a restart is under way, {self.rollout.progress}")
+        if not 1 <= count <= self.settings.cores:
+            raise CannotDo(f"cannot scale to {count} workers: 1 to {self.settings.cores} have slots")
+        self.target = count
+        for core in self.cores[count:]:
+            core.respawn_s = None
+        for worker in list(self.workers.values()):
+            if worker.core >= count and not worker.doomed:
+                self.dismiss(worker)
+        for core in self.cores[:count]:
+            if core.respawn_s is None and current_worker(self.workers.values(), core.index) is None:
+                core.respawn_s, core.respawn_slot = self.now_s, core.index
+        self.say(f"{count} workers wanted")
+
+    def use_epochs(self, epochs: tuple[int, ...], seal_with: int) -> None:
+        """Have *epochs* accepted everywhere, then seal with *seal_with*."""
+        if seal_with not in epochs:
+            raise CannotDo(f"cannot rotate keys: epoch {seal_with} is not in the table")
+        if self.key_change:
+            raise CannotDo("cannot rotate keys: a rotation is under way")
+        if self.seal_with and self.seal_with not in epochs:
+            raise CannotDo(f"cannot rotate keys: epoch {self.seal_with} still seals and is not in the new table")
+        if self.state in (NodeState.STOPPING, NodeState.STOPPED):
+            raise CannotDo("cannot rotate keys: the node is stopping")
+        self.epochs = epochs
+        # Packet programs first: a connection ID of the new epoch may come as soon as one worker seals with it.
+        self.commands.append(w.UseCidKeys(epochs))
+        alive = [v for v in self.workers.values() if v.hello and v.state is not WorkerState.KILLED]
+        # One that stops gets the keys, too, but may be gone before it says so.
+        waiting = {worker.worker_id for worker in alive if worker.state is not WorkerState.STOPPING}
+        self.key_change = Agreement(seal_with, waiting, self.now_s + self.settings.keys_timeout_s)
+        self.commands += [w.GiveKeys(worker.worker_id, epochs, self.seal_with) for worker in alive]
+        if not waiting:
+            self.finish_key_change()
+
+    def finish_key_change(self) -> None:
+        """Everybody holds the new epoch: seal with it."""
+        assert self.key_change is not None
+        self.seal_with, self.key_change = self.key_change.target, None
+        for worker in self.workers.values():
+            if worker.hello and worker.state is not WorkerState.KILLED:
+                self.commands.append(w.GiveKeys(worker.worker_id, self.epochs, self.seal_with))
+        self.say(f"epoch {self.seal_with} seals")
+
+    def stop(self, *, fast: bool) -> None:
+        """Stop: drain and go; or, when *fast* or asked again, go."""
+        if self.state is NodeState.STOPPED:
+            return
+        again = self.state is NodeState.STOPPING
+        if again and not fast:
+            return
+        self.advance(NodeEvent.STOP)
+        self.say("stopping at once" if fast else "stopping: connections drain first")
+        self.stop_all(fast=fast)
+
+    # --- steps that requests and the life of workers share ----------------------------------------------------------
+
+    def stop_all(self, *, fast: bool = True) -> None:
+        """Send everybody away."""
+        if self.rollout and self.rollout.running:
+            self.rollout.abort("the node stops")
+        if self.reloading:
+            self.fail_reload("the node stops")
+        self.key_change = self.drain_at_s = None
+        for core in self.cores:
+            core.respawn_s = None
+        for worker in list(self.workers.values()):
+            if fast and worker.state is not WorkerState.STOPPING:
+                worker.leaving = True
+                self._stop_worker(worker)
+            else:
+                self.dismiss(worker)
+
+    def activate(self, worker: Worker) -> None:
+        """Have a prepared worker use the node's revision."""
+        worker.activation_due_s = self.now_s + self.settings.prepare_timeout_s
+        self.tell(worker, m.Activate(self.revision))
+
+    def dismiss(self, worker: Worker) -> None:
+        """Have a worker finish what it has and leave for good."""
+        if worker.doomed:
+            return
+        worker.leaving = True
+        if worker.state is WorkerState.STARTING or worker.drained:
+            self._stop_worker(worker)
+        else:
+            self._drain(worker, m.Drain(self.settings.drain_timeout_s, self.settings.drain_spread_s))
+            worker.deadline_s = self.now_s + self.settings.drain_timeout_s + self.settings.grace_s
+
+    def _drain(self, worker: Worker, order: m.Drain) -> None:
+        if worker.state is WorkerState.READY:
+            worker.advance(WorkerEvent.DRAIN)
+        worker.drained = False
+        self.tell(worker, order)
+
+    def _stop_worker(self, worker: Worker) -> None:
+        if worker.state is WorkerState.KILLED:
+            return
+        worker.advance(WorkerEvent.STOP)
+        worker.deadline_s, worker.activation_due_s = self.now_s + self.settings.grace_s, None
+        self.tell(worker, m.Stop())
+
+    def spawn(self, core: int, slot: int) -> int:
+        """Start a worker; return its id."""
+        worker_id = self.ids.lend({*self.workers, *self.departed})
+        deadline_s = self.now_s + self.settings.start_timeout_s
+        self.workers[worker_id] = Worker(worker_id, core, slot, self.now_s, deadline_s, heard_s=self.now_s)
+        self.cores[core].respawn_s = None
+        self.commands.append(w.Spawn(worker_id, slot, core))
+        return worker_id
+
+    def _other_slot(self, slot: int) -> int:
+        cores = self.settings.cores
+        return slot + cores if slot < cores else slot - cores
+
+    def _free_slots(self, core: int) -> list[int]:
+        taken = {worker.slot for worker in self.workers.values()}
+        return [slot for slot in (core, core + self.settings.cores) if slot not in taken]
+
+    def advance(self, event: NodeEvent) -> None:
+        """Change the node's state by the table."""
+        self.state = next_node_state(self.state, event)
+
+    def tell(self, worker: Worker, order: m.Order) -> None:
+        """Send an order."""
+        self.commands.append(w.Tell(worker.worker_id, order))
+
+    def say(self, text: str, level: str = "info", worker: Worker | None = None) -> None:
+        """Write a line to the log."""
+        self.commands.append(w.Say(text, level, worker.worker_id if worker else None))

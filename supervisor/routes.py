@@ -1,0 +1,85 @@
+"""Which slot each worker id leads to, and who takes new connections: a function of the workers' states, nothing else.
+
+`desired_*` compute what steering and rosters should say; `Routes.update` returns the commands that take them there. The
+rules:
+
+- A living worker's id leads to its slot.
+- A dead worker's id leads to whoever serves its core now, until no packet for it can come: that worker answers with
+  stateless resets, so that clients reconnect at once instead of waiting for a time-out.
+- New connections go to the ready workers that stay. While there is none they go on to where they went before: they wait
+  in that slot's socket for the successor. A node that quiesces or stops accepts none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from supervisor.lifecycle import WorkerState
+from supervisor.words import Accept, Command, Departed, Forget, Lend, Tell
+from supervisor.worker import Worker
+from velocity_edge import messages as m
+
+
+def current_worker(workers: Iterable[Worker], core: int) -> Worker | None:
+    """Return the worker of *core* that stays: a ready one before one that still starts."""
+    ranks = {WorkerState.READY: 0, WorkerState.DRAINING: 1, WorkerState.STARTING: 2}
+    staying = [w for w in workers if w.core == core and not w.doomed]
+    return min(staying, key=lambda w: (ranks[w.state], w.worker_id), default=None)
+
+
+def desired_known(workers: Mapping[int, Worker], departed: Mapping[int, Departed]) -> dict[int, tuple[int, int]]:
+    """Return worker id -> (slot, core) for every id that a packet may carry."""
+    known = {w.worker_id: (w.slot, w.core) for w in workers.values()}
+    staying = [w for w in workers.values() if not w.doomed]
+    for worker_id, gone in departed.items():
+        heir = current_worker(workers.values(), gone.core) or min(staying, key=lambda w: w.core, default=None)
+        known[worker_id] = (heir.slot, heir.core) if heir else (gone.slot, gone.core)
+    return known
+
+
+def desired_accepting(
+    workers: Mapping[int, Worker], *, accepts: bool, before: tuple[int, ...], known: Mapping[int, tuple[int, int]]
+) -> tuple[int, ...]:
+    """Return who takes new connections, given whether the node *accepts* and who did *before*."""
+    if not accepts:
+        return ()
+    ready = tuple(sorted(w.worker_id for w in workers.values() if w.serving and not w.doomed))
+    return ready or tuple(worker_id for worker_id in before if worker_id in known)
+
+
+def desired_roster(workers: Mapping[int, Worker]) -> dict[int, int]:
+    """Return worker id -> slot of everybody who lives."""
+    return {w.worker_id: w.slot for w in workers.values() if w.hello and w.state is not WorkerState.KILLED}
+
+
+@dataclass(slots=True)
+class Routes:
+    """What steering was told."""
+
+    known: dict[int, tuple[int, int]] = field(default_factory=dict)
+    accepting: tuple[int, ...] = ()
+
+    def update(
+        self, workers: Mapping[int, Worker], departed: Mapping[int, Departed], *, accepts: bool
+    ) -> tuple[list[Command], list[Command]]:
+        """Return the commands to carry out before everything else, and those after it.
+
+        Before: an id is known before its worker exists, and new connections have gone elsewhere before a worker is
+        told to drain. After: rosters, which a worker that has just been equipped must not get earlier.
+        """
+        known = desired_known(workers, departed)
+        accepting = desired_accepting(workers, accepts=accepts, before=self.accepting, known=known)
+        first: list[Command] = [Lend(i, *place) for i, place in known.items() if self.known.get(i) != place]
+        if accepting != self.accepting:
+            first.append(Accept(accepting))
+        first += [Forget(i) for i in self.known if i not in known]
+        self.known, self.accepting = known, accepting
+
+        roster = desired_roster(workers)
+        last: list[Command] = []
+        for worker in workers.values():
+            if worker.hello and worker.state is not WorkerState.KILLED and worker.roster != roster:
+                worker.roster = roster
+                last.append(Tell(worker.worker_id, m.Roster(roster)))
+        return first, last

@@ -1,0 +1,94 @@
+"""What the supervisor knows of one worker process and of one core, and the lending of worker ids. Pure data.
+
+The rules that change it are in node.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+
+from supervisor.backoff import Backoff
+from supervisor.lifecycle import WorkerEvent, WorkerState, next_worker_state
+from velocity_edge import messages as m
+
+#: Worker ids have 16 bits; 0 is never lent, so that "no worker" has a value of its own.
+MAX_WORKER_ID = 0xFFFF
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process. Times are monotonic seconds."""
+
+    worker_id: int
+    core: int
+    slot: int
+    started_s: float
+    #: When `state` has lasted too long; None: it may last.
+    deadline_s: float | None
+    state: WorkerState = WorkerState.STARTING
+    hello: m.Hello | None = None
+    heartbeat: m.Heartbeat | None = None
+    heard_s: float = 0.0
+    ready_s: float | None = None
+    #: The revision that it serves.
+    revision: int = 0
+    #: The last revision that it said it could use.
+    prepared: int = 0
+    #: It was told to activate, and when that is overdue.
+    activation_due_s: float | None = None
+    #: Its channel ended; its exit is overdue then.
+    hung_up_due_s: float | None = None
+    keys_in_use: m.KeysInUse | None = None
+    #: It leaves for good: nobody replaces it.
+    leaving: bool = False
+    drained: bool = False
+    lost: int = 0
+    #: Why it was condemned, for whoever reads about its end.
+    reason: str = ""
+    #: The roster that it was sent last.
+    roster: dict[int, int] = field(default_factory=dict)
+
+    def advance(self, event: WorkerEvent) -> None:
+        """Change state by the table."""
+        self.state = next_worker_state(self.state, event)
+
+    @property
+    def serving(self) -> bool:
+        """Whether its loop should be running: it sends heartbeats."""
+        return self.state in (WorkerState.READY, WorkerState.DRAINING)
+
+    @property
+    def doomed(self) -> bool:
+        """Whether it is on its way out."""
+        return self.leaving or self.state in (WorkerState.STOPPING, WorkerState.KILLED)
+
+
+@dataclass(slots=True)
+class Core:
+    """A place for one current worker, with two slots: `core` and `core + cores`."""
+
+    index: int
+    backoff: Backoff = field(default_factory=Backoff)
+    #: When the next worker is started here, and in which slot.
+    respawn_s: float | None = None
+    respawn_slot: int = 0
+    #: Failures in a row of workers that never became ready.
+    start_failures: int = 0
+    restarts: int = 0
+
+
+@dataclass(slots=True)
+class WorkerIds:
+    """Lends worker ids in turn, so that one comes back as late as possible."""
+
+    next_id: int = 1
+    last: int = MAX_WORKER_ID
+
+    def lend(self, taken: Container[int]) -> int:
+        """Return an id that is not in *taken*."""
+        for _ in range(self.last):
+            worker_id, self.next_id = self.next_id, self.next_id % self.last + 1
+            if worker_id not in taken:
+                return worker_id
+        raise RuntimeError(f"all {self.last} worker ids are taken")
