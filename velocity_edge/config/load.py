@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from velocity_edge.config import env
 from velocity_edge.config.model import Config
-from velocity_edge.config.rules import problems
+from velocity_edge.config.rules import Problem, problems
 from velocity_edge.config.sentences import sentence
 from velocity_edge.config.tree import Path as KeyPath
 from velocity_edge.config.tree import Tree, dotted_path, parse
@@ -35,6 +35,8 @@ class Loaded:
     """A configuration, where each value came from, and what was set twice."""
 
     config: Config
+    #: The file's name; "configuration" where there is none.
+    name: str = "configuration"
     #: Key path -> "serve.yaml:2:4", "VELOCITY_LISTEN", "--listen". What is not in it is a default.
     origins: dict[KeyPath, str] = field(default_factory=dict)
     #: "server.listen: --listen wins over serve.yaml:2:4"
@@ -66,7 +68,7 @@ def load_with_origins(
 ) -> Loaded:
     """Return the configuration as `load` does, with where each value came from."""
     tree = _read(path) if path else Tree({})
-    name = str(path) if path else "(no file)"
+    name = str(path) if path else "configuration"
     origins = {key: f"{name}:{line}:{column}" for key, (line, column) in tree.places.items()}
     notes: list[str] = []
     values = tree.values
@@ -81,7 +83,7 @@ def load_with_origins(
         origins[steps] = origin
     base = path.absolute().parent if path else Path.cwd()
     config = _validate(values, base, origins, name)
-    return Loaded(config, origins, notes)
+    return Loaded(config, name, origins, notes)
 
 
 def _read(path: Path) -> Tree:
@@ -118,16 +120,16 @@ def _validate(values: dict[str, Any], base: Path, origins: dict[KeyPath, str], n
         config = Config.model_validate_json(orjson.dumps(_without_empty(values)), context={"base": base})
     except ValidationError as error:
         found = [sentence(e["loc"], e["type"], e.get("ctx", {}), e["input"], values) for e in error.errors()]
-        raise _error(found, origins, name) from None
+        raise refuse(found, origins, name) from None
     except orjson.JSONEncodeError as error:
         raise ConfigError(f"{name}: cannot be used: {error}") from None
     if config.telemetry is not None:
         if "telemetry" in (values.get("server") or {}):
-            raise _error([(("telemetry",), "cannot stand in two places: server.telemetry is there too")], origins, name)
+            raise refuse([(("telemetry",), "cannot stand in two places: server.telemetry is there too")], origins, name)
         server = config.server.model_copy(update={"telemetry": config.telemetry})
         config = config.model_copy(update={"server": server, "telemetry": None})
     if found := list(problems(config)):
-        raise _error(found, origins, name)
+        raise refuse(found, origins, name)
     return config
 
 
@@ -140,7 +142,8 @@ def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _error(found: list[tuple[KeyPath, str]], origins: Mapping[KeyPath, str], name: str) -> ConfigError:
+def refuse(found: list[Problem], origins: Mapping[KeyPath, str], name: str) -> ConfigError:
+    """Return one error for all that was *found*, each with its place, in the order of the file."""
     order = {key: i for i, key in enumerate(origins)}
     placed = [(_place(path, origins), path, text) for path, text in found]
     placed.sort(key=lambda entry: order.get(entry[0], -1))

@@ -1,0 +1,103 @@
+"""The command line: `velocity-edge VERB`, one verb per file.
+
+`velocity-cli`, `velocity-server` and `velocity`, the deployment guide's names, are the same program. A verb is imported
+when it is used, because operators call these commands in loops: `--help` loads click and no more. Errors that a user can
+fix are one line on standard error and an exit code (exits.py); bugs are tracebacks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from velocity_edge import __version__
+from velocity_edge.cli.exits import Exit, exit_code
+from velocity_edge.errors import ConfigError, VelocityError
+
+#: Verb -> where its click command is, and its line in `--help`.
+VERBS: Final[dict[str, tuple[str, str]]] = {
+    "serve": ("velocity_edge.cli.serve:serve", "Run a node: a folder, or a configuration."),
+    "status": ("velocity_edge.cli.status:status", "Show what the node is doing, on one screen."),
+    "health": ("velocity_edge.cli.health:health", "Say in one word and an exit code how the node is."),
+    "admin": ("velocity_edge.cli.admin:admin", "Quiesce, resume, reload, restart: change what the node does."),
+    "doctor": (
+        "velocity_edge.cli.doctor:doctor",
+        "Look at this machine: what a node can have here, and what it lacks.",
+    ),
+    "dispatch": ("velocity_edge.cli.dispatch:dispatch", "Look at the packet programs, or detach them."),
+    "client": ("velocity_edge.cli.client:client", "Fetch a URL over HTTP/3, or probe what a server speaks."),
+    "cid": ("velocity_edge.cli.cid:cid", "Tell which node and worker a connection ID names."),
+    "config": ("velocity_edge.cli.config:config", "Check or show a configuration."),
+}
+
+
+class Verbs(click.Group):
+    """A group that imports a verb when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs, in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import and return the verb *name*."""
+        if name not in VERBS:
+            return None
+        module, _, attribute = VERBS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs, importing none."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; suggest one for a typo."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], VERBS, 1)
+            hint = f'; did you mean "{close[0]}"?' if close else f"; verbs are {', '.join(VERBS)}"
+            raise click.UsageError(f"cannot {args[0]!r}: no such verb{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="velocity-edge %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """A post-quantum HTTP/3 edge node that restarts, reloads and upgrades without losing a connection.
+
+    Try it:  velocity-edge serve --root public --self-signed
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    try:
+        result: Any = cli.main(args=arguments, prog_name="velocity-edge", standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else Exit.DONE)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "velocity-edge"
+        print(f"velocity-edge: {error.format_message()} ({where} --help)", file=sys.stderr)
+        sys.exit(Exit.USAGE)
+    except ConfigError as error:
+        # Each line begins with a place that editors and terminals can jump to.
+        print(error, file=sys.stderr)
+        sys.exit(Exit.BAD_CONFIG)
+    except VelocityError as error:
+        print(f"velocity-edge: {error}", file=sys.stderr)
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        # `velocity-edge status | head`: whoever read us has enough. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.DONE)

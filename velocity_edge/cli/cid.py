@@ -1,0 +1,60 @@
+"""`cid decode`: which node and worker a connection ID names, for people with a packet capture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from velocity_edge import keyfile
+from velocity_edge.cid import CID_LENGTH, CidCodec
+from velocity_edge.errors import CannotDo
+from velocity_edge.keys import EpochTable, cid_configs
+from velocity_edge.paths import state_dir
+
+
+@click.group()
+def cid() -> None:
+    """Tell which node and worker a connection ID names."""
+
+
+@cid.command()
+@click.argument("connection_id")
+@click.option("--keys", type=click.Path(path_type=Path, dir_okay=False), help="Key file (tickets.storage) of the node.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def decode(connection_id: str, keys: Path | None, as_json: bool) -> None:
+    """Open CONNECTION_ID (hexadecimal, as Wireshark shows it) with the keys of a node.
+
+    The key file is readable for the node's user only. Without --keys it is taken from the state directory.
+    """
+    raw = _bytes(connection_id)
+    file = keys or state_dir() / "tickets.json"
+    table = _table(file)
+    # Every epoch by itself, also those whose connection IDs no engine takes any more.
+    codecs = (CidCodec(cid_configs(EpochTable((epoch,), epoch.epoch))) for epoch in table.epochs)
+    owner = next((owner for codec in codecs if (owner := codec.open(raw))), None)
+    if owner is None:
+        raise CannotDo(f"cannot open {raw.hex()}: none of the {len(table.epochs)} keys in {file} made it")
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"node_id": owner.node_id, "worker_id": owner.worker_id, "config_id": owner.config_id}))
+    else:
+        click.echo(f"node {owner.node_id}  worker {owner.worker_id}  (key configuration {owner.config_id})")
+
+
+def _table(file: Path) -> EpochTable:
+    table = keyfile.load(file)
+    if table is None:
+        raise CannotDo(f"cannot read the keys of the node: no file {file}; name it with --keys")
+    return table
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        raw = bytes.fromhex(text.removeprefix("0x").replace(":", ""))
+    except ValueError:
+        raise click.UsageError(f"cannot read {text!r}: must be hexadecimal") from None
+    if len(raw) != CID_LENGTH:
+        raise CannotDo(f"cannot open {text}: {len(raw)} bytes; connection IDs of a node have {CID_LENGTH}")
+    return raw

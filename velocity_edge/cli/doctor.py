@@ -1,0 +1,61 @@
+"""`doctor`: what a node can have on this machine, what it lacks, and the line that would repair it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import click
+
+from velocity_edge.cli.exits import Exit
+from velocity_edge.machine import Finding, Level, examine
+
+_MARK: Final = {Level.FINE: "ok", Level.NOTE: "--", Level.LACKING: "LESS", Level.FATAL: "FAIL"}
+_COLOUR: Final = {Level.FINE: "green", Level.NOTE: None, Level.LACKING: "yellow", Level.FATAL: "red"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Only what is missing.")
+def doctor(as_json: bool, quiet: bool) -> int:
+    """Look at this machine: what a node can have here, and what it lacks.
+
+    Exit code 0: everything is there; 6: a node serves with less than it could have; 1: it cannot serve.
+    """
+    findings = examine()
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps({"findings": findings}, option=orjson.OPT_INDENT_2).decode())
+    else:
+        _print([f for f in findings if not quiet or f.level in (Level.LACKING, Level.FATAL)])
+        click.echo(_verdict(findings))
+    return verdict(findings)
+
+
+def verdict(findings: list[Finding]) -> Exit:
+    """Return the exit code for *findings*."""
+    levels = {finding.level for finding in findings}
+    return Exit.FAILED if Level.FATAL in levels else Exit.DEGRADED if Level.LACKING in levels else Exit.DONE
+
+
+def _print(findings: list[Finding]) -> None:
+    colour = sys.stdout.isatty()
+    width = max((len(finding.subject) for finding in findings), default=0)
+    for finding in findings:
+        mark = f"{_MARK[finding.level]:4}"
+        if colour:
+            mark = click.style(mark, fg=_COLOUR[finding.level])
+        click.echo(f"{mark}  {finding.subject:{width}}  {finding.text}")
+        if finding.remedy:
+            click.echo(f"      {'':{width}}  -> {finding.remedy}")
+
+
+def _verdict(findings: list[Finding]) -> str:
+    match verdict(findings):
+        case Exit.DONE:
+            return "Everything that a node can use is here."
+        case Exit.DEGRADED:
+            return "A node serves here, with less than it could have: see LESS."
+        case _:
+            return "A node cannot serve here: see FAIL."

@@ -1,0 +1,166 @@
+"""`serve`: flags and a configuration become one node.
+
+It checks everything that can be checked without starting anything, then becomes the supervisor (exec), so that the
+process an operator started is the one that runs. Flags win over the environment, which wins over the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import orjson
+
+from velocity_edge.config.load import load_with_origins
+from velocity_edge.config.servable import check
+from velocity_edge.errors import CannotDo
+
+#: Key of the configuration -> the flag that sets it, for messages.
+FLAGS: Final = {
+    "server.listen": "--listen",
+    "server.tls.certificate": "--cert",
+    "server.tls.private_key": "--key",
+    "server.tls.self_signed": "--self-signed",
+    "server.tls.names": "--domain",
+    "server.profiles.default": "--profile",
+    "server.telemetry.metrics_listen": "--metrics-listen",
+    "server.telemetry.structured_logs": "--log-format",
+    "server.telemetry.access_log": "--access-log",
+    "server.log_level": "--log-level",
+    "server.workers": "--workers",
+    "server.engine": "--engine",
+    "server.user": "--user",
+    "dispatch.mode": "--dispatch",
+    "dispatch.interfaces": "--xdp",
+    "content.sites": "--root",
+}
+
+#: Flags that the guide or its handbook names and that have nothing behind them yet.
+_NOT_BUILT: Final = {
+    "--edge-config": "cannot use an edge configuration yet: serve folders with --root or content.sites",
+    "--proxy": "cannot proxy yet: serve folders with --root or content.sites",
+    "--alpn": "cannot choose protocols yet: the node speaks h3",
+    "--fallback-alpn": "cannot point to a fallback yet",
+    "--fallback-host": "cannot point to a fallback yet",
+    "--fallback-port": "cannot point to a fallback yet",
+    "--serve-https": "cannot serve HTTP/2 and HTTP/1.1 yet: the node serves HTTP/3 on UDP",
+}
+
+
+def _refuse(_: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value is not None and value is not False:
+        raise CannotDo(f"{parameter.opts[0]}: {_NOT_BUILT[parameter.opts[0]]}")
+
+
+def _not_built(command: Any) -> Any:
+    for flag in _NOT_BUILT:
+        switch = flag == "--serve-https"
+        option = click.option(
+            flag, is_flag=switch, default=None, hidden=True, expose_value=False, callback=_refuse, is_eager=True
+        )
+        command = option(command)
+    return command
+
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.option("--root", type=_FOLDER, help="Folder to serve, for every host name.")
+@click.option("--index", multiple=True, help="File that stands for a folder (index.html). Can be repeated.")
+@click.option("--listings", is_flag=True, help="List folders that have no index.")
+@click.option("--config", "-c", "file", type=_FILE, help="Configuration file (docs/configuration.md).")
+@click.option("--listen", "-l", multiple=True, metavar="ADDRESS:PORT", help="UDP address (0.0.0.0:4433). Repeatable.")
+@click.option("--self-signed", is_flag=True, help="Make a certificate and keep it, to try the node.")
+@click.option("--domain", multiple=True, help="Another name for the self-signed certificate. Can be repeated.")
+@click.option("--cert", type=_FILE, help="Certificate chain, PEM.")
+@click.option("--key", type=_FILE, help="Private key of it, PEM.")
+@click.option("--profile", help="light, balanced or secure: which cryptography is preferred (balanced).")
+@click.option("--workers", type=int, help="Worker processes (one per core).")
+@click.option("--engine", help="native, portable or auto: what serves packets (auto).")
+@click.option("--dispatch", metavar="MODE", help="auto, socket-classic, socket, xdp or xdp-cpumap (auto).")
+@click.option("--xdp", multiple=True, metavar="INTERFACE", help="Put the XDP shield on this interface. Repeatable.")
+@click.option("--user", help="Who workers are when this is started by root (velocity, else nobody).")
+@click.option("--metrics-listen", metavar="ADDRESS:PORT", help="Where Prometheus and people may look (off).")
+@click.option("--access-log", help="off, json or clf: a line per request (off).")
+@click.option("--log-level", help="debug, info, warning or error (info).")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people or for machines (text).")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key, as server.limits.idle_timeout=1m."
+)
+@click.option("--dry-run", is_flag=True, help="Check everything, start nothing.")
+@_not_built
+def serve(file: Path | None, settings: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
+    """Run a node: a folder, or a configuration.
+
+    \b
+    velocity-edge serve --root public --self-signed --listen 0.0.0.0:4433
+    velocity-edge serve --config /etc/velocity/serve.simple.yaml
+    """
+    overrides = _overrides(**flags)
+    names = dict(FLAGS)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"cannot use --set {setting!r}: must be KEY=VALUE")
+        overrides[key], names[key] = _value(text), "--set"
+    loaded = load_with_origins(file, overrides, flags=names)
+    if file and flags["root"] and any(note.startswith("content.sites:") for note in loaded.notes):
+        raise click.UsageError(f"cannot combine --root with the sites of {file}: leave one out")
+    for note in loaded.notes:
+        click.echo(f"velocity-edge: note: {note}", err=True)
+    check(loaded)
+    if dry_run:
+        click.echo("This can be served.")
+        return
+    program = [sys.executable, "-I", "-m", "supervisor", "--set", orjson.dumps(overrides).decode()]
+    if file:
+        program += ["--config", str(file.absolute())]
+    sys.stdout.flush()
+    os.execv(program[0], program)
+
+
+def _overrides(**flags: Any) -> dict[str, Any]:
+    """Return the keys that the flags set; paths become absolute, because the supervisor has its own directory."""
+    found: dict[str, Any] = {}
+    for key, value in (
+        ("server.listen", list(flags["listen"])),
+        ("server.tls.certificate", flags["cert"] and str(flags["cert"].absolute())),
+        ("server.tls.private_key", flags["key"] and str(flags["key"].absolute())),
+        ("server.tls.self_signed", flags["self_signed"] or None),
+        ("server.tls.names", list(flags["domain"])),
+        ("server.profiles.default", flags["profile"]),
+        ("server.workers", flags["workers"]),
+        ("server.engine", flags["engine"]),
+        ("server.user", flags["user"]),
+        ("server.telemetry.metrics_listen", flags["metrics_listen"]),
+        ("server.telemetry.access_log", flags["access_log"]),
+        ("server.telemetry.structured_logs", flags["log_format"] and flags["log_format"] == "json"),
+        ("server.log_level", flags["log_level"]),
+        ("dispatch.interfaces", list(flags["xdp"])),
+        # Who names an interface wants the shield: that it cannot be had shall be an error, not a line in a log.
+        ("dispatch.mode", flags["dispatch"] or ("xdp" if flags["xdp"] else None)),
+    ):
+        if value is not None and value != []:
+            found[key] = value
+    if flags["root"]:
+        site: dict[str, Any] = {"hostname": "*", "root": str(flags["root"].absolute())}
+        if flags["index"]:
+            site["index"] = list(flags["index"])
+        if flags["listings"]:
+            site["listings"] = True
+        found["content.sites"] = [site]
+    elif flags["index"] or flags["listings"]:
+        raise click.UsageError("cannot use --index or --listings without --root: in a file they belong to a site")
+    return found
+
+
+def _value(text: str) -> Any:
+    """Return what *text* would mean as a value in the file: 5 is a number, [a, b] a list."""
+    from velocity_edge.config.tree import parse
+
+    return parse(f"value: {text}", "--set").values["value"]
