@@ -136,7 +136,8 @@ class Activate:
 class Drain:
     """Take no new connection, send GOAWAY over `spread_s`, report `Drained` when empty, close the rest at the deadline.
 
-    With `discourage` new connections are still taken: those that are here are asked to leave, nothing else.
+    With `discourage` new connections are still taken: those that are here are asked to leave, and
+    nothing is reported.
     """
 
     deadline_s: float
