@@ -1,8 +1,8 @@
 """The command line: `velocity-edge VERB`, one verb per file.
 
 `velocity-cli`, `velocity-server` and `velocity`, the deployment guide's names, are the same program. A verb is imported
-when it is used, because operators call these commands in loops: `--help` loads click and no more. Errors that a user can
-fix are one line on standard error and an exit code (exits.py); bugs are tracebacks.
+when it is used, because operators call these commands in loops: `--help` loads click and no more. Errors that a user
+can fix are one line on standard error and an exit code (exits.py); bugs are tracebacks.
 """
 
 from __future__ import annotations

@@ -1,0 +1,84 @@
+"""What a person reads when a node has started: what is served where, how well, and a command to try it.
+
+A function of the status (velocity_edge/status.py), so that a screen never says more than the node knows.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import Final
+
+from velocity_edge.config.values import parse_address
+from velocity_edge.status import NodeStatus
+
+TIERS: Final = {
+    "A": "classic BPF on the sockets, no rights needed",
+    "B": "eBPF on the sockets",
+    "C": "eBPF on the sockets, XDP shield",
+    "D": "eBPF on the sockets, XDP shield, CPUMAP",
+}
+
+
+def banner(status: NodeStatus) -> str:
+    """Return the lines for *status*, without colour."""
+    facts = list(_facts(status))
+    width = max(len(name) for name, _ in facts)
+    lines = [f"velocity-edge {status['version']} is {status['state']}.", ""]
+    lines += [f"  {name:{width}}  {text}".rstrip() for name, text in facts]
+    for sentence in status["degraded"]:
+        lines += ["", f"  Not as it should be: {sentence}"]
+    lines += ["", "  Try it:", *(f"    {command}" for command in _commands(status))]
+    lines += [
+        "",
+        "  How it is: velocity-edge status     Stop it: Ctrl-C, or SIGTERM to let connections finish first",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _facts(status: NodeStatus) -> Iterator[tuple[str, str]]:
+    yield "Serving", "  ".join(f"https://{address}/ (UDP, HTTP/3)" for address in status["listeners"])
+    yield from dispatch_lines(status)
+    yield from engine_lines(status)
+    if status["groups"]:
+        yield "Key exchange", ", ".join(status["groups"])
+    for certificate in status["certificates"]:
+        end = datetime.datetime.fromtimestamp(certificate["not_after_s"], datetime.UTC)
+        kind = "self-signed" if certificate["self_signed"] else certificate["name"]
+        yield "Certificate", f"{kind}, until {end:%Y-%m-%d}, for {', '.join(certificate['names'])}"
+        yield "", f"SHA-256 {certificate['fingerprint']}"
+    if status["metrics_listen"]:
+        yield "Metrics", f"http://{status['metrics_listen']}/"
+
+
+def dispatch_lines(status: NodeStatus) -> Iterator[tuple[str, str]]:
+    """Yield the tier, and what the next one lacks."""
+    dispatch = status["dispatch"]
+    where = f" on {', '.join(dispatch['interfaces'])}" if dispatch["interfaces"] else ""
+    adopted = "; taken over from an earlier supervisor" if dispatch["adopted"] else ""
+    yield "Dispatch", f"tier {dispatch['tier']}: {TIERS.get(dispatch['tier'], dispatch['mode'])}{where}{adopted}"
+    if dispatch["missing"]:
+        yield "", f"for the next tier: {dispatch['missing']}"
+
+
+def engine_lines(status: NodeStatus) -> Iterator[tuple[str, str]]:
+    """Yield the engines in use, each once, with the reason."""
+    workers = status["workers"]
+    kinds = dict.fromkeys((worker["engine"], worker["engine_reason"]) for worker in workers)
+    for engine, reason in kinds:
+        count = sum((worker["engine"], worker["engine_reason"]) == (engine, reason) for worker in workers)
+        plural = "worker" if count == 1 else "workers"
+        yield "Engine", f"{engine}, {count} {plural}" + (f" ({reason})" if reason else "")
+
+
+def _commands(status: NodeStatus) -> Iterator[str]:
+    if not status["listeners"]:
+        return
+    address = parse_address(status["listeners"][0])
+    host = {"0.0.0.0": "localhost", "::": "localhost"}.get(address.host, address.host)
+    host = f"[{host}]" if ":" in host else host
+    insecure = any(certificate["self_signed"] for certificate in status["certificates"])
+    url = f"https://{host}:{address.port}/" if address.port != 443 else f"https://{host}/"
+    yield f"velocity-edge client get {'--insecure ' if insecure else ''}{url}"
+    yield f"curl --http3-only {'--insecure ' if insecure else ''}{url}        (curl 8.14 or later, built with HTTP/3)"

@@ -1,0 +1,119 @@
+"""What a node says about itself: the JSON of `GET /v1/status`, filled by the supervisor, read by people's commands.
+
+Only facts; which words and which order a person sees is decided in cli/status.py and cli/banner.py. Keys are added,
+never renamed; `api_version` changes when one must go.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypedDict
+
+API_VERSION: Final = 1
+
+
+class Dispatch(TypedDict):
+    """How packets find their worker."""
+
+    #: "A" to "D", and the mode of that tier: socket-classic, socket-ebpf, xdp, xdp-cpumap.
+    tier: str
+    mode: str
+    #: What the next tier lacks, in plain words; empty in the highest one.
+    missing: str
+    #: The programs were there already: left by an earlier supervisor.
+    adopted: bool
+    interfaces: list[str]
+
+
+class Certificate(TypedDict):
+    """A chain that is shown to clients."""
+
+    name: str
+    #: SHA-256 of the leaf, AB:CD:..., and base64(SHA-256(SubjectPublicKeyInfo)).
+    fingerprint: str
+    spki_pin: str
+    #: Host names and addresses in it.
+    names: list[str]
+    #: Seconds since 1970.
+    not_after_s: float
+    self_signed: bool
+
+
+class WorkerStatus(TypedDict):
+    """One worker process."""
+
+    worker_id: int
+    slot: int
+    core: int
+    pid: int
+    #: As in supervisor/lifecycle.py.
+    state: str
+    engine: str
+    engine_reason: str
+    connections: int
+    half_open: int
+    requests: int
+    loop_lag_ms: float
+    rss_bytes: int
+    revision: int
+    #: Seconds since it was started.
+    age_s: float
+
+
+class Buffers(TypedDict):
+    """Socket buffers that were asked for and granted, in bytes."""
+
+    receive_wanted: int
+    receive_got: int
+    send_wanted: int
+    send_got: int
+
+
+class Keys(TypedDict):
+    """The epoch table, without its secrets."""
+
+    seal_with: int
+    #: Epoch number (as text) -> age in seconds.
+    ages_s: dict[str, float]
+
+
+class Reload(TypedDict):
+    """How the last reload ended."""
+
+    revision: int
+    ok: bool
+    reason: str
+    at_s: float
+
+
+class NodeStatus(TypedDict):
+    """A node. Times are seconds; `*_at_s` since 1970."""
+
+    api_version: int
+    #: starting, serving, quiesced, stopping ...: supervisor/lifecycle.py.
+    state: str
+    #: Why, where an operator gave a reason.
+    reason: str
+    version: str
+    pid: int
+    node_id: int
+    started_at_s: float
+    runtime_dir: str
+    dispatch: Dispatch
+    #: "0.0.0.0:4433", with the port that was bound where 0 was asked for.
+    listeners: list[str]
+    #: Key exchange groups, in order of preference.
+    groups: list[str]
+    metrics_listen: str
+    certificates: list[Certificate]
+    workers: list[WorkerStatus]
+    #: Workers started again since the node is up.
+    restarts: int
+    #: Sums of all workers since the node is up, by the names of velocity_edge/counters.py.
+    counters: dict[str, int]
+    #: Stage (xdp, select, worker) -> verdict -> packets.
+    packets: dict[str, dict[str, int]]
+    buffers: Buffers
+    keys: Keys
+    last_reload: Reload | None
+    #: What is not as it should be, one sentence each.
+    degraded: list[str]
