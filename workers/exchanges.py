@@ -142,6 +142,10 @@ class Exchanges:
         """Connections whose handshake is complete."""
         return len(self._peers)
 
+    def is_established(self, connection: int) -> bool:
+        """Return whether that connection's handshake is complete."""
+        return connection in self._peers
+
     @property
     def running(self) -> int:
         """Exchanges that are open."""

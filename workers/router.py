@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workers.http import Handler, Request, Response, plain
+from workers.http import Handler, Middleware, Request, Response, fold, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,16 @@ class Route:
 class Router:
     """The routes of one revision."""
 
-    def __init__(self, routes: Sequence[Route], fallback: Handler | None = None) -> None:
-        """*fallback* answers what no route has (a 421 or 404 of ours when None).
+    def __init__(self, routes: Sequence[Route], middlewares: Sequence[Middleware] = ()) -> None:
+        """*middlewares* are around the router's own answers (421, 404); handlers of routes bring their own.
 
         Raises ValueError on two routes for the same thing and on hosts not in ASCII.
         """
         self._exact: dict[bytes, list[tuple[bytes, Handler]]] = {}
         self._wildcard: dict[bytes, list[tuple[bytes, Handler]]] = {}
         self._default: list[tuple[bytes, Handler]] = []
-        self._fallback = fallback
+        self._no_such_site = fold(middlewares, _no_such_site)
+        self._no_such_path = fold(middlewares, _no_such_path)
         for route in routes:
             host, prefix = route.host.lower().encode("ascii"), route.prefix
             if b":" in host:
@@ -67,7 +68,7 @@ class Router:
         handler = self.find(request.host, request.path)
         if handler is not None:
             return handler
-        return self._fallback or (_no_such_path if self._table(request.host) else _no_such_site)
+        return self._no_such_path if self._table(request.host) else self._no_such_site
 
     def _table(self, host: bytes) -> list[tuple[bytes, Handler]] | None:
         table = self._exact.get(host)

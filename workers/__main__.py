@@ -1,0 +1,109 @@
+"""python -I -m workers --worker-id N --slot S --cpu C --channel FD [--engine auto|native|portable] [--user NAME]
+
+Started by the supervisor, which says the rest over the channel. Everything is imported here, before the rights are
+dropped: afterwards neither this program nor the interpreter may be readable any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from velocity_edge.quic.open_engine import choose_engine
+
+from velocity_edge.errors import VelocityError
+from workers import preload
+from workers.privileges import drop, find_user
+from workers.vitals import Memory
+from workers.worker import Identity, Worker
+
+log = logging.getLogger("workers")
+
+#: Objects that live as long as the process are kept out of the garbage collector's sight, and it looks less often: a
+#: full collection over 10,000 connections would be a pause of tens of milliseconds.
+_GC_THRESHOLDS: Final = (50_000, 20, 100)
+
+
+def main() -> int:
+    """Run one worker. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -I -m workers", description="One worker of a velocity-edge node.")
+    parser.add_argument("--worker-id", type=int, required=True)
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--cpu", type=int, required=True)
+    parser.add_argument("--channel", type=int, required=True, help="descriptor of the SEQPACKET channel")
+    parser.add_argument("--engine", choices=("auto", "native", "portable"), default="auto")
+    parser.add_argument("--user", default=None, help="whom to become when started by root")
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s worker {arguments.worker_id} %(levelname)s %(message)s"
+    )
+    try:
+        return asyncio.run(_run(arguments))
+    except VelocityError as error:
+        log.error("%s", error)
+        return 1
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    user = find_user(arguments.user) if os.geteuid() == 0 else None
+    if user is None:
+        log.info("not root: nothing to drop; this worker runs as user id %d", os.geteuid())
+    choice = choose_engine(arguments.engine)
+    _raise_open_files()
+    preload.everything()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+
+        def start_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+            return tasks.create_task(coroutine)
+
+        worker = Worker(
+            Identity(arguments.worker_id, arguments.slot, arguments.cpu),
+            choice.name,
+            choice.reason,
+            choice.open,
+            loop,
+            start_task,
+            lambda: drop(user),
+            Memory(),
+        )
+        _answer_signals(loop, worker)
+        await worker.run(socket.socket(fileno=arguments.channel))
+        worker.close()
+    if late := preload.late():
+        log.warning("imported after the rights were dropped: %s (a bug: preload.py must name them)", ", ".join(late))
+    return 0
+
+
+def _answer_signals(loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
+    """Ctrl-C and a service manager signal the whole group: while we have a supervisor, it decides what that means."""
+
+    def on_signal() -> None:
+        if worker.supervision.orphaned:
+            worker.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _raise_open_files() -> None:
+    """Files being sent and links need descriptors: take as many as we may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

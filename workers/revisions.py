@@ -1,0 +1,103 @@
+"""From a configuration to what a worker uses of it: the router with its handlers, the TLS policy, the limits.
+
+Built whole while the old revision serves, and only then put in its place: what is wrong is found here, and nothing has
+changed. `prepare` raises `VelocityError` with a sentence for the operator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from velocity_edge import keys
+from velocity_edge.config.model import Config, Site
+from velocity_edge.errors import ConfigError
+from velocity_edge.keys import EpochTable, KeyRing
+from velocity_edge.messages import KeyedChain
+from velocity_edge.quic.certs import Chain, chain_from_pem
+from velocity_edge.quic.policy import ServerPolicy, server_policy
+from velocity_edge.quic.tickets import Tickets
+from workers.exchanges import Revision
+from workers.handlers.beneath import Descriptor, probe
+from workers.handlers.static import StaticHandler, StaticSettings
+from workers.http import fold
+from workers.middleware.access_log import formatter
+from workers.middleware.headers import SECURITY, Date, add_headers
+from workers.router import Route, Router
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A revision that could be used."""
+
+    number: int
+    config: Config
+    requests: Revision
+    chains: tuple[Chain, ...] = field(repr=False)
+
+    def policy(self, table: EpochTable) -> ServerPolicy:
+        """Return the TLS policy with the ticket keys of *table*."""
+        server = self.config.server
+        return server_policy(
+            self.chains,
+            default_profile=server.profiles.default,
+            permit=server.profiles.permit,
+            tickets=Tickets(KeyRing(table, keys.TICKET), int(self.config.tickets.max_age_s)),
+            limits=server.limits.limits(),
+        )
+
+
+def prepare(
+    number: int,
+    config: Config,
+    chains: Sequence[KeyedChain],
+    roots: Mapping[str, Descriptor],
+    clock: Callable[[], float],
+) -> Prepared:
+    """Return the revision. *roots*: path of a site's root -> its directory. *clock* is wall time in seconds.
+
+    Raises `VelocityError`.
+    """
+    if not chains:
+        raise ConfigError("cannot serve without a certificate: server.tls.certificate or self_signed would be right")
+    certificates = tuple(chain_from_pem(keyed) for keyed in chains)
+    server = config.server
+    date = Date(clock)
+    own = ((b"server", server.server_header.encode()),) if server.server_header else ()
+    routes: list[Route] = []
+    for site in config.content.sites:
+        handler = _static(site, roots, clock)
+        around = [add_headers((*own, *(SECURITY if site.security_headers else ())), date)]
+        routes += [Route(host, "/", fold(around, handler)) for host in (site.hostname, *site.aliases)]
+    try:
+        router = Router(routes, [add_headers(own, date)])
+    except ValueError as error:
+        raise ConfigError(f"content.sites: cannot use them: {error}") from None
+    telemetry = config.telemetry or server.telemetry
+    return Prepared(number, config, Revision(number, router, formatter(telemetry.access_log)), certificates)
+
+
+def _static(site: Site, roots: Mapping[str, Descriptor], clock: Callable[[], float]) -> StaticHandler:
+    name = os.fspath(site.root)
+    root = roots.get(name)
+    if root is None:
+        raise ConfigError(f"content.sites: cannot serve {name}: its directory did not come with the configuration")
+    probe(root.fd, name)
+    handler = StaticHandler(
+        root,
+        StaticSettings(
+            index=tuple(site.index),
+            cache_control=site.cache_control,
+            listings=site.listings,
+            spa_fallback=site.spa_fallback,
+            precompressed=site.precompressed,
+            hidden_files=site.hidden_files,
+            error_pages=site.error_pages,
+        ),
+        clock,
+    )
+    absent = handler.missing()
+    if absent:
+        raise ConfigError(f"content.sites: {site.hostname}: cannot use {name}/{absent[0]}")
+    return handler
