@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import functools
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,12 @@ from cryptography.x509.oid import NameOID
 
 from velocity_edge.quic import certs
 from velocity_edge.quic.certs import Chain
-from velocity_edge.quic.policy import ServerPolicy, server_policy
+from velocity_edge.quic.client_policy import ClientPolicy, Session
+from velocity_edge.quic.handshake import ServerHandshake
+from velocity_edge.quic.policy import ServerPolicy
+from velocity_edge.quic.policy import server_policy as build_policy
+from velocity_edge.quic.tls_client import ClientHandshake
+from velocity_edge.quic.trust import Trust
 
 NAME = "velocity.test"
 KEYS = {
@@ -95,7 +101,7 @@ def chain(kind: str = "p256", audience: tuple[str, ...] | None = None) -> Chain:
 
 
 def policy(*chains: Chain, **options: Any) -> ServerPolicy:
-    return server_policy(chains or (chain(),), **options)
+    return build_policy(chains or (chain(),), **options)
 
 
 @dataclass
@@ -130,3 +136,73 @@ class RecordingTransport:
     def take(self) -> list[tuple[int, bytes]]:
         sent, self.sent = self.sent, []
         return sent
+
+
+@dataclass
+class Pair:
+    """Both sides of a handshake that was run to its end, or to the first alert."""
+
+    client: ClientHandshake
+    server: ServerHandshake
+    client_transport: RecordingTransport
+    server_transport: RecordingTransport
+    sessions: list[Session]
+    #: (who refused, alert), or None.
+    alert: tuple[str, int] | None = None
+    #: What each side received: (receiver, level, message).
+    messages: list[tuple[str, int, bytes]] = field(default_factory=list)
+
+
+def split(data: bytes) -> list[bytes]:
+    """Cut a flight into its messages."""
+    found = []
+    while data:
+        end = 4 + int.from_bytes(data[1:4], "big")
+        found.append(data[:end])
+        data = data[end:]
+    return found
+
+
+def run(
+    server_policy: ServerPolicy,
+    client_policy: ClientPolicy | None = None,
+    *,
+    tamper: Callable[[str, int, bytes], bytes | None] = lambda receiver, level, message: message,
+    wall_clock: Callable[[], float] = time.time,
+) -> Pair:
+    """Let a client and a server talk. `tamper` may change, or by None drop, each message on its way."""
+    client_transport, server_transport = RecordingTransport(b"\x01\x01\x07"), RecordingTransport(b"\x01\x01\x09")
+    sessions: list[Session] = []
+    ours = client_policy or client()
+    pair = Pair(
+        ClientHandshake(ours, client_transport, on_session=sessions.append, wall_clock=wall_clock),
+        ServerHandshake(server_policy, server_transport, wall_clock),
+        client_transport,
+        server_transport,
+        sessions,
+    )
+    pair.client.start()
+    while pair.alert is None and (client_transport.sent or server_transport.sent):
+        for receiver, side, inbox in (
+            ("server", pair.server, client_transport.take()),
+            ("client", pair.client, server_transport.take()),
+        ):
+            for level, flight in inbox:
+                for message in split(flight):
+                    _deliver(pair, receiver, side, level, tamper(receiver, level, message))
+    return pair
+
+
+def _deliver(pair: Pair, receiver: str, side: Any, level: int, message: bytes | None) -> None:
+    if message is None or pair.alert is not None:
+        return
+    pair.messages.append((receiver, level, message))
+    alert = side.feed(level, message)
+    if alert >= 0:
+        pair.alert = (receiver, alert)
+
+
+def client(**options: Any) -> ClientPolicy:
+    options.setdefault("server_name", NAME)
+    options.setdefault("trust", Trust(roots_pem=authority().root_pem))
+    return ClientPolicy(**options)

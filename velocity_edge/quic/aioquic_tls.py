@@ -1,7 +1,7 @@
 """Our TLS in the place where aioquic's QuicConnection expects its own `tls.Context`.
 
-    connection._initialize()             makes a tls.Context with its callbacks and transport parameters
-    ServerContext.adopt(that, policy)    takes those over; the connection never notices
+    connection._initialize()                         makes a tls.Context with its callbacks and transport parameters
+    ServerContext / ClientContext.adopt(that, policy)    takes those over; the connection never notices
 
 An adapter, not a subclass: nothing of aioquic's handshake runs, so one policy code and one state machine serve both
 engines. It translates: TLS messages out of CRYPTO data, `engine.HandshakeTransport` onto aioquic's callbacks and
@@ -14,6 +14,7 @@ What surprises: aioquic's context does not know encryption levels. The connectio
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from typing import Any, Final, Self
 
@@ -21,10 +22,13 @@ from aioquic import tls
 
 from velocity_edge.quic import codec
 from velocity_edge.quic.alerts import Alert
+from velocity_edge.quic.client_policy import ClientPolicy, Session
 from velocity_edge.quic.engine import Level
 from velocity_edge.quic.handshake import ServerHandshake
 from velocity_edge.quic.policy import ServerPolicy
 from velocity_edge.quic.reassembly import MessageReader
+from velocity_edge.quic.tls_client import MAX_SERVER_MESSAGE_BYTES, ClientHandshake
+from velocity_edge.quic.tls_client import State as ClientState
 
 LEVELS: Final[dict[Any, Level]] = {
     tls.Epoch.INITIAL: Level.INITIAL,
@@ -42,29 +46,23 @@ def aioquic_alert(description: int, reason: str) -> Exception:
     return alert
 
 
-class ServerContext:
-    """Stands in for `tls.Context` of a server connection. Implements `engine.HandshakeTransport` on its callbacks."""
+class _Context:
+    """What both sides have in common: `engine.HandshakeTransport` on aioquic's callbacks."""
 
-    def __init__(self, policy: ServerPolicy) -> None:
+    handshake: ServerHandshake | ClientHandshake
+
+    def __init__(self, context: Any, max_message_bytes: int) -> None:
         # What QuicConnection sets or reads.
-        self.handshake_extensions: list[tuple[int, bytes]] = []
+        self.handshake_extensions: list[tuple[int, bytes]] = context.handshake_extensions
         self.received_extensions: list[tuple[int, bytes]] = []
-        self.alpn_cb: Callable[[str], None] = lambda alpn: None
-        self.update_traffic_key_cb: Callable[[Any, Any, Any, bytes], None] = lambda direction, epoch, suite, key: None
+        self.alpn_cb: Callable[[str], None] = context.alpn_cb
+        self.update_traffic_key_cb: Callable[[Any, Any, Any, bytes], None] = context.update_traffic_key_cb
+        #: QUIC has no middlebox compatibility mode; a peer that tries it was refused.
+        self.legacy_session_id = b""
         #: The encryption level of what comes next; set by the connection for each CRYPTO frame.
         self.level: Level | None = None
-        self.handshake = ServerHandshake(policy, self)
-        self._reader = MessageReader(policy.max_message_bytes)
+        self._reader = MessageReader(max_message_bytes)
         self._output: dict[Any, Any] = {}
-
-    @classmethod
-    def adopt(cls, context: Any, policy: ServerPolicy) -> Self:
-        """Return a context in place of the one that QuicConnection has just made."""
-        adopted = cls(policy)
-        adopted.handshake_extensions = context.handshake_extensions
-        adopted.alpn_cb = context.alpn_cb
-        adopted.update_traffic_key_cb = context.update_traffic_key_cb
-        return adopted
 
     def handle_message(self, input_data: bytes, output_buf: dict[Any, Any]) -> None:
         """Take CRYPTO data of `level`; what we answer is appended to *output_buf* by epoch."""
@@ -77,11 +75,6 @@ class ServerContext:
                     raise aioquic_alert(description, self.handshake.alert_reason)
         except Alert as alert:
             raise aioquic_alert(alert.description, alert.reason) from None
-
-    @property
-    def state(self) -> Any:
-        """QuicConnection asks whether the handshake is over."""
-        return tls.State.SERVER_POST_HANDSHAKE if self.handshake.done else tls.State.SERVER_EXPECT_CLIENT_HELLO
 
     @property
     def alpn_negotiated(self) -> str:
@@ -103,11 +96,6 @@ class ServerContext:
         """For a key log."""
         return self.handshake.client_random
 
-    @property
-    def legacy_session_id(self) -> bytes:
-        """Always empty: another one was refused."""
-        return b""
-
     # --- engine.HandshakeTransport -------------------------------------------------------------------------------
 
     def local_parameters(self) -> bytes:
@@ -115,7 +103,7 @@ class ServerContext:
         return dict(self.handshake_extensions)[codec.EXT_QUIC_PARAMETERS]
 
     def peer_parameters(self, data: bytes) -> None:
-        """Hand the client's to the connection, which raises its own errors about them."""
+        """Hand the peer's to the connection, which raises its own errors about them."""
         self.received_extensions = [(codec.EXT_QUIC_PARAMETERS, data)]
         self.alpn_cb(self.handshake.alpn)
 
@@ -127,3 +115,76 @@ class ServerContext:
     def send_crypto(self, level: Level, data: bytes) -> None:
         """Append to the buffer of this epoch. The connection makes the buffers large enough for our flights."""
         self._output[_EPOCHS[level]].push_bytes(data)
+
+
+class ServerContext(_Context):
+    """Stands in for `tls.Context` of a server connection."""
+
+    def __init__(self, context: Any, policy: ServerPolicy) -> None:
+        super().__init__(context, policy.max_message_bytes)
+        self.handshake: ServerHandshake = ServerHandshake(policy, self)
+
+    @classmethod
+    def adopt(cls, context: Any, policy: ServerPolicy) -> Self:
+        """Return a context in place of the one that QuicConnection has just made."""
+        return cls(context, policy)
+
+    @property
+    def state(self) -> Any:
+        """QuicConnection asks whether the handshake is over."""
+        return tls.State.SERVER_POST_HANDSHAKE if self.handshake.done else tls.State.SERVER_EXPECT_CLIENT_HELLO
+
+
+class ClientContext(_Context):
+    """Stands in for `tls.Context` of a client connection. Sessions go to `policy` in and to *on_session* out.
+
+    To send early data, give the connection's configuration `aioquic_ticket(session)` too: QuicConnection reads the
+    remembered transport parameters from it.
+    """
+
+    def __init__(self, context: Any, policy: ClientPolicy, on_session: Callable[[Session], None]) -> None:
+        super().__init__(context, MAX_SERVER_MESSAGE_BYTES)
+        self.handshake: ClientHandshake = ClientHandshake(policy, self, on_session=on_session)
+
+    @classmethod
+    def adopt(
+        cls, context: Any, policy: ClientPolicy, on_session: Callable[[Session], None] = lambda session: None
+    ) -> Self:
+        """Return a context in place of the one that QuicConnection has just made."""
+        return cls(context, policy, on_session)
+
+    def handle_message(self, input_data: bytes, output_buf: dict[Any, Any]) -> None:
+        """Take CRYPTO data; the first call has none and sends the ClientHello."""
+        if self.handshake.state is ClientState.START:
+            self._output = output_buf
+            self.handshake.start()
+            return
+        super().handle_message(input_data, output_buf)
+
+    @property
+    def state(self) -> Any:
+        """QuicConnection asks whether the server has answered yet, and whether the handshake is over."""
+        return _CLIENT_STATES.get(self.handshake.state, tls.State.CLIENT_EXPECT_FINISHED)
+
+
+_CLIENT_STATES: Final = {
+    ClientState.START: tls.State.CLIENT_HANDSHAKE_START,
+    ClientState.SERVER_HELLO: tls.State.CLIENT_EXPECT_SERVER_HELLO,
+    ClientState.CONNECTED: tls.State.CLIENT_POST_HANDSHAKE,
+}
+
+
+def aioquic_ticket(session: Session) -> Any:
+    """Return *session* as QuicConfiguration.session_ticket wants it."""
+    received = datetime.datetime.fromtimestamp(session.received_s, datetime.UTC)
+    return tls.SessionTicket(
+        age_add=session.age_add,
+        cipher_suite=tls.CipherSuite(session.suite_id),
+        not_valid_after=received + datetime.timedelta(seconds=session.lifetime_s),
+        not_valid_before=received,
+        resumption_secret=session.secret,
+        server_name=session.server_name,
+        ticket=session.ticket,
+        max_early_data_size=0xFFFFFFFF if session.early_data else None,
+        other_extensions=[(codec.EXT_QUIC_PARAMETERS, session.parameters)],
+    )

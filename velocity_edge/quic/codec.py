@@ -10,12 +10,22 @@ What the values mean is decided in tls_server.py. The client's half is codec_cli
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from struct import Struct, unpack_from
 from typing import Final
 
 from velocity_edge.quic.alerts import decode_error, illegal_parameter
+from velocity_edge.quic.tls_vectors import (
+    EXT_PRE_SHARED_KEY,
+    TWO_U16,
+    extension,
+    message,
+    u16s,
+    vector,
+    vectors,
+    whole,
+)
+from velocity_edge.quic.tls_vectors import extensions as parse_extensions
 
 CLIENT_HELLO: Final = 1
 SERVER_HELLO: Final = 2
@@ -32,7 +42,6 @@ EXT_SUPPORTED_GROUPS: Final = 10
 EXT_SIGNATURE_ALGORITHMS: Final = 13
 EXT_ALPN: Final = 16
 EXT_PADDING: Final = 21
-EXT_PRE_SHARED_KEY: Final = 41
 EXT_EARLY_DATA: Final = 42
 EXT_SUPPORTED_VERSIONS: Final = 43
 EXT_COOKIE: Final = 44
@@ -46,7 +55,6 @@ PSK_DHE_KE: Final = 1
 #: ServerHello.random of a HelloRetryRequest (RFC 8446 section 4.1.3).
 RETRY_RANDOM: Final = hashlib.sha256(b"HelloRetryRequest").digest()
 
-_TWO_U16: Final = Struct(">HH").unpack_from
 _FIXED_BYTES: Final = 4 + 2 + 32
 
 
@@ -83,38 +91,38 @@ def parse_client_hello(message: bytes) -> ClientHello:
         raise decode_error("ClientHello length")
     if message[4:6] != b"\x03\x03":
         raise decode_error("ClientHello.legacy_version")
-    session_id, at = _vector(message, _FIXED_BYTES, end, 1)
-    suites, at = _vector(message, at, end, 2)
-    compression, at = _vector(message, at, end, 1)
-    block, at = _vector(message, at, end, 2)
+    session_id, at = vector(message, _FIXED_BYTES, end, 1)
+    suites, at = vector(message, at, end, 2)
+    compression, at = vector(message, at, end, 1)
+    block, at = vector(message, at, end, 2)
     if at != end:
         raise decode_error("bytes after the extensions")
-    extensions = _extensions(block)
-    hello = ClientHello(message, message[6:_FIXED_BYTES], session_id, _u16s(suites), compression, extensions)
+    extensions = parse_extensions(block)
+    hello = ClientHello(message, message[6:_FIXED_BYTES], session_id, u16s(suites), compression, extensions)
     take = extensions.pop
     if (data := take(EXT_KEY_SHARE, None)) is not None:
-        hello.key_shares = _key_shares(_whole(data, 2))
+        hello.key_shares = _key_shares(whole(data, 2))
     if (data := take(EXT_SUPPORTED_VERSIONS, None)) is not None:
-        hello.versions = _u16s(_whole(data, 1))
+        hello.versions = u16s(whole(data, 1))
     if (data := take(EXT_SIGNATURE_ALGORITHMS, None)) is not None:
-        hello.signature_schemes = _u16s(_whole(data, 2))
+        hello.signature_schemes = u16s(whole(data, 2))
     if (data := take(EXT_SUPPORTED_GROUPS, None)) is not None:
-        hello.groups = _u16s(_whole(data, 2))
+        hello.groups = u16s(whole(data, 2))
     if (data := take(EXT_SERVER_NAME, None)) is not None:
-        hello.server_name = _server_name(_whole(data, 2))
+        hello.server_name = _server_name(whole(data, 2))
     if (data := take(EXT_ALPN, None)) is not None:
-        hello.alpn = tuple(_vectors(_whole(data, 2), 1))
+        hello.alpn = tuple(vectors(whole(data, 2), 1))
     if (data := take(EXT_PSK_MODES, None)) is not None:
-        hello.psk_modes = _whole(data, 1)
+        hello.psk_modes = whole(data, 1)
     if (data := take(EXT_EARLY_DATA, None)) is not None:
         if data:
             raise decode_error("early_data is not empty")
         hello.early_data = True
     if (data := take(EXT_PRE_SHARED_KEY, None)) is not None:
-        identities, binders_at = _vector(data, 0, len(data), 2)
+        identities, binders_at = vector(data, 0, len(data), 2)
         hello.psk_identities = _identities(identities)
-        hello.psk_binders = tuple(_vectors(_whole(data[binders_at:], 2), 1))
-        # pre_shared_key is the last extension (checked in _extensions), so it ends where the message ends.
+        hello.psk_binders = tuple(vectors(whole(data[binders_at:], 2), 1))
+        # pre_shared_key is the last extension (checked with the block), so it ends where the message ends.
         hello.binders_at = end - (len(data) - binders_at)
         if not hello.psk_identities or len(hello.psk_binders) != len(hello.psk_identities):
             raise illegal_parameter("identities and binders differ in number")
@@ -123,58 +131,7 @@ def parse_client_hello(message: bytes) -> ClientHello:
 
 def certificate_authorities(data: bytes) -> frozenset[bytes]:
     """Parse certificate_authorities: DER names of the roots that the client has (RFC 8446 section 4.2.4)."""
-    return frozenset(_vectors(_whole(data, 2), 2))
-
-
-# --- vectors ---------------------------------------------------------------------------------------------------------
-
-
-def _vector(data: bytes, at: int, end: int, length_bytes: int) -> tuple[bytes, int]:
-    """Return the length-prefixed vector at *at* and where it ends."""
-    begin = at + length_bytes
-    stop = begin + int.from_bytes(data[at:begin], "big")
-    if begin > end or stop > end:
-        raise decode_error("a vector is longer than what holds it")
-    return data[begin:stop], stop
-
-
-def _whole(data: bytes, length_bytes: int) -> bytes:
-    """Return the one vector that *data* must consist of."""
-    if len(data) < length_bytes or int.from_bytes(data[:length_bytes], "big") != len(data) - length_bytes:
-        raise decode_error("an extension's length")
-    return data[length_bytes:]
-
-
-def _vectors(data: bytes, length_bytes: int) -> Iterator[bytes]:
-    at, end = 0, len(data)
-    while at < end:
-        item, at = _vector(data, at, end, length_bytes)
-        yield item
-
-
-def _u16s(data: bytes) -> tuple[int, ...]:
-    if len(data) & 1:
-        raise decode_error("a list of 16-bit numbers has an odd length")
-    return unpack_from(f">{len(data) >> 1}H", data)
-
-
-def _extensions(block: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    at, end, kind = 0, len(block), -1
-    while at < end:
-        if kind == EXT_PRE_SHARED_KEY:
-            raise illegal_parameter("pre_shared_key is not the last extension")
-        if end - at < 4:
-            raise decode_error("an extension's header")
-        kind, size = _TWO_U16(block, at)
-        begin = at + 4
-        at = begin + size
-        if at > end:
-            raise decode_error("an extension is longer than the block")
-        if kind in found:
-            raise illegal_parameter(f"extension {kind} comes twice")
-        found[kind] = block[begin:at]
-    return found
+    return frozenset(vectors(whole(data, 2), 2))
 
 
 def _key_shares(data: bytes) -> dict[int, bytes]:
@@ -183,7 +140,7 @@ def _key_shares(data: bytes) -> dict[int, bytes]:
     while at < end:
         if end - at < 4:
             raise decode_error("a key share's header")
-        group, size = _TWO_U16(data, at)
+        group, size = TWO_U16(data, at)
         begin = at + 4
         at = begin + size
         if at > end:
@@ -197,7 +154,7 @@ def _key_shares(data: bytes) -> dict[int, bytes]:
 def _server_name(data: bytes) -> str:
     if not data or data[0] != 0:
         raise illegal_parameter("server name of an unknown type")
-    name = _whole(data[1:], 2)
+    name = whole(data[1:], 2)
     # RFC 6066 section 3: ASCII, no trailing dot. What is not a plausible name at all is not worth comparing.
     if not name or not name.isascii() or b"\0" in name:
         raise decode_error("server name is not a host name")
@@ -208,7 +165,7 @@ def _identities(data: bytes) -> list[tuple[bytes, int]]:
     found: list[tuple[bytes, int]] = []
     at, end = 0, len(data)
     while at < end:
-        identity, at = _vector(data, at, end, 2)
+        identity, at = vector(data, at, end, 2)
         if end - at < 4:
             raise decode_error("a PSK identity without an age")
         found.append((identity, int.from_bytes(data[at : at + 4], "big")))
@@ -217,16 +174,6 @@ def _identities(data: bytes) -> list[tuple[bytes, int]]:
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
-
-
-def message(kind: int, body: bytes) -> bytes:
-    """Put the handshake header in front of *body*."""
-    return bytes((kind,)) + len(body).to_bytes(3, "big") + body
-
-
-def extension(kind: int, data: bytes) -> bytes:
-    """Return an extension with its header."""
-    return kind.to_bytes(2, "big") + len(data).to_bytes(2, "big") + data
 
 
 #: ServerHello's constant extension: supported_versions = TLS 1.3.
