@@ -1,0 +1,322 @@
+"""Tiers B, C and D: sk_reuseport eBPF chooses the socket, XDP shields, CPUMAP moves.
+
+Opening needs CAP_BPF (B), CAP_NET_ADMIN and CAP_PERFMON (C, D); everything after that works by descriptor, without any
+right. Maps and links are pinned (bpf/pins.py) unless bpffs cannot be had; then `missing` says what that costs: the
+select program goes on as long as a socket lives, the shield ends with the supervisor, and nothing can be adopted.
+
+Adoption keeps maps and attachments and swaps the programs: always, so that "did the source change" is never a question.
+The order of opening is: maps, then sockets in their slots, then the programs; so a program never sees less than before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import ipaddress
+import mmap
+import os
+import secrets
+import socket
+import struct
+from pathlib import Path
+
+from bpf import BpfError, abi, kernel, loader, pins, verdicts
+from bpf.kernel import SO_ATTACH_REUSEPORT_EBPF, SO_COOKIE, SO_DETACH_REUSEPORT_BPF, XdpMode
+from supervisor.steering_base import Network, Tier
+from supervisor.steering_interfaces import Interface
+from supervisor.steering_table import fill
+from velocity_edge.cid import CidConfig
+from velocity_edge.messages import Listener
+
+_ZERO = bytes(4)
+#: The limiter reads a clock that ticks at least this often a second; a burst below one tick's worth would cut the rate.
+_CLOCK_HZ = 100
+
+
+class KernelSteering:
+    """See `Steering`. Opened in tier B; `attach_shield` makes it C or D."""
+
+    def __init__(
+        self,
+        listeners: list[Listener],
+        sockets: list[list[socket.socket]],
+        cid_configs: list[CidConfig],
+        cache_dir: Path,
+        pinned: pins.Pins | None,
+    ) -> None:
+        self.tier = Tier.B
+        self.missing = ""
+        self.interfaces: dict[str, str] = {}
+        self._sockets = sockets
+        self._cache_dir = cache_dir
+        self._pins = pinned
+        self._fds: list[int] = []
+        self._links: list[int] = []
+        self._programs: dict[str, int] = {}
+        self._maps: dict[str, int] = {}
+        found = [self._open_map(spec.name, spec) for spec in pins.specs()]
+        self.adopted = any(found)
+        if self.adopted and not all(found):
+            raise BpfError(f"cannot adopt {pinned and pinned.directory}: some maps are missing")
+        self._map_memory()
+        if not self.adopted:
+            self._settings.secret.octets[:] = secrets.token_bytes(16)
+        self.use_cid_configs(cid_configs)
+        self._use_listeners()
+        for listener, slots in zip(listeners, sockets, strict=True):
+            self._steer(listener, slots)
+        if pinned:
+            self._unpin_others(pins.SOCKETS_PREFIX, {pins.sockets_name(each.host, each.port) for each in listeners})
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    def _open_map(self, name: str, spec: kernel.MapSpec) -> bool:
+        self._maps[name], adopted = pins.open_or_create(self._pins, name, spec)
+        self._fds.append(self._maps[name])
+        return adopted
+
+    def _map_memory(self) -> None:
+        settings = mmap.mmap(self._maps["settings"], mmap.PAGESIZE)
+        self._settings = abi.Settings.from_buffer(settings)
+        accept = mmap.mmap(self._maps["accept"], 2 * abi.ACCEPT_ENTRIES * 8)
+        self._accept = (ctypes.c_uint64 * (2 * abi.ACCEPT_ENTRIES)).from_buffer(accept)
+
+    def _use_listeners(self) -> None:
+        """What the shield takes for ours. Without XDP nobody reads it."""
+        entries = [_listener_entry(slots[0]) for slots in self._sockets[: abi.MAX_LISTENERS]]
+        for index in range(abi.MAX_LISTENERS):
+            self._settings.listener[index] = entries[index] if index < len(entries) else abi.Listener()
+
+    def _steer(self, listener: Listener, slots: list[socket.socket]) -> None:
+        """Put a listener's sockets into their slots, then the program in charge of its reuseport group."""
+        name = pins.sockets_name(listener.host, listener.port)
+        self._open_map(name, pins.sockets_spec())
+        fd = self._maps[name]
+        for slot, member in enumerate(slots):
+            key = struct.pack("=I", slot)
+            cookie = member.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
+            # A socket that is in its slot already (adoption) may not be put there again: EBUSY.
+            if kernel.lookup(fd, key, abi.SOCKET_VALUE_BYTES) == cookie:
+                continue
+            try:
+                kernel.update(fd, key, struct.pack("=Q", member.fileno()))
+            except OSError as error:
+                reason = "it is not bound with SO_REUSEPORT" if error.errno == errno.EINVAL else error.strerror
+                where = f"{listener.host} port {listener.port}"
+                raise BpfError(f"cannot steer to slot {slot} of {where}: {reason}") from None
+        program = loader.load("choose_socket", {**self._maps, "sockets": fd}, self._cache_dir)
+        self._programs[name] = program
+        self._fds.append(program)
+        slots[0].setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program)
+
+    # --- the shield ---------------------------------------------------------------------------------------------------
+
+    def attach_shield(self, interfaces: list[Interface], *, move: bool) -> None:
+        """Attach XDP to these interfaces, and to no others: tier C, or D with *move*."""
+        if len(self._sockets) > abi.MAX_LISTENERS:
+            raise BpfError(f"cannot shield {len(self._sockets)} listeners: {abi.MAX_LISTENERS} is the most")
+        maps = {**self._maps, "sockets": self._maps["cpus"]}  # the shield has no sockets; any descriptor will do
+        program = loader.load("shield", maps, self._cache_dir)
+        self._fds.append(program)
+        if move:
+            self._programs["arrived"] = loader.load("arrived", maps, self._cache_dir)
+            self._fds.append(self._programs["arrived"])
+        self._programs["shield"] = program
+        self._settings.move = move
+        for interface in interfaces:
+            self.interfaces[interface.name] = self._attach(interface, program, move)
+        self._unpin_others(pins.LINK_PREFIX, {pins.LINK_PREFIX + _pin_name(each.name) for each in interfaces})
+        self.tier = Tier.D if move else Tier.C
+
+    def remove_shield(self) -> None:
+        """Detach XDP wherever this instance has it; back to tier B."""
+        for link in self._links:
+            kernel.detach_link(link)
+            os.close(link)
+        self._links.clear()
+        self._unpin_others(pins.LINK_PREFIX, set())
+        self._settings.move = False
+        self.interfaces.clear()
+        self.tier = Tier.B
+
+    def _attach(self, interface: Interface, program: int, move: bool) -> str:
+        name = pins.LINK_PREFIX + _pin_name(interface.name)
+        link = self._pins.open(name) if self._pins else None
+        if link is not None:
+            # After an interface of the same name was made anew, the old link is on nothing.
+            if kernel.link_interface(link) == interface.index:
+                kernel.update_link(link, program)
+                self._links.append(link)
+                return interface.xdp
+            os.close(link)
+        # A packet that CPUMAP moves loses what the sender's checksum offload left to do: on veth all of them would be
+        # dropped as corrupt. Generic mode keeps the socket buffer.
+        modes = [XdpMode.GENERIC] if move and interface.kind == "veth" else [XdpMode.NATIVE, XdpMode.GENERIC]
+        link, mode = _link(interface, program, modes)
+        self._links.append(link)
+        if self._pins:
+            self._pins.pin(link, name)
+        return mode.name.lower()
+
+    def _unpin_others(self, prefix: str, wanted: set[str]) -> None:
+        if self._pins:
+            for name in set(self._pins.names(prefix)) - wanted:
+                self._pins.unpin(name)
+
+    # --- while it runs ------------------------------------------------------------------------------------------------
+
+    def lend(self, worker_id: int, slot: int, cpu: int) -> None:
+        """See `Steering.lend`."""
+        if self._settings.move:
+            self._receive_on(cpu)
+        kernel.update(self._maps["workers"], struct.pack("=I", worker_id), struct.pack("=II", slot + 1, cpu))
+
+    def _receive_on(self, cpu: int) -> None:
+        """Have the kernel thread that takes moved packets on this CPU; once made it is kept, with what it holds."""
+        key = struct.pack("=I", cpu)
+        queue_length, *_ = struct.unpack(
+            "=II", kernel.lookup(self._maps["cpus"], key, abi.CPUMAP_VALUE_BYTES) or bytes(8)
+        )
+        if not queue_length:
+            kernel.update(self._maps["cpus"], key, struct.pack("=II", abi.CPUMAP_QUEUE, self._programs["arrived"]))
+
+    def forget(self, worker_id: int) -> None:
+        """See `Steering.forget`."""
+        kernel.update(self._maps["workers"], struct.pack("=I", worker_id), bytes(8))
+
+    def accept(self, worker_ids: list[int]) -> None:
+        """See `Steering.accept`: the half that is not in force is written, then one byte makes it the one that is."""
+        active = self._settings.active & 1
+        now = [_worker_id(self._accept[active * abi.ACCEPT_ENTRIES + index]) for index in range(abi.ACCEPT_ENTRIES)]
+        following = 1 - active
+        for index, worker_id in enumerate(fill(now, worker_ids)):
+            entry = 0 if worker_id is None else abi.ACCEPT_VALID | worker_id
+            self._accept[following * abi.ACCEPT_ENTRIES + index] = entry
+        self._settings.active = following
+
+    def use_cid_configs(self, configs: list[CidConfig]) -> None:
+        """See `Steering.use_cid_configs`."""
+        wanted = {config.config_id: config.mask_key for config in configs}
+        keys = self._settings.cids
+        for config_id in range(len(keys.key)):
+            bit, key = 1 << config_id, wanted.get(config_id)
+            if key is not None and keys.active & bit and bytes(keys.key[config_id].octets) == key:
+                continue
+            keys.active &= ~bit
+            if key is not None:
+                keys.key[config_id].octets[:] = key
+                keys.active |= bit
+
+    def limits(self, *, initials_per_s: int, burst: int, slip: int, attack: bool) -> None:
+        """See `Steering.limits`."""
+        rates = {
+            abi.LIMIT_INITIAL: initials_per_s,
+            abi.LIMIT_TOKEN: initials_per_s,
+            abi.LIMIT_ZERO_RTT: initials_per_s * 8,
+            abi.LIMIT_VERSION: -(-initials_per_s // 8),
+        }
+        for limit, per_s in rates.items():
+            interval_ns = 1_000_000_000 // per_s if per_s else 0
+            at_once = max(burst * per_s // initials_per_s, per_s // _CLOCK_HZ, 1) if per_s else 0
+            self._settings.rate[limit].window_ns = at_once * interval_ns
+            self._settings.rate[limit].interval_ns = interval_ns
+        self._settings.slip = slip
+        self._settings.attack = attack
+
+    def deny(self, networks: list[Network]) -> None:
+        """See `Steering.deny`."""
+        for name, version, key_type in (("deny4", 4, abi.Deny4Key), ("deny6", 6, abi.Deny6Key)):
+            fd, size = self._maps[name], ctypes.sizeof(key_type)
+            before = set(kernel.keys(fd, size))
+            wanted = {
+                struct.pack("=I", network.prefixlen) + network.network_address.packed
+                for network in networks
+                if network.version == version
+            }
+            for key in wanted - before:
+                kernel.update(fd, key, struct.pack("=I", 1))
+            for key in before - wanted:
+                kernel.delete(fd, key)
+        self._settings.deny = bool(networks)
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """See `Steering.counters`."""
+        stages = {Tier.B: ["select"], Tier.C: ["xdp", "select"]}.get(self.tier, list(verdicts.STAGES))
+        return {stage: read_counters(self._maps["counters"], stage) for stage in stages}
+
+    def verified_instructions(self) -> dict[str, int]:
+        """Return what the verifier walked through, by program: a number to watch, printed by the tests."""
+        return {name: kernel.program_info(fd).verified_instructions for name, fd in self._programs.items()}
+
+    # --- leaving ------------------------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """See `Steering.release`. What is not pinned goes when its last user goes: the shield at once."""
+        for fd in (*self._links, *self._fds):
+            os.close(fd)
+        self._links.clear()
+        self._fds.clear()
+
+    def detach(self) -> None:
+        """See `Steering.detach`."""
+        self.remove_shield()
+        for slots in self._sockets:
+            try:
+                slots[0].setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
+            except OSError:
+                pass  # closed already: nothing is attached to it
+        if self._pins:
+            self._pins.remove()
+        self.release()
+
+
+def read_counters(counters_fd: int, stage: str) -> dict[str, int]:
+    """Return verdict -> packets of a stage, summed over the CPUs."""
+    names = verdicts.STAGES[stage]
+    key = struct.pack("=I", list(verdicts.STAGES).index(stage))
+    size = ctypes.sizeof(abi.Counters)
+    raw = kernel.lookup(counters_fd, key, size * kernel.possible_cpus()) or b""
+    cells = struct.unpack(f"={len(raw) // 8}Q", raw)
+    return {name: sum(cells[index :: abi.COUNTERS_PER_STAGE]) for index, name in enumerate(names)}
+
+
+def _worker_id(entry: int) -> int | None:
+    return entry & 0xFFFF if entry & abi.ACCEPT_VALID else None
+
+
+def _pin_name(interface_name: str) -> str:
+    return interface_name.replace(".", "_")
+
+
+def _listener_entry(member: socket.socket) -> abi.Listener:
+    host, port = member.getsockname()[:2]
+    address = ipaddress.ip_address(host.partition("%")[0])
+    families = abi.FAMILY_IPV4
+    if isinstance(address, ipaddress.IPv6Address):
+        families = abi.FAMILY_IPV6
+        if address.ipv4_mapped:
+            address, families = address.ipv4_mapped, abi.FAMILY_IPV4
+        elif address.is_unspecified and not member.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+            families |= abi.FAMILY_IPV4
+    entry = abi.Listener(families=families, wildcard=address.is_unspecified)
+    entry.port[:] = struct.pack("!H", port)
+    entry.address[: len(address.packed)] = address.packed
+    return entry
+
+
+def _link(interface: Interface, program: int, modes: list[XdpMode]) -> tuple[int, XdpMode]:
+    """Attach in the first mode that works."""
+    reasons = []
+    for mode in modes:
+        try:
+            return kernel.link_xdp(program, interface.index, mode), mode
+        except OSError as error:
+            if error.errno in (errno.EBUSY, errno.EEXIST):
+                raise BpfError(
+                    f"cannot attach to {interface.name}: another XDP program is there ({interface.xdp or 'just now'}); "
+                    f"`ip link set dev {interface.name} xdp off` removes it"
+                ) from None
+            if error.errno == errno.EPERM:
+                raise BpfError(f"cannot attach to {interface.name}: needs CAP_NET_ADMIN") from None
+            reasons.append(f"{mode.name.lower()}: {error.strerror}")
+    raise BpfError(f"cannot attach to {interface.name}: {'; '.join(reasons)}")
