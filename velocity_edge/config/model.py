@@ -92,6 +92,8 @@ class Server(Section):
     """Worker processes. Nothing: one per core that the supervisor may use."""
     engine: Literal["auto", "native", "portable"] = "auto"
     """What serves packets: `native` (C, ngtcp2), `portable` (Python, aioquic), or `auto`: the best that is there."""
+    congestion_control: Literal["cubic", "bbr", "reno"] = "cubic"
+    """How fast is sent. `bbr` only with the native engine."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged. Can be changed by a reload."""
     user: str | None = None

@@ -38,6 +38,8 @@ def _together(config: Config) -> Iterator[Problem]:
         yield ("server", "profiles", "default"), f"cannot be {profiles.default!r}: permit has only [{permitted}]"
     if len(set(config.server.listen)) != len(config.server.listen) and not _only_free_ports(config):
         yield ("server", "listen"), "cannot listen on the same address twice"
+    if config.server.congestion_control == "bbr" and config.server.engine == "portable":
+        yield ("server", "congestion_control"), "cannot be 'bbr' with the portable engine: must be 'cubic' or 'reno'"
     if config.dispatch.initials_burst < config.dispatch.initials_per_s // 1000 + 1:
         yield ("dispatch", "initials_burst"), "cannot be less than a thousandth of initials_per_s: must last for 1 ms"
     tickets = config.tickets

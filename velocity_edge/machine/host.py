@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import pwd
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ PACKAGES: Final = ("velocity_edge", "supervisor", "workers", "bpf")
 
 def host() -> Iterator[Finding]:
     """Look at what every tier needs."""
-    yield Finding("Python", Level.FINE, f"{platform.python_version()} in {os.sys.prefix}")  # type: ignore[attr-defined]
+    yield Finding("Python", Level.FINE, f"{platform.python_version()} in {sys.prefix}")
     cores = len(os.sched_getaffinity(0))
     yield Finding("cores", Level.FINE, f"{cores}: that many workers by default")
     yield _user()
@@ -60,17 +61,20 @@ def owners(distributions: Mapping[str, Iterable[str]]) -> Finding:
 
 
 def _engines() -> Iterator[Finding]:
-    for name, module, level, remedy in (
-        ("native", "velocity_edge.quic.native", Level.LACKING, "make build, as root where the libraries are missing"),
-        ("portable", "velocity_edge.quic.portable", Level.FATAL, "make build"),
-    ):
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            # Whatever keeps an engine from being imported is what an operator wants to read here.
-            yield Finding(f"engine {name}", level, f"cannot be used: {error}", remedy)
-        else:
-            yield Finding(f"engine {name}", Level.FINE, "can be used")
+    from velocity_edge.quic.open_engine import native_missing
+
+    missing = native_missing()
+    if missing:
+        remedy = "make build, as root where libraries are missing; meanwhile the portable engine serves"
+        yield Finding("engine native", Level.LACKING, f"not here: {missing}", remedy)
+    else:
+        yield Finding("engine native", Level.FINE, "ngtcp2 and nghttp3")
+    try:
+        importlib.import_module("velocity_edge.quic.portable")
+    except ImportError as error:
+        yield Finding("engine portable", Level.FATAL, f"not here: {error}", "make build")
+    else:
+        yield Finding("engine portable", Level.FINE, "aioquic")
 
 
 def _liboqs() -> Finding:

@@ -1,0 +1,45 @@
+"""`health`: one line and an exit code, for probes, deployment scripts and container health checks."""
+
+from __future__ import annotations
+
+import click
+
+from velocity_edge.cli.exits import Exit
+from velocity_edge.cli.node import Node
+from velocity_edge.status import NodeStatus
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--live", is_flag=True, help="Only ask whether the node lives: quiesced or starting is healthy too.")
+def health(as_json: bool, live: bool) -> int:
+    """Say in one line and an exit code how the node is.
+
+    Exit code 0: serving; 6: serving, but degraded; 1: not serving (starting, quiesced, stopping); 3: no answer.
+    """
+    status = Node().status()
+    code, line = verdict(status, live=live)
+    if as_json:
+        import json
+
+        facts = {"state": status["state"], "degraded": status["degraded"], "active_connections": _connections(status)}
+        click.echo(json.dumps(facts))
+    else:
+        click.echo(line)
+    return code
+
+
+def verdict(status: NodeStatus, *, live: bool = False) -> tuple[Exit, str]:
+    """Return the exit code and the line for a status."""
+    line = f"{status['state']}, {_connections(status)} active connections"
+    if status["reason"]:
+        line += f" ({status['reason']})"
+    if status["state"] != "serving" and not live:
+        return Exit.FAILED, line
+    if status["degraded"]:
+        return Exit.DEGRADED, f"{line}, degraded: {'; '.join(status['degraded'])}"
+    return Exit.DONE, line
+
+
+def _connections(status: NodeStatus) -> int:
+    return sum(worker["connections"] for worker in status["workers"])

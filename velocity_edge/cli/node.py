@@ -1,0 +1,109 @@
+"""Talking to a node: HTTP over its admin socket, the same that `curl --unix-socket` speaks.
+
+Which node: the one in VELOCITY_RUNTIME_DIR, else the usual place (velocity_edge/paths.py). An answer that is not 2xx
+becomes the exception whose exit code fits; its text is the node's own sentence.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from velocity_edge.errors import CannotDo, Unreachable, VelocityError
+from velocity_edge.paths import admin_socket
+from velocity_edge.status import NodeStatus
+
+#: A node answers from memory; one that needs longer is stuck.
+TIMEOUT_S = 5.0
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("node", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Node:
+    """The node behind an admin socket."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or admin_socket()
+
+    def get(self, target: str) -> Any:
+        """Return the JSON at *target*."""
+        return self._call("GET", target, None, TIMEOUT_S)
+
+    def post(self, target: str, body: dict[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S) -> Any:
+        """Ask for a change; return the node's answer."""
+        return self._call("POST", target, body or {}, timeout_s)
+
+    def status(self) -> NodeStatus:
+        """Return what the node says about itself."""
+        return cast("NodeStatus", self.get("/v1/status"))
+
+    def lines(self, target: str, body: dict[str, Any], *, timeout_s: float) -> Iterator[dict[str, Any]]:
+        """Ask for a change and yield what happens meanwhile: NDJSON, one object per line, until it is over."""
+        connection, response = self._open("POST", target, body, timeout_s)
+        try:
+            for line in response:
+                if line.strip():
+                    yield json.loads(line)
+        except TimeoutError:
+            raise Unreachable(f"cannot follow the node at {self.path}: no word for {timeout_s:g} s") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Unreachable(f"cannot follow the node at {self.path}: {error}") from None
+        finally:
+            connection.close()
+
+    def _call(self, method: str, target: str, body: dict[str, Any] | None, timeout_s: float) -> Any:
+        connection, response = self._open(method, target, body, timeout_s)
+        try:
+            data = response.read()
+            return json.loads(data) if data else {}
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Unreachable(f"cannot understand the node at {self.path}: {error}") from None
+        finally:
+            connection.close()
+
+    def _open(
+        self, method: str, target: str, body: dict[str, Any] | None, timeout_s: float
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        connection = _UnixConnection(self.path, timeout_s)
+        try:
+            content = None if body is None else json.dumps(body)
+            connection.request(
+                method, target, content, {"Content-Type": "application/json"} if body is not None else {}
+            )
+            response = connection.getresponse()
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+            raise Unreachable(f"cannot reach a node at {self.path}: none is running there") from None
+        except PermissionError:
+            connection.close()
+            raise CannotDo(f"cannot open {self.path}: permission denied; the node's user and root may") from None
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise Unreachable(f"cannot reach the node at {self.path}: {error}") from None
+        if response.status >= 400:
+            text = response.read().decode("utf-8", "replace")
+            connection.close()
+            raise _refusal(response.status, text)
+        return connection, response
+
+
+def _refusal(status: int, text: str) -> VelocityError:
+    """Return the error for an answer that is not 2xx; the node says {"error": "cannot ..."}."""
+    try:
+        sentence = str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError):
+        sentence = f"cannot do this: the node answered {status} {text[:200].strip()}".rstrip()
+    return CannotDo(sentence) if status < 500 else VelocityError(sentence)

@@ -1,0 +1,131 @@
+"""`status`: what the node is doing, on one screen. Numbers are since the node is up; `--json` has all of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import click
+
+from velocity_edge.cli.banner import dispatch_lines
+from velocity_edge.cli.exits import Exit
+from velocity_edge.cli.node import Node
+from velocity_edge.cli.units import count, duration, size
+from velocity_edge.status import NodeStatus, WorkerStatus
+
+_GROUPS: Final = {
+    "handshakes_x25519mlkem768": "X25519MLKEM768",
+    "handshakes_secp256r1mlkem768": "SecP256r1MLKEM768",
+    "handshakes_secp384r1mlkem1024": "SecP384r1MLKEM1024",
+    "handshakes_classical": "classical",
+}
+#: Verdicts that are the normal course of things; every other one that is not 0 is shown as a drop.
+_COLUMNS: Final = ("worker", "core", "state", "engine", "conns", "opening", "requests", "lag", "memory", "age", "pid")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON (velocity_edge/status.py).")
+def status(as_json: bool) -> int:
+    """Show what the node is doing, on one screen.
+
+    Exit code 0: it is as it should be; 6: something is degraded; 3: no node answers.
+    """
+    found = Node().status()
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo(screen(found, time.time(), colour=sys.stdout.isatty()))
+    return Exit.DEGRADED if found["degraded"] else Exit.DONE
+
+
+def screen(found: NodeStatus, now_s: float, *, colour: bool = False) -> str:
+    """Return the screen for a status. *now_s*: seconds since 1970."""
+    return "\n".join(
+        [*_head(found, now_s, colour), "", *_workers(found["workers"]), "", *_traffic(found), *_end(found)]
+    )
+
+
+def _head(found: NodeStatus, now_s: float, colour: bool) -> Iterator[str]:
+    state = found["state"]
+    if colour:
+        state = click.style(state, fg="green" if state == "serving" else "yellow", bold=True)
+    why = f" ({found['reason']})" if found["reason"] else ""
+    facts = list(dispatch_lines(found))
+    yield (
+        f"{state}{why}  {', '.join(found['listeners'])}  {facts[0][1]}  "
+        f"up {duration(now_s - found['started_at_s'])}  velocity-edge {found['version']}"
+    )
+    for _, text in facts[1:]:
+        yield text
+    for certificate in found["certificates"]:
+        days = (certificate["not_after_s"] - now_s) / 86400
+        when = f"expires in {days:.0f} days" if days >= 0 else "HAS EXPIRED"
+        yield f"certificate {certificate['name']} {when}  SHA-256 {certificate['fingerprint'][:23]}..."
+    ages = ", ".join(f"{epoch}: {duration(age)}" for epoch, age in found["keys"]["ages_s"].items())
+    yield f"keys: epoch {found['keys']['seal_with']} seals (age {ages})"
+    if reload := found["last_reload"]:
+        result = "worked" if reload["ok"] else f"was refused: {reload['reason']}"
+        yield f"last reload, {duration(now_s - reload['at_s'])} ago, {result} (revision {reload['revision']})"
+
+
+def _workers(workers: list[WorkerStatus]) -> Iterator[str]:
+    rows = [_COLUMNS, *(_row(worker) for worker in workers)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    for row in rows:
+        cells = (
+            cell.ljust(width) if name in ("state", "engine") else cell.rjust(width)
+            for cell, width, name in zip(row, widths, _COLUMNS, strict=True)
+        )
+        yield "  ".join(cells).rstrip()
+
+
+def _row(worker: WorkerStatus) -> tuple[str, ...]:
+    return (
+        str(worker["worker_id"]),
+        str(worker["core"]),
+        worker["state"],
+        worker["engine"],
+        count(worker["connections"]),
+        count(worker["half_open"]),
+        count(worker["requests"]),
+        f"{worker['loop_lag_ms']:.1f} ms",
+        size(worker["rss_bytes"]),
+        duration(worker["age_s"]),
+        str(worker["pid"]),
+    )
+
+
+def _traffic(found: NodeStatus) -> Iterator[str]:
+    counters = found["counters"]
+    done = counters.get("handshakes_completed", 0)
+    by_group = ", ".join(f"{label} {count(counters[name])}" for name, label in _GROUPS.items() if counters.get(name, 0))
+    post_quantum = done - counters.get("handshakes_classical", 0)
+    share = f"  {100 * post_quantum / done:.1f} % post-quantum" if done else ""
+    yield f"handshakes  {count(done)} done{share}{': ' + by_group if by_group else ''}"
+    failed = [
+        (counters.get("handshakes_failed", 0), "failed"),
+        (counters.get("handshakes_timed_out", 0), "timed out"),
+        (counters.get("handshakes_resumed", 0), "resumed"),
+        (counters.get("hello_retry_requests", 0), "HelloRetryRequest"),
+    ]
+    yield "            " + ", ".join(f"{count(number)} {word}" for number, word in failed)
+    yield "responses   " + ", ".join(
+        f"{count(counters.get(f'responses_{kind}', 0))} {kind}" for kind in ("2xx", "3xx", "4xx", "5xx")
+    )
+    yield "bytes       " + f"{size(counters.get('receive_bytes', 0))} in, {size(counters.get('send_bytes', 0))} out"
+    for stage, verdicts in found["packets"].items():
+        seen = sorted(((n, name) for name, n in verdicts.items() if n), reverse=True)
+        shown = ", ".join(f"{name.removeprefix('verdict_')} {count(n)}" for n, name in seen[:8])
+        more = f" and {len(seen) - 8} more" if len(seen) > 8 else ""
+        yield f"{stage:11} {shown or 'no packet'}{more}"
+
+
+def _end(found: NodeStatus) -> Iterator[str]:
+    if found["restarts"]:
+        yield f"workers were started again {found['restarts']} times"
+    for sentence in found["degraded"]:
+        yield f"DEGRADED: {sentence}"
