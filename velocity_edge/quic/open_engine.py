@@ -1,0 +1,64 @@
+"""Which engine serves: `native` when this machine has it, else `portable`; and in plain words, why.
+
+Nothing is loaded that is not used: aioquic costs half a second to import, the native engine needs shared libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from velocity_edge.errors import Unavailable
+from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
+
+EngineChoice = Literal["auto", "native", "portable"]
+
+#: What only the native engine has; `status` says it when the portable one serves.
+PORTABLE_LACKS = "no PMTUD, no ECN, no BBR, no automatic key update, Python per packet"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An engine whose modules are loaded: `open` makes it, also where no file can be read any more."""
+
+    name: str
+    reason: str
+    open: Callable[[EngineSettings, Upcalls], Engine]
+
+
+def choose_engine(choice: EngineChoice) -> Chosen:
+    """Load an engine's modules, or raise `Unavailable` when the native one is demanded and not there."""
+    missing = ""
+    if choice != "portable":
+        missing = native_missing()
+        if not missing:
+            from velocity_edge.quic.native import NativeEngine
+
+            return Chosen("native", "asked for" if choice == "native" else "ngtcp2 and nghttp3 are here", NativeEngine)
+        if choice == "native":
+            raise Unavailable(f"cannot use the native engine: {missing}")
+    why = "asked for" if choice == "portable" else f"the native engine is not here: {missing}"
+    from velocity_edge.quic.portable import PortableEngine
+
+    def open_portable(settings: EngineSettings, upcalls: Upcalls) -> Engine:
+        if settings.congestion_control == "bbr":
+            raise Unavailable("cannot use BBR with the portable engine: cubic or reno would be right")
+        return PortableEngine(settings, upcalls)
+
+    return Chosen("portable", f"{why} ({PORTABLE_LACKS})", open_portable)
+
+
+def open_engine(choice: EngineChoice, settings: EngineSettings, upcalls: Upcalls) -> tuple[Engine, str]:
+    """Return the engine and the reason for it. Raises `Unavailable` when what is demanded is not there."""
+    chosen = choose_engine(choice)
+    return chosen.open(settings, upcalls), chosen.reason
+
+
+def native_missing() -> str:
+    """Return why the native engine can't be had, or an empty string."""
+    try:
+        import velocity_edge.quic.native as native
+    except ImportError as error:
+        return str(error) or "its extension module is not built"
+    return "" if hasattr(native, "NativeEngine") else "its extension module is not built"
