@@ -18,9 +18,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from velocity_edge.quic.open_engine import choose_engine
-
 from velocity_edge.errors import VelocityError
+from velocity_edge.quic.open_engine import choose_engine
 from workers import preload
 from workers.privileges import drop, find_user
 from workers.vitals import Memory

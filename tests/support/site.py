@@ -1,0 +1,48 @@
+"""A folder with files whose times are long ago, and the handler that shows it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from workers.handlers.beneath import Descriptor
+from workers.handlers.static import StaticHandler, StaticSettings
+from workers.http import Request, Response
+
+#: Sun, 09 Sep 2001 01:46:40 GMT
+LONG_AGO_S = 1_000_000_000
+
+
+class Clock:
+    """Wall time that tests move."""
+
+    def __init__(self, now_s: float = 1_700_000_000.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def write(path: Path, data: bytes | str, when_s: int = LONG_AGO_S) -> Path:
+    """Write a file that was modified long ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    os.utime(path, (when_s, when_s))
+    return path
+
+
+def handler(root: Path, clock: Clock | None = None, **settings: Any) -> StaticHandler:
+    """Return the handler for the folder *root*."""
+    descriptor = Descriptor(os.open(root, os.O_PATH | os.O_DIRECTORY))
+    return StaticHandler(descriptor, StaticSettings(**settings), clock or Clock())
+
+
+def get(static: StaticHandler, target: bytes, *headers: tuple[bytes, bytes], method: bytes = b"GET") -> Response:
+    """Ask *static* for *target*."""
+    return static(Request(method, b"localhost", target, headers))
+
+
+def header(response: Response, name: bytes) -> bytes | None:
+    """Return one field of *response*."""
+    return next((value for key, value in response.headers if key == name), None)
