@@ -1,0 +1,27 @@
+"""At most so many per second: the one rate limit of the portable engine (resets, version negotiations, glitches).
+
+A window of one second, not a token bucket: the limits say "per second", a burst at the seam of two windows costs at
+most twice the limit, and the state is two integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(slots=True)
+class PerSecond:
+    """Counts what happens in the current second and says when that is more than `limit`."""
+
+    limit: int
+    _window_began_ns: int = field(default=-_SECOND_NS, init=False)
+    _used: int = field(default=0, init=False)
+
+    def take(self, now_ns: int) -> bool:
+        """Count one. False: over the limit of this second."""
+        if now_ns - self._window_began_ns >= _SECOND_NS:
+            self._window_began_ns, self._used = now_ns, 0
+        self._used += 1
+        return self._used <= self.limit

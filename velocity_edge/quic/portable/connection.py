@@ -1,0 +1,283 @@
+"""aioquic's QuicConnection (1.7.2) as a server of ours: each override closes a hole or adds what stock lacks.
+
+    _initialize                    our TLS in the place of aioquic's; an address that a token proved counts as validated
+    _handle_crypto_frame           CRYPTO ahead of what is complete is bounded (stock: 512 KiB per spoofed Initial)
+    _replenish_connection_ids      ids and reset tokens of ours, few of them
+    _handle_retire_connection_id_frame  an id that was never sent cannot be given back (stock issues a new one for each:
+                                   four hundred in one packet)
+    _write_handshake_done_frame    NEW_TOKEN rides with HANDSHAKE_DONE, and is repeated with it when lost
+    _write_connection_limits       receive windows slide with what was consumed (stock: they double with the highest
+    _write_stream_limits           offset seen, so seven 1-byte frames made 72 MiB, aioquic #589)
+
+What surprises: stock decides in those last two methods whether to double a limit by looking at `used` and
+`highest_offset`; they are zero while it looks. `velocity_edge/quic/compat.py` pins the source of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aioquic.buffer import Buffer
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import (
+    Limit,
+    QuicConnection,
+    QuicConnectionError,
+    QuicConnectionId,
+    QuicConnectionState,
+)
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.stream import QuicStream
+
+from velocity_edge.cid import CID_LENGTH
+from velocity_edge.quic.demux import SUPPORTED_VERSIONS
+from velocity_edge.quic.limits import Limits
+from velocity_edge.quic.portable.congestion import NAMES
+from velocity_edge.quic.portable.tls import LEVEL_OF, HandshakeFactory, TlsAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class NewId:
+    """A connection ID of ours and its stateless reset token (None: no key for it)."""
+
+    cid: bytes
+    reset_token: bytes | None
+
+
+def server_configuration(limits: Limits, congestion_control: str) -> QuicConfiguration:
+    """Return what all server connections share."""
+    configuration = QuicConfiguration(
+        is_client=False,
+        alpn_protocols=["h3"],
+        congestion_control_algorithm=NAMES[congestion_control],
+        connection_id_length=CID_LENGTH,
+        idle_timeout=limits.idle_timeout_s,
+        max_data=limits.connection_window_bytes,
+        max_stream_data=limits.stream_window_bytes,
+    )
+    configuration.supported_versions = list(SUPPORTED_VERSIONS)
+    # QuicConnection insists on both; our TLS has its own.
+    configuration.certificate = configuration.private_key = "in ServerPolicy"
+    return configuration
+
+
+class EdgeConnection(QuicConnection):
+    """One server connection. Addresses are opaque to aioquic; here they are (peer, local, listener)."""
+
+    def __init__(
+        self,
+        *,
+        configuration: QuicConfiguration,
+        limits: Limits,
+        original_dcid: bytes,
+        retry_scid: bytes | None,
+        first_id: NewId,
+        issue_id: Callable[[], NewId],
+        address_token: Callable[[Any], bytes],
+        address_validated: bool,
+        make_handshake: HandshakeFactory,
+    ) -> None:
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=original_dcid,
+            retry_source_connection_id=retry_scid,
+        )
+        self._limits = limits
+        self._issue_id = issue_id
+        self._address_token = address_token
+        self._address_validated = address_validated
+        self._consumed_bytes = 0
+        self._parameters = b""
+        self._token = b""
+        self._highest_sent_id = 0
+        self._host_cids = [_connection_id(first_id, 0, was_sent=True)]
+        self.host_cid = self._local_initial_source_connection_id = first_id.cid
+        self._local_active_connection_id_limit = limits.max_active_cids
+        self._local_max_streams_bidi = Limit(
+            frame_type=QuicFrameType.MAX_STREAMS_BIDI, name="max_streams_bidi", value=limits.max_streams_bidi
+        )
+        self._local_max_streams_uni = Limit(
+            frame_type=QuicFrameType.MAX_STREAMS_UNI, name="max_streams_uni", value=limits.max_streams_uni
+        )
+        self.adapter = TlsAdapter(self, limits.max_crypto_bytes)
+        self.adapter.handshake = make_handshake(self.adapter)
+
+    # --- what the adapter asks ----------------------------------------------------------------------------------------
+
+    def encoded_parameters(self) -> bytes:
+        """Return our transport parameters."""
+        return self._parameters
+
+    def apply_peer_parameters(self, data: bytes) -> None:
+        """Apply the peer's. Raises QuicConnectionError."""
+        self._parse_transport_parameters(data)
+
+    def install_key(self, direction: Any, epoch: Any, cipher_suite: Any, secret: bytes) -> None:
+        """Install a traffic secret."""
+        self._update_traffic_key(direction, epoch, cipher_suite, secret)
+
+    def send_crypto(self, epoch: Any, data: bytes) -> None:
+        """Queue TLS bytes."""
+        self._crypto_streams[epoch].sender.write(data)
+
+    # --- what the edge asks -------------------------------------------------------------------------------------------
+
+    @property
+    def nothing_decrypted(self) -> bool:
+        """The first datagram opened nothing: it was not a QUIC Initial after all."""
+        return self._remote_initial_source_connection_id is None
+
+    @property
+    def handshake_complete(self) -> bool:
+        """The client's Finished verified."""
+        return bool(self._handshake_complete)
+
+    @property
+    def close_event(self) -> Any:
+        """Why it closes, as soon as that is known (stock reports it only when the closing period is over)."""
+        return self._close_event
+
+    @property
+    def close_pending(self) -> bool:
+        """CONNECTION_CLOSE has yet to be sent."""
+        return bool(self._close_pending)
+
+    @property
+    def draining(self) -> bool:
+        """The peer closed it."""
+        return self._state is QuicConnectionState.DRAINING
+
+    @property
+    def terminated(self) -> bool:
+        """It ended in silence: idle, or no path is left."""
+        return self._state is QuicConnectionState.TERMINATED
+
+    @property
+    def idled_out(self) -> bool:
+        """Nothing came for the idle timeout. (aioquic gives this no name but the phrase.)"""
+        return self.terminated and self._close_event.reason_phrase == "Idle timeout"
+
+    @property
+    def active_path(self) -> Any:
+        """Where packets go now."""
+        return self._network_paths[0].addr
+
+    @property
+    def probe_timeout_s(self) -> float:
+        """The PTO (RFC 9002 section 6.2.1)."""
+        return float(self._loss.get_probe_timeout())
+
+    @property
+    def peer_opened_requests(self) -> int:
+        """How many request streams the peer has opened; a frame on stream 396 opens a hundred."""
+        return int(self._local_max_streams_bidi.used)
+
+    def stream(self, stream_id: int) -> QuicStream | None:
+        """Return a stream that is not finished, or None."""
+        return self._streams.get(stream_id)
+
+    def stream_ids(self) -> frozenset[int]:
+        """Return the ids of all streams that are not finished."""
+        return frozenset(self._streams)
+
+    def consume(self, stream_id: int, n_bytes: int) -> None:
+        """That much received data has been used up: the windows slide."""
+        self._consumed_bytes += n_bytes
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.receiver.consumed_bytes = _consumed(stream) + n_bytes
+
+    def consume_all(self, stream_id: int) -> None:
+        """Nobody will read this stream: what came and what a reset skipped is used up."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self.consume(stream_id, stream.receiver.highest_offset - _consumed(stream))
+
+    # --- overrides ----------------------------------------------------------------------------------------------------
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self._parameters = self.tls.handshake_extensions[0][1]
+        self.tls: Any = self.adapter
+        # The adapter writes to the streams; without buffers there is nothing to push.
+        self._crypto_buffers: dict[Any, Buffer] = {}
+        if self._address_validated:
+            self._network_paths[0].is_validated = True
+
+    def _handle_crypto_frame(self, context: Any, frame_type: int, buf: Buffer) -> None:
+        position = buf.tell()
+        end = buf.pull_uint_var() + buf.pull_uint_var()
+        buf.seek(position)
+        if end - self._crypto_streams[context.epoch].receiver.starting_offset() > self._limits.max_crypto_bytes:
+            raise QuicConnectionError(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too much CRYPTO data")
+        self.adapter.level = LEVEL_OF[context.epoch]
+        super()._handle_crypto_frame(context, frame_type, buf)
+
+    def _replenish_connection_ids(self) -> None:
+        while len(self._host_cids) < min(self._limits.max_active_cids, self._remote_active_connection_id_limit):
+            self._host_cids.append(_connection_id(self._issue_id(), self._host_cid_seq))
+            self._host_cid_seq += 1
+
+    def _handle_retire_connection_id_frame(self, context: Any, frame_type: int, buf: Buffer) -> None:
+        position = buf.tell()
+        sequence_number = buf.pull_uint_var()
+        buf.seek(position)
+        if sequence_number > self._highest_sent_id:
+            raise QuicConnectionError(
+                QuicErrorCode.PROTOCOL_VIOLATION, frame_type, "retired a connection ID before it was sent"
+            )
+        super()._handle_retire_connection_id_frame(context, frame_type, buf)
+
+    def _write_new_connection_id_frame(self, builder: QuicPacketBuilder, connection_id: QuicConnectionId) -> None:
+        super()._write_new_connection_id_frame(builder, connection_id)
+        self._highest_sent_id = max(self._highest_sent_id, connection_id.sequence_number)
+
+    def _write_handshake_done_frame(self, builder: QuicPacketBuilder) -> None:
+        super()._write_handshake_done_frame(builder)
+        self._token = self._token or self._address_token(self.active_path)
+        if self._token:
+            frame = builder.start_frame(QuicFrameType.NEW_TOKEN, capacity=3 + len(self._token))
+            frame.push_uint_var(len(self._token))
+            frame.push_bytes(self._token)
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: Any) -> None:
+        limit, window = self._local_max_data, self._limits.connection_window_bytes
+        wanted = self._consumed_bytes + window
+        if wanted - limit.value >= window // 2:
+            limit.value = wanted
+        used, limit.used = limit.used, 0
+        try:
+            super()._write_connection_limits(builder, space)
+        finally:
+            limit.used = used
+
+    def _write_stream_limits(self, builder: QuicPacketBuilder, space: Any, stream: QuicStream) -> None:
+        receiver, window = stream.receiver, self._limits.stream_window_bytes
+        if not stream.max_stream_data_local or receiver.is_finished:
+            return
+        wanted = _consumed(stream) + window
+        if wanted - stream.max_stream_data_local >= window // 2:
+            stream.max_stream_data_local = wanted
+        highest_offset, receiver.highest_offset = receiver.highest_offset, 0
+        try:
+            super()._write_stream_limits(builder, space, stream)
+        finally:
+            receiver.highest_offset = highest_offset
+
+
+def _connection_id(new: NewId, sequence_number: int, *, was_sent: bool = False) -> QuicConnectionId:
+    return QuicConnectionId(
+        cid=new.cid,
+        sequence_number=sequence_number,
+        # aioquic wants 16 bytes; zeros match nothing that anybody can send (we answer no reset without a key).
+        stateless_reset_token=new.reset_token or bytes(16),
+        was_sent=was_sent,
+    )
+
+
+def _consumed(stream: QuicStream) -> int:
+    """Return the bytes of *stream* that were used up. Kept on aioquic's object, so that it dies with it."""
+    return getattr(stream.receiver, "consumed_bytes", 0)

@@ -1,0 +1,411 @@
+"""One connection as the seam sees it: aioquic's events in, events of engine.py out, answers back.
+
+It knows streams by handle, feeds request bodies with back-pressure, reads files into packets piece by piece, times out
+requests that never complete, counts glitches, and notices the end. The table of connections, ids and time are the
+engine's (engine.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aioquic.h3.connection import ErrorCode
+from aioquic.h3.events import DataReceived
+from aioquic.quic import events as quic_events
+
+from velocity_edge.quic import engine as seam
+from velocity_edge.quic.budget import PerSecond
+from velocity_edge.quic.limits import Limits
+from velocity_edge.quic.portable.connection import EdgeConnection
+from velocity_edge.quic.portable.h3 import EdgeH3, RequestHead, StreamError, data_frame_header
+
+log = logging.getLogger(__name__)
+
+#: One read of a file. Larger ones gain little and hold up every other connection.
+_READ_BYTES: Final = 64 * 1024
+#: What one connection's bodies may have in memory, unacknowledged, as a multiple of `Limits.send_high_bytes`.
+_CONNECTION_SEND_FACTOR: Final = 4
+_NO_BODY: Final = frozenset((204, 304))
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One request and its answer."""
+
+    handle: int
+    edge: Edge
+    stream_id: int
+    head_only: bool
+    request_ended: bool
+    answered: bool = False
+    #: The FIN is queued; nothing can be added.
+    ended: bool = False
+    #: What is still to be read into packets: files, and bytes of a handler; how far the first one is.
+    pieces: deque[seam.FileRange | bytes] = field(default_factory=deque)
+    position: int = 0
+    #: A writer waits for `StreamWritable`.
+    waiting: bool = False
+
+
+class Edge:
+    """One connection."""
+
+    def __init__(
+        self,
+        handle: int,
+        quic: EdgeConnection,
+        limits: Limits,
+        count: dict[str, int],
+        new_stream: Callable[[Stream], int],
+        retire_id: Callable[[Edge, bytes], None],
+        opened_ns: int,
+    ) -> None:
+        self.handle = handle
+        self.quic = quic
+        self.opened_ns = opened_ns
+        self.cids: set[bytes] = set()
+        self.retired: deque[bytes] = deque()
+        self.completed = False
+        self.closed = False
+        self.streams: dict[int, Stream] = {}
+        self._limits = limits
+        self._count = count
+        self._new_stream = new_stream
+        self._retire_id = retire_id
+        self._h3: EdgeH3 | None = None
+        self._path: Any = None
+        self._glitches = PerSecond(limits.max_glitches_per_s)
+        #: Streams whose header section is not complete, oldest first, and since when.
+        self._headless: dict[int, int] = {}
+        self._seen_requests = 0
+        #: Streams that we gave up; what still comes on them is thrown away.
+        self._abandoned: set[int] = set()
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def deadline_ns(self) -> int | None:
+        """Return when `expire` is due."""
+        timer_s = self.quic.get_timer()
+        deadlines = [int(timer_s * 1e9)] if timer_s is not None else []
+        if not self.completed:
+            deadlines.append(self.opened_ns + int(self._limits.handshake_timeout_s * 1e9))
+        if self._headless:
+            since_ns = next(iter(self._headless.values()))
+            deadlines.append(since_ns + int(self._limits.request_timeout_s * 1e9))
+        return min(deadlines) if deadlines else None
+
+    def handshake_overdue(self, now_ns: int) -> bool:
+        """Whether the handshake took too long."""
+        return not self.completed and now_ns >= self.opened_ns + int(self._limits.handshake_timeout_s * 1e9)
+
+    def expire(self, now_ns: int) -> None:
+        """Do what is due."""
+        timer_s = self.quic.get_timer()
+        if timer_s is not None and now_ns >= int(timer_s * 1e9):
+            # A float of seconds and an int of nanoseconds differ in the last digit: never come before the timer.
+            self.quic.handle_timer(max(timer_s, now_ns / 1e9))
+        while self._headless:
+            stream_id, since_ns = next(iter(self._headless.items()))
+            if now_ns < since_ns + int(self._limits.request_timeout_s * 1e9):
+                break
+            self._glitch(now_ns)
+            self._abandon(stream_id, ErrorCode.H3_REQUEST_REJECTED)
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    def collect(self, now_ns: int, out: list[seam.Event]) -> None:
+        """Append what happened since the last call."""
+        quic = self.quic
+        while quic.close_event is None and (event := quic.next_event()) is not None:
+            if isinstance(event, quic_events.StreamDataReceived):
+                self._stream_data(event, now_ns, out)
+            elif isinstance(event, quic_events.HandshakeCompleted):
+                self._handshake_completed(now_ns, out)
+            elif isinstance(event, quic_events.StreamReset | quic_events.StopSendingReceived):
+                self._stream_reset(event, now_ns, out)
+            elif isinstance(event, quic_events.ConnectionIdRetired):
+                self._retire_id(self, event.connection_id)
+        self._note_new_streams(now_ns)
+        if quic.close_event is not None:
+            self._report_closed(out)
+            return
+        self._settle_streams(out)
+        path = quic.active_path
+        if path != self._path:
+            self._count["migrations"] += self._path is not None
+            self._path = path
+
+    def _handshake_completed(self, now_ns: int, out: list[seam.Event]) -> None:
+        self.completed = True
+        handshake = self.quic.adapter.handshake
+        assert handshake is not None
+        if self._h3 is None:
+            self._h3 = EdgeH3(self.quic, self._limits)
+        out.append(
+            seam.HandshakeCompleted(
+                connection=self.handle,
+                peer=self.quic.active_path[0],
+                alpn=handshake.alpn,
+                group=handshake.group,
+                cipher_suite=handshake.cipher_suite,
+                signature_scheme=handshake.signature_scheme,
+                server_name=handshake.server_name,
+                resumed=handshake.resumed,
+                early_data_accepted=handshake.early_data_accepted,
+                duration_ns=now_ns - self.opened_ns,
+            )
+        )
+
+    def _stream_data(self, event: quic_events.StreamDataReceived, now_ns: int, out: list[seam.Event]) -> None:
+        stream_id, length = event.stream_id, len(event.data)
+        if stream_id in self._abandoned:
+            self.quic.consume_all(stream_id)
+            return
+        if self._h3 is None:
+            # 0-RTT: requests come before the handshake completes.
+            self._h3 = EdgeH3(self.quic, self._limits)
+        body = 0
+        try:
+            for http in self._h3.receive(event):
+                if isinstance(http, RequestHead):
+                    self._headless.pop(stream_id, None)
+                    out.append(self._request(http))
+                    continue
+                stream = self.streams.get(stream_id)
+                if stream is None:
+                    continue
+                data = http.data if isinstance(http, DataReceived) else b""
+                body += len(data)
+                stream.request_ended = http.stream_ended
+                if data or http.stream_ended:
+                    out.append(seam.BodyReceived(stream.handle, data, http.stream_ended))
+        except StreamError as error:
+            self._glitch(now_ns)
+            self._close_stream(stream_id, error.error_code, out)
+            self._abandon(stream_id, error.error_code)
+            return
+        # Framing and header sections are used up; a body when its handler says so (`credit`).
+        self.quic.consume(stream_id, length - body)
+
+    def _request(self, request: RequestHead) -> seam.RequestReceived:
+        head = request.head
+        stream = Stream(0, self, request.stream_id, head.method == b"HEAD", request.fin)
+        stream.handle = self._new_stream(stream)
+        self.streams[request.stream_id] = stream
+        self._count["requests"] += 1
+        return seam.RequestReceived(
+            connection=self.handle,
+            stream=stream.handle,
+            method=head.method,
+            scheme=head.scheme,
+            authority=head.authority,
+            path=head.path,
+            headers=head.fields,
+            fin=request.fin,
+            early=not self.completed,
+        )
+
+    def _stream_reset(self, event: Any, now_ns: int, out: list[seam.Event]) -> None:
+        """The peer gave up a stream: it no longer sends (StreamReset), or no longer listens (StopSendingReceived)."""
+        if self._h3 is not None:
+            self._h3.handle_event(event)
+        if event.stream_id % 4:
+            return
+        self._count["streams_reset"] += 1
+        self._glitch(now_ns)
+        self._close_stream(event.stream_id, event.error_code, out)
+        self._abandon(event.stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+
+    def _note_new_streams(self, now_ns: int) -> None:
+        opened = self.quic.peer_opened_requests
+        for stream_id in range(4 * self._seen_requests, 4 * opened, 4):
+            if stream_id not in self.streams and stream_id not in self._abandoned and self.quic.stream(stream_id):
+                self._headless[stream_id] = now_ns
+        self._seen_requests = opened
+
+    def _settle_streams(self, out: list[seam.Event]) -> None:
+        done: list[Stream] = []
+        for stream in self.streams.values():
+            quic_stream = self.quic.stream(stream.stream_id)
+            if quic_stream is None or quic_stream.sender.is_finished:
+                done.append(stream)
+            elif stream.waiting and self.backlog(stream) < self._limits.send_low_bytes:
+                stream.waiting = False
+                out.append(seam.StreamWritable(stream.handle))
+        for stream in done:
+            self._close_stream(stream.stream_id, 0, out, complete=True)
+            self._abandon(stream.stream_id, None)
+        if len(self._abandoned) > 2 * self._limits.max_streams_bidi:
+            self._abandoned &= self.quic.stream_ids()
+
+    def _report_closed(self, out: list[seam.Event]) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        event = self.quic.close_event
+        timed_out = self.quic.idled_out
+        for stream_id in list(self.streams):
+            self._close_stream(stream_id, event.error_code, out)
+        out.append(
+            seam.ConnectionClosed(
+                connection=self.handle,
+                error_code=0 if timed_out else event.error_code,
+                application=event.frame_type is None,
+                by_peer=self.quic.draining,
+                reason="idle timeout" if timed_out else event.reason_phrase,
+                handshake_completed=self.completed,
+            )
+        )
+
+    def fail(self, reason: str, out: list[seam.Event]) -> None:
+        """End it without a word to the peer: the streams close, then the connection."""
+        if self.closed:
+            return
+        self.closed = True
+        for stream_id in list(self.streams):
+            self._close_stream(stream_id, 0, out)
+        out.append(seam.ConnectionClosed(self.handle, 0, False, False, reason, self.completed))
+
+    def _glitch(self, now_ns: int) -> None:
+        self._count["glitches"] += 1
+        if not self._glitches.take(now_ns):
+            self.quic.close(error_code=ErrorCode.H3_EXCESSIVE_LOAD, reason_phrase="too many streams went wrong")
+
+    def _close_stream(self, stream_id: int, error_code: int, out: list[seam.Event], *, complete: bool = False) -> None:
+        """Report the end of a stream that a handler knows."""
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None:
+            out.append(seam.StreamClosed(stream.handle, complete and stream.ended, error_code))
+
+    def _abandon(self, stream_id: int, error_code: int | None) -> None:
+        """Neither read nor write it any more; tell the peer unless the answer is complete (error_code None)."""
+        self._headless.pop(stream_id, None)
+        if self._h3 is not None:
+            self._h3.forget(stream_id)
+        quic_stream = self.quic.stream(stream_id)
+        if quic_stream is None:
+            return
+        self._abandoned.add(stream_id)
+        self.quic.consume_all(stream_id)
+        if error_code is not None:
+            self.quic.reset_stream(stream_id, int(error_code))
+        if not quic_stream.receiver.is_finished:
+            # RFC 9114 section 4.1: after a complete answer, H3_NO_ERROR asks to stop sending the request.
+            self.quic.stop_stream(stream_id, int(ErrorCode.H3_NO_ERROR if error_code is None else error_code))
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def respond(
+        self,
+        stream: Stream,
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes | seam.FileRange | None,
+        fin: bool,
+    ) -> bool:
+        """Queue a response. 1xx leaves the stream unanswered."""
+        if self.closed or stream.answered or self._h3 is None or self.quic.close_event is not None:
+            return False
+        self._count[f"responses_{status // 100}xx"] += 1
+        if 100 <= status < 200:
+            self.quic.send_stream_data(stream.stream_id, self._h3.head_frame(stream.stream_id, status, headers))
+            return True
+        stream.answered = True
+        length = body.length if isinstance(body, seam.FileRange) else len(body or b"")
+        if stream.head_only or status in _NO_BODY:
+            body, length, fin = None, 0, True
+        frame = self._h3.head_frame(stream.stream_id, status, headers)
+        if length:
+            frame += data_frame_header(length)
+            if isinstance(body, bytes) and length <= _READ_BYTES:
+                frame += body
+            elif body is not None:
+                stream.pieces.append(body)
+        self.quic.send_stream_data(stream.stream_id, frame, end_stream=fin and not stream.pieces)
+        stream.ended = fin
+        return True
+
+    def write(self, stream: Stream, data: bytes, fin: bool) -> int:
+        """Queue more of a body; return what is buffered, or -1."""
+        if self.closed or stream.ended or not stream.answered or self.quic.close_event is not None:
+            return -1
+        frame = data_frame_header(len(data)) + data if data else b""
+        stream.ended = fin
+        if stream.pieces:
+            # A file or a large body is on its way: the rest queues behind it.
+            if frame:
+                stream.pieces.append(frame)
+        elif frame or fin:
+            self.quic.send_stream_data(stream.stream_id, frame, end_stream=fin)
+        buffered = self.backlog(stream)
+        stream.waiting = stream.waiting or buffered > self._limits.send_high_bytes
+        return buffered
+
+    def credit(self, stream: Stream, n_bytes: int) -> None:
+        """The handler has consumed that much of the body."""
+        self.quic.consume(stream.stream_id, n_bytes)
+
+    def reset(self, stream: Stream, error_code: int, out: list[seam.Event]) -> None:
+        """Abandon a stream both ways."""
+        self._close_stream(stream.stream_id, error_code, out)
+        self._abandon(stream.stream_id, error_code)
+
+    def goaway(self, final: bool) -> None:
+        """Send GOAWAY; nothing to say before HTTP/3 began."""
+        if self._h3 is not None and not self.closed:
+            self._h3.goaway(final=final)
+
+    def backlog(self, stream: Stream) -> int:
+        """Return the bytes a handler has written that were not acknowledged."""
+        queued = sum(len(piece) for piece in stream.pieces if isinstance(piece, bytes)) - stream.position
+        return self._in_memory(stream) + max(0, queued)
+
+    def pump(self, out: list[seam.Event]) -> bool:
+        """Read on in files and large bodies as far as the bounds allow. True when there is more to read."""
+        more = False
+        sources = [stream for stream in self.streams.values() if stream.pieces]
+        if not sources:
+            return False
+        room = _CONNECTION_SEND_FACTOR * self._limits.send_high_bytes
+        room -= sum(self._in_memory(stream) for stream in self.streams.values())
+        for stream in sources:
+            want = min(self._limits.send_high_bytes - self._in_memory(stream), room)
+            while want > 0 and stream.pieces:
+                try:
+                    n_bytes = self._read_on(stream, min(want, _READ_BYTES))
+                except OSError as error:
+                    # Truncated or unreadable under our hands: the peer must not take a part for the whole.
+                    log.error("cannot read on in a file for an answer: %s", error)
+                    self.reset(stream, int(ErrorCode.H3_INTERNAL_ERROR), out)
+                    break
+                want -= n_bytes
+                room -= n_bytes
+            more = more or bool(stream.pieces)
+        return more
+
+    def _in_memory(self, stream: Stream) -> int:
+        """Return the bytes that aioquic holds of an answer: not sent, or not acknowledged."""
+        quic_stream = self.quic.stream(stream.stream_id)
+        return 0 if quic_stream is None else int(quic_stream.sender._buffer_stop - quic_stream.sender._buffer_start)
+
+    def _read_on(self, stream: Stream, n_bytes: int) -> int:
+        piece = stream.pieces[0]
+        if isinstance(piece, seam.FileRange):
+            length = piece.length
+            data = os.pread(piece.file.fd, min(n_bytes, length - stream.position), piece.offset + stream.position)
+            if not data:
+                raise OSError(f"it ends after {stream.position} of {length} bytes")
+        else:
+            length = len(piece)
+            data = piece[stream.position : stream.position + n_bytes]
+        stream.position += len(data)
+        if stream.position >= length:
+            stream.pieces.popleft()
+            stream.position = 0
+        self.quic.send_stream_data(stream.stream_id, data, end_stream=stream.ended and not stream.pieces)
+        return len(data)

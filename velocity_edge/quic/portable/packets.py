@@ -1,0 +1,56 @@
+"""Packets that belong to no connection of ours: Retry, a refusal, Version Negotiation. Whole datagrams, by aioquic."""
+
+from __future__ import annotations
+
+from aioquic.quic.crypto import CryptoPair
+from aioquic.quic.packet import (
+    QuicFrameType,
+    QuicPacketType,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+)
+from aioquic.quic.packet_builder import QuicPacketBuilder
+
+from velocity_edge.quic.demux import SUPPORTED_VERSIONS, NegotiateVersion
+from velocity_edge.quic.engine import Initial, Refuse, Retry
+
+_MAX_REASON = 128
+
+
+def version_negotiation(asked: NegotiateVersion) -> bytes:
+    """RFC 9000 section 17.2.1: the ids trade places."""
+    packet: bytes = encode_quic_version_negotiation(
+        source_cid=asked.dcid, destination_cid=asked.scid, supported_versions=list(SUPPORTED_VERSIONS)
+    )
+    return packet
+
+
+def retry(initial: Initial, answer: Retry) -> bytes:
+    """RFC 9000 section 17.2.5."""
+    packet: bytes = encode_quic_retry(
+        version=initial.version,
+        source_cid=answer.scid,
+        destination_cid=initial.scid,
+        original_destination_cid=initial.dcid,
+        retry_token=answer.token,
+    )
+    return packet
+
+
+def refusal(initial: Initial, answer: Refuse) -> bytes:
+    """CONNECTION_CLOSE in an Initial, under the keys of the id that the client chose (RFC 9001 section 5.2)."""
+    crypto = CryptoPair()
+    crypto.setup_initial(cid=initial.dcid, is_client=False, version=initial.version)
+    builder = QuicPacketBuilder(
+        host_cid=initial.dcid, is_client=False, max_datagram_size=1200, peer_cid=initial.scid, version=initial.version
+    )
+    builder.start_packet(QuicPacketType.INITIAL, crypto)
+    reason = answer.reason.encode()[:_MAX_REASON]
+    frame = builder.start_frame(QuicFrameType.TRANSPORT_CLOSE, capacity=26 + len(reason))
+    frame.push_uint_var(answer.error_code)
+    frame.push_uint_var(QuicFrameType.PADDING)
+    frame.push_uint_var(len(reason))
+    frame.push_bytes(reason)
+    datagrams, _ = builder.flush()
+    packet: bytes = datagrams[0]
+    return packet

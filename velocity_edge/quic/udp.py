@@ -1,0 +1,54 @@
+"""What a UDP socket of a listener must have before an engine reads it, and how the kernel's control messages read.
+
+Numbers are those of Linux on every architecture we run on; Python 3.11 has no names for them.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+SOL_UDP: Final = 17
+UDP_SEGMENT: Final = 103
+UDP_GRO: Final = 104
+IP_PKTINFO: Final = 8
+IP_MTU_DISCOVER: Final = 10
+IP_RECVTOS: Final = 13
+IP_PMTUDISC_PROBE: Final = 3
+IPV6_MTU_DISCOVER: Final = 23
+IPV6_RECVPKTINFO: Final = 49
+IPV6_PKTINFO: Final = 50
+IPV6_RECVTCLASS: Final = 66
+IPV6_TCLASS: Final = 67
+SO_RXQ_OVFL: Final = 40
+
+#: struct in_pktinfo (interface, local, header destination) and in6_pktinfo (address, interface).
+PKTINFO4_LENGTH: Final = 12
+PKTINFO6_LENGTH: Final = 20
+V4_MAPPED: Final = bytes(10) + b"\xff\xff"
+
+
+def prepare(sock: socket.socket) -> list[str]:
+    """Make *sock* tell what an engine needs to know; return the names of what this kernel could not do.
+
+    UDP_GRO (5.0) is a matter of speed, SO_RXQ_OVFL of counting; the rest is needed and raises OSError.
+    """
+    sock.setblocking(False)
+    v6 = sock.family == socket.AF_INET6
+    if v6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
+        # Don't fragment: QUIC finds the path's size itself (RFC 9000 section 14), and never more than it was told.
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+    if not v6 or not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        # A dual-stack socket reports IPv4 peers by the options of IPv4.
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IP, IP_RECVTOS, 1)
+        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+    missing: list[str] = []
+    for name, level, option in (("UDP_GRO", SOL_UDP, UDP_GRO), ("SO_RXQ_OVFL", socket.SOL_SOCKET, SO_RXQ_OVFL)):
+        try:
+            sock.setsockopt(level, option, 1)
+        except OSError:
+            missing.append(name)
+    return missing
