@@ -1,12 +1,12 @@
 """Log lines of every process of a node: one event, one line, as text for people or as JSON for machines.
 
     2026-11-24T00:12:03.412Z info    worker 17: serving revision 2 (revision=2)
-    {"ts":"2026-11-24T00:12:03.412Z","level":"info","process":"worker 17","logger":"workers.worker","message":"...", ...}
+    {"ts":"2026-11-24T00:12:03.412Z","level":"info","process":"worker 17","logger":"workers.worker","message":".."}
 
 Who logs uses the standard library: `log.info("serving revision %d", n, extra={"revision": n})`; what is in `extra`
-becomes a field of the same name. Names are the same everywhere: `worker_id`, `revision`, `connection` (its connection ID
-in hexadecimal), `peer`, `site`, `reason`. Line breaks and control characters inside a message are written as escapes, so
-that nobody on the network can forge a line.
+becomes a field of the same name. Names are the same everywhere: `worker_id`, `revision`, `connection` (its connection
+ID in hexadecimal), `peer`, `site`, `reason`. Line breaks and control characters in a message become escapes, so that
+nobody on the network can forge a line.
 
 `set_up` starts one thread that writes, with a bounded queue before it: a reader of our output that stalls costs lines,
 which are counted and reported, never latency. Call it after a process has dropped its rights. Access logs, one line per

@@ -82,9 +82,14 @@ def cli(ctx: click.Context) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     try:
-        result: Any = cli.main(args=arguments, prog_name="velocity-edge", standalone_mode=False)
+        # Not cli.main(): it turns a broken pipe into a failure.
+        with cli.make_context("velocity-edge", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            result: Any = cli.invoke(context)
+        sys.stdout.flush()
         sys.exit(result if isinstance(result, int) else Exit.DONE)
-    except click.exceptions.Abort:
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "velocity-edge"

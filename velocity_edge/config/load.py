@@ -152,7 +152,9 @@ def refuse(found: list[Problem], origins: Mapping[KeyPath, str], name: str) -> C
 
 
 def _place(path: KeyPath, origins: Mapping[KeyPath, str]) -> KeyPath:
-    """Return *path* where it was set, or what is around it, or for a moved section where it was before."""
+    """Return *path* where it was set, or what is around or in it, or for a moved section where it was before."""
     if path[:2] == ("server", "telemetry") and ("telemetry",) in origins:
         path = path[1:]
-    return next((path[:length] for length in range(len(path), 0, -1) if path[:length] in origins), ())
+    around = (path[:length] for length in range(len(path), 0, -1))
+    inside = (key for key in origins if key[: len(path)] == path)
+    return next((key for key in (*around, *inside) if key in origins), ())

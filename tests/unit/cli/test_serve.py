@@ -1,0 +1,128 @@
+"""Invariant: `serve` starts a supervisor only with what can be served, and gives it exactly the flags."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from velocity_edge.cli import main
+
+Serve = Callable[..., tuple[int, list[str], str]]
+
+
+@pytest.fixture(name="serve")
+def _serve(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
+    """Run `serve` in a folder with a `public` in it; return exit code, the program it became, what it said."""
+    (tmp_path / "public").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("VELOCITY_")]:
+        monkeypatch.delenv(name)
+    became: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, program: became.append(program))
+
+    def serve(*arguments: str) -> tuple[int, list[str], str]:
+        became.clear()
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", *arguments])
+        return int(ended.value.code or 0), became[0] if became else [], capsys.readouterr().err
+
+    return serve
+
+
+def test_the_guides_command_becomes_a_supervisor(serve: Serve, tmp_path: Path) -> None:
+    code, program, said = serve("--root", "public", "--self-signed", "--listen", "0.0.0.0:4433")
+    assert (code, said) == (0, "")
+    assert program[:5] == [sys.executable, "-I", "-m", "supervisor", "--set"]
+    assert json.loads(program[5]) == {
+        "server.listen": ["0.0.0.0:4433"],
+        "server.tls.self_signed": True,
+        "content.sites": [{"hostname": "*", "root": str(tmp_path / "public")}],
+    }
+
+
+def test_every_flag_reaches_its_key(serve: Serve) -> None:
+    flags = """
+        --root public --index a.html --index b.html --listings --self-signed --domain a.test --domain b.test
+        --listen 127.0.0.1:1 -l [::1]:1 --profile secure --workers 3 --engine portable --xdp eth0 --xdp eth1
+        --user nobody --metrics-listen 127.0.0.1:9300 --access-log clf --log-level debug --log-format json
+        --set server.limits.idle_timeout=1m --set dispatch.deny=[192.0.2.0/24]
+    """
+    _, program, _ = serve(*flags.split())
+    overrides = json.loads(program[5])
+    site = overrides.pop("content.sites")[0]
+    assert (site["index"], site["listings"]) == (["a.html", "b.html"], True)
+    assert overrides == {
+        "server.listen": ["127.0.0.1:1", "[::1]:1"],
+        "server.tls.self_signed": True,
+        "server.tls.names": ["a.test", "b.test"],
+        "server.profiles.default": "secure",
+        "server.workers": 3,
+        "server.engine": "portable",
+        "server.user": "nobody",
+        "server.telemetry.metrics_listen": "127.0.0.1:9300",
+        "server.telemetry.access_log": "clf",
+        "server.telemetry.structured_logs": True,
+        "server.log_level": "debug",
+        "server.limits.idle_timeout": "1m",
+        "dispatch.mode": "xdp",
+        "dispatch.interfaces": ["eth0", "eth1"],
+        "dispatch.deny": ["192.0.2.0/24"],
+    }
+
+
+def test_a_configuration_is_handed_on_with_the_flags_that_win(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "server: {tls: {self_signed: true}, workers: 1}\ncontent: {sites: [{hostname: '*', root: public}]}\n"
+    )
+    code, program, said = serve("--config", "s.yaml", "--workers", "2")
+    assert code == 0
+    assert program[4:] == ["--set", '{"server.workers":2}', "--config", str(tmp_path / "s.yaml")]
+    assert said == "velocity-edge: note: server.workers: --workers wins over s.yaml:1:36\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("", 78, "configuration: content.sites: cannot serve nothing: name a folder with --root, or sites in a"),
+        ("--root public", 78, "configuration: server.tls.certificate: cannot serve without a certificate: give --cert"),
+        ("--root x --self-signed", 78, "--root: content.sites[0].root: cannot use {here}/x: No such file or directory"),
+        ("--root public --cert a.pem", 78, "--cert: server.tls.certificate: cannot be used alone: needs"),
+        ("--root public --cert a --key b", 78, "--cert: server.tls.certificate: cannot use {here}/a: No such file"),
+        (
+            "--root public --self-signed --cert a --key b",
+            78,
+            "--self-signed: server.tls.self_signed: cannot be combined",
+        ),
+        ("--root public --self-signed --listen 5", 78, "--listen: server.listen[0]: cannot use '5': must be an IP"),
+        ("--root public --self-signed --set a.b=1", 78, "--set: a: cannot understand this key; known here: content,"),
+        ("--root public --self-signed --set x", 2, "velocity-edge: cannot use --set 'x': must be KEY=VALUE"),
+        (
+            "--config s.yaml --root public",
+            2,
+            "velocity-edge: cannot combine --root with the sites of s.yaml: leave one",
+        ),
+        ("--config s.yaml --index x", 2, "velocity-edge: cannot use --index or --listings without --root"),
+        ("--edge-config e.yaml", 5, "velocity-edge: --edge-config: cannot use an edge configuration yet"),
+        ("--root public --proxy http://x", 5, "velocity-edge: --proxy: cannot proxy yet"),
+        ("--root public --serve-https", 5, "velocity-edge: --serve-https: cannot serve HTTP/2 and HTTP/1.1 yet"),
+    ],
+)
+def test_what_cannot_be_served_starts_nothing(
+    serve: Serve, tmp_path: Path, arguments: str, code: int, said: str
+) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "server: {tls: {self_signed: true}}\ncontent: {sites: [{hostname: '*', root: public}]}\n"
+    )
+    ended, program, err = serve(*arguments.split())
+    assert (ended, program) == (code, [])
+    assert any(line.startswith(said.format(here=tmp_path)) for line in err.splitlines()), err
+
+
+def test_dry_run_starts_nothing(serve: Serve) -> None:
+    code, program, _ = serve("--root", "public", "--self-signed", "--dry-run")
+    assert (code, program) == (0, [])
