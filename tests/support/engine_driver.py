@@ -419,7 +419,7 @@ class Response:
     stream_id: int
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict)
-    body: bytearray = field(default_factory=bytearray)
+    body: bytearray = field(default_factory=bytearray, repr=False)
     done: bool = False
     reset: int | None = None
     interim: list[int] = field(default_factory=list)

@@ -33,6 +33,11 @@ _CONNECTION_SEND_FACTOR: Final = 4
 _NO_BODY: Final = frozenset((204, 304))
 
 
+def _nanoseconds(timer_s: float) -> int:
+    """A microsecond late on purpose: rounded down by a digit, aioquic would find nothing due and we would spin."""
+    return int(timer_s * 1e9) + 1000
+
+
 @dataclass(slots=True, eq=False)
 class Stream:
     """One request and its answer."""
@@ -90,8 +95,7 @@ class Edge:
 
     def deadline_ns(self) -> int | None:
         """Return when `expire` is due."""
-        timer_s = self.quic.get_timer()
-        deadlines = [int(timer_s * 1e9)] if timer_s is not None else []
+        deadlines = [_nanoseconds(timer_s)] if (timer_s := self.quic.get_timer()) is not None else []
         if not self.completed:
             deadlines.append(self.opened_ns + int(self._limits.handshake_timeout_s * 1e9))
         if self._headless:
@@ -106,9 +110,8 @@ class Edge:
     def expire(self, now_ns: int) -> None:
         """Do what is due."""
         timer_s = self.quic.get_timer()
-        if timer_s is not None and now_ns >= int(timer_s * 1e9):
-            # A float of seconds and an int of nanoseconds differ in the last digit: never come before the timer.
-            self.quic.handle_timer(max(timer_s, now_ns / 1e9))
+        if timer_s is not None and now_ns >= _nanoseconds(timer_s):
+            self.quic.handle_timer(now_ns / 1e9)
         while self._headless:
             stream_id, since_ns = next(iter(self._headless.items()))
             if now_ns < since_ns + int(self._limits.request_timeout_s * 1e9):
