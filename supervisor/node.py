@@ -61,6 +61,8 @@ class Node(Requests):
                 self.restart(cores)
             case w.Reload(revision):
                 self.reload(revision)
+            case w.ReloadFailed(revision, reason):
+                self.reload_failed(revision, reason)
             case w.AbortOld(age_s):
                 self.abort_old(age_s)
             case w.Scale(count):

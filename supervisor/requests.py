@@ -200,9 +200,13 @@ class Requests:
     def fail_reload(self, reason: str) -> None:
         """Somebody cannot: nothing has changed."""
         assert self.reloading is not None
-        self.last_reload = ReloadResult(self.reloading.target, False, reason, self.now_s)
-        self.reloading = None
-        self.say(f"cannot reload: {reason}; revision {self.revision} stays in use", "error")
+        revision, self.reloading = self.reloading.target, None
+        self.reload_failed(revision, reason)
+
+    def reload_failed(self, revision: int, reason: str) -> None:
+        """Remember and say why a revision is not used."""
+        self.last_reload = ReloadResult(revision, False, reason, self.now_s)
+        self.say(f"cannot reload: {reason.removeprefix('cannot reload: ')}; revision {self.revision} stays", "error")
 
     def abort_old(self, age_s: float) -> None:
         """Close old connections everywhere."""

@@ -128,6 +128,14 @@ class Reload:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadFailed:
+    """A revision did not get as far as the workers: its files cannot be used."""
+
+    revision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class AbortOld:
     """Close the connections that are older than this."""
 
@@ -167,6 +175,7 @@ Happening = (
     | Resume
     | Restart
     | Reload
+    | ReloadFailed
     | AbortOld
     | Scale
     | UseEpochs

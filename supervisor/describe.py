@@ -1,0 +1,125 @@
+"""The node in words and numbers: what velocity_edge/status.py promises, put together from what the supervisor knows.
+
+Reads, never changes. What is not as it should be becomes a sentence in `degraded`, with what would make it right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from supervisor import sockets
+from supervisor.lifecycle import NodeState, WorkerState
+from supervisor.steering_base import Tier
+from supervisor.worker import Worker
+from velocity_edge import __version__
+from velocity_edge.config.values import format_address
+from velocity_edge.counters import VERDICTS
+from velocity_edge.slab import total
+from velocity_edge.status import API_VERSION, Buffers, NodeStatus, Reload, WorkerStatus
+
+if TYPE_CHECKING:
+    from supervisor.shell import Shell
+
+_TIERS = {Tier.A: "A", Tier.B: "B", Tier.C: "C", Tier.D: "D"}
+
+
+def describe(shell: Shell) -> NodeStatus:
+    """Return the status."""
+    node, steering = shell.node, shell.steering
+    wall_s, now_s = shell.wall_clock(), shell.clock()
+    counters = total(bundle.slab for bundle in shell.slots.bundles)
+    keys = shell.keyring.describe(wall_s)
+    return {
+        "api_version": API_VERSION,
+        "state": node.state,
+        "reason": node.failure or (node.quiesced.reason if node.quiesced else ""),
+        "version": __version__,
+        "pid": os.getpid(),
+        "node_id": shell.node_id,
+        "started_at_s": shell.started_at_s,
+        "runtime_dir": str(shell.places.runtime),
+        "dispatch": {
+            "tier": _TIERS[steering.tier],
+            "mode": steering.tier,
+            "missing": steering.missing,
+            "adopted": steering.adopted,
+            "interfaces": [f"{name} ({how})" for name, how in steering.interfaces.items()],
+        },
+        "listeners": [format_address(listener) for listener in shell.slots.listeners],
+        "groups": shell.active.groups,
+        "metrics_listen": shell.metrics_address,
+        "certificates": shell.active.certificates,
+        "workers": [_worker(shell, worker, now_s) for worker in node.workers.values()],
+        "restarts": sum(core.restarts for core in node.cores),
+        "counters": counters,
+        "packets": {**steering.counters(), "worker": {name: counters[name] for name in VERDICTS}},
+        "buffers": _buffers(shell),
+        "keys": {"seal_with": keys["seal_with"], "ages_s": {str(e["epoch"]): e["age_s"] for e in keys["epochs"]}},
+        "last_reload": _last_reload(shell, wall_s - now_s),
+        "degraded": list(_degraded(shell)),
+    }
+
+
+def _worker(shell: Shell, worker: Worker, now_s: float) -> WorkerStatus:
+    process, hello, heartbeat = shell.processes.get(worker.worker_id), worker.hello, worker.heartbeat
+    return {
+        "worker_id": worker.worker_id,
+        "slot": worker.slot,
+        "core": worker.core,
+        "pid": process.pid if process else 0,
+        "state": worker.state,
+        "engine": hello.engine if hello else "",
+        "engine_reason": hello.engine_reason if hello else "",
+        "connections": heartbeat.connections if heartbeat else 0,
+        "half_open": heartbeat.half_open if heartbeat else 0,
+        "requests": heartbeat.requests if heartbeat else 0,
+        "loop_lag_ms": heartbeat.loop_lag_ms if heartbeat else 0.0,
+        "rss_bytes": heartbeat.rss_bytes if heartbeat else 0,
+        "revision": worker.revision,
+        "age_s": now_s - worker.started_s,
+    }
+
+
+def _buffers(shell: Shell) -> Buffers:
+    got = [sockets.buffers(sock) for bundle in shell.slots.bundles for sock in bundle.udp]
+    return {
+        "receive_wanted": sockets.WANTED_BUFFER_BYTES,
+        "receive_got": min(b.receive_bytes for b in got),
+        "send_wanted": sockets.WANTED_BUFFER_BYTES,
+        "send_got": min(b.send_bytes for b in got),
+    }
+
+
+def _last_reload(shell: Shell, to_wall_s: float) -> Reload | None:
+    result = shell.node.last_reload
+    if result is None:
+        return None
+    return {"revision": result.revision, "ok": result.ok, "reason": result.reason, "at_s": result.at_s + to_wall_s}
+
+
+def _degraded(shell: Shell) -> Iterator[str]:
+    node = shell.node
+    yield from shell.active.warnings
+    yield from shell.notes
+    if node.failure:
+        yield node.failure
+    buffers = _buffers(shell)
+    for kind, sysctl in (("receive", "rmem"), ("send", "wmem")):
+        got = buffers[f"{kind}_got"]  # type: ignore[literal-required]
+        if got < sockets.WANTED_BUFFER_BYTES:
+            yield (
+                f"{kind} buffers have {got // 1024} KiB instead of {sockets.WANTED_BUFFER_BYTES // 1024}: "
+                f"`sysctl -w net.core.{sysctl}_max={sockets.WANTED_BUFFER_BYTES}` and a restart would make it right"
+            )
+    if node.state in (NodeState.SERVING, NodeState.QUIESCING, NodeState.QUIESCED):
+        serving = {w.core for w in node.workers.values() if w.serving and not w.doomed}
+        for core in node.cores[: node.target]:
+            if core.index not in serving:
+                starting = any(w.core == core.index and w.state is WorkerState.STARTING for w in node.workers.values())
+                yield f"core {core.index} has no worker: {'one is starting' if starting else 'the last one failed'}"
+    if node.last_reload and not node.last_reload.ok:
+        yield f"the last reload was refused: {node.last_reload.reason}"
+    if node.rollout and node.rollout.reason:
+        yield f"the last restart was aborted: {node.rollout.reason}"

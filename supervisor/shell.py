@@ -1,0 +1,346 @@
+"""The hands of the node: waits for the world, feeds `Node.handle`, carries out its commands. No decision is made here.
+
+One asyncio loop. Channels, pidfds, signals and the clock become happenings; commands become messages, processes and
+steering calls, in the order in which the node gave them. What a successor must know is written before they are carried
+out (state.py). Whoever wants to follow along (the admin API, sd_notify, the process title) looks at the node after each
+happening: `changed`, `lines`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import assert_never
+
+import setproctitle
+
+from supervisor import spawn
+from supervisor import words as w
+from supervisor.keyring import Keyring
+from supervisor.lifecycle import NodeState
+from supervisor.materials import Materials
+from supervisor.node import Node
+from supervisor.slots import Slots
+from supervisor.spawn import Process
+from supervisor.state import SavedDeparted, SavedQuiesce, SavedState, SavedWorker, StateFile, boot_id
+from supervisor.steering_base import Steering
+from supervisor.systemd import ServiceManager
+from velocity_edge import channel as c
+from velocity_edge import messages as m
+
+log = logging.getLogger("supervisor")
+
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the node keeps its files."""
+
+    runtime: Path
+    state: Path
+    cache: Path
+
+    @property
+    def workers_socket(self) -> Path:
+        """Where workers look for a supervisor after this one."""
+        return self.runtime / "workers.sock"
+
+
+@dataclass(slots=True)
+class Shell:
+    """Everything that the node's commands act on."""
+
+    node: Node
+    slots: Slots
+    steering: Steering
+    keyring: Keyring
+    state_file: StateFile
+    places: Places
+    manager: ServiceManager
+    #: The CPU of each core.
+    cpus: list[int]
+    node_id: int
+    worker_program: Sequence[str]
+    #: Revision -> what it names. The active one, and one that is being tried.
+    materials: dict[int, Materials]
+    #: Sentences for `status`: what start-up found to be less than it should.
+    notes: list[str] = field(default_factory=list)
+    metrics_address: str = ""
+    clock: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
+    started_at_s: float = field(default_factory=time.time)
+    processes: dict[int, Process] = field(default_factory=dict)
+    channels: dict[int, c.Channel[m.Report]] = field(default_factory=dict)
+    start_ticks: dict[int, int] = field(default_factory=dict)
+    #: Called with each line that the node says: (level, text).
+    listeners: list[Callable[[str, str], None]] = field(default_factory=list)
+    on_serving: Callable[[], None] = lambda: None
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    finished: asyncio.Future[int] = field(init=False)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _timer: asyncio.TimerHandle | None = None
+    _writing: set[int] = field(default_factory=set)
+    _told: NodeState = NodeState.STARTING
+    _boot_id: str = field(default_factory=boot_id)
+
+    def __post_init__(self) -> None:
+        self.finished = self.loop.create_future()
+
+    @property
+    def active(self) -> Materials:
+        """What the node serves."""
+        return self.materials[self.node.revision]
+
+    async def wait_for_change(self, timeout_s: float) -> None:
+        """Return when something has happened to the node, or after the time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    # --- happenings -----------------------------------------------------------------------------------------------
+
+    def happen(self, happening: w.Happening) -> None:
+        """Give it to the node and do what it wants. Raises `CannotDo` when the node refuses a request."""
+        if self.finished.done():
+            return
+        commands = self.node.handle(happening, self.clock())
+        if self.node.seal_with != self.keyring.table.seal_with:
+            self.keyring.sealed_with(self.node.seal_with)
+        self._save()
+        for command in commands:
+            self._do(command)
+        self._save()
+        self._forget_materials()
+        self._arm()
+        self._tell_state()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def attach(self, worker_id: int, process: Process, channel: c.Channel[m.Report]) -> None:
+        """Listen to a worker, and for its end."""
+        self.processes[worker_id], self.channels[worker_id] = process, channel
+        self.start_ticks[worker_id] = spawn.start_ticks(process.pid) or 0
+        self.loop.add_reader(process.pidfd, self._on_exit, worker_id)
+        self.loop.add_reader(channel.fileno(), self._on_report, worker_id)
+
+    def _on_exit(self, worker_id: int) -> None:
+        self._on_report(worker_id)  # its last words
+        self._detach_channel(worker_id)
+        process = self.processes.pop(worker_id)
+        self.loop.remove_reader(process.pidfd)
+        status = process.exit_status()
+        process.close()
+        self.slots.bundles[self.node.workers[worker_id].slot].slab.take_over()
+        self.happen(w.Exited(worker_id, status))
+
+    def _on_report(self, worker_id: int) -> None:
+        channel = self.channels.get(worker_id)
+        if channel is None:
+            return
+        try:
+            received = channel.receive()
+        except m.MessageError as error:
+            self._detach_channel(worker_id)
+            self.happen(w.Broke(worker_id, str(error)))
+            return
+        for item in received:
+            for fd in item.descriptors:
+                os.close(fd)  # nobody asked for any; the node condemns who sends `Held`
+            self.happen(w.Reported(worker_id, item.message))
+        if channel.closed and worker_id in self.channels:
+            self._detach_channel(worker_id)
+            self.happen(w.HungUp(worker_id))
+
+    def _on_writable(self, worker_id: int) -> None:
+        channel = self.channels[worker_id]
+        channel.flush()
+        self._watch_writable(worker_id, channel)
+
+    def _watch_writable(self, worker_id: int, channel: c.Channel[m.Report]) -> None:
+        if channel.pending and worker_id not in self._writing:
+            self._writing.add(worker_id)
+            self.loop.add_writer(channel.fileno(), self._on_writable, worker_id)
+        elif not channel.pending and worker_id in self._writing:
+            self._writing.discard(worker_id)
+            self.loop.remove_writer(channel.fileno())
+
+    def _detach_channel(self, worker_id: int) -> None:
+        channel = self.channels.pop(worker_id, None)
+        if channel is None:
+            return
+        self.loop.remove_reader(channel.fileno())
+        if worker_id in self._writing:
+            self._writing.discard(worker_id)
+            self.loop.remove_writer(channel.fileno())
+        channel.close()
+
+    def _arm(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        due_s = self.node.next_deadline_s()
+        if due_s is not None and not self.finished.done():
+            self._timer = self.loop.call_at(due_s, self.happen, w.Ticked())
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    def _do(self, command: w.Command) -> None:
+        match command:
+            case w.Spawn():
+                self._spawn(command)
+            case w.Kill(worker_id):
+                if process := self.processes.get(worker_id):
+                    process.kill()
+            case w.Equip(worker_id, slot, keep):
+                path = str(self.places.workers_socket)
+                order = m.Equip(self.node_id, self.slots.listeners, len(self.slots.bundles), path)
+                self._send(worker_id, order, self.slots.equipment(slot))
+                self._send(worker_id, m.Keep(keep), self.slots.bundles[keep].descriptors())
+            case w.GiveKeys(worker_id, epochs, seal_with):
+                self._send(worker_id, self.keyring.order(epochs, seal_with))
+            case w.GiveConfig(worker_id, revision):
+                self._give_config(worker_id, self.materials[revision], revision)
+            case w.Tell(worker_id, order):
+                self._send(worker_id, order)
+            case w.Lend(worker_id, slot, core):
+                self.steering.lend(worker_id, slot, self.cpus[core])
+            case w.Forget(worker_id):
+                self.steering.forget(worker_id)
+            case w.Accept(worker_ids):
+                self.steering.accept(list(worker_ids))
+            case w.UseCidKeys():
+                self.steering.use_cid_configs(self.keyring.cid_configs())
+            case w.Activated():
+                self.use_dispatch_settings()
+            case w.Say(text, level):
+                log.log(_LEVELS[level], "%s", text)
+                for listener in list(self.listeners):
+                    listener(level, text)
+            case w.Quit(exit_code):
+                self.finished.set_result(exit_code)
+            case _ as forgotten:
+                assert_never(forgotten)
+
+    def use_dispatch_settings(self) -> None:
+        """Give the shield the limits of the active revision."""
+        dispatch = self.active.config.dispatch
+        self.steering.limits(
+            initials_per_s=dispatch.initials_per_s,
+            burst=dispatch.initials_burst,
+            slip=dispatch.slip,
+            attack=dispatch.attack,
+        )
+        self.steering.deny(dispatch.denied)
+
+    def _spawn(self, command: w.Spawn) -> None:
+        ours, theirs = c.pair()
+        try:
+            process = spawn.spawn(self.worker_program, command.worker_id, command.slot, self.cpus[command.core], theirs)
+        except OSError as error:
+            log.error("cannot start worker %d: %s", command.worker_id, error.strerror)
+            ours.close()
+            self.loop.call_soon(self.happen, w.Exited(command.worker_id, None))
+            return
+        finally:
+            theirs.close()
+        self.attach(command.worker_id, process, c.Channel(ours, m.decode_report))
+
+    def _give_config(self, worker_id: int, materials: Materials, revision: int) -> None:
+        order = m.Configure(revision, materials.config.to_json(), materials.chains, list(materials.roots))
+        self._send(worker_id, order, list(materials.roots.values()))
+
+    def _send(self, worker_id: int, order: m.Order, descriptors: Sequence[int] = ()) -> None:
+        channel = self.channels.get(worker_id)
+        if channel is None:
+            return  # it hung up; its end is on the way
+        try:
+            channel.send(order, descriptors)
+        except c.ChannelFull as error:
+            self._detach_channel(worker_id)
+            self.loop.call_soon(self.happen, w.Broke(worker_id, f"it does not read its channel: {error}"))
+            return
+        self._watch_writable(worker_id, channel)
+
+    # --- what others should know --------------------------------------------------------------------------------------
+
+    def _forget_materials(self) -> None:
+        keep = {self.node.revision, self.node.reloading.target if self.node.reloading else 0}
+        for revision in [r for r in self.materials if r not in keep]:
+            self.materials.pop(revision).close()
+
+    def _save(self) -> None:
+        node = self.node
+        if node.state is NodeState.STOPPED:
+            self.state_file.clear()
+            return
+        quiesced = node.quiesced
+        self.state_file.save(
+            SavedState(
+                boot_id=self._boot_id,
+                cores=self.slots.cores,
+                cpus=self.cpus,
+                target=node.target,
+                next_id=node.ids.next_id,
+                revision=max(self.materials, default=node.revision),
+                listeners=self.slots.listeners,
+                workers=[
+                    SavedWorker(v.worker_id, v.core, v.slot, process.pid, self.start_ticks[v.worker_id], v.leaving)
+                    for v in node.workers.values()
+                    if (process := self.processes.get(v.worker_id))
+                ],
+                departed=[SavedDeparted(i, d.core, d.slot, d.until_s) for i, d in node.departed.items()],
+                quiesced=None
+                if quiesced is None
+                else SavedQuiesce(
+                    quiesced.mode,
+                    quiesced.reason,
+                    quiesced.announce_s,
+                    quiesced.spread_s,
+                    quiesced.deadline_s,
+                    quiesced.since_s or 0.0,
+                ),
+            )
+        )
+
+    def _tell_state(self) -> None:
+        state = self.node.state
+        text = self.title()
+        setproctitle.setproctitle(f"velocity-edge: supervisor {text}")
+        if state is self._told:
+            return
+        was, self._told = self._told, state
+        if state is NodeState.SERVING and was is NodeState.STARTING:
+            self.on_serving()
+        if state in (NodeState.SERVING, NodeState.QUIESCING, NodeState.QUIESCED):
+            self.manager.ready(text)
+        elif state is NodeState.STOPPING:
+            self.manager.stopping(text)
+
+    def title(self) -> str:
+        """Return the node in half a line, for `ps` and `systemctl status`."""
+        workers = self.node.workers.values()
+        connections = sum(v.heartbeat.connections for v in workers if v.heartbeat)
+        ready = sum(v.serving and not v.doomed for v in workers)
+        words = [str(self.node.state), self.steering.tier, f"{ready} of {self.node.target} workers"]
+        if self.node.quiesced and self.node.quiesced.reason:
+            words.insert(1, self.node.quiesced.reason)
+        return " · ".join([*words, f"{connections} connections"])
+
+    def close(self) -> None:
+        """The node has stopped: leave no trace."""
+        if self._timer:
+            self._timer.cancel()
+        self.steering.detach()
+        self.slots.close()
+        for materials in self.materials.values():
+            materials.close()
+        self.state_file.clear()
+        self.state_file.close()

@@ -1,0 +1,126 @@
+"""The slots: fixed sets of descriptors that outlive the workers that use them.
+
+A slot is one UDP socket per listener, a hand-over link (a SEQPACKET pair: the slot's worker reads one end, everybody
+else writes to the other) and a slab of counters. There are twice as many slots as cores: core c has the slots c and
+c + cores, so that a newcomer can sit beside the one that it replaces.
+
+The supervisor keeps everything open until it stops. Copies travel to workers with `Equip` and `Keep`, and come back
+with `Held` when another supervisor adopts them. A `Bundle` is the descriptors of one slot in the order of `Keep`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from supervisor import sockets
+from velocity_edge import slab
+from velocity_edge.messages import Listener
+
+#: What may wait on a hand-over link. Strays are rare (a GRO train with two connections of one address in it).
+_LINK_BUFFER_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Bundle:
+    """The descriptors of one slot."""
+
+    udp: list[socket.socket]
+    link_receive: socket.socket
+    link_send: socket.socket
+    slab_fd: int
+    slab: slab.Slab
+
+    def descriptors(self) -> list[int]:
+        """Return them in the order of `messages.Keep`."""
+        return [*(s.fileno() for s in self.udp), self.link_receive.fileno(), self.link_send.fileno(), self.slab_fd]
+
+    def close(self) -> None:
+        """Let go."""
+        for sock in (*self.udp, self.link_receive, self.link_send):
+            sock.close()
+        self.slab.close()
+        os.close(self.slab_fd)
+
+
+def _fresh_bundle(udp: list[socket.socket], slot: int) -> Bundle:
+    link_receive, link_send = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    link_send.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_BUFFER_BYTES)
+    fd = slab.create(f"velocity-slot-{slot}")
+    return Bundle(udp, link_receive, link_send, fd, slab.Slab(fd))
+
+
+def bundle_of(descriptors: Sequence[int], slot: int) -> Bundle:
+    """Return the bundle that came back with `Held`; the descriptors are the bundle's now.
+
+    A slab of another version is replaced: its counters begin anew, which is what counters may do.
+    """
+    *udp, link_receive, link_send, slab_fd = descriptors
+    try:
+        mapped = slab.Slab(slab_fd)
+    except slab.SlabMismatch:
+        os.close(slab_fd)
+        slab_fd = slab.create(f"velocity-slot-{slot}")
+        mapped = slab.Slab(slab_fd)
+    return Bundle(
+        [socket.socket(fileno=fd) for fd in udp],
+        socket.socket(fileno=link_receive),
+        socket.socket(fileno=link_send),
+        slab_fd,
+        mapped,
+    )
+
+
+@dataclass(slots=True)
+class Slots:
+    """All slots of a node, by number."""
+
+    cores: int
+    listeners: list[Listener]
+    bundles: list[Bundle]
+
+    @classmethod
+    def open(cls, wanted: list[Listener], cores: int) -> Slots:
+        """Open everything. Raises `VelocityError` when an address cannot be had."""
+        listeners, groups = sockets.open_listeners(wanted, 2 * cores)
+        bundles = [_fresh_bundle([group[slot] for group in groups], slot) for slot in range(2 * cores)]
+        return cls(cores, listeners, bundles)
+
+    @classmethod
+    def adopt(cls, listeners: list[Listener], cores: int, held: dict[int, Bundle]) -> tuple[Slots, list[int]]:
+        """Take over what living workers held; return the slots, and which of them had to be opened anew.
+
+        Those had no keeper: their worker died while there was no supervisor. Nobody has their hand-over links yet; the
+        workers that live drop strays for them until they are replaced.
+        """
+        missing = [slot for slot in range(2 * cores) if slot not in held]
+        bundles = dict(held)
+        for slot in missing:
+            udp = [sockets.open_one_more(listener, listeners) for listener in listeners]
+            bundles[slot] = _fresh_bundle(udp, slot)
+        return cls(cores, listeners, [bundles[slot] for slot in range(2 * cores)]), missing
+
+    def groups(self) -> list[list[socket.socket]]:
+        """Return sockets[listener][slot], as steering wants them."""
+        return [[bundle.udp[index] for bundle in self.bundles] for index in range(len(self.listeners))]
+
+    def equipment(self, slot: int) -> list[int]:
+        """Return the descriptors of `messages.Equip` for the worker in *slot*."""
+        own = self.bundles[slot]
+        links = [bundle.link_send.fileno() for bundle in self.bundles]
+        return [*(s.fileno() for s in own.udp), own.link_receive.fileno(), *links, own.slab_fd]
+
+    def drops(self) -> dict[tuple[int, int], int]:
+        """Return (slot, listener index) -> datagrams that the kernel dropped because the socket was full."""
+        return {
+            (slot, index): sockets.drops(sock)
+            for slot, bundle in enumerate(self.bundles)
+            for index, sock in enumerate(bundle.udp)
+        }
+
+    def close(self) -> None:
+        """Close everything: the end of the node."""
+        for bundle in self.bundles:
+            bundle.close()

@@ -1,0 +1,71 @@
+"""Starting, watching and killing worker processes.
+
+A worker is a program, never a fork of us: `python -I -m workers`, in a session of its own (a Ctrl-C in the terminal is
+for the supervisor alone) and without a death signal (it serves on when we die). It is watched through its pidfd, which
+cannot come to name somebody else; a worker that was adopted is no child of ours, so its exit status stays unknown.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+#: The program of a worker; tests pass another one.
+WORKER_PROGRAM: Final = (sys.executable, "-I", "-m", "workers")
+
+
+@dataclass(slots=True)
+class Process:
+    """A worker's process. `child` is None when it was adopted."""
+
+    pid: int
+    pidfd: int
+    child: subprocess.Popen[bytes] | None
+
+    def exit_status(self) -> int | None:
+        """Reap, once the pidfd is readable; return the exit code, minus the signal, or None when we are no parent."""
+        return self.child.wait() if self.child else None
+
+    def kill(self) -> None:
+        """SIGKILL; nothing when it is gone already."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def close(self) -> None:
+        """Stop watching."""
+        os.close(self.pidfd)
+
+
+def spawn(program: Sequence[str], worker_id: int, slot: int, cpu: int, channel: socket.socket) -> Process:
+    """Start a worker on a CPU, with its end of the channel. Raises OSError (no memory, no processes)."""
+    fd = channel.fileno()
+    arguments = ["--worker-id", str(worker_id), "--slot", str(slot), "--cpu", str(cpu), "--channel", str(fd)]
+    child = subprocess.Popen([*program, *arguments], pass_fds=[fd], stdin=subprocess.DEVNULL, start_new_session=True)
+    process = Process(child.pid, os.pidfd_open(child.pid), child)
+    try:
+        os.sched_setaffinity(child.pid, {cpu})
+    except ProcessLookupError:
+        pass  # gone already; its pidfd tells
+    return process
+
+
+def adopt(pid: int) -> Process:
+    """Watch a process that another supervisor started. Raises ProcessLookupError when it is gone."""
+    return Process(pid, os.pidfd_open(pid), None)
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a process started, in ticks since boot: together with the pid its name for good. None: no such."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError):
+        return None

@@ -1,0 +1,173 @@
+"""From a configuration to a running node: adopt what an earlier supervisor left, or open everything anew.
+
+The order matters: the lock first (one supervisor per runtime directory), then files (mistakes cost nothing yet), then
+workers that live, sockets, programs, and at last the Node. Whatever fails on the way leaves no process, no pin and no
+socket behind, except those that were serving before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from supervisor import words as w
+from supervisor.adoption import Adoption, Returned
+from supervisor.keyring import Keyring
+from supervisor.materials import gather
+from supervisor.node import Node
+from supervisor.requests import Settings
+from supervisor.shell import Places, Shell
+from supervisor.slots import Slots
+from supervisor.state import SavedState, StateFile
+from supervisor.steering import open_steering
+from supervisor.steering_base import Tier
+from supervisor.systemd import ServiceManager
+from supervisor.worker import WorkerIds
+from velocity_edge.atomic_file import replace_file
+from velocity_edge.config.model import Config
+from velocity_edge.errors import ConfigError
+from velocity_edge.paths import instance_name
+
+log = logging.getLogger("supervisor")
+
+
+async def start(
+    config: Config, places: Places, state_file: StateFile, worker_program: Sequence[str]
+) -> tuple[Shell, Callable[[], None]]:
+    """Return the shell, and the call that begins the node's life. Raises `VelocityError`."""
+    saved = state_file.load()
+    revision = saved.revision if saved else 1
+    materials = gather(revision, config, places.state)
+    keyring = Keyring.open(config.tickets, places.state, time.time())
+    node_id = config.server.node_id if config.server.node_id is not None else kept_node_id(places.state)
+    adoption = Adoption(places.runtime / "workers.sock", saved) if saved else None
+    returned = await adoption.gather() if adoption else []
+    adopting = saved if returned else None
+    cpus = adopting.cpus if adopting else choose_cpus(config.server.workers)
+    notes: list[str] = []
+    if adopting and adoption:
+        slots, missing = Slots.adopt(adopting.listeners, adopting.cores, adoption.bundles)
+        notes += _differences(adopting, config, missing)
+    else:
+        slots, missing = Slots.open(config.server.addresses, len(cpus)), []
+    try:
+        steering = open_steering(
+            mode=config.dispatch.mode,
+            instance=instance_name(places.runtime),
+            listeners=slots.listeners,
+            sockets=slots.groups(),
+            interfaces=config.dispatch.interfaces,
+            cache_dir=places.cache,
+            cid_configs=keyring.cid_configs(),
+            adopt=adopting is not None,
+        )
+    except BaseException:
+        slots.close()
+        raise
+    if missing and steering.tier is Tier.A:
+        notes.append("classic BPF counts sockets in an order that has changed: restart the node for exact steering")
+    node = Node(
+        _settings(config, len(cpus)),
+        target=min(adopting.target if adopting else config.server.workers or len(cpus), len(cpus)),
+        epochs=keyring.epochs,
+        seal_with=keyring.table.seal_with,
+        revision=revision,
+        ids=WorkerIds(saved.next_id if saved else 1 + secrets.randbelow(0xFFFF)),
+    )
+    shell = Shell(
+        node,
+        slots,
+        steering,
+        keyring,
+        state_file,
+        places,
+        ServiceManager.find(),
+        cpus,
+        node_id,
+        worker_program,
+        {revision: materials},
+        notes,
+    )
+    shell.use_dispatch_settings()
+    return shell, lambda: _begin(shell, adopting, returned)
+
+
+def _begin(shell: Shell, saved: SavedState | None, returned: list[Returned]) -> None:
+    """Let the node's life begin, with the workers that came back."""
+    if saved is None:
+        shell.happen(w.Started())
+        return
+    adopted = []
+    for worker in returned:
+        assert worker.hello is not None
+        s = worker.saved
+        shell.attach(s.worker_id, worker.process, worker.channel)
+        adopted.append(w.Adopted(s.worker_id, s.core, s.slot, worker.hello, s.leaving))
+    came = {a.worker_id for a in adopted}
+    departed = {d.worker_id: w.Departed(d.core, d.slot, d.until_s) for d in saved.departed}
+    until_s = shell.clock() + shell.node.settings.quarantine_s
+    departed |= {s.worker_id: w.Departed(s.core, s.slot, until_s) for s in saved.workers if s.worker_id not in came}
+    quiesced = None
+    if q := saved.quiesced:
+        mode = w.QuiesceMode(q.mode)
+        quiesced = w.Quiesce(mode, q.reason, q.announce_s, q.spread_s, q.deadline_s, q.since_s)
+    shell.happen(w.Started(tuple(adopted), departed, quiesced))
+    for worker in returned:
+        for report in worker.later:
+            shell.happen(w.Reported(worker.saved.worker_id, report))
+    # They serve what the last supervisor gave them; ours may be newer, and refused like any other revision.
+    revision = saved.revision + 1
+    shell.materials[revision] = gather(revision, shell.active.config, shell.places.state)
+    shell.happen(w.Reload(revision))
+
+
+def _settings(config: Config, cores: int) -> Settings:
+    return Settings(
+        cores,
+        drain_timeout_s=config.server.drain.timeout_s,
+        drain_spread_s=config.server.drain.spread_s,
+        quarantine_s=config.server.limits.idle_timeout_s + 10.0,
+    )
+
+
+def choose_cpus(workers: int | None) -> list[int]:
+    """Return a CPU for each core that may have a worker: those we may use, in turn when more workers are wanted."""
+    allowed = sorted(os.sched_getaffinity(0))
+    count = max(workers or 0, len(allowed))
+    return [allowed[index % len(allowed)] for index in range(count)]
+
+
+def kept_node_id(directory: Path) -> int:
+    """Return the node's number in connection IDs: random at first, then always the same."""
+    path = directory / "node-id"
+    try:
+        text = path.read_text().strip()
+    except FileNotFoundError:
+        node_id = secrets.randbits(32)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(path, f"{node_id}\n".encode(), 0o644)
+        return node_id
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    if not text.isdigit() or int(text) > 0xFFFFFFFF:
+        raise ConfigError(f"cannot use {path}: a number of 32 bits would be right, not {text[:40]!r}")
+    return int(text)
+
+
+def _differences(saved: SavedState, config: Config, missing: list[int]) -> list[str]:
+    """Return what an adopted node is not as the configuration wants it."""
+    notes = []
+    wanted = [(a.host, a.port) for a in config.server.addresses]
+    running = [(a.host, a.port) for a in saved.listeners]
+    fits = len(wanted) == len(running) and all(
+        w_[0] == r[0] and w_[1] in (0, r[1]) for w_, r in zip(wanted, running, strict=True)
+    )
+    if not fits:
+        notes.append("server.listen has changed while no supervisor was there: restart the node to use it")
+    if missing:
+        log.warning("slots %s had no keeper and were opened anew", ", ".join(map(str, missing)))
+    return notes

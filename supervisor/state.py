@@ -1,0 +1,140 @@
+"""What a supervisor that comes after this one must know: `<runtime>/state.json`, replaced as a whole, and the lock.
+
+The file names the living workers (by pid and start time, so that a recycled pid is no worker), which slots there are,
+which dead worker ids may still get packets, whether an operator had quiesced the node, and the next id to lend. It is
+written before the commands that follow from it are carried out, so that no id is lent twice whenever we are killed.
+
+Only one supervisor may use a runtime directory: it holds a lock on `<runtime>/supervisor.lock` until it dies, whichever
+way. Times are CLOCK_MONOTONIC and mean nothing after a reboot: the boot id says so, and the rest of the file goes too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from velocity_edge.errors import VelocityError
+from velocity_edge.messages import Listener
+
+VERSION: Final = 1
+_STRICT: Final = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class SavedWorker:
+    """A living worker."""
+
+    worker_id: int
+    core: int
+    slot: int
+    pid: int
+    start_ticks: int
+    leaving: bool
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class SavedDeparted:
+    """A dead worker id that packets may still carry."""
+
+    worker_id: int
+    core: int
+    slot: int
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class SavedQuiesce:
+    """An operator's wish that outlives us."""
+
+    mode: str
+    reason: str
+    announce_s: float
+    spread_s: float
+    deadline_s: float
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class SavedState:
+    """The file."""
+
+    boot_id: str
+    cores: int
+    cpus: list[int]
+    target: int
+    next_id: int
+    revision: int
+    listeners: list[Listener]
+    workers: list[SavedWorker]
+    departed: list[SavedDeparted]
+    quiesced: SavedQuiesce | None
+    version: int = VERSION
+
+
+_ADAPTER: Final = TypeAdapter(SavedState)
+
+
+def boot_id() -> str:
+    """Return the name of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class StateFile:
+    """The file, and the lock beside it."""
+
+    def __init__(self, runtime: Path) -> None:
+        """Take the lock, or raise `VelocityError`: a node runs there already."""
+        self._path = runtime / "state.json"
+        self._written = b""
+        self._lock = os.open(runtime / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
+            os.close(self._lock)
+            raise VelocityError(
+                f"cannot start: a node runs in {runtime} already (process {pid}); "
+                "another VELOCITY_RUNTIME_DIR would be right for a second one"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def load(self) -> SavedState | None:
+        """Return what an earlier supervisor left; None when it left nothing that can be used."""
+        try:
+            content = self._path.read_bytes()
+            # The version first: another version's fields are not errors.
+            if json.loads(content).get("version") != VERSION:
+                return None
+            saved = _ADAPTER.validate_json(content)
+        except (FileNotFoundError, ValidationError, ValueError, AttributeError):
+            return None
+        return saved if saved.boot_id == boot_id() else None
+
+    def save(self, state: SavedState) -> None:
+        """Replace the file, if something has changed.
+
+        Not synced to disk: a runtime directory is in memory, and a machine that loses power has no workers left.
+        """
+        content = _ADAPTER.dump_json(state)
+        if content == self._written:
+            return
+        aside = self._path.with_name(".state.json.new")
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(content)
+        aside.replace(self._path)
+        self._written = content
+
+    def clear(self) -> None:
+        """The node has stopped: nothing is left to adopt."""
+        self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Release the lock."""
+        os.close(self._lock)

@@ -1,0 +1,139 @@
+"""What a node does by itself, or when asked, beyond the life of its workers: reloads, key rotation, watchdog, signals.
+
+A reload begins with the files: a configuration that cannot be read, or that changes what only a restart of the node can
+change, is refused here, before any worker hears of it. The Node decides about the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from supervisor import words as w
+from supervisor.lifecycle import NodeState
+from supervisor.materials import gather
+from supervisor.shell import Shell
+from supervisor.watch import Watch, signature
+from velocity_edge.config.model import Config
+from velocity_edge.errors import CannotDo, ConfigError
+
+log = logging.getLogger("supervisor")
+
+_LOOK_S: Final = 1.0
+#: How often the age of the sealing key is looked at; ages are hours.
+_ROTATION_LOOK_S: Final = 30.0
+#: What belongs to the sockets, the programs and the processes, not to a revision.
+_FIXED: Final = (
+    ("server.listen", lambda c: c.server.listen),
+    ("server.node_id", lambda c: c.server.node_id),
+    ("server.telemetry.metrics_listen", lambda c: c.server.telemetry.metrics_listen),
+    ("dispatch.mode", lambda c: c.dispatch.mode),
+    ("dispatch.interfaces", lambda c: c.dispatch.interfaces),
+    ("tickets.storage", lambda c: c.tickets.storage),
+)
+
+
+class Upkeep:
+    """Keeps a node current."""
+
+    def __init__(self, shell: Shell, load: Callable[[], Config], file: Path | None) -> None:
+        """*load* reads the configuration again as it was read at start; *file* is what to watch."""
+        self._shell = shell
+        self._load = load
+        self._file = file
+        self._watch = Watch(signature(self._watched()))
+
+    def reload(self) -> int:
+        """Read the configuration again and have the workers try it; return its revision.
+
+        Raises `VelocityError` when it cannot be used; `status` remembers why.
+        """
+        shell = self._shell
+        revision = max(shell.materials) + 1
+        shell.manager.reloading()
+        try:
+            config = self._load()
+            _refuse_fixed(shell.active.config, config)
+            shell.materials[revision] = gather(revision, config, shell.places.state)
+            shell.happen(w.Reload(revision))
+        except (ConfigError, CannotDo) as error:
+            if materials := shell.materials.pop(revision, None):
+                materials.close()
+            shell.happen(w.ReloadFailed(revision, str(error)))
+            raise
+        finally:
+            if shell.node.state is not NodeState.STOPPING:
+                shell.manager.ready(shell.title())
+        return revision
+
+    def rotate_keys(self) -> None:
+        """Begin a rotation of the epoch table. Raises `CannotDo` while one is under way."""
+        shell = self._shell
+        if shell.node.key_change:
+            raise CannotDo("cannot rotate keys: a rotation is under way")
+        shell.keyring.announce(shell.active.config.tickets, shell.wall_clock())
+        epochs = shell.keyring.epochs
+        shell.happen(w.UseEpochs(epochs, epochs[0]))
+
+    def listen_to_signals(self) -> None:
+        """TERM, QUIT: drain, then stop. INT: stop. HUP: reload."""
+        add = self._shell.loop.add_signal_handler
+        add(signal.SIGTERM, self._shell.happen, w.StopNode())
+        add(signal.SIGQUIT, self._shell.happen, w.StopNode())
+        add(signal.SIGINT, self._shell.happen, w.StopNode(fast=True))
+        add(signal.SIGHUP, self.try_to_reload)
+
+    def try_to_reload(self) -> None:
+        """Reload for nobody who waits: what cannot be is in the log and in `status`."""
+        try:
+            self.reload()
+        except (ConfigError, CannotDo):
+            pass  # the node has said it
+
+    async def watch_files(self) -> None:
+        """Reload when the configuration or a certificate changes on disk."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self._watch.changed(signature(self._watched())):
+                log.info("a file of the configuration has changed")
+                self.try_to_reload()
+
+    async def rotate_in_time(self) -> None:
+        """Rotate keys when the one that seals is old enough."""
+        shell = self._shell
+        while True:
+            if (
+                shell.node.state in (NodeState.SERVING, NodeState.QUIESCING, NodeState.QUIESCED)
+                and not shell.node.key_change
+                and shell.keyring.due(shell.active.config.tickets, shell.wall_clock())
+            ):
+                self.rotate_keys()
+            await asyncio.sleep(_ROTATION_LOOK_S)
+
+    async def feed_watchdog(self) -> None:
+        """Tell the service manager that this loop turns, if it wants to know."""
+        if self._shell.manager.watchdog_s is None:
+            return
+        while True:
+            self._shell.manager.alive()
+            await asyncio.sleep(self._shell.manager.watchdog_s / 3)
+
+    def _watched(self) -> list[Path]:
+        tls = self._shell.active.config.server.tls
+        paths = [self._file, tls.certificate, tls.private_key]
+        return [path for path in paths if path is not None]
+
+
+def _refuse_fixed(old: Config, new: Config) -> None:
+    """Refuse a revision that needs other sockets or programs."""
+    changed: list[str] = []
+    value: Any
+    for name, value in _FIXED:
+        if value(old) != value(new):
+            changed.append(name)
+    if changed:
+        raise CannotDo(f"cannot reload: a new value of {', '.join(changed)} needs a restart of the node")
