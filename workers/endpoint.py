@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from velocity_edge.quic import handover
+from velocity_edge.quic import handover, udp
 from velocity_edge.quic.engine import Batch, Engine
 from workers.exchanges import Exchanges
 
@@ -74,6 +74,9 @@ class Endpoint:
         """Begin to read."""
         self._running = True
         for listener, fd in enumerate(self._sockets):
+            missing = udp.prepare_descriptor(fd)
+            if missing:
+                log.warning("listener %d: this kernel lacks %s", listener, ", ".join(missing))
             self._loop.add_reader(fd, self._on_readable, fd, listener)
         self._loop.add_reader(self._link, self._on_link)
         self.flush_soon()

@@ -28,6 +28,15 @@ PKTINFO6_LENGTH: Final = 20
 V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
+def prepare_descriptor(fd: int) -> list[str]:
+    """Do `prepare` for a socket that is known by its descriptor, which stays open."""
+    sock = socket.socket(fileno=fd)
+    try:
+        return prepare(sock)
+    finally:
+        sock.detach()
+
+
 def prepare(sock: socket.socket) -> list[str]:
     """Make *sock* tell what an engine needs to know; return the names of what this kernel could not do.
 

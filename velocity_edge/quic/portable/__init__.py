@@ -3,6 +3,7 @@
     engine.py       the table of connections and the turns of the seam (engine.Engine)
     edge.py         one connection of ours: what happened on it, as events; its streams, its answers
     connection.py   aioquic's QuicConnection with our ids, windows and limits
+    windows.py      receive windows that slide with what was consumed
     tls.py          our handshake in the place of aioquic's
     h3.py           aioquic's H3Connection with bounds, validation and GOAWAY
     message.py      what a well-formed request is (RFC 9114 section 4.3)

@@ -6,11 +6,8 @@
     _handle_retire_connection_id_frame  an id that was never sent cannot be given back (stock issues a new one for each:
                                    four hundred in one packet)
     _write_handshake_done_frame    NEW_TOKEN rides with HANDSHAKE_DONE, and is repeated with it when lost
-    _write_connection_limits       receive windows slide with what was consumed (stock: they double with the highest
-    _write_stream_limits           offset seen, so seven 1-byte frames made 72 MiB, aioquic #589)
 
-What surprises: stock decides in those last two methods whether to double a limit by looking at `used` and
-`highest_offset`; they are zero while it looks. `velocity_edge/quic/compat.py` pins the source of all of them.
+Receive windows are windows.py's. `velocity_edge/quic/compat.py` pins the source of all overridden methods.
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     Limit,
-    QuicConnection,
     QuicConnectionError,
     QuicConnectionId,
     QuicConnectionState,
@@ -37,6 +33,7 @@ from velocity_edge.quic.demux import SUPPORTED_VERSIONS
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.congestion import NAMES
 from velocity_edge.quic.portable.tls import LEVEL_OF, HandshakeFactory, TlsAdapter
+from velocity_edge.quic.portable.windows import SlidingWindows
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ def server_configuration(limits: Limits, congestion_control: str) -> QuicConfigu
     return configuration
 
 
-class EdgeConnection(QuicConnection):
+class EdgeConnection(SlidingWindows):
     """One server connection. Addresses are opaque to aioquic; here they are (peer, local, listener)."""
 
     def __init__(
@@ -85,11 +82,11 @@ class EdgeConnection(QuicConnection):
             original_destination_connection_id=original_dcid,
             retry_source_connection_id=retry_scid,
         )
+        self.use_windows(stream_bytes=limits.stream_window_bytes, connection_bytes=limits.connection_window_bytes)
         self._limits = limits
         self._issue_id = issue_id
         self._address_token = address_token
         self._address_validated = address_validated
-        self._consumed_bytes = 0
         self._parameters = b""
         self._token = b""
         self._highest_sent_id = 0
@@ -183,19 +180,6 @@ class EdgeConnection(QuicConnection):
         """Return the ids of all streams that are not finished."""
         return frozenset(self._streams)
 
-    def consume(self, stream_id: int, n_bytes: int) -> None:
-        """That much received data has been used up: the windows slide."""
-        self._consumed_bytes += n_bytes
-        stream = self._streams.get(stream_id)
-        if stream is not None:
-            stream.receiver.consumed_bytes = _consumed(stream) + n_bytes
-
-    def consume_all(self, stream_id: int) -> None:
-        """Nobody will read this stream: what came and what a reset skipped is used up."""
-        stream = self._streams.get(stream_id)
-        if stream is not None:
-            self.consume(stream_id, stream.receiver.highest_offset - _consumed(stream))
-
     # --- overrides ----------------------------------------------------------------------------------------------------
 
     def _initialize(self, peer_cid: bytes) -> None:
@@ -243,30 +227,6 @@ class EdgeConnection(QuicConnection):
             frame.push_uint_var(len(self._token))
             frame.push_bytes(self._token)
 
-    def _write_connection_limits(self, builder: QuicPacketBuilder, space: Any) -> None:
-        limit, window = self._local_max_data, self._limits.connection_window_bytes
-        wanted = self._consumed_bytes + window
-        if wanted - limit.value >= window // 2:
-            limit.value = wanted
-        used, limit.used = limit.used, 0
-        try:
-            super()._write_connection_limits(builder, space)
-        finally:
-            limit.used = used
-
-    def _write_stream_limits(self, builder: QuicPacketBuilder, space: Any, stream: QuicStream) -> None:
-        receiver, window = stream.receiver, self._limits.stream_window_bytes
-        if not stream.max_stream_data_local or receiver.is_finished:
-            return
-        wanted = _consumed(stream) + window
-        if wanted - stream.max_stream_data_local >= window // 2:
-            stream.max_stream_data_local = wanted
-        highest_offset, receiver.highest_offset = receiver.highest_offset, 0
-        try:
-            super()._write_stream_limits(builder, space, stream)
-        finally:
-            receiver.highest_offset = highest_offset
-
 
 def _connection_id(new: NewId, sequence_number: int, *, was_sent: bool = False) -> QuicConnectionId:
     return QuicConnectionId(
@@ -276,8 +236,3 @@ def _connection_id(new: NewId, sequence_number: int, *, was_sent: bool = False) 
         stateless_reset_token=new.reset_token or bytes(16),
         was_sent=was_sent,
     )
-
-
-def _consumed(stream: QuicStream) -> int:
-    """Return the bytes of *stream* that were used up. Kept on aioquic's object, so that it dies with it."""
-    return getattr(stream.receiver, "consumed_bytes", 0)
