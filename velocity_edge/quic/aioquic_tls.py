@@ -1,15 +1,15 @@
-"""Our TLS in the place where aioquic's QuicConnection expects its own `tls.Context`.
+"""Our client's TLS in the place where aioquic's QuicConnection expects its own `tls.Context`.
 
-    connection._initialize()                         makes a tls.Context with its callbacks and transport parameters
-    ServerContext / ClientContext.adopt(that, policy)    takes those over; the connection never notices
+    connection._initialize()                  makes a tls.Context with its callbacks and transport parameters
+    ClientContext.adopt(that, policy, ...)    takes those over; the connection never notices
 
-An adapter, not a subclass: nothing of aioquic's handshake runs, so one policy code and one state machine serve both
-engines. It translates: TLS messages out of CRYPTO data, `engine.HandshakeTransport` onto aioquic's callbacks and
-buffers, our alerts into aioquic's. The attributes below are exactly those that QuicConnection reads of its `tls`
-(compat.py pins the methods that read them).
+An adapter, not a subclass: nothing of aioquic's handshake runs. It translates TLS messages out of CRYPTO data,
+`engine.HandshakeTransport` onto aioquic's callbacks and buffers, our alerts into aioquic's. The attributes are those
+that QuicConnection reads of its `tls` (compat.py pins the methods that read them). The portable engine has its own,
+leaner adapter for server connections (portable/tls.py).
 
 What surprises: aioquic's context does not know encryption levels. The connection must set `level` before each
-`handle_message` (override of `_handle_crypto_frame`), or a Finished inside an Initial packet would reach the handshake.
+`handle_message` (override of `_handle_crypto_frame`), or a message of one level would be taken at another.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from velocity_edge.quic.alerts import Alert
 from velocity_edge.quic.client_policy import ClientPolicy, Session
 from velocity_edge.quic.engine import Level
 from velocity_edge.quic.handshake import ServerHandshake
-from velocity_edge.quic.policy import ServerPolicy
 from velocity_edge.quic.reassembly import MessageReader
 from velocity_edge.quic.tls_client import MAX_SERVER_MESSAGE_BYTES, ClientHandshake
 from velocity_edge.quic.tls_client import State as ClientState
@@ -46,8 +45,8 @@ def aioquic_alert(description: int, reason: str) -> Exception:
     return alert
 
 
-class _Context:
-    """What both sides have in common: `engine.HandshakeTransport` on aioquic's callbacks."""
+class AioquicContext:
+    """What does not depend on the side: `engine.HandshakeTransport` on aioquic's callbacks."""
 
     handshake: ServerHandshake | ClientHandshake
 
@@ -117,25 +116,7 @@ class _Context:
         self._output[_EPOCHS[level]].push_bytes(data)
 
 
-class ServerContext(_Context):
-    """Stands in for `tls.Context` of a server connection."""
-
-    def __init__(self, context: Any, policy: ServerPolicy) -> None:
-        super().__init__(context, policy.max_message_bytes)
-        self.handshake: ServerHandshake = ServerHandshake(policy, self)
-
-    @classmethod
-    def adopt(cls, context: Any, policy: ServerPolicy) -> Self:
-        """Return a context in place of the one that QuicConnection has just made."""
-        return cls(context, policy)
-
-    @property
-    def state(self) -> Any:
-        """QuicConnection asks whether the handshake is over."""
-        return tls.State.SERVER_POST_HANDSHAKE if self.handshake.done else tls.State.SERVER_EXPECT_CLIENT_HELLO
-
-
-class ClientContext(_Context):
+class ClientContext(AioquicContext):
     """Stands in for `tls.Context` of a client connection. Sessions go to `policy` in and to *on_session* out.
 
     To send early data, give the connection's configuration `aioquic_ticket(session)` too: QuicConnection reads the
