@@ -23,7 +23,6 @@ PIN_ENTRIES: Final = 65536
 WORKER_ENTRIES: Final = 65536
 #: Slots of one listener; there are twice as many slots as cores.
 SOCKET_ENTRIES: Final = 512
-CPU_ENTRIES: Final = 256
 #: Packets that wait for a CPU (tier D). 192 lost 4 % at 150 kpps, 2048 nothing; the kernel's most is 16384.
 CPUMAP_QUEUE: Final = 8192
 DENY_ENTRIES: Final = 65536
@@ -141,7 +140,8 @@ def _spec(name: str, type_: MapType, key_bytes: int, value_bytes: int, entries: 
 _SIZE = ctypes.sizeof
 _MAPPED = MapFlag.MMAPABLE
 
-#: In the order of enum map: a program names a map by its place here. `sockets` is the one of each listener.
+#: In the order of enum map: a program names a map by its place here. `sockets` is the one of each listener; `cpus` has
+#: as many entries as the machine has CPUs (pins.cpus_spec).
 MAPS: Final = (
     _spec("settings", MapType.ARRAY, 4, _SIZE(Settings), 1, _MAPPED),
     _spec("workers", MapType.ARRAY, 4, _SIZE(Worker), WORKER_ENTRIES),
@@ -151,7 +151,7 @@ MAPS: Final = (
     _spec("deny4", MapType.LPM_TRIE, _SIZE(Deny4Key), 4, DENY_ENTRIES, MapFlag.NO_PREALLOC),
     _spec("deny6", MapType.LPM_TRIE, _SIZE(Deny6Key), 4, DENY_ENTRIES, MapFlag.NO_PREALLOC),
     _spec("counters", MapType.PERCPU_ARRAY, 4, _SIZE(Counters), 3),
-    _spec("cpus", MapType.CPUMAP, 4, CPUMAP_VALUE_BYTES, CPU_ENTRIES),
+    _spec("cpus", MapType.CPUMAP, 4, CPUMAP_VALUE_BYTES, 0),
     _spec("head", MapType.PERCPU_ARRAY, 4, HEAD_BYTES, 1),
     _spec("sockets", MapType.REUSEPORT_SOCKARRAY, 4, SOCKET_VALUE_BYTES, SOCKET_ENTRIES),
 )

@@ -28,14 +28,12 @@ class Kind:
     source: str
     type: ProgramType
     attach: AttachType
-    flags: int = 0
 
 
 #: By the name of its C function.
 PROGRAMS: Final[Mapping[str, Kind]] = {
-    "shield": Kind("xdp.c", ProgramType.XDP, AttachType.XDP, kernel.XDP_HAS_FRAGS),
-    # A CPUMAP and what is in it belong to programs of one kind: with frags, like the shield.
-    "arrived": Kind("xdp.c", ProgramType.XDP, AttachType.XDP_CPUMAP, kernel.XDP_HAS_FRAGS),
+    "shield": Kind("xdp.c", ProgramType.XDP, AttachType.XDP),
+    "arrived": Kind("xdp.c", ProgramType.XDP, AttachType.XDP_CPUMAP),
     "choose_socket": Kind("reuseport.c", ProgramType.SK_REUSEPORT, AttachType.SK_REUSEPORT_SELECT),
 }
 
@@ -58,8 +56,11 @@ def with_maps(instructions: bytes, maps: Mapping[str, int]) -> bytes:
     return bytes(code)
 
 
-def load(function: str, maps: Mapping[str, int], cache_dir: Path) -> int:
-    """Compile (or find) and load a program of PROGRAMS; return its descriptor."""
+def load(function: str, maps: Mapping[str, int], cache_dir: Path, *, frags: bool = False) -> int:
+    """Compile (or find) and load a program of PROGRAMS; return its descriptor.
+
+    *frags*: it accepts packets that do not lie in one piece (jumbo frames, GRO in generic mode).
+    """
     kind = PROGRAMS[function]
     instructions = with_maps(compile.bytecode(kind.source, cache_dir)[function], maps)
-    return kernel.load_program(function, instructions, kind.type, kind.attach, kind.flags)
+    return kernel.load_program(function, instructions, kind.type, kind.attach, kernel.XDP_HAS_FRAGS if frags else 0)

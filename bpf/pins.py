@@ -112,17 +112,21 @@ def sockets_name(host: str, port: int) -> str:
 
 
 def specs() -> Iterator[MapSpec]:
-    """Yield the maps that all listeners share, as this machine needs them."""
+    """Yield the maps that are pinned once. Of the others, `sockets` is each listener's and `cpus` each shield's own."""
     for spec in abi.MAPS:
-        if spec.name == "cpus":
-            yield replace(spec, entries=kernel.possible_cpus())
-        elif spec.name != "sockets":
+        if spec.name not in ("cpus", "sockets"):
             yield spec
 
 
 def sockets_spec() -> MapSpec:
     """Return the map that each listener has for itself."""
     return next(spec for spec in abi.MAPS if spec.name == "sockets")
+
+
+def cpus_spec() -> MapSpec:
+    """Return the map that a shield has for itself, as this machine needs it."""
+    spec = next(spec for spec in abi.MAPS if spec.name == "cpus")
+    return replace(spec, entries=kernel.possible_cpus())
 
 
 def open_or_create(pins: Pins | None, name: str, spec: MapSpec) -> tuple[int, bool]:

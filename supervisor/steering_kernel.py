@@ -115,13 +115,21 @@ class KernelSteering:
         """Attach XDP to these interfaces, and to no others: tier C, or D with *move*."""
         if len(self._sockets) > abi.MAX_LISTENERS:
             raise BpfError(f"cannot shield {len(self._sockets)} listeners: {abi.MAX_LISTENERS} is the most")
-        maps = {**self._maps, "sockets": self._maps["cpus"]}  # the shield has no sockets; any descriptor will do
-        program = loader.load("shield", maps, self._cache_dir)
+        # Never adopted: a CPUMAP belongs to programs with frags or to programs without, for ever. And without it is in
+        # tier D: in generic mode the kernel copies packets for a program with frags, forgets how long their Ethernet
+        # header is, and CPUMAP hands them on from the wrong byte (seen on 6.18: all lost as IP header errors).
+        cpus = kernel.create_map(pins.cpus_spec())
+        self._fds.append(cpus)
+        maps = {**self._maps, "cpus": cpus}
+        program = loader.load("shield", maps, self._cache_dir, frags=not move)
         self._fds.append(program)
-        if move:
-            self._programs["arrived"] = loader.load("arrived", maps, self._cache_dir)
-            self._fds.append(self._programs["arrived"])
         self._programs["shield"] = program
+        if move:
+            arrived = loader.load("arrived", maps, self._cache_dir)
+            self._fds.append(arrived)
+            self._programs["arrived"] = arrived
+            for cpu in os.sched_getaffinity(0):
+                kernel.update(cpus, struct.pack("=I", cpu), struct.pack("=II", abi.CPUMAP_QUEUE, arrived))
         self._settings.move = move
         for interface in interfaces:
             self.interfaces[interface.name] = self._attach(interface, program, move)
@@ -167,18 +175,7 @@ class KernelSteering:
 
     def lend(self, worker_id: int, slot: int, cpu: int) -> None:
         """See `Steering.lend`."""
-        if self._settings.move:
-            self._receive_on(cpu)
         kernel.update(self._maps["workers"], struct.pack("=I", worker_id), struct.pack("=II", slot + 1, cpu))
-
-    def _receive_on(self, cpu: int) -> None:
-        """Have the kernel thread that takes moved packets on this CPU; once made it is kept, with what it holds."""
-        key = struct.pack("=I", cpu)
-        queue_length, *_ = struct.unpack(
-            "=II", kernel.lookup(self._maps["cpus"], key, abi.CPUMAP_VALUE_BYTES) or bytes(8)
-        )
-        if not queue_length:
-            kernel.update(self._maps["cpus"], key, struct.pack("=II", abi.CPUMAP_QUEUE, self._programs["arrived"]))
 
     def forget(self, worker_id: int) -> None:
         """See `Steering.forget`."""
@@ -243,6 +240,12 @@ class KernelSteering:
         """See `Steering.counters`."""
         stages = {Tier.B: ["select"], Tier.C: ["xdp", "select"]}.get(self.tier, list(verdicts.STAGES))
         return {stage: read_counters(self._maps["counters"], stage) for stage in stages}
+
+    def forget_pins(self) -> None:
+        """Forget which worker has which handshake in flight: the control experiment of the tests."""
+        size = ctypes.sizeof(abi.PinKey)
+        for key in kernel.keys(self._maps["pins"], size):
+            kernel.delete(self._maps["pins"], key)
 
     def verified_instructions(self) -> dict[str, int]:
         """Return what the verifier walked through, by program: a number to watch, printed by the tests."""

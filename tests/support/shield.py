@@ -23,7 +23,7 @@ class Shield:
     """A shield with a dual-stack wildcard listener on port 443, and worker 7 in slot 3."""
 
     def __init__(self, cache_dir: Path) -> None:
-        self.maps = {spec.name: kernel.create_map(spec) for spec in (*pins.specs(), pins.sockets_spec())}
+        self.maps = {spec.name: kernel.create_map(spec) for spec in (*pins.specs(), pins.cpus_spec())}
         self.program = loader.load("shield", self.maps, cache_dir)
         memory = mmap.mmap(self.maps["settings"], mmap.PAGESIZE)
         self.settings = abi.Settings.from_buffer(memory)
