@@ -34,6 +34,10 @@ class Limits:
     #: Send buffers: a writer waits above high and is woken below low.
     send_high_bytes: int = 256 * 1024
     send_low_bytes: int = 64 * 1024
+    #: Bytes of bodies in flight, which stay in memory until they are acknowledged: 8 MiB fill 640 Mbit/s at 100 ms. When
+    #: a worker holds more than its share, no connection gets more than `send_high_bytes` (native engine).
+    max_unacked_bytes: int = 8 * 1024 * 1024
+    max_unacked_bytes_per_worker: int = 256 * 1024 * 1024
     max_active_cids: int = 4
     #: Streams that the peer may reset or that fail in a connection within a second, before it is closed with
     #: H3_EXCESSIVE_LOAD (rapid reset, CVE-2023-44487, in HTTP/3's clothes).

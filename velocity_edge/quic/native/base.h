@@ -1,0 +1,138 @@
+/* What every file of the native engine shares: the includes, addresses, limits and counters.
+ *
+ * The files, each with one job (who owns what is said at the top of each header):
+ *   module.c      the Python module: types, interned names, the classes of engine.py
+ *   engine.c      one worker's engine: public methods, turns, closing records
+ *   demux.c       one datagram: to a connection, to another worker, an answer, or dropped; each under one verdict
+ *   connection.c  one ngtcp2_conn: callbacks, reading, writing, closing
+ *   http.c        one nghttp3_conn: requests in, responses out
+ *   stream.c      one request stream: its buffers both ways
+ *   tls.c         whole TLS messages to Python, keys back
+ *   crypto.c      packet protection, HKDF, initial keys (libcrypto)
+ *   cid.c         our connection ids and reset tokens; table.c: id -> connection, handle -> object; timers.c: the heap
+ *   batch.c       packet memory and the system calls; events.c: the objects that Python sees
+ */
+#ifndef VE_BASE_H
+#define VE_BASE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <nghttp3/nghttp3.h>
+#include <ngtcp2/ngtcp2.h>
+
+#define VE_CID_LENGTH 20
+#define VE_RESET_TOKEN_LENGTH 16
+#define VE_SECOND_NS 1000000000ull
+#define VE_NEVER UINT64_MAX
+
+/* HTTP/3 error codes we send ourselves (RFC 9114 section 8.1) */
+#define VE_H3_NO_ERROR 0x100
+#define VE_H3_GENERAL_PROTOCOL_ERROR 0x101
+#define VE_H3_INTERNAL_ERROR 0x102
+#define VE_H3_EXCESSIVE_LOAD 0x107
+#define VE_H3_REQUEST_CANCELLED 0x10c
+#define VE_H3_REQUEST_INCOMPLETE 0x10d
+
+/* An address as the kernel wants it. IPv4-mapped IPv6 never gets in here: batch.c maps and unmaps. */
+typedef struct ve_address {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    };
+    socklen_t length;
+} ve_address;
+
+static inline bool ve_address_equal(const ve_address *a, const ve_address *b) {
+    if (a->any.sa_family != b->any.sa_family) {
+        return false;
+    }
+    if (a->any.sa_family == AF_INET) {
+        return a->v4.sin_port == b->v4.sin_port && a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+    }
+    return a->v6.sin6_port == b->v6.sin6_port && memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, 16) == 0;
+}
+
+/* (packed address, port) of engine.py, both ways. ve_address_from_python: 0, or -1 with an exception. */
+PyObject *ve_address_to_python(const ve_address *address);
+int ve_address_from_python(ve_address *address, PyObject *pair);
+
+/* velocity_edge/quic/limits.py, in the units used here. */
+typedef struct ve_limits {
+    size_t max_connections;
+    size_t max_half_open;
+    uint64_t handshake_timeout_ns;
+    uint64_t idle_timeout_ns;
+    size_t max_crypto_bytes;
+    uint64_t stream_window_bytes;
+    uint64_t connection_window_bytes;
+    uint64_t max_streams_bidi;
+    uint64_t max_streams_uni;
+    size_t max_field_section_bytes;
+    size_t send_high_bytes;
+    size_t send_low_bytes;
+    size_t max_unacked_bytes;
+    size_t max_unacked_bytes_per_worker;
+    size_t max_active_cids;
+    unsigned max_glitches_per_s;
+    uint64_t request_timeout_ns;
+    unsigned max_resets_per_s;
+    unsigned max_version_negotiations_per_s;
+} ve_limits;
+
+/* At most `limit` of something per second, counted in fixed seconds: a bound, not a shaper. */
+typedef struct ve_rate {
+    uint64_t second;
+    unsigned count;
+} ve_rate;
+
+static inline bool ve_rate_allow(ve_rate *rate, unsigned limit, uint64_t now_ns) {
+    uint64_t second = now_ns / VE_SECOND_NS;
+    if (rate->second != second) {
+        rate->second = second;
+        rate->count = 0;
+    }
+    if (rate->count >= limit) {
+        return false;
+    }
+    rate->count++;
+    return true;
+}
+
+/* velocity_edge/counters.py, same names in the same order: the module refuses to load when they differ. */
+#define VE_COUNTERS(X) \
+    X(datagrams_received) X(datagrams_injected) \
+    X(verdict_delivered) X(verdict_accepted) X(verdict_retried) X(verdict_refused) X(verdict_version_negotiated) \
+    X(verdict_reset) X(verdict_handed_over) X(verdict_dropped_malformed) X(verdict_dropped_small_initial) \
+    X(verdict_dropped_unknown_cid) X(verdict_dropped_foreign_id) X(verdict_dropped_version) \
+    X(verdict_dropped_half_open) X(verdict_dropped_connections) X(verdict_dropped_not_accepting) \
+    X(verdict_dropped_reset_limit) X(verdict_dropped_token) X(verdict_dropped_forwarded) X(verdict_dropped_internal) \
+    X(receive_calls) X(receive_bytes) X(socket_overflows) X(datagrams_sent) X(send_calls) X(send_bytes) \
+    X(send_errors) X(gso_fallbacks) X(handover_full) \
+    X(connections_opened) X(connections_closed) X(handshakes_completed) X(handshakes_failed) \
+    X(handshakes_timed_out) X(handshakes_resumed) X(handshakes_x25519mlkem768) X(handshakes_secp256r1mlkem768) \
+    X(handshakes_secp384r1mlkem1024) X(handshakes_classical) X(hello_retry_requests) \
+    X(requests) X(responses_1xx) X(responses_2xx) X(responses_3xx) X(responses_4xx) X(responses_5xx) \
+    X(streams_reset) X(glitches) X(migrations) X(upcall_errors)
+
+enum ve_counter {
+#define X(name) VE_##name,
+    VE_COUNTERS(X)
+#undef X
+    VE_COUNTER_COUNT
+};
+
+typedef struct ve_engine ve_engine;
+typedef struct ve_connection ve_connection;
+typedef struct ve_stream ve_stream;
+typedef struct ve_module ve_module;
+typedef struct ve_batch ve_batch;
+
+#endif

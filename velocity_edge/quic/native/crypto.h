@@ -1,0 +1,79 @@
+/* Packet protection for ngtcp2 by libcrypto alone: AEAD, header protection, HKDF, initial keys, key update.
+ *
+ * Ownership: a ve_crypto lives in the module's state and outlives every engine. A ve_keys owns its two contexts until
+ * ngtcp2 accepts them (ve_install_*); from then on ngtcp2 gives them back by the delete_* callbacks.
+ *
+ * ngtcp2 sees a `ve_suite` where it says "aead", "hp" or "md", and an EVP_CIPHER_CTX that already holds the key where it
+ * says "ctx": per packet only the nonce is set.
+ */
+#ifndef VE_CRYPTO_H
+#define VE_CRYPTO_H
+
+#include "base.h"
+
+#include <openssl/evp.h>
+
+#define VE_SUITES 3
+#define VE_IV_LENGTH 12
+#define VE_TAG_LENGTH 16
+#define VE_MAX_DIGEST 48
+
+typedef struct ve_suite {
+    unsigned id; /* TLS cipher suite */
+    bool sha384;
+    bool chacha;
+    size_t key_length;
+    uint64_t max_encryption; /* RFC 9001 section 6.6 */
+    uint64_t max_decryption_failure;
+    EVP_CIPHER *aead; /* fetched once: an implicit fetch per key costs microseconds in OpenSSL 3.0 */
+    EVP_CIPHER *header;
+} ve_suite;
+
+typedef struct ve_crypto {
+    ve_suite suites[VE_SUITES];
+    EVP_CIPHER *aes128; /* ECB, for connection ids */
+    EVP_CIPHER_CTX *retry;
+} ve_crypto;
+
+typedef struct ve_keys {
+    ngtcp2_crypto_aead_ctx aead;
+    ngtcp2_crypto_cipher_ctx header;
+    uint8_t iv[VE_IV_LENGTH];
+} ve_keys;
+
+/* 0, or -1 when libcrypto has not what we need. */
+int ve_crypto_init(ve_crypto *crypto);
+void ve_crypto_free(ve_crypto *crypto);
+
+/* NULL: no such suite. */
+ve_suite *ve_suite_by_id(ve_crypto *crypto, unsigned id);
+
+/* HMAC-SHA256 or -SHA384 with a key not longer than the block (64, 128); returns the digest's length. */
+size_t ve_hmac(bool sha384, const uint8_t *key, size_t key_length, const uint8_t *data, size_t length,
+               uint8_t out[VE_MAX_DIGEST]);
+
+/* A traffic secret to key, iv and hp. 0, or -1 (nothing is kept). */
+int ve_keys_derive(ve_keys *keys, const ve_suite *suite, const uint8_t *secret, size_t length, bool encrypt);
+void ve_keys_free(ve_keys *keys);
+
+/* The server's (encrypt) or client's Initial keys for a client's first destination id (RFC 9001 section 5.2). */
+int ve_initial_keys(ve_keys *keys, ve_crypto *crypto, const uint8_t *dcid, size_t length, bool server);
+
+void ve_crypto_ctx(ngtcp2_crypto_ctx *context, ve_suite *suite);
+
+int ve_random(uint8_t *out, size_t length);
+
+/* ngtcp2 callbacks */
+int ve_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx, const uint8_t *plain,
+               size_t plain_length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad, size_t aad_length);
+int ve_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx, const uint8_t *sealed,
+               size_t sealed_length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad, size_t aad_length);
+int ve_hp_mask(uint8_t *dest, const ngtcp2_crypto_cipher *hp, const ngtcp2_crypto_cipher_ctx *ctx,
+               const uint8_t *sample);
+int ve_update_key(ngtcp2_conn *quic, uint8_t *rx_secret, uint8_t *tx_secret, ngtcp2_crypto_aead_ctx *rx,
+                  uint8_t *rx_iv, ngtcp2_crypto_aead_ctx *tx, uint8_t *tx_iv, const uint8_t *current_rx,
+                  const uint8_t *current_tx, size_t length, void *user);
+void ve_delete_aead(ngtcp2_conn *quic, ngtcp2_crypto_aead_ctx *ctx, void *user);
+void ve_delete_cipher(ngtcp2_conn *quic, ngtcp2_crypto_cipher_ctx *ctx, void *user);
+
+#endif

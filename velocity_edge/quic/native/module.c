@@ -1,0 +1,206 @@
+#include "module.h"
+
+#include "batch.h"
+#include "engine.h"
+#include "tls.h"
+
+#include <openssl/crypto.h>
+
+static const char *const COUNTER_NAMES[VE_COUNTER_COUNT] = {
+#define X(name) #name,
+    VE_COUNTERS(X)
+#undef X
+};
+
+static PyObject *hmac(bool sha384, PyObject *const *arguments, Py_ssize_t n) {
+    uint8_t digest[VE_MAX_DIGEST];
+    if (n != 2 || !PyBytes_Check(arguments[0]) || !PyBytes_Check(arguments[1]) || PyBytes_GET_SIZE(arguments[0]) > 64) {
+        PyErr_SetString(PyExc_TypeError, "hmac(key of up to 64 bytes, message)");
+        return NULL;
+    }
+    size_t length = ve_hmac(sha384, (const uint8_t *)PyBytes_AS_STRING(arguments[0]), (size_t)PyBytes_GET_SIZE(arguments[0]),
+                            (const uint8_t *)PyBytes_AS_STRING(arguments[1]), (size_t)PyBytes_GET_SIZE(arguments[1]), digest);
+    return PyBytes_FromStringAndSize((const char *)digest, (Py_ssize_t)length);
+}
+
+static PyObject *hmac_sha256(PyObject *module, PyObject *const *arguments, Py_ssize_t n) {
+    (void)module;
+    return hmac(false, arguments, n);
+}
+
+static PyObject *hmac_sha384(PyObject *module, PyObject *const *arguments, Py_ssize_t n) {
+    (void)module;
+    return hmac(true, arguments, n);
+}
+
+static PyObject *library_versions(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    return Py_BuildValue("{ssssss}", "ngtcp2", ngtcp2_version(0)->version_str, "nghttp3", nghttp3_version(0)->version_str,
+                         "openssl", OpenSSL_version(OPENSSL_VERSION_STRING));
+}
+
+static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out) {
+    *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *out == NULL ? -1 : PyModule_AddType(module, *out);
+}
+
+/* The names must be those of counters.py, in its order: both sides of a slab are found by index. */
+static int check_counters(ve_module *state) {
+    PyObject *counters = PyImport_ImportModule("velocity_edge.counters");
+    PyObject *expected = counters == NULL ? NULL : PyObject_GetAttrString(counters, "COUNTERS");
+    PyObject *ours = expected == NULL ? NULL : PyTuple_New(VE_COUNTER_COUNT);
+    for (int i = 0; ours != NULL && i < VE_COUNTER_COUNT; i++) {
+        state->counter_names[i] = PyUnicode_InternFromString(COUNTER_NAMES[i]);
+        if (state->counter_names[i] == NULL) {
+            Py_CLEAR(ours);
+        } else {
+            PyTuple_SET_ITEM(ours, i, Py_NewRef(state->counter_names[i]));
+        }
+    }
+    int equal = ours == NULL ? -1 : PyObject_RichCompareBool(ours, expected, Py_EQ);
+    if (equal == 0) {
+        PyErr_SetString(PyExc_ImportError, "the native engine was built for another counters.py: build it again");
+    }
+    Py_XDECREF(counters);
+    Py_XDECREF(expected);
+    Py_XDECREF(ours);
+    return equal == 1 ? 0 : -1;
+}
+
+static int find_classes(ve_module *state) {
+    int result = -1;
+    PyObject *engine = PyImport_ImportModule("velocity_edge.quic.engine");
+    if (engine == NULL) {
+        return -1;
+    }
+    state->accept = PyObject_GetAttrString(engine, "Accept");
+    state->retry = PyObject_GetAttrString(engine, "Retry");
+    state->refuse = PyObject_GetAttrString(engine, "Refuse");
+    state->ignore = PyObject_GetAttrString(engine, "Ignore");
+    state->file_range = PyObject_GetAttrString(engine, "FileRange");
+    if (state->accept != NULL && state->retry != NULL && state->refuse != NULL && state->ignore != NULL &&
+        state->file_range != NULL &&
+        ve_record_init(&state->train, engine, "Train", "data segment_size peer local listener tos received_ns",
+                       NULL) == 0 &&
+        ve_record_init(&state->initial, engine, "Initial",
+                       "version dcid scid token peer must_retry connections half_open", NULL) == 0 &&
+        ve_record_init(&state->handshake_completed, engine, "HandshakeCompleted",
+                       "connection peer alpn group cipher_suite signature_scheme server_name resumed "
+                       "early_data_accepted duration_ns",
+                       "HANDSHAKE_COMPLETED") == 0 &&
+        ve_record_init(&state->request_received, engine, "RequestReceived",
+                       "connection stream method scheme authority path headers fin early", "REQUEST_RECEIVED") == 0 &&
+        ve_record_init(&state->body_received, engine, "BodyReceived", "stream data fin", "BODY_RECEIVED") == 0 &&
+        ve_record_init(&state->stream_writable, engine, "StreamWritable", "stream", "STREAM_WRITABLE") == 0 &&
+        ve_record_init(&state->stream_closed, engine, "StreamClosed", "stream complete error_code",
+                       "STREAM_CLOSED") == 0 &&
+        ve_record_init(&state->connection_closed, engine, "ConnectionClosed",
+                       "connection error_code application by_peer reason handshake_completed",
+                       "CONNECTION_CLOSED") == 0) {
+        result = 0;
+    }
+    Py_DECREF(engine);
+    return result;
+}
+
+static int make_names(ve_module *state) {
+    PyObject *logging = PyImport_ImportModule("logging");
+    state->logger = logging == NULL ? NULL : PyObject_CallMethod(logging, "getLogger", "s", "velocity_edge.quic.native");
+    Py_XDECREF(logging);
+    state->empty = PyBytes_FromStringAndSize("", 0);
+    state->https = PyBytes_FromString("https");
+    state->get = PyBytes_FromString("GET");
+    state->name_admit = PyUnicode_InternFromString("admit");
+    state->name_handshake = PyUnicode_InternFromString("handshake");
+    state->name_address_token = PyUnicode_InternFromString("address_token");
+    state->name_feed = PyUnicode_InternFromString("feed");
+    state->name_done = PyUnicode_InternFromString("done");
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static int module_exec(PyObject *module) {
+    ve_module *state = PyModule_GetState(module);
+    if (ve_crypto_init(&state->crypto) != 0) {
+        PyErr_SetString(PyExc_ImportError, "libcrypto has no AES-GCM, ChaCha20-Poly1305 or AES-ECB");
+        return -1;
+    }
+    if (check_counters(state) != 0 || find_classes(state) != 0 || make_names(state) != 0 ||
+        add_type(module, &ve_engine_spec, &state->engine_type) != 0 ||
+        add_type(module, &ve_batch_spec, &state->batch_type) != 0 ||
+        add_type(module, &ve_transport_spec, &state->transport_type) != 0) {
+        return -1;
+    }
+    return 0;
+}
+
+/* All Python objects of the state, for the garbage collector. */
+#define VE_EACH_OBJECT(X) \
+    X(engine_type) X(batch_type) X(transport_type) X(accept) X(retry) X(refuse) X(ignore) X(file_range) X(logger) \
+    X(empty) X(https) X(get) X(name_admit) X(name_handshake) X(name_address_token) X(name_feed) X(name_done)
+
+#define VE_EACH_RECORD(X) \
+    X(train) X(initial) X(handshake_completed) X(request_received) X(body_received) X(stream_writable) \
+    X(stream_closed) X(connection_closed)
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+    ve_module *state = PyModule_GetState(module);
+#define X(name) Py_VISIT(state->name);
+    VE_EACH_OBJECT(X)
+#undef X
+#define X(name) Py_VISIT(state->name.type);
+    VE_EACH_RECORD(X)
+#undef X
+    return 0;
+}
+
+static int module_clear(PyObject *module) {
+    ve_module *state = PyModule_GetState(module);
+#define X(name) Py_CLEAR(state->name);
+    VE_EACH_OBJECT(X)
+#undef X
+#define X(name) ve_record_free(&state->name);
+    VE_EACH_RECORD(X)
+#undef X
+    for (int i = 0; i < VE_COUNTER_COUNT; i++) {
+        Py_CLEAR(state->counter_names[i]);
+    }
+    for (int i = 0; i < VE_FIELD_NAMES; i++) {
+        Py_CLEAR(state->field_names[i]);
+    }
+    return 0;
+}
+
+static void module_free(void *module) {
+    ve_module *state = PyModule_GetState(module);
+    module_clear(module);
+    ve_crypto_free(&state->crypto);
+}
+
+static PyMethodDef module_methods[] = {
+    {"hmac_sha256", (PyCFunction)(void (*)(void))hmac_sha256, METH_FASTCALL, "hmac_sha256(key, message) -> digest"},
+    {"hmac_sha384", (PyCFunction)(void (*)(void))hmac_sha384, METH_FASTCALL, "hmac_sha384(key, message) -> digest"},
+    {"library_versions", library_versions, METH_NOARGS, "Versions of the libraries that are loaded."},
+    {0},
+};
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_native",
+    .m_doc = "The native engine; see velocity_edge/quic/native/base.h.",
+    .m_size = sizeof(ve_module),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__native(void) {
+    return PyModuleDef_Init(&definition);
+}

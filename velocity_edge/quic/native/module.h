@@ -1,0 +1,49 @@
+/* What all engines of a process share: types, the classes of engine.py, interned names, ciphers.
+ *
+ * Ownership: this is the module's state. Every heap type keeps the module alive, so engines borrow a pointer to it. Nothing
+ * else in this extension is global.
+ */
+#ifndef VE_MODULE_H
+#define VE_MODULE_H
+
+#include "base.h"
+#include "crypto.h"
+#include "events.h"
+
+enum { VE_FIELD_NAMES = 128 };
+
+struct ve_module {
+    ve_crypto crypto;
+    PyTypeObject *engine_type;
+    PyTypeObject *batch_type;
+    PyTypeObject *transport_type;
+    ve_record train;
+    ve_record initial;
+    ve_record handshake_completed;
+    ve_record request_received;
+    ve_record body_received;
+    ve_record stream_writable;
+    ve_record stream_closed;
+    ve_record connection_closed;
+    PyObject *accept;
+    PyObject *retry;
+    PyObject *refuse;
+    PyObject *ignore;
+    PyObject *file_range;
+    PyObject *logger;
+    PyObject *empty;       /* b"" */
+    PyObject *counter_names[VE_COUNTER_COUNT];
+    PyObject *field_names[VE_FIELD_NAMES]; /* names of common header fields, by nghttp3's QPACK token; made when first met */
+    PyObject *https;
+    PyObject *get;
+    PyObject *name_admit;
+    PyObject *name_handshake;
+    PyObject *name_address_token;
+    PyObject *name_feed;
+    PyObject *name_done;
+};
+
+extern PyType_Spec ve_engine_spec;
+extern PyType_Spec ve_transport_spec;
+
+#endif
