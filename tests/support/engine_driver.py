@@ -5,8 +5,8 @@
     response = client.get("/bytes/1000")
     world.run(lambda: response.done)
 
-Nothing sleeps and nothing depends on the machine's speed: time passes from one delivery or timer to the next. Every test
-that ends with `world.close()` has also checked the conservation law of the verdicts (counters.py).
+Nothing sleeps and nothing depends on the machine's speed: time passes from one delivery or timer to the next. Every
+test that ends with `world.close()` has also checked the conservation law of the verdicts (counters.py).
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Application:
         #: Streams whose bodies are kept but not credited.
         self.paths: dict[int, bytes] = {}
         self.handler: Callable[[RequestReceived], None] = self.respond_by_path
-        self.file = tempfile.TemporaryFile()
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the world
         self.file.write(pattern(4_000_000))
         self.file.flush()
         self._feeding: dict[int, int] = {}
@@ -448,7 +448,11 @@ class StockClient:
     ) -> None:
         self.world, self.address = world, address
         config = QuicConfiguration(
-            is_client=True, alpn_protocols=[alpn], server_name=server_name, token=token, session_ticket=ticket,
+            is_client=True,
+            alpn_protocols=[alpn],
+            server_name=server_name,
+            token=token,
+            session_ticket=ticket,
             **configuration,
         )
         config.verify_mode = ssl.CERT_NONE

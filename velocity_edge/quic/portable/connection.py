@@ -26,7 +26,6 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.stream import QuicStream
 
 from velocity_edge.cid import CID_LENGTH
 from velocity_edge.quic.demux import SUPPORTED_VERSIONS
@@ -171,10 +170,6 @@ class EdgeConnection(SlidingWindows):
     def peer_opened_requests(self) -> int:
         """How many request streams the peer has opened; a frame on stream 396 opens a hundred."""
         return int(self._local_max_streams_bidi.used)
-
-    def stream(self, stream_id: int) -> QuicStream | None:
-        """Return a stream that is not finished, or None."""
-        return self._streams.get(stream_id)
 
     def stream_ids(self) -> frozenset[int]:
         """Return the ids of all streams that are not finished."""

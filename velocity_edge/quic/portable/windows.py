@@ -28,6 +28,10 @@ class SlidingWindows(QuicConnection):
         """The same sizes as in the configuration, which says them to the peer."""
         self._stream_window, self._connection_window = stream_bytes, connection_bytes
 
+    def stream(self, stream_id: int) -> QuicStream | None:
+        """Return a stream that is not finished, or None."""
+        return self._streams.get(stream_id)
+
     def consume(self, stream_id: int, n_bytes: int) -> None:
         """That much received data has been used up: the windows slide."""
         self._consumed_bytes += n_bytes

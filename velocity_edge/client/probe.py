@@ -1,0 +1,116 @@
+"""What a server speaks, found by asking: one exchange, then a handshake for each question that one cannot answer.
+
+    the exchange            group, cipher, chain, ALPN, Retry, Alt-Svc and fallback headers
+    one per group           offered alone: accepted, or refused with which alert
+    a classical share only  a server that prefers post-quantum answers with HelloRetryRequest
+    with the ticket         resumption
+
+A probe is a handful of connections, one after the other: it measures, it does not press.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from velocity_edge.client.facts import HandshakeFacts
+from velocity_edge.client.h3_client import Options, Timings, connect
+from velocity_edge.errors import Unreachable
+from velocity_edge.quic import kex
+from velocity_edge.quic.client_policy import Session
+
+#: Headers that say where else, or how else, to go (docs/wire.md).
+_FALLBACK_HEADERS = ("alt-svc", "velocity-fallback", "server")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The answers."""
+
+    url: str
+    address: str
+    status: int
+    handshake: HandshakeFacts
+    timings: Timings
+    #: Group name -> "accepted", or why not.
+    groups: Mapping[str, str]
+    #: Offered a classical share and a post-quantum group, the server asked for the latter.
+    prefers_post_quantum: bool | None
+    resumes: bool
+    early_data_offered: bool
+    address_token: bool
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain dictionaries and lists."""
+        return {
+            "url": self.url,
+            "address": self.address,
+            "h3": self.handshake.alpn == "h3",
+            "status": self.status,
+            "handshake": self.handshake.as_json(),
+            "timings": {
+                "resolve_s": self.timings.resolve_s,
+                "handshake_s": self.timings.handshake_s,
+                "first_byte_s": self.timings.first_byte_s,
+                "total_s": self.timings.total_s,
+            },
+            "groups": dict(self.groups),
+            "prefers_post_quantum": self.prefers_post_quantum,
+            "resumes": self.resumes,
+            "early_data_offered": self.early_data_offered,
+            "address_token": self.address_token,
+            "headers": dict(self.headers),
+        }
+
+
+async def probe(url: str, options: Options | None = None) -> Probe:
+    """Ask the server of *url*. Raises a `VelocityError` when not even the first exchange works."""
+    options = options or Options()
+    async with connect(url, options) as connection:
+        response = await connection.request("HEAD")
+        await response.read(max_bytes=65_536)
+        facts = connection.handshake
+    # NEW_TOKEN and tickets came with the answer at the latest: they are sent when the handshake completes.
+    session = connection.sessions[-1] if connection.sessions else None
+    groups = {kex.group_name(group): await _try_group(url, options, group) for group in kex.GROUPS}
+    return Probe(
+        url=url,
+        address=connection.address,
+        status=response.status,
+        handshake=facts,
+        timings=connection.timings,
+        groups=groups,
+        prefers_post_quantum=await _prefers_post_quantum(url, options),
+        resumes=session is not None and await _resumes(url, options, session),
+        early_data_offered=session is not None and session.early_data,
+        address_token=bool(connection.tokens),
+        headers={name: value for name, value in response.headers if name in _FALLBACK_HEADERS},
+    )
+
+
+async def _try_group(url: str, options: Options, group: int) -> str:
+    alone = replace(options, groups=(group,), shares=(group,), session=None)
+    try:
+        async with connect(url, alone):
+            return "accepted"
+    except Unreachable as error:
+        return str(error).partition(": ")[2] or str(error)
+
+
+async def _prefers_post_quantum(url: str, options: Options) -> bool | None:
+    both = replace(options, groups=(kex.X25519, kex.X25519_MLKEM768), shares=(kex.X25519,), session=None)
+    try:
+        async with connect(url, both) as connection:
+            return connection.handshake.hello_retry_request
+    except Unreachable:
+        return None
+
+
+async def _resumes(url: str, options: Options, session: Session) -> bool:
+    try:
+        async with connect(url, replace(options, session=session)) as connection:
+            return connection.handshake.resumed
+    except Unreachable:
+        return False
