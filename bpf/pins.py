@@ -72,12 +72,24 @@ class Pins:
         except OSError:
             pass  # other instances live there
 
-    def remove_other_schemas(self) -> None:
-        """Remove what an older or newer version left."""
-        if self.instance.is_dir():
-            for directory in self.instance.iterdir():
-                if directory != self.directory:
-                    shutil.rmtree(directory)
+    def start_anew(self) -> None:
+        """Remove all that is pinned here or in another schema, except the sockets maps, which come along.
+
+        These are the same in every schema, and the kernel lets a socket sit in one map at a time only.
+        """
+        self.create()
+        for directory in self.instance.iterdir():
+            for path in directory.iterdir():
+                if not path.name.startswith(SOCKETS_PREFIX):
+                    path.unlink()
+                elif directory != self.directory and not (self.directory / path.name).exists():
+                    path.rename(self.directory / path.name)
+            if directory != self.directory:
+                shutil.rmtree(directory)
+
+    def has_other_schemas(self) -> bool:
+        """Say whether an older or newer version left something."""
+        return self.instance.is_dir() and any(path != self.directory for path in self.instance.iterdir())
 
     def open(self, name: str) -> int | None:
         """Return a descriptor of a pin, or None when there is none."""

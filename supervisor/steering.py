@@ -81,10 +81,10 @@ def _open_kernel(
     pinned, unpinned = pins.Pins(instance, bpffs), ""
     try:
         pins.mount(bpffs)
-        if adopt:
-            pinned.remove_other_schemas()
-        else:
+        if not adopt:
             pinned.remove()
+        elif pinned.has_other_schemas():
+            pinned.start_anew()
         pinned.create()
     except BpfError as error:
         unpinned = f"; nothing survives the supervisor: {error}"
@@ -95,8 +95,7 @@ def _open_kernel(
         if where is None:
             raise
         # Never half of something: what is there does not fit (or we made a part of it just now), so all of it goes.
-        pinned.remove()
-        pinned.create()
+        pinned.start_anew()
         steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where)
     steering.missing = unpinned
     return steering

@@ -52,6 +52,7 @@ class KernelSteering:
         self._pins = pinned
         self._fds: list[int] = []
         self._links: list[int] = []
+        self._socket_maps: list[int] = []  # by listener
         self._programs: dict[str, int] = {}
         self._maps: dict[str, int] = {}
         found = [self._open_map(spec.name, spec) for spec in pins.specs()]
@@ -92,6 +93,7 @@ class KernelSteering:
         name = pins.sockets_name(listener.host, listener.port)
         self._open_map(name, pins.sockets_spec())
         fd = self._maps[name]
+        self._socket_maps.append(fd)
         for slot, member in enumerate(slots):
             key = struct.pack("=I", slot)
             cookie = member.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
@@ -263,7 +265,10 @@ class KernelSteering:
     def detach(self) -> None:
         """See `Steering.detach`."""
         self.remove_shield()
-        for slots in self._sockets:
+        for slots, fd in zip(self._sockets, self._socket_maps, strict=True):
+            # The maps live a little longer than their last descriptor, and a socket can be in one map only.
+            for slot in range(len(slots)):
+                kernel.delete(fd, struct.pack("=I", slot))
             try:
                 slots[0].setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
             except OSError:
