@@ -2,15 +2,14 @@
  *
  * The files, each with one job (who owns what is said at the top of each header):
  *   module.c      the Python module: types, interned names, the classes of engine.py
- *   engine.c      one worker's engine: public methods, turns, closing records
- *   demux.c       one datagram: to a connection, to another worker, an answer, or dropped; each under one verdict
- *   connection.c  one ngtcp2_conn: callbacks, reading, writing, closing
- *   http.c        one nghttp3_conn: requests in, responses out
- *   stream.c      one request stream: its buffers both ways
- *   tls.c         whole TLS messages to Python, keys back
+ *   engine.c      one worker's engine: its turns, its birth and death; settings.c, replies.c, upcalls.c: the rest of its methods
+ *   demux.c       one datagram: to a connection, to another worker, an answer, or dropped; admission.c: a new connection
+ *   connection.c  one ngtcp2_conn: opening, reading, timers; callbacks.c: what ngtcp2 says; writing.c; closing.c
+ *   tls.c         whole TLS messages to Python; transport.c: keys and bytes back
+ *   request.c     one nghttp3_conn: requests in; response.c: responses out; stream.c: one stream's buffers both ways
  *   crypto.c      packet protection, HKDF, initial keys (libcrypto)
  *   cid.c         our connection ids and reset tokens; table.c: id -> connection, handle -> object; timers.c: the heap
- *   batch.c       packet memory and the system calls; events.c: the objects that Python sees
+ *   batch.c       packet memory; receiving.c, sending.c: the system calls; address.c; events.c: the objects Python sees
  */
 #ifndef VE_BASE_H
 #define VE_BASE_H
@@ -58,6 +57,12 @@ static inline bool ve_address_equal(const ve_address *a, const ve_address *b) {
         return a->v4.sin_port == b->v4.sin_port && a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
     }
     return a->v6.sin6_port == b->v6.sin6_port && memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, 16) == 0;
+}
+
+static inline void ve_address_from_ngtcp2(ve_address *out, const ngtcp2_addr *in) {
+    memset(out, 0, sizeof *out);
+    memcpy(&out->any, in->addr, in->addrlen);
+    out->length = in->addrlen;
 }
 
 /* (packed address, port) of engine.py, both ways. ve_address_from_python: 0, or -1 with an exception. */

@@ -116,6 +116,11 @@ void ve_connection_fail(ve_connection *connection, ngtcp2_ccerr_type type, uint6
 /* Say CONNECTION_CLOSE with the noted error, or the one that ngtcp2's `rv` stands for. */
 void ve_connection_close(ve_connection *connection, int rv);
 
+/* End without a word: nobody is there (idle, handshake timeout), or the peer said it (state VE_DRAINING). */
+void ve_connection_vanish(ve_connection *connection, ve_state state, const ngtcp2_ccerr *error, bool by_peer);
+/* What a return value of ngtcp2, or a noted error, means. True: it is still open; false: it ended and may be freed. */
+bool ve_connection_survives(ve_connection *connection, int rv);
+
 void ve_connection_mark(ve_connection *connection); /* something may have to be sent */
 void ve_connection_set_timer(ve_connection *connection);
 

@@ -1,61 +1,24 @@
-/* One datagram: the C twin of velocity_edge/quic/demux.py (which documents the rules), handover.py and reset.py, and what
- * admission's decision means on the wire. Every path ends in exactly one verdict.
- */
-#include "connection.h"
-#include "engine.h"
-#include "events.h"
-#include "module.h"
+#include "demux.h"
 
 enum {
     MIN_INITIAL_LENGTH = 1200, /* RFC 9000 section 14.1 */
     MIN_FIRST_CID = 8,         /* section 7.2 */
-    MAX_CID = 20,
     TYPE_INITIAL = 0,
     TYPE_RETRY = 3,
     SHORTEST_RESET = 41,
     LONGEST_RESET = 43,
-    MUST_RETRY_DSCP = 0x2f,
     HANDOVER_VERSION = 1,
     HANDOVER_HEADER = 52,
-    ANSWER_BYTES = 1200,
 };
-
-typedef struct first_packet {
-    uint32_t version;
-    const uint8_t *dcid;
-    size_t dcid_length;
-    const uint8_t *scid;
-    size_t scid_length;
-    const uint8_t *token;
-    size_t token_length;
-} first_packet;
-
-static void verdict(ve_engine *engine, enum ve_counter counter) {
-    engine->counters[counter]++;
-}
 
 static bool is_live(const ve_engine *engine, int worker) {
     return (engine->live_workers[worker / 8] >> (worker % 8) & 1) != 0;
 }
 
-/* --- delivery -------------------------------------------------------------------------------------------------------- */
-
-/* ngtcp2 wants a local address; where none was reported any stable one of the right family does. */
-static void make_path(ngtcp2_path *path, ve_address *local, const ve_train *train) {
-    *local = train->local;
-    if (local->length == 0) {
-        local->any.sa_family = train->peer.any.sa_family;
-        local->length = train->peer.length;
-    }
-    path->local = (ngtcp2_addr){&local->any, local->length};
-    path->remote = (ngtcp2_addr){(ngtcp2_sockaddr *)(uintptr_t)&train->peer.any, train->peer.length};
-    path->user_data = (void *)(intptr_t)train->listener;
-}
-
 static void deliver(ve_connection *connection, const ve_train *train, const uint8_t *data, size_t length) {
     ve_address local;
     ngtcp2_path path;
-    make_path(&path, &local, train);
+    ve_make_path(&path, &local, train);
     ve_connection_read(connection, &path, train->tos, data, length);
 }
 
@@ -77,7 +40,7 @@ static void put_address(uint8_t ip[16], uint8_t port[2], const ve_address *addre
 static void hand_over(ve_engine *engine, int owner, const ve_train *train, const uint8_t *data, size_t length) {
     if (PyList_GET_SIZE(engine->strays) >= VE_MAX_STRAYS) {
         engine->counters[VE_handover_full]++;
-        verdict(engine, VE_verdict_handed_over);
+        ve_verdict(engine, VE_verdict_handed_over);
         return;
     }
     PyObject *packet = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(HANDOVER_HEADER + length));
@@ -103,7 +66,7 @@ static void hand_over(ve_engine *engine, int owner, const ve_train *train, const
     }
     Py_XDECREF(pair);
     Py_XDECREF(packet);
-    verdict(engine, VE_verdict_handed_over);
+    ve_verdict(engine, VE_verdict_handed_over);
 }
 
 /* --- answers --------------------------------------------------------------------------------------------------------- */
@@ -113,30 +76,30 @@ static void reset(ve_engine *engine, const ve_train *train, const uint8_t *cid, 
     uint8_t token[VE_RESET_TOKEN_LENGTH];
     size_t size = length - 1 < LONGEST_RESET ? length - 1 : LONGEST_RESET;
     if (!ve_cid_reset_token(&engine->cids, cid, VE_CID_LENGTH, token)) {
-        verdict(engine, VE_verdict_dropped_unknown_cid);
+        ve_verdict(engine, VE_verdict_dropped_unknown_cid);
         return;
     }
     if (!ve_rate_allow(&engine->resets, engine->limits.max_resets_per_s, engine->now_ns)) {
-        verdict(engine, VE_verdict_dropped_reset_limit);
+        ve_verdict(engine, VE_verdict_dropped_reset_limit);
         return;
     }
     if (ve_random(packet, size - sizeof token) != 0) {
-        verdict(engine, VE_verdict_dropped_internal);
+        ve_verdict(engine, VE_verdict_dropped_internal);
         return;
     }
     packet[0] = (packet[0] & 0x3f) | 0x40;
     memcpy(packet + size - sizeof token, token, sizeof token);
     ve_engine_answer(engine, packet, size, train);
-    verdict(engine, VE_verdict_reset);
+    ve_verdict(engine, VE_verdict_reset);
 }
 
 /* RFC 9000 section 17.2.1: the ids trade places. Written here because they may be longer than version 1 allows. */
-static void negotiate_version(ve_engine *engine, const ve_train *train, const first_packet *first) {
+static void negotiate_version(ve_engine *engine, const ve_train *train, const ve_first_packet *first) {
     uint8_t packet[7 + 2 * 255 + 4];
     size_t used = 0;
     if (!ve_rate_allow(&engine->negotiations, engine->limits.max_version_negotiations_per_s, engine->now_ns) ||
         ve_random(packet, 1) != 0) {
-        verdict(engine, VE_verdict_dropped_version);
+        ve_verdict(engine, VE_verdict_dropped_version);
         return;
     }
     packet[used++] |= 0xc0; /* the fixed bit too: then it looks like QUIC to whoever multiplexes (section 17.2.1) */
@@ -150,194 +113,7 @@ static void negotiate_version(ve_engine *engine, const ve_train *train, const fi
     used += first->dcid_length;
     memcpy(packet + used, (const uint8_t[]){0, 0, 0, 1}, 4);
     ve_engine_answer(engine, packet, used + 4, train);
-    verdict(engine, VE_verdict_version_negotiated);
-}
-
-/* --- admission's decisions ------------------------------------------------------------------------------------------- */
-
-static bool bytes_attribute(PyObject *object, const char *name, PyObject **out) {
-    *out = PyObject_GetAttrString(object, name);
-    if (*out != NULL && !PyBytes_Check(*out)) {
-        PyErr_Format(PyExc_TypeError, "%s is not bytes", name);
-        Py_CLEAR(*out);
-    }
-    return *out != NULL;
-}
-
-static void admission_failed(ve_engine *engine) {
-    ve_engine_upcall_failed(engine, VE_UPCALL_ADMIT);
-    verdict(engine, VE_verdict_dropped_internal);
-}
-
-static void accept_it(ve_engine *engine, const ve_train *train, const first_packet *first, PyObject *decision,
-                      const uint8_t *data, size_t length) {
-    ve_address local;
-    ngtcp2_path path;
-    PyObject *original = PyObject_GetAttrString(decision, "original_dcid");
-    PyObject *validated = PyObject_GetAttrString(decision, "address_validated");
-    ve_opening opening = {
-        .path = &path, .version = first->version, .dcid = first->dcid, .dcid_length = first->dcid_length,
-        .scid = first->scid, .scid_length = first->scid_length, .token = first->token,
-        .token_length = first->token_length, .validated = validated == Py_True};
-    if (original != NULL && original != Py_None) {
-        if (!PyBytes_Check(original) || PyBytes_GET_SIZE(original) > MAX_CID) {
-            PyErr_SetString(PyExc_TypeError, "Accept.original_dcid is neither None nor up to 20 bytes");
-        } else {
-            opening.original_dcid = (const uint8_t *)PyBytes_AS_STRING(original);
-            opening.original_dcid_length = (size_t)PyBytes_GET_SIZE(original);
-            opening.validated = true;
-        }
-    }
-    if (PyErr_Occurred()) {
-        admission_failed(engine);
-    } else {
-        make_path(&path, &local, train);
-        ve_connection *connection = ve_connection_new(engine, &opening);
-        if (connection == NULL) {
-            verdict(engine, VE_verdict_dropped_internal);
-        } else {
-            verdict(engine, VE_verdict_accepted);
-            ve_connection_read(connection, &path, train->tos, data, length);
-        }
-    }
-    Py_XDECREF(original);
-    Py_XDECREF(validated);
-}
-
-static void retry_it(ve_engine *engine, const ve_train *train, const first_packet *first, PyObject *decision) {
-    uint8_t packet[ANSWER_BYTES];
-    PyObject *scid = NULL;
-    PyObject *token = NULL;
-    if (!bytes_attribute(decision, "scid", &scid) || !bytes_attribute(decision, "token", &token) ||
-        PyBytes_GET_SIZE(scid) > MAX_CID) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_ValueError, "Retry.scid has more than 20 bytes");
-        }
-        admission_failed(engine);
-    } else {
-        ve_crypto *crypto = &engine->module->crypto;
-        ngtcp2_crypto_ctx context;
-        ngtcp2_crypto_aead_ctx aead = {.native_handle = crypto->retry};
-        ngtcp2_cid dcid;
-        ngtcp2_cid ours;
-        ngtcp2_cid original;
-        ve_crypto_ctx(&context, &crypto->suites[0]);
-        ngtcp2_cid_init(&dcid, first->scid, first->scid_length);
-        ngtcp2_cid_init(&ours, (const uint8_t *)PyBytes_AS_STRING(scid), (size_t)PyBytes_GET_SIZE(scid));
-        ngtcp2_cid_init(&original, first->dcid, first->dcid_length);
-        ngtcp2_ssize n = ngtcp2_pkt_write_retry(packet, sizeof packet, first->version, &dcid, &ours, &original,
-                                                (const uint8_t *)PyBytes_AS_STRING(token),
-                                                (size_t)PyBytes_GET_SIZE(token), ve_encrypt, &context.aead, &aead);
-        if (n > 0) {
-            ve_engine_answer(engine, packet, (size_t)n, train);
-            verdict(engine, VE_verdict_retried);
-        } else {
-            PyErr_SetString(PyExc_ValueError, ngtcp2_strerror((int)n));
-            admission_failed(engine);
-        }
-    }
-    Py_XDECREF(scid);
-    Py_XDECREF(token);
-}
-
-/* CONNECTION_CLOSE in an Initial, with the keys that follow from the client's id (RFC 9000 section 5.2.2). */
-static void refuse_it(ve_engine *engine, const ve_train *train, const first_packet *first, PyObject *decision) {
-    uint8_t packet[ANSWER_BYTES];
-    Py_ssize_t reason_length = 0;
-    const char *reason = NULL;
-    PyObject *text = PyObject_GetAttrString(decision, "reason");
-    PyObject *number = PyObject_GetAttrString(decision, "error_code");
-    uint64_t code = number == NULL ? 0 : PyLong_AsUnsignedLongLong(number);
-    if (text != NULL && !PyErr_Occurred()) {
-        reason = PyUnicode_AsUTF8AndSize(text, &reason_length);
-    }
-    Py_XDECREF(number);
-    ve_keys keys;
-    if (reason == NULL || PyErr_Occurred()) {
-        admission_failed(engine);
-    } else if (ve_initial_keys(&keys, &engine->module->crypto, first->dcid, first->dcid_length, true) != 0) {
-        verdict(engine, VE_verdict_dropped_internal);
-    } else {
-        ngtcp2_crypto_ctx context;
-        ngtcp2_cid dcid;
-        ngtcp2_cid scid;
-        ve_crypto_ctx(&context, &engine->module->crypto.suites[0]);
-        ngtcp2_cid_init(&dcid, first->scid, first->scid_length);
-        ngtcp2_cid_init(&scid, first->dcid, first->dcid_length);
-        ngtcp2_ssize n = ngtcp2_pkt_write_connection_close(
-            packet, sizeof packet, first->version, &dcid, &scid, code, (const uint8_t *)reason,
-            reason_length < 512 ? (size_t)reason_length : 512, ve_encrypt, &context.aead, &keys.aead, keys.iv,
-            ve_hp_mask, &context.hp, &keys.header);
-        ve_keys_free(&keys);
-        if (n > 0) {
-            ve_engine_answer(engine, packet, (size_t)n, train);
-            verdict(engine, VE_verdict_refused);
-        } else {
-            verdict(engine, VE_verdict_dropped_internal);
-        }
-    }
-    Py_XDECREF(text);
-}
-
-static void ignore_it(ve_engine *engine, PyObject *decision) {
-    PyObject *name = PyObject_GetAttrString(decision, "verdict");
-    for (int i = VE_verdict_delivered; name != NULL && i <= VE_verdict_dropped_internal; i++) {
-        int equal = PyObject_RichCompareBool(name, engine->module->counter_names[i], Py_EQ);
-        if (equal != 0) {
-            Py_DECREF(name);
-            if (equal > 0) {
-                verdict(engine, (enum ve_counter)i);
-            } else {
-                admission_failed(engine);
-            }
-            return;
-        }
-    }
-    if (name != NULL) {
-        PyErr_Format(PyExc_ValueError, "%R is not a verdict", name);
-        Py_DECREF(name);
-    }
-    admission_failed(engine);
-}
-
-static void admit(ve_engine *engine, const ve_train *train, const first_packet *first, const uint8_t *data,
-                  size_t length) {
-    ve_module *module = engine->module;
-    PyObject *values[] = {
-        PyLong_FromUnsignedLong(first->version),
-        PyBytes_FromStringAndSize((const char *)first->dcid, (Py_ssize_t)first->dcid_length),
-        PyBytes_FromStringAndSize((const char *)first->scid, (Py_ssize_t)first->scid_length),
-        PyBytes_FromStringAndSize((const char *)first->token, (Py_ssize_t)first->token_length),
-        ve_address_to_python(&train->peer),
-        PyBool_FromLong(train->tos >> 2 == MUST_RETRY_DSCP),
-        PyLong_FromSize_t(engine->open_count),
-        PyLong_FromSize_t(engine->half_open),
-    };
-    PyObject *initial = ve_record_new(&module->initial, values);
-    PyObject *now = initial == NULL ? NULL : PyLong_FromUnsignedLongLong(engine->now_ns);
-    PyObject *decision = NULL;
-    if (now != NULL) {
-        PyObject *arguments[] = {engine->upcalls, initial, now};
-        decision = PyObject_VectorcallMethod(module->name_admit, arguments, 3, NULL);
-    }
-    Py_XDECREF(initial);
-    Py_XDECREF(now);
-    PyObject *type = decision == NULL ? NULL : (PyObject *)Py_TYPE(decision);
-    if (type == NULL) {
-        admission_failed(engine);
-    } else if (type == module->accept) {
-        accept_it(engine, train, first, decision, data, length);
-    } else if (type == module->retry) {
-        retry_it(engine, train, first, decision);
-    } else if (type == module->refuse) {
-        refuse_it(engine, train, first, decision);
-    } else if (type == module->ignore) {
-        ignore_it(engine, decision);
-    } else {
-        PyErr_Format(PyExc_TypeError, "admit() returned %R", decision);
-        admission_failed(engine);
-    }
-    Py_XDECREF(decision);
+    ve_verdict(engine, VE_verdict_version_negotiated);
 }
 
 /* --- the decision ---------------------------------------------------------------------------------------------------- */
@@ -360,7 +136,7 @@ static bool read_varint(const uint8_t *data, size_t length, size_t *offset, uint
 }
 
 /* Where the token of an Initial is. False: the packet doesn't fit in the datagram. */
-static bool read_token(first_packet *first, const uint8_t *data, size_t length, size_t offset) {
+static bool read_token(ve_first_packet *first, const uint8_t *data, size_t length, size_t offset) {
     uint64_t token_length;
     uint64_t rest;
     if (!read_varint(data, length, &offset, &token_length) || token_length > length - offset) {
@@ -378,27 +154,27 @@ static void demux_short(ve_engine *engine, const ve_train *train, const uint8_t 
     const uint8_t *cid = data + 1;
     uint32_t node_id;
     if (length < 1 + VE_CID_LENGTH) {
-        verdict(engine, VE_verdict_dropped_malformed);
+        ve_verdict(engine, VE_verdict_dropped_malformed);
         return;
     }
     ve_connection *connection = ve_id_find(&engine->ids, cid, VE_CID_LENGTH);
     if (connection != NULL) {
-        verdict(engine, VE_verdict_delivered);
+        ve_verdict(engine, VE_verdict_delivered);
         deliver(connection, train, data, length);
         return;
     }
     if (!(data[0] & 0x40)) {
-        verdict(engine, VE_verdict_dropped_malformed);
+        ve_verdict(engine, VE_verdict_dropped_malformed);
         return;
     }
     int worker = ve_cid_worker(&engine->cids, cid, VE_CID_LENGTH);
     if (worker < 0) {
-        verdict(engine, VE_verdict_dropped_unknown_cid);
+        ve_verdict(engine, VE_verdict_dropped_unknown_cid);
         return;
     }
     if (worker != engine->worker_id) {
         if (forwarded) {
-            verdict(engine, VE_verdict_dropped_forwarded);
+            ve_verdict(engine, VE_verdict_dropped_forwarded);
             return;
         }
         if (is_live(engine, worker)) {
@@ -409,7 +185,7 @@ static void demux_short(ve_engine *engine, const ve_train *train, const uint8_t 
     /* The trailer alone can be forged by chance; a reset speaks for the owner, so the whole id must be ours. */
     if (length - 1 < SHORTEST_RESET || !ve_cid_open(&engine->cids, cid, VE_CID_LENGTH, &node_id) ||
         node_id != engine->node_id) {
-        verdict(engine, VE_verdict_dropped_unknown_cid);
+        ve_verdict(engine, VE_verdict_dropped_unknown_cid);
         return;
     }
     reset(engine, train, cid, length);
@@ -417,9 +193,9 @@ static void demux_short(ve_engine *engine, const ve_train *train, const uint8_t 
 
 static void demux_long(ve_engine *engine, const ve_train *train, const uint8_t *data, size_t length) {
     bool forwarded = train->received_ns != 0;
-    first_packet first = {0};
+    ve_first_packet first = {0};
     if (length < 7) {
-        verdict(engine, VE_verdict_dropped_malformed);
+        ve_verdict(engine, VE_verdict_dropped_malformed);
         return;
     }
     first.version = (uint32_t)data[1] << 24 | (uint32_t)data[2] << 16 | (uint32_t)data[3] << 8 | data[4];
@@ -427,7 +203,7 @@ static void demux_long(ve_engine *engine, const ve_train *train, const uint8_t *
     size_t dcid_end = 6 + (size_t)data[5];
     size_t scid_end = dcid_end < length ? dcid_end + 1 + data[dcid_end] : length + 1;
     if (scid_end > length || first.version == 0) {
-        verdict(engine, VE_verdict_dropped_malformed);
+        ve_verdict(engine, VE_verdict_dropped_malformed);
         return;
     }
     first.dcid = data + 6;
@@ -436,55 +212,55 @@ static void demux_long(ve_engine *engine, const ve_train *train, const uint8_t *
     first.scid_length = data[dcid_end];
     if (first.version != NGTCP2_PROTO_VER_V1) {
         if (length < MIN_INITIAL_LENGTH) {
-            verdict(engine, VE_verdict_dropped_version);
+            ve_verdict(engine, VE_verdict_dropped_version);
         } else {
             negotiate_version(engine, train, &first);
         }
         return;
     }
-    if (first.dcid_length > MAX_CID || first.scid_length > MAX_CID || !(data[0] & 0x40)) {
-        verdict(engine, VE_verdict_dropped_malformed);
+    if (first.dcid_length > VE_MAX_CID || first.scid_length > VE_MAX_CID || !(data[0] & 0x40)) {
+        ve_verdict(engine, VE_verdict_dropped_malformed);
         return;
     }
     ve_connection *connection = ve_id_find(&engine->ids, first.dcid, first.dcid_length);
     if (connection != NULL) {
-        verdict(engine, VE_verdict_delivered);
+        ve_verdict(engine, VE_verdict_delivered);
         deliver(connection, train, data, length);
         return;
     }
     int type = data[0] >> 4 & 3;
     if (type == TYPE_RETRY) {
-        verdict(engine, VE_verdict_dropped_malformed);
+        ve_verdict(engine, VE_verdict_dropped_malformed);
         return;
     }
     int worker = ve_cid_worker(&engine->cids, first.dcid, first.dcid_length);
     if (worker >= 0 && worker != engine->worker_id && is_live(engine, worker)) {
         if (forwarded) {
-            verdict(engine, VE_verdict_dropped_forwarded);
+            ve_verdict(engine, VE_verdict_dropped_forwarded);
         } else {
             hand_over(engine, worker, train, data, length);
         }
         return;
     }
     if (type != TYPE_INITIAL) {
-        verdict(engine, VE_verdict_dropped_unknown_cid);
+        ve_verdict(engine, VE_verdict_dropped_unknown_cid);
         return;
     }
     if (length < MIN_INITIAL_LENGTH) {
-        verdict(engine, VE_verdict_dropped_small_initial);
+        ve_verdict(engine, VE_verdict_dropped_small_initial);
         return;
     }
     if (!read_token(&first, data, length, scid_end) || first.dcid_length < MIN_FIRST_CID) {
-        verdict(engine, VE_verdict_dropped_malformed);
+        ve_verdict(engine, VE_verdict_dropped_malformed);
         return;
     }
-    admit(engine, train, &first, data, length);
+    ve_admit(engine, train, &first, data, length);
 }
 
 void ve_demux(ve_engine *engine, const ve_train *train, const uint8_t *data, size_t length) {
     engine->counters[train->received_ns != 0 ? VE_datagrams_injected : VE_datagrams_received]++;
     if (length == 0) {
-        verdict(engine, VE_verdict_dropped_malformed);
+        ve_verdict(engine, VE_verdict_dropped_malformed);
     } else if (data[0] & 0x80) {
         demux_long(engine, train, data, length);
     } else {

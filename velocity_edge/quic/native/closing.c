@@ -1,0 +1,186 @@
+#include "connection.h"
+
+#include "engine.h"
+#include "events.h"
+#include "module.h"
+#include "stream.h"
+
+enum { CLOSE_PACKET_BYTES = 1200 };
+
+static void unmark(ve_connection *connection) {
+    ve_engine *engine = connection->engine;
+    ve_connection *before = NULL;
+    if (!connection->dirty) {
+        return;
+    }
+    for (ve_connection *c = engine->dirty_first; c != connection; c = c->dirty_next) {
+        before = c;
+    }
+    if (before == NULL) {
+        engine->dirty_first = connection->dirty_next;
+    } else {
+        before->dirty_next = connection->dirty_next;
+    }
+    if (engine->dirty_last == connection) {
+        engine->dirty_last = before;
+    }
+    connection->dirty = false;
+}
+
+static void unlink_from(ve_connection **first, ve_connection *connection) {
+    if (connection->previous != NULL) {
+        connection->previous->next = connection->next;
+    } else {
+        *first = connection->next;
+    }
+    if (connection->next != NULL) {
+        connection->next->previous = connection->previous;
+    }
+    connection->previous = connection->next = NULL;
+}
+
+void ve_connection_free(ve_connection *connection) {
+    ve_engine *engine = connection->engine;
+    unmark(connection);
+    ve_timer_remove(&engine->timers, connection);
+    ve_id_remove_all(&engine->ids, connection);
+    if (connection->state == VE_OPEN) {
+        unlink_from(&engine->open_first, connection);
+        engine->open_count--;
+        nghttp3_conn_del(connection->http);
+        while (connection->streams != NULL) {
+            connection->streams->headers_done = false; /* the engine goes: no events */
+            ve_stream_free(connection->streams);
+        }
+        ngtcp2_conn_del(connection->quic);
+        ve_tls_end(connection);
+        free(connection->message);
+        ve_handle_release(&engine->connections, connection->handle);
+    } else {
+        unlink_from(&engine->closing_first, connection);
+        engine->closing_count--;
+    }
+    free(connection->last_packet);
+    free(connection);
+}
+
+/* From `open` to closing or draining: events, counters, and everything freed but this struct and its ids. */
+static void leave_open(ve_connection *connection, ve_state state, const ngtcp2_ccerr *error, bool by_peer) {
+    ve_engine *engine = connection->engine;
+    uint64_t linger_ns = 3 * ngtcp2_conn_get_pto(connection->quic);
+    if (connection->http != NULL) {
+        nghttp3_conn_del(connection->http);
+        connection->http = NULL;
+    }
+    while (connection->streams != NULL) {
+        ve_stream_over(connection->streams, false, error->error_code);
+        ve_stream_free(connection->streams);
+    }
+    engine->counters[VE_connections_closed]++;
+    if (!connection->handshake_completed) {
+        engine->half_open--;
+        engine->counters[VE_handshakes_failed]++;
+    }
+    PyObject *reason = PyUnicode_DecodeUTF8((const char *)error->reason, (Py_ssize_t)error->reasonlen, "replace");
+    PyObject *values[] = {
+        PyLong_FromUnsignedLongLong(connection->handle),
+        PyLong_FromUnsignedLongLong(error->error_code),
+        PyBool_FromLong(error->type == NGTCP2_CCERR_TYPE_APPLICATION),
+        PyBool_FromLong(by_peer),
+        reason,
+        PyBool_FromLong(connection->handshake_completed),
+    };
+    ve_engine_event(engine, ve_record_new(&engine->module->connection_closed, values));
+    ngtcp2_conn_del(connection->quic);
+    connection->quic = NULL;
+    ve_tls_end(connection);
+    free(connection->message);
+    connection->message = NULL;
+    ve_handle_release(&engine->connections, connection->handle);
+    unlink_from(&engine->open_first, connection);
+    engine->open_count--;
+    unmark(connection);
+    connection->state = state;
+    connection->next = engine->closing_first;
+    if (connection->next != NULL) {
+        connection->next->previous = connection;
+    }
+    engine->closing_first = connection;
+    engine->closing_count++;
+    ve_timer_set(&engine->timers, connection, engine->now_ns + linger_ns);
+}
+
+/* Nobody to tell: idle, no handshake in time, or the peer told us. */
+void ve_connection_vanish(ve_connection *connection, ve_state state, const ngtcp2_ccerr *error, bool by_peer) {
+    leave_open(connection, state, error, by_peer);
+    if (state != VE_DRAINING || connection->engine->closing_count > connection->engine->limits.max_connections) {
+        ve_connection_free(connection);
+    }
+}
+
+void ve_connection_close(ve_connection *connection, int rv) {
+    ve_engine *engine = connection->engine;
+    uint8_t packet[CLOSE_PACKET_BYTES];
+    ngtcp2_path_storage path;
+    ngtcp2_pkt_info info = {0};
+    ngtcp2_ccerr error = connection->error;
+    if (!connection->has_error) {
+        ngtcp2_ccerr_default(&error);
+        if (rv == NGTCP2_ERR_CRYPTO) {
+            ngtcp2_ccerr_set_tls_alert(&error, ngtcp2_conn_get_tls_alert(connection->quic), NULL, 0);
+        } else {
+            ngtcp2_ccerr_set_liberr(&error, rv, NULL, 0);
+        }
+    }
+    if (error.type != NGTCP2_CCERR_TYPE_TRANSPORT && error.type != NGTCP2_CCERR_TYPE_APPLICATION) {
+        ve_connection_vanish(connection, VE_CLOSING, &error, false); /* idle, dropped: ngtcp2 says there is nothing to say */
+        return;
+    }
+    ngtcp2_path_storage_zero(&path);
+    ngtcp2_ssize length = ngtcp2_conn_write_connection_close(connection->quic, &path.path, &info, packet, sizeof packet,
+                                                             &error, engine->now_ns);
+    /* 0: the address isn't proven and we sent three times what we got. Less: no keys, no memory. */
+    uint8_t *copy = length > 0 ? malloc((size_t)length) : NULL;
+    if (copy == NULL) {
+        ve_connection_vanish(connection, VE_CLOSING, &error, false);
+        return;
+    }
+    memcpy(copy, packet, (size_t)length);
+    connection->last_packet = copy;
+    connection->last_packet_length = (size_t)length;
+    ve_address_from_ngtcp2(&connection->last_peer, &path.path.remote);
+    ve_address_from_ngtcp2(&connection->last_local, &path.path.local);
+    connection->last_listener = (int)(intptr_t)path.path.user_data;
+    leave_open(connection, VE_CLOSING, &error, false);
+    connection->repeat = true;
+    ve_connection_mark(connection);
+}
+
+static void drain(ve_connection *connection) {
+    ngtcp2_ccerr error = *ngtcp2_conn_get_ccerr(connection->quic);
+    char reason[256];
+    size_t length = error.reasonlen < sizeof reason ? error.reasonlen : sizeof reason;
+    if (length > 0) {
+        memcpy(reason, error.reason, length); /* it goes with the ngtcp2_conn, before the event is made */
+    }
+    error.reason = (const uint8_t *)reason;
+    error.reasonlen = length;
+    ve_connection_vanish(connection, VE_DRAINING, &error, true);
+}
+
+/* What a return value of ngtcp2 means for the connection. True: it is still open. */
+bool ve_connection_survives(ve_connection *connection, int rv) {
+    if (rv == 0 && !connection->has_error) {
+        return true;
+    }
+    if (rv == NGTCP2_ERR_DRAINING) {
+        drain(connection);
+    } else if (rv == NGTCP2_ERR_DROP_CONN || rv == NGTCP2_ERR_RETRY) {
+        ngtcp2_ccerr error;
+        ngtcp2_ccerr_default(&error);
+        ve_connection_vanish(connection, VE_CLOSING, &error, false);
+    } else {
+        ve_connection_close(connection, rv);
+    }
+    return false;
+}

@@ -1,0 +1,43 @@
+/* One datagram: the C twin of velocity_edge/quic/demux.py (which documents the rules), handover.py and reset.py (demux.c),
+ * and what admission's decision means on the wire (admission.c). Every path ends in exactly one verdict.
+ */
+#ifndef VE_DEMUX_H
+#define VE_DEMUX_H
+
+#include "connection.h"
+#include "engine.h"
+
+enum { VE_MAX_CID = 20 };
+
+/* The unprotected part of a long header; it points into the datagram. */
+typedef struct ve_first_packet {
+    uint32_t version;
+    const uint8_t *dcid;
+    size_t dcid_length;
+    const uint8_t *scid;
+    size_t scid_length;
+    const uint8_t *token;
+    size_t token_length;
+} ve_first_packet;
+
+static inline void ve_verdict(ve_engine *engine, enum ve_counter counter) {
+    engine->counters[counter]++;
+}
+
+/* `local` is memory for the path. ngtcp2 wants a local address; where none was reported any stable one of the family does. */
+static inline void ve_make_path(ngtcp2_path *path, ve_address *local, const ve_train *train) {
+    *local = train->local;
+    if (local->length == 0) {
+        local->any.sa_family = train->peer.any.sa_family;
+        local->length = train->peer.length;
+    }
+    path->local = (ngtcp2_addr){&local->any, local->length};
+    path->remote = (ngtcp2_addr){(ngtcp2_sockaddr *)(uintptr_t)&train->peer.any, train->peer.length};
+    path->user_data = (void *)(intptr_t)train->listener;
+}
+
+/* A sound first Initial: ask Python, and do what it says. */
+void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *first, const uint8_t *data,
+              size_t length);
+
+#endif
