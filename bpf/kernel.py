@@ -43,6 +43,7 @@ class _Command(IntEnum):
     OBJ_GET_INFO_BY_FD = 15
     LINK_CREATE = 28
     LINK_UPDATE = 29
+    ENABLE_STATS = 32
     LINK_DETACH = 34
 
 
@@ -306,6 +307,11 @@ def run_on_frame(program_fd: int, frame: bytes, repeat: int = 1) -> tuple[int, i
     _, answer = _bpf(_Command.PROG_TEST_RUN, attr)
     _, action, _, out_bytes, _, _, _, duration_ns = struct.unpack_from("=IIIIQQII", answer)
     return action, duration_ns, frame_out.raw[:out_bytes]
+
+
+def measure_run_time() -> int:
+    """Have the kernel measure all programs while the returned descriptor is open (`ProgramInfo.run_time_ns`)."""
+    return _bpf(_Command.ENABLE_STATS, struct.pack("=I", 0))[0]
 
 
 def possible_cpus() -> int:

@@ -120,15 +120,18 @@ PROGRAM(choose_socket)(struct select_context *ctx)
 	unsigned int zero = 0, slot = 0, length = ctx->length;
 	unsigned long readable;
 	struct settings *settings = map_lookup(MAP(settings), &zero);
-	unsigned char *head = map_lookup(MAP(head), &zero);
 	struct quic_packet packet;
+	unsigned char *head;
 	int verdict;
 
-	if (!settings || !head || length < UDP_LENGTH)
+	if (!settings || length < UDP_LENGTH)
 		return SK_DROP_;
 	length -= UDP_LENGTH;
 	if (quic_parse(p, end, length, &packet) == QUIC_UNREADABLE) {
 		/* Paged or reassembled: look at a copy. What lies behind a short one is old, and never read: see `length`. */
+		head = map_lookup(MAP(head), &zero);
+		if (!head)
+			return SK_DROP_;
 		readable = length;
 		QUIC_OPAQUE(readable);
 		if (readable > QUIC_HEAD_LENGTH)

@@ -53,7 +53,8 @@ class KernelSteering:
         self._fds: list[int] = []
         self._links: list[int] = []
         self._socket_maps: list[int] = []  # by listener
-        self._programs: dict[str, int] = {}
+        #: Descriptors of what is loaded: "shield", "arrived", and a selection program per sockets map.
+        self.programs: dict[str, int] = {}
         self._maps: dict[str, int] = {}
         found = [self._open_map(spec.name, spec) for spec in pins.specs()]
         self.adopted = any(found)
@@ -107,7 +108,7 @@ class KernelSteering:
                 where = f"{listener.host} port {listener.port}"
                 raise BpfError(f"cannot steer to slot {slot} of {where}: {reason}") from None
         program = loader.load("choose_socket", {**self._maps, "sockets": fd}, self._cache_dir)
-        self._programs[name] = program
+        self.programs[name] = program
         self._fds.append(program)
         slots[0].setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program)
 
@@ -125,11 +126,11 @@ class KernelSteering:
         maps = {**self._maps, "cpus": cpus}
         program = loader.load("shield", maps, self._cache_dir, frags=not move)
         self._fds.append(program)
-        self._programs["shield"] = program
+        self.programs["shield"] = program
         if move:
             arrived = loader.load("arrived", maps, self._cache_dir)
             self._fds.append(arrived)
-            self._programs["arrived"] = arrived
+            self.programs["arrived"] = arrived
             for cpu in os.sched_getaffinity(0):
                 kernel.update(cpus, struct.pack("=I", cpu), struct.pack("=II", abi.CPUMAP_QUEUE, arrived))
         self._settings.move = move
@@ -248,10 +249,6 @@ class KernelSteering:
         size = ctypes.sizeof(abi.PinKey)
         for key in kernel.keys(self._maps["pins"], size):
             kernel.delete(self._maps["pins"], key)
-
-    def verified_instructions(self) -> dict[str, int]:
-        """Return what the verifier walked through, by program: a number to watch, printed by the tests."""
-        return {name: kernel.program_info(fd).verified_instructions for name, fd in self._programs.items()}
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
