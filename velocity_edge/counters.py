@@ -47,8 +47,9 @@ COUNTERS: Final = (
     "handover_full",  # strays lost because the owner's link was full
     "connections_opened",
     "connections_closed",
+    # Each connection that was opened ends its handshake under exactly one of these three.
     "handshakes_completed",
-    "handshakes_failed",
+    "handshakes_failed",  # an alert, or closed by either side before it was complete
     "handshakes_timed_out",
     "handshakes_resumed",
     "handshakes_x25519mlkem768",

@@ -390,6 +390,12 @@ class World:
     def counters(self) -> dict[str, int]:
         return self.engine.counters()
 
+    def half_open(self) -> int:
+        """Return how many handshakes run: each ends in exactly one of three ways."""
+        count = self.counters()
+        ended = ("handshakes_completed", "handshakes_failed", "handshakes_timed_out")
+        return count["connections_opened"] - sum(count[name] for name in ended)
+
     def verdicts(self) -> dict[str, int]:
         """Return the verdicts that are not zero, without their prefix."""
         count = self.counters()
@@ -471,8 +477,8 @@ class StockClient:
         self.responses: dict[int, Response] = {}
         self.received: list[bytes] = []
         self.events: list[Any] = []
-        #: Set to a bytes of body after which the client stops reading (it still acknowledges).
-        self.deaf = False
+        #: Receives, but sends nothing.
+        self.paused = False
 
     def start(self) -> None:
         self.quic.connect(("server", 443), now=self.world.now_ns / 1e9)
@@ -485,6 +491,8 @@ class StockClient:
         self._events()
 
     def flush(self) -> None:
+        if self.paused:
+            return
         now_s = self.world.now_ns / 1e9
         timer_s = self.timer_s()
         if timer_s is not None and timer_s <= now_s:
@@ -494,7 +502,7 @@ class StockClient:
             self.world.to_server(self.address, datagram)
 
     def timer_s(self) -> float | None:
-        if self.terminated is not None or self.quic._close_at is None:
+        if self.paused or self.terminated is not None or self.quic._close_at is None:
             return None
         timer: float | None = self.quic.get_timer()
         return timer
@@ -504,7 +512,7 @@ class StockClient:
             self.events.append(event)
             if isinstance(event, quic_events.HandshakeCompleted):
                 self.handshake, self.ready = event, True
-                self.http = self.http or H3Connection(self.quic)
+                self.http = self.http or self.make_http()
             elif isinstance(event, quic_events.ConnectionTerminated):
                 self.terminated = event
             elif isinstance(event, quic_events.StreamReset) and event.stream_id in self.responses:
@@ -512,6 +520,14 @@ class StockClient:
             if self.http is not None:
                 for http in self.http.handle_event(event):
                     self._http(http)
+            if isinstance(event, quic_events.StreamDataReceived):
+                self.consumed(event.stream_id, len(event.data))
+
+    def make_http(self) -> H3Connection:
+        return H3Connection(self.quic)
+
+    def consumed(self, stream_id: int, n_bytes: int) -> None:
+        """Stock aioquic gives credit by itself."""
 
     def _http(self, event: Any) -> None:
         response = self.responses.get(event.stream_id)

@@ -76,6 +76,8 @@ class Edge:
         self.cids: set[bytes] = set()
         self.retired: deque[bytes] = deque()
         self.completed = False
+        #: The handshake took too long.
+        self.timed_out = False
         self.closed = False
         self.streams: dict[int, Stream] = {}
         self._limits = limits
@@ -124,7 +126,8 @@ class Edge:
     def collect(self, now_ns: int, out: list[seam.Event]) -> None:
         """Append what happened since the last call."""
         quic = self.quic
-        while quic.close_event is None and (event := quic.next_event()) is not None:
+        # What came before the peer's CONNECTION_CLOSE still counts; after an error of the peer's nothing does.
+        while not quic.close_pending and (event := quic.next_event()) is not None:
             if isinstance(event, quic_events.StreamDataReceived):
                 self._stream_data(event, now_ns, out)
             elif isinstance(event, quic_events.HandshakeCompleted):

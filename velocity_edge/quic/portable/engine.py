@@ -338,7 +338,7 @@ class PortableEngine:
             if isinstance(item, Farewell):
                 self._forget(item)
             elif item.handshake_overdue(now_ns):
-                self._count["handshakes_timed_out"] += 1
+                item.timed_out = True
                 item.fail("handshake timeout", self._events)
                 self._remove(item)
             else:
@@ -386,7 +386,7 @@ class PortableEngine:
             self._streams.pop(stream.handle, None)
         if not edge.completed:
             self._half_open -= 1
-            self._count["handshakes_failed"] += 1
+            self._count["handshakes_timed_out" if edge.timed_out else "handshakes_failed"] += 1
 
     def _forget(self, farewell: Farewell) -> None:
         self._farewells.pop(farewell, None)
@@ -510,6 +510,5 @@ class PortableEngine:
         return [(edge.handle, self._now_ns - edge.opened_ns, len(edge.streams)) for edge in self._edges.values()]
 
     def counters(self) -> dict[str, int]:
-        """Return all counters, and the gauges that an engine knows."""
-        gauges = {"connections": len(self._edges), "half_open": self._half_open, "streams": len(self._streams)}
-        return self._count | gauges
+        """Return all counters."""
+        return dict(self._count)
