@@ -20,9 +20,6 @@ class Batch:
 
 class NativeEngine:
     name: str
-    connection_count: int
-    half_open_count: int
-    stream_count: int
     closing_count: int
     unacked_bytes: int
     def __init__(self, settings: EngineSettings, upcalls: Upcalls) -> None: ...

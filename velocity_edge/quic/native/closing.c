@@ -79,7 +79,7 @@ static void leave_open(ve_connection *connection, ve_state state, const ngtcp2_c
     engine->counters[VE_connections_closed]++;
     if (!connection->handshake_completed) {
         engine->half_open--;
-        engine->counters[VE_handshakes_failed]++;
+        engine->counters[connection->timed_out ? VE_handshakes_timed_out : VE_handshakes_failed]++;
     }
     PyObject *reason = PyUnicode_DecodeUTF8((const char *)error->reason, (Py_ssize_t)error->reasonlen, "replace");
     PyObject *values[] = {
@@ -152,6 +152,13 @@ void ve_connection_close(ve_connection *connection, int rv) {
     ve_address_from_ngtcp2(&connection->last_local, &path.path.local);
     connection->last_listener = (int)(intptr_t)path.path.user_data;
     leave_open(connection, VE_CLOSING, &error, false);
+    if (engine->closing_count > engine->limits.max_connections) {
+        /* Too many wait already to repeat themselves: said once, and forgotten. */
+        ve_train once = {.local = connection->last_local, .peer = connection->last_peer, .listener = connection->last_listener};
+        ve_engine_answer(engine, connection->last_packet, connection->last_packet_length, &once);
+        ve_connection_free(connection);
+        return;
+    }
     connection->repeat = true;
     ve_connection_mark(connection);
 }

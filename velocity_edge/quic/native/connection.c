@@ -226,14 +226,12 @@ void ve_connection_expire(ve_connection *connection) {
     }
     if (rv == NGTCP2_ERR_IDLE_CLOSE || rv == NGTCP2_ERR_HANDSHAKE_TIMEOUT) {
         static const char *const reasons[] = {"idle", "handshake timeout"};
-        const char *reason = reasons[rv == NGTCP2_ERR_HANDSHAKE_TIMEOUT];
+        connection->timed_out = rv == NGTCP2_ERR_HANDSHAKE_TIMEOUT;
+        const char *reason = reasons[connection->timed_out];
         ngtcp2_ccerr error;
         ngtcp2_ccerr_default(&error);
         error.reason = (const uint8_t *)reason;
         error.reasonlen = strlen(reason);
-        if (!connection->handshake_completed) {
-            engine->counters[VE_handshakes_timed_out]++;
-        }
         ve_connection_vanish(connection, VE_CLOSING, &error, false);
         return;
     }

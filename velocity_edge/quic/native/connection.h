@@ -63,6 +63,7 @@ struct ve_connection {
     bool peer_parameters_set;
     unsigned installed; /* which keys, as bits: level * 2 + write */
     bool handshake_completed;
+    bool timed_out;
 
     /* Why it must end; the first reason counts. */
     ngtcp2_ccerr error;
