@@ -79,6 +79,7 @@ async def _run(arguments: argparse.Namespace) -> int:
             Memory(),
         )
         _answer_signals(loop, worker)
+        loop.set_exception_handler(_crash)
         await worker.run(socket.socket(fileno=arguments.channel))
         worker.close()
     if late := preload.late():
@@ -96,6 +97,18 @@ def _answer_signals(loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Die of a bug, at once: the supervisor starts a successor, which answers our connections with resets.
+
+    asyncio would log an exception in a callback and go on with a worker that is half changed.
+    """
+    log.critical("bug: %s", context.get("message"), exc_info=context.get("exception"))
+    error = context.get("exception")
+    if error is not None:
+        sys.excepthook(type(error), error, error.__traceback__)
+    os._exit(70)
 
 
 def _raise_open_files() -> None:

@@ -27,12 +27,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
-from velocity_edge import keys
+from velocity_edge import keys, logs
 from velocity_edge import messages as m
 from velocity_edge.channel import Received
 from velocity_edge.config.model import Config
 from velocity_edge.errors import VelocityError
 from velocity_edge.keys import EpochTable
+from velocity_edge.quic import udp
 from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
 from velocity_edge.slab import Slab
 from workers.drain import Act, Drain
@@ -116,6 +117,7 @@ class Worker:
     tally: Tally | None = None
     lag: LoopLag | None = None
     lines: LineWriter | None = None
+    logs: logs.Logs | None = None
 
     def __post_init__(self) -> None:
         self.stopped = self.loop.create_future()
@@ -167,6 +169,7 @@ class Worker:
         self.supervision.successor_path = order.successor_path
         self.drop_rights()
         # Threads only after that.
+        self.logs = logs.set_up(f"worker {self.identity.worker_id}")
         self.lines = LineWriter(1)
         self.tally = Tally(Slab(slab_fd), self.identity.worker_id)
         self.lag = LoopLag(self.loop)
@@ -210,7 +213,7 @@ class Worker:
         limits = config.server.limits.limits()
         worker_id = self.identity.worker_id
         upcalls = WorkerUpcalls(table, equipment.node_id, worker_id, limits)
-        settings = EngineSettings(worker_id, equipment.node_id, limits)
+        settings = EngineSettings(worker_id, equipment.node_id, limits, config.server.congestion_control)
         engine = self.open_engine(settings, upcalls)
         engine.use_keys(keys.engine_keys(table))
         exchanges = Exchanges(
@@ -227,7 +230,9 @@ class Worker:
         serving = self.serving
         if prepared is None or serving is None or self.table is None:
             raise RuntimeError(f"revision {revision} was never prepared")
-        logging.getLogger().setLevel(prepared.config.server.log_level.upper())
+        telemetry = prepared.config.telemetry or prepared.config.server.telemetry
+        if self.logs is not None:
+            self.logs.use(structured=telemetry.structured_logs, level=prepared.config.server.log_level)
         serving.upcalls.policy = prepared.policy(self.table)
         serving.exchanges.use(prepared.requests)
         first = serving.active is None
@@ -319,6 +324,8 @@ class Worker:
         if self.lag is not None:
             self.lag.stop()
         self.supervision.close()
+        if self.logs is not None:
+            self.logs.close()
 
     # --- facts -------------------------------------------------------------------------------------------------------
 
@@ -380,9 +387,9 @@ class Worker:
 
     def _connections(self, counters: dict[str, int]) -> tuple[int, int]:
         """Return (all connections, those whose handshake is not complete)."""
-        if self.serving is None:
+        if self.serving is None or not counters:
             return 0, 0
-        present = counters.get("connections_opened", 0) - counters.get("connections_closed", 0)
+        present = counters["connections_opened"] - counters["connections_closed"]
         return present, max(0, present - self.serving.exchanges.established)
 
     def _show_title(self, connections: int | None = None) -> None:
@@ -420,7 +427,9 @@ def _sorted_out(
         )
     sockets = list(descriptors[:listeners])
     for fd in sockets:
-        os.set_blocking(fd, False)
+        missing = udp.prepare_descriptor(fd)
+        if missing:
+            log.warning("this kernel has no %s: serving works, slower or less well counted", ", ".join(missing))
     link = socket.socket(fileno=descriptors[listeners])
     links = [socket.socket(fileno=fd) for fd in descriptors[listeners + 1 : -1]]
     return sockets, link, links, descriptors[-1]

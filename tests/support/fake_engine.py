@@ -1,7 +1,7 @@
 """An `engine.Engine` without QUIC: tests put events in and look at what was answered.
 
-The batch reads and sends on real sockets (one datagram per train), so that an endpoint can be tested with a kernel: each
-datagram received becomes the events that `on_datagram` returns for it, `outgoing` is sent as it is.
+The batch reads and sends on real sockets (one datagram per train), so that an endpoint can be tested with a kernel.
+Each datagram received becomes the events that `on_datagram` returns for it, `outgoing` is sent as it is.
 """
 
 from __future__ import annotations
