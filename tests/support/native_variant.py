@@ -1,6 +1,6 @@
 """A pytest plugin: run the tests with another build of the native engine (sanitizers).
 
-    VELOCITY_TEST_NATIVE=/tmp/asan LD_PRELOAD=$(gcc -print-file-name=libasan.so) pytest -p tests.support.native_variant ...
+    VELOCITY_TEST_NATIVE=/tmp/asan LD_PRELOAD=.../libasan.so pytest -p tests.support.native_variant ...
 
 The variant takes the place of the real module before anyone imports it.
 """

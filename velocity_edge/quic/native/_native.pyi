@@ -1,22 +1,12 @@
-from collections.abc import Iterator, Sequence
-
 from velocity_edge.quic.engine import (
+    Batch,
     EngineKeys,
     EngineSettings,
     Event,
     FileRange,
     Headers,
-    Train,
     Upcalls,
 )
-
-class Batch:
-    def receive(self, fd: int, listener: int) -> int: ...
-    def transmit(self, fds: Sequence[int]) -> bool: ...
-    def append(self, train: Train) -> bool: ...
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Train]: ...
-    def clear(self) -> None: ...
 
 class NativeEngine:
     name: str

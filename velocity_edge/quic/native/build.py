@@ -1,8 +1,8 @@
 """Compiles the native engine: `python -m velocity_edge.quic.native.build [--asan] [--into DIR]`.
 
 Needs a C compiler, pkg-config and the headers of libngtcp2 >= 1.11, libnghttp3 >= 1.8, libcrypto and this Python
-(tools/native-deps gets them). The result is `_native.<suffix>.so` in this package, replaced atomically, so that a running
-node keeps the one it has mapped. `--asan` makes a checked variant for the tests; it goes elsewhere by `--into`.
+(tools/native-deps gets them). The result is `_native.<suffix>.so` in this package, replaced atomically, so that a
+running node keeps the one it has mapped. `--asan` makes a checked variant for the tests; it goes elsewhere by `--into`.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ def _pkg_config(what: str) -> list[str]:
     if shutil.which("pkg-config") is None:
         raise Unavailable("cannot build the native engine: no pkg-config")
     wanted = [f"{name} >= {version}" for name, version in LIBRARIES.items()]
-    found = subprocess.run(
-        ["pkg-config", what, "--print-errors", *wanted], capture_output=True, text=True, check=False
-    )
+    found = subprocess.run(["pkg-config", what, "--print-errors", *wanted], capture_output=True, text=True, check=False)
     if found.returncode != 0:
         reason = " ".join(found.stderr.split())
         raise Unavailable(f"cannot build the native engine: {reason} (tools/native-deps gets what a Debian has)")
