@@ -175,11 +175,12 @@ def test_a_drain_lets_idle_clients_go_without_error(bench: Bench, worker: Worker
 
 def test_a_drain_waits_for_a_running_request_and_the_deadline_counts_it(bench: Bench, worker: WorkerProcess) -> None:
     with H3Client(bench.port, bench.ca) as client:
-        client.send("POST", "/", {}, end=False)  # its body never ends
-        worker.expect(m.Heartbeat, lambda beat: beat.requests == 1)
-        worker.send(m.Drain(deadline_s=3.5))
-        assert client.wait_closed() == 0x100
-    assert worker.expect(m.Drained).lost == 1
+        assert client.get("/").status == 200
+        client.go_deaf()
+        client.send("GET", "/big.bin")
+        worker.expect(m.Heartbeat, lambda beat: beat.requests == 2)
+        worker.send(m.Drain(deadline_s=4.0))
+        assert worker.expect(m.Drained).lost == 1
 
 
 def test_a_resumed_worker_takes_new_connections_again(bench: Bench, worker: WorkerProcess) -> None:
@@ -278,6 +279,6 @@ def test_the_successor_of_a_killed_worker_resets_its_connections(bench: Bench, w
         successor = bench.start(slot=0)
         bench.serve(successor)
         client.send("GET", "/")
-        poll(lambda: client.protocol.terminated is not None, "the client to recognise a stateless reset")
+        # aioquic as a client does not recognise resets; that ours does is tested where it is (tests/unit/quic).
+        poll(lambda: counts(bench)["verdict_reset"] >= 1, "the successor to answer with a stateless reset")
         stop(successor)
-    assert counts(bench)["verdict_reset"] >= 1

@@ -149,6 +149,14 @@ class H3Client:
         self._wait(lambda: reply.ended or reply.reset is not None or self.protocol.terminated is not None)
         return reply
 
+    def go_deaf(self) -> None:
+        """Hear nothing from now on: a client whose network went away in the middle."""
+
+        async def go() -> None:
+            self.protocol.datagram_received = lambda data, addr: None  # type: ignore[method-assign]
+
+        self.run(go())
+
     def wait_closed(self) -> int:
         """Wait for the end of the connection; return its error code."""
         self._wait(lambda: self.protocol.terminated is not None)
