@@ -440,11 +440,7 @@ class PortableEngine:
             self._by_cid.pop(old, None)
 
     def _address_token(self, path: Any) -> bytes:
-        try:
-            return self._upcalls.address_token(path[0])
-        except Exception as error:
-            self._upcall_failed("making an address token", error)
-            return b""
+        return self._upcalls.address_token(path[0])
 
     # --- what the endpoint asks --------------------------------------------------------------------------------------
 
