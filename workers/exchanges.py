@@ -17,8 +17,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from inspect import isawaitable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from velocity_edge.quic.engine import (
     Address,
@@ -49,6 +48,8 @@ _MAX_SHARED_BYTES: Final = 32 * 1024 * 1024
 #: Of a body that no handler wanted, so much is taken and thrown away after the answer; then the stream is reset. Four
 #: stream windows: the client has had our answer by then, as it needed credit that we sent after it.
 _MAX_UNWANTED_BYTES: Final = 1024 * 1024
+#: Bodies that an engine takes whole; others are chunks that are yet to come.
+_AT_HAND: Final = (bytes, FileRange, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,7 @@ class Exchanges:
                 result = revision.find(request)(request)
         except Exception as error:
             result = _failure(error, event)
-        if isawaitable(result) or isinstance(result.body, AsyncIterator):
+        if not isinstance(result, Response) or not isinstance(result.body, _AT_HAND):
             self._open[stream] = exchange
             exchange.task = self._start(self._run(exchange, event, revision, result, started_s))
             return
@@ -261,10 +262,10 @@ class Exchanges:
         """Wait for a handler's answer, then for its chunks. No exception leaves this, except when cancelled."""
         try:
             try:
-                response = await result if isawaitable(result) else result
+                response = result if isinstance(result, Response) else await result
             except Exception as error:
                 response = _failure(error, event)
-            if isinstance(response.body, AsyncIterator):
+            if not isinstance(response.body, _AT_HAND):
                 sent = await self._stream(exchange, response, response.body, event)
             else:
                 self._send(exchange, response)
@@ -303,7 +304,8 @@ class Exchanges:
 
     def _send(self, exchange: Exchange, response: Response) -> bool:
         exchange.answered = True
-        body = cast("bytes | FileRange | None", response.body)
+        body = response.body
+        assert isinstance(body, _AT_HAND)
         return self._respond(exchange.stream, response.status, response.headers, body)
 
     def _remember(self, key: tuple[bytes, bytes, bytes | None], response: Response) -> None:

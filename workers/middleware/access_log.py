@@ -8,7 +8,7 @@ What a stranger sends (target, agent, referrer) is escaped: no field can end its
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,7 +79,9 @@ def clf_line(access: Access) -> bytes:
 
 
 def _host(peer: Address | None) -> str:
-    return str(ipaddress.ip_address(peer[0])) if peer else "-"
+    if peer is None:
+        return "-"
+    return socket.inet_ntop(socket.AF_INET if len(peer[0]) == 4 else socket.AF_INET6, peer[0])
 
 
 def _escaped(value: bytes) -> str:

@@ -6,8 +6,6 @@ A field that the handler set itself stays as it is.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from inspect import isawaitable
 from typing import Final
 
 from workers.handlers.conditions import format_date
@@ -47,9 +45,13 @@ def add_headers(fields: tuple[tuple[bytes, bytes], ...], date: Callable[[], tupl
     names = frozenset(name for name, _ in fields)
 
     def finish(response: Response) -> Response:
-        own = {name for name, _ in response.headers}
-        added = fields if own.isdisjoint(names) else tuple(field for field in fields if field[0] not in own)
-        return replace(response, headers=(*response.headers, *added, date()))
+        added = fields
+        for name, _ in response.headers:
+            if name in names:
+                own = {name for name, _ in response.headers}
+                added = tuple(field for field in fields if field[0] not in own)
+                break
+        return Response(response.status, (*response.headers, *added, date()), response.body, response.shared)
 
     async def later(response: Awaitable[Response]) -> Response:
         return finish(await response)
@@ -57,7 +59,7 @@ def add_headers(fields: tuple[tuple[bytes, bytes], ...], date: Callable[[], tupl
     def middleware(handler: Handler) -> Handler:
         def handle(request: Request) -> Response | Awaitable[Response]:
             response = handler(request)
-            return later(response) if isawaitable(response) else finish(response)
+            return finish(response) if isinstance(response, Response) else later(response)
 
         return handle
 
