@@ -153,6 +153,7 @@ unsigned long long bpf_pseudo_fd(unsigned long long, unsigned long long) __asm__
 
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
 static long (*const map_update)(void *map, const void *key, const void *value, unsigned long long flags) = (void *)2;
+static unsigned long long (*const ktime_ns)(void) = (void *)5;
 static unsigned int (*const random_u32)(void) = (void *)7;
 static long (*const skb_load_bytes)(const void *ctx, unsigned int offset, void *to, unsigned int length) = (void *)26;
 static long (*const redirect_map)(void *map, unsigned long long key, unsigned long long flags) = (void *)51;

@@ -9,6 +9,7 @@ clean uninstall, whoever left the pins. Names contain no dot: bpffs keeps those 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -64,8 +65,18 @@ class Pins:
             raise BpfError(f"cannot create {self.directory}: {error.strerror}") from None
 
     def remove(self) -> None:
-        """Remove all pins of this instance, of every schema; this detaches what is attached by them."""
+        """Detach all that is attached by pins of this instance, of every schema, and remove them."""
         if self.instance.is_dir():
+            # Unpinning detaches only when nobody else holds the link: a supervisor that lives does.
+            for path in self.instance.glob(f"*/{LINK_PREFIX}*"):
+                link = kernel.open_pin(path)
+                try:
+                    kernel.detach_link(link)
+                except OSError as error:
+                    if error.errno != errno.ENOLINK:  # that interface is gone
+                        raise
+                finally:
+                    os.close(link)
             shutil.rmtree(self.instance)
         try:
             self.instance.parent.rmdir()

@@ -119,7 +119,7 @@ QUIC_INLINE int is_within(const struct settings *settings, const struct found *f
 	buckets = map_lookup(MAP(limits), &index);
 	if (!buckets)
 		return 0;
-	now = ktime_coarse_ns();
+	now = ktime_ns();
 	tat = buckets->tat[limit];
 	if (tat < now)
 		tat = now;

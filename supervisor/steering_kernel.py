@@ -20,17 +20,14 @@ import socket
 import struct
 from pathlib import Path
 
-from bpf import BpfError, abi, kernel, loader, pins, verdicts
+from bpf import BpfError, abi, kernel, loader, pins, report, verdicts
 from bpf.kernel import SO_ATTACH_REUSEPORT_EBPF, SO_COOKIE, SO_DETACH_REUSEPORT_BPF, XdpMode
 from supervisor.steering_base import Network, Tier
 from supervisor.steering_interfaces import Interface
 from supervisor.steering_table import fill
 from velocity_edge.cid import CidConfig
+from velocity_edge.errors import CannotDo
 from velocity_edge.messages import Listener
-
-_ZERO = bytes(4)
-#: The limiter reads a clock that ticks at least this often a second; a burst below one tick's worth would cut the rate.
-_CLOCK_HZ = 100
 
 
 class KernelSteering:
@@ -217,7 +214,7 @@ class KernelSteering:
         }
         for limit, per_s in rates.items():
             interval_ns = 1_000_000_000 // per_s if per_s else 0
-            at_once = max(burst * per_s // initials_per_s, per_s // _CLOCK_HZ, 1) if per_s else 0
+            at_once = max(burst * per_s // initials_per_s, 1) if per_s else 0
             self._settings.rate[limit].window_ns = at_once * interval_ns
             self._settings.rate[limit].interval_ns = interval_ns
         self._settings.slip = slip
@@ -225,6 +222,9 @@ class KernelSteering:
 
     def deny(self, networks: list[Network]) -> None:
         """See `Steering.deny`."""
+        for version in (4, 6):
+            if sum(network.version == version for network in networks) > abi.DENY_ENTRIES:
+                raise CannotDo(f"cannot deny more than {abi.DENY_ENTRIES} IPv{version} networks")
         for name, version, key_type in (("deny4", 4, abi.Deny4Key), ("deny6", 6, abi.Deny6Key)):
             fd, size = self._maps[name], ctypes.sizeof(key_type)
             before = set(kernel.keys(fd, size))
@@ -233,16 +233,17 @@ class KernelSteering:
                 for network in networks
                 if network.version == version
             }
-            for key in wanted - before:
-                kernel.update(fd, key, struct.pack("=I", 1))
+            # Removed first: the map may be full of the old ones.
             for key in before - wanted:
                 kernel.delete(fd, key)
+            for key in wanted - before:
+                kernel.update(fd, key, struct.pack("=I", 1))
         self._settings.deny = bool(networks)
 
     def counters(self) -> dict[str, dict[str, int]]:
         """See `Steering.counters`."""
         stages = {Tier.B: ["select"], Tier.C: ["xdp", "select"]}.get(self.tier, list(verdicts.STAGES))
-        return {stage: read_counters(self._maps["counters"], stage) for stage in stages}
+        return {stage: report.read_counters(self._maps["counters"], stage) for stage in stages}
 
     def forget_pins(self) -> None:
         """Forget which worker has which handshake in flight: the control experiment of the tests."""
@@ -273,16 +274,6 @@ class KernelSteering:
         if self._pins:
             self._pins.remove()
         self.release()
-
-
-def read_counters(counters_fd: int, stage: str) -> dict[str, int]:
-    """Return verdict -> packets of a stage, summed over the CPUs."""
-    names = verdicts.STAGES[stage]
-    key = struct.pack("=I", list(verdicts.STAGES).index(stage))
-    size = ctypes.sizeof(abi.Counters)
-    raw = kernel.lookup(counters_fd, key, size * kernel.possible_cpus()) or b""
-    cells = struct.unpack(f"={len(raw) // 8}Q", raw)
-    return {name: sum(cells[index :: abi.COUNTERS_PER_STAGE]) for index, name in enumerate(names)}
 
 
 def _worker_id(entry: int) -> int | None:

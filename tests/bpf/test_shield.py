@@ -309,7 +309,7 @@ def test_each_kind_has_its_own_bucket(shield: Shield) -> None:
 
 
 def test_tokens_come_back(shield: Shield) -> None:
-    """100 a second: what was spent is there again after its interval. The clock ticks every few milliseconds."""
+    """What was spent is there again after its interval, and not before."""
     shield.settings.secret.octets[:] = os.urandom(16)
     limit(shield, abi.LIMIT_INITIAL, 2, interval_s=0.2)
     assert [shield.run(v4_initial())[0] for _ in range(3)][-1] == "dropped_initial_limit"

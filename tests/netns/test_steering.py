@@ -98,7 +98,7 @@ def test_every_datagram_reaches_its_worker(node: Node) -> None:
     before = node.steering.counters()
     with receiving(node.members) as receiver:
         sent = Sender(senders, list(WORKERS), DATAGRAMS, PER_SECOND, initial_percent=10).finish()
-        got = receiver.stop()
+        got = receiver.stop(DATAGRAMS)
     after = node.steering.counters()
     for client in senders:
         client.close()

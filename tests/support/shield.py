@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 from bpf import abi, kernel, loader, pins, verdicts
-from supervisor.steering_kernel import read_counters
+from bpf.report import read_counters
 from velocity_edge.cid import CidCodec, CidConfig
 
 DROP, PASS = 1, 2

@@ -78,9 +78,9 @@ class Receiver:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
 
-    def stop(self) -> list[Counts]:
-        """Return what each slot got; no datagram came twice and none was somebody else's."""
-        output, _ = self._process.communicate(timeout=60)
+    def stop(self, sent: int) -> list[Counts]:
+        """Return what each slot got, when that is *sent* datagrams or no more come; none came twice, all are ours."""
+        output, _ = self._process.communicate(f"{sent}\n".encode(), timeout=60)
         found = json.loads(output)
         assert (found["duplicates"], found["unmarked"]) == (0, 0), found
         return [_counts(slot) for slot in found["slots"]]

@@ -2,7 +2,7 @@
  *
  *   receiver FD...
  *
- * Prints "ready"; at end of file on stdin takes what is still queued, then prints
+ * Prints "ready". A line on stdin says how many were sent: when so many have come, or none for three seconds, it prints
  * {"slots": [{"kind:worker": n}, ...], "duplicates": n, "unmarked": n}. Marks as in sender.c. Trains (UDP_GRO) are cut.
  */
 #define _GNU_SOURCE
@@ -25,13 +25,14 @@
 struct mark { uint32_t magic, sequence; uint16_t worker; uint8_t kind; } __attribute__((packed));
 enum { KINDS = 3 };
 
-static unsigned long got[SLOTS][KINDS][65536], duplicates, unmarked;
+static unsigned long got[SLOTS][KINDS][65536], total, duplicates, unmarked;
 static unsigned char seen[1 << 20];
 
 static void take(int slot, const unsigned char *p, unsigned length)
 {
 	struct mark mark;
 
+	total++;
 	if (length < MARK_AT + sizeof(mark)) {
 		unmarked++;
 		return;
@@ -75,7 +76,8 @@ static int drain(int slot, int fd)
 int main(int argc, char **argv)
 {
 	struct pollfd polled[SLOTS + 1];
-	int slots = argc - 1, open = 1, busy, on = 1;
+	int slots = argc - 1, busy, on = 1;
+	unsigned long sent = 0;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (slots < 1 || slots > SLOTS)
@@ -88,16 +90,17 @@ int main(int argc, char **argv)
 	puts("ready");
 	fflush(stdout);
 	do {
-		poll(polled, slots + 1, open ? 1000 : 200);
-		if (polled[slots].revents && open) {
-			open = 0;
+		poll(polled, slots + 1, 3000);
+		if (polled[slots].fd == 0 && polled[slots].revents) {
+			if (scanf("%lu", &sent) != 1)
+				return 3;
 			polled[slots].fd = -1;
 		}
 		busy = 0;
 		for (int slot = 0; slot < slots; slot++)
 			while (drain(slot, polled[slot].fd) > 0)
 				busy = 1;
-	} while (open || busy);
+	} while (polled[slots].fd == 0 || (busy && total < sent));
 	printf("{\"duplicates\": %lu, \"unmarked\": %lu, \"slots\": [", duplicates, unmarked);
 	for (int slot = 0; slot < slots; slot++) {
 		const char *comma = "";

@@ -1,0 +1,35 @@
+"""`python -m bpf status|detach [INSTANCE]`: look at what is pinned, or remove it; JSON on stdout.
+
+A program of its own because the command line (velocity_edge/cli/dispatch.py) may not import this package.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from bpf import BpfError, pins, report
+
+
+def main(arguments: list[str]) -> object:
+    """Return what is to be printed. Raises `BpfError`."""
+    match arguments:
+        case ["status"]:
+            return [report.instance(name) for name in pins.instances()]
+        case ["status", name]:
+            return [report.instance(name)]
+        case ["detach", name]:
+            there = name in pins.instances()
+            pins.Pins(name).remove()
+            return {"instance": name, "detached": there}
+        case _:
+            raise BpfError("cannot understand this; usage: python -m bpf status|detach [INSTANCE]")
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(main(sys.argv[1:])))
+    except BpfError as error:
+        sys.exit(str(error))
+    except PermissionError:
+        sys.exit("cannot read the pinned programs: needs root")
