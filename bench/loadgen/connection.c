@@ -24,6 +24,8 @@
 #define STREAM_WINDOW (6u << 20)
 #define CONNECTION_WINDOW (15u << 20)
 #define MAX_TRAIN 65535
+/* Trains read before acknowledgements are written: reading all that comes would make a sender wait for them. */
+#define TRAINS_PER_TURN 4
 
 uint64_t now_ns(void) {
 	struct timespec time;
@@ -404,9 +406,10 @@ static void die(struct connection *connection) {
 	else
 		connection->totals->failed_handshakes++;
 	connection->totals->failed_requests += connection->in_flight;
-	if (getenv("VELOCITY_LOAD_VERBOSE")) {
+	static int told;
+	if (told++ < 3) {
 		const ngtcp2_ccerr *error = ngtcp2_conn_get_ccerr2(connection->quic);
-		fprintf(stderr, "connection died: type %d code 0x%llx %.*s\n", (int)error->type,
+		fprintf(stderr, "velocity-load: a connection died: type %d code 0x%llx %.*s\n", (int)error->type,
 			(unsigned long long)error->error_code, (int)error->reasonlen,
 			error->reason ? (const char *)error->reason : "");
 	}
@@ -416,7 +419,7 @@ void connection_read(struct connection *connection) {
 	static uint8_t train[MAX_TRAIN];
 	ngtcp2_path path = path_of(connection);
 	ngtcp2_pkt_info info = {0};
-	while (!connection->dead) {
+	for (int turn = 0; turn < TRAINS_PER_TURN && !connection->dead; turn++) {
 		union {
 			struct cmsghdr align;
 			char bytes[CMSG_SPACE(sizeof(int))];
