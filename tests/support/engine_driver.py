@@ -267,9 +267,9 @@ class World:
         return client
 
     def ready(self, **options: Any) -> StockClient:
-        """Return a client whose handshake is complete."""
+        """Return a client whose handshake is complete on both sides."""
         client = self.connect(**options)
-        self.run(lambda: client.ready or client.terminated is not None)
+        self.run(lambda: client.quic._handshake_confirmed or client.terminated is not None)
         assert client.ready, client.terminated
         return client
 
@@ -479,6 +479,8 @@ class StockClient:
         self.events: list[Any] = []
         #: Receives, but sends nothing.
         self.paused = False
+        #: Sends, but does not hear: for attacks that aioquic would not understand the answer to.
+        self.deaf = False
 
     def start(self) -> None:
         self.quic.connect(("server", 443), now=self.world.now_ns / 1e9)
@@ -487,6 +489,8 @@ class StockClient:
 
     def receive(self, datagram: bytes, now_s: float) -> None:
         self.received.append(datagram)
+        if self.deaf:
+            return
         self.quic.receive_datagram(datagram, ("server", 443), now_s)
         self._events()
 

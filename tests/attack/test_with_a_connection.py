@@ -1,0 +1,341 @@
+"""A client with a connection and bad intentions: what he can make grow has a bound, and excess ends his connection."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from aioquic.buffer import Buffer
+from aioquic.quic.events import StopSendingReceived, StreamReset
+
+from tests.support.attacker import in_packets, packet, rss_bytes, send, stream_frame, varint
+from tests.support.engine_driver import World
+from velocity_edge.quic.limits import Limits
+
+Make = Callable[..., World]
+KIB, MIB = 1024, 1024 * 1024
+H3_EXCESSIVE_LOAD = 0x107
+PING = b"\x01"
+GET = bytes.fromhex("0000") + b"\xd1\xd7\x50\x01a\xc1"  # :method GET, :scheme https, :authority a, :path /
+HEADERS = b"\x01" + varint(len(GET)) + GET
+
+
+def test_windows_do_not_grow_with_the_offsets_a_peer_writes_at(world: Make) -> None:
+    """Stock aioquic doubles a limit with the highest offset seen: seven bytes of payload, 72 MiB (#589)."""
+    limits = Limits()
+    w = world(limits=limits)
+    client = w.ready()
+    response = client.request("POST", "/count", body=b"", end=False)
+    w.run(seconds=1)
+    stream = client.quic._streams[response.stream_id]
+    for _ in range(12):
+        offset = min(stream.max_stream_data_remote, client.quic._remote_max_data) - 1
+        send(client, stream_frame(response.stream_id, offset, b"x"), PING)
+        w.run(seconds=0.5)
+    assert stream.max_stream_data_remote <= limits.stream_window_bytes + 1000
+    assert client.quic._remote_max_data <= limits.connection_window_bytes + 1000
+
+
+def test_gaps_in_every_stream_cost_no_more_than_the_connection_window(world: Make) -> None:
+    w = world()
+    client = w.ready()
+    before = rss_bytes()
+    for number in range(100):
+        send(client, stream_frame(4 * number, 200_000, b"x"), PING)
+        if w.app.closed:
+            break
+    assert rss_bytes() - before < 4 * MIB
+    # Flow control of the connection: 5 x 200,000 fit in 1 MiB, the 6th is one too many.
+    assert number <= 6
+    assert w.app.closed[0].error_code == 0x03
+
+
+def test_qpack_has_no_table_to_fill(world: Make) -> None:
+    """Stock: a 4 KiB entry, then a byte for each reference; 20 kB of HEADERS made 78 MB of fields."""
+    w = world()
+    client = w.ready()
+    # Set Dynamic Table Capacity 4096, then insert "x-a: v..." (RFC 9204 sections 4.3.1 and 4.3.3).
+    entry = b"\x3f\xe1\x1f" + b"\x43x-a" + b"\x7f\xbd\x1d" + b"v" * 3900
+    send(client, stream_frame(6, 1, entry[:1200]), PING)
+    w.run(lambda: bool(w.app.closed), seconds=5)
+    assert w.app.closed[0].error_code == 0x201
+
+
+def test_references_to_a_table_that_is_not_there_are_refused(world: Make) -> None:
+    w = world()
+    client = w.ready()
+    section = b"\x02\x00" + b"\x80" * 500
+    send(client, stream_frame(0, 0, b"\x01" + varint(len(section)) + section, fin=True))
+    w.run(lambda: bool(w.app.closed), seconds=5)
+    assert w.app.closed[0].error_code == 0x200
+    assert w.app.requests == []
+
+
+def test_a_header_section_that_never_ends_is_not_buffered(world: Make) -> None:
+    """Stock: 8 MiB of it take 2.7 s and 8 MiB."""
+    w = world()
+    client = w.ready()
+    stream_id = client.quic.get_next_available_stream_id()
+    client.quic.send_stream_data(stream_id, b"\x01" + varint(64 * MIB) + bytes(4 * MIB))
+    before = rss_bytes()
+    w.run(seconds=5)
+    assert rss_bytes() - before < 3 * MIB
+    assert w.app.requests == []
+    received = w.counters()["datagrams_received"]
+    assert received < 700
+
+
+def test_fields_that_are_small_on_the_wire_and_large_in_memory_are_counted_as_decoded(world: Make) -> None:
+    """Two bytes name "content-security-policy: script-src 'none'; ..." of the static table: 108 bytes, counted."""
+    w = world()
+    client = w.ready()
+    section = GET + b"\xff\x16" * 6000
+    client.quic.send_stream_data(0, b"\x01" + varint(len(section)) + section, end_stream=True)
+    client.quic.get_next_available_stream_id()
+    w.run(seconds=2)
+    assert w.app.requests == []
+
+
+def test_rapid_reset_ends_the_connection(world: Make) -> None:
+    """CVE-2023-44487 in HTTP/3: requests that are cancelled as soon as they are sent."""
+    w = world(limits=Limits(max_glitches_per_s=50))
+    client = w.ready()
+    client.deaf = True
+    for number in range(5000):
+        stream_id = 4 * number
+        # RESET_STREAM (19.4) and STOP_SENDING (19.5) right behind the request.
+        reset = b"\x04" + varint(stream_id) + varint(0x10C) + varint(len(HEADERS))
+        stop = b"\x05" + varint(stream_id) + varint(0x10C)
+        w.inject(client.address, packet(client, stream_frame(stream_id, 0, HEADERS), reset, stop))
+        if w.app.closed:
+            break
+        if number % 20 == 19:
+            w.run(seconds=0.03)
+    assert w.app.closed
+    assert w.app.closed[0].error_code == H3_EXCESSIVE_LOAD
+    assert number <= 100
+    assert len(w.app.requests) <= 100
+    assert w.counters()["glitches"] >= 50
+
+
+def test_a_request_that_does_not_complete_is_given_up(world: Make) -> None:
+    """Slowloris: a hundred streams with a byte each."""
+    w = world(limits=Limits(request_timeout_s=5.0, idle_timeout_s=600.0))
+    client = w.ready()
+    for _ in range(100):
+        stream_id = client.quic.get_next_available_stream_id()
+        client.quic.send_stream_data(stream_id, HEADERS[:3])
+    w.run(seconds=1)
+    # What keeps the connection alive does not keep the requests.
+    for _ in range(8):
+        client.quic.send_ping(1)
+        w.run(seconds=1)
+    resets = {event.stream_id for event in client.events if isinstance(event, StreamReset | StopSendingReceived)}
+    assert w.app.requests == []
+    assert len(resets) == 100
+
+
+def test_one_frame_on_the_last_stream_does_not_open_handlers(world: Make) -> None:
+    w = world(limits=Limits(request_timeout_s=5.0, idle_timeout_s=600.0))
+    client = w.ready()
+    client.deaf = True
+    send(client, stream_frame(396, 0, HEADERS, fin=True), PING)
+    w.run(seconds=1)
+    assert len(w.app.requests) == 1
+    assert w.engine.connections()[0][2] <= 1
+
+
+def test_more_streams_than_allowed_end_the_connection(world: Make) -> None:
+    w = world()
+    client = w.ready()
+    send(client, stream_frame(4 * 100, 0, HEADERS, fin=True))
+    w.run(seconds=0.1)
+    assert w.app.closed[0].error_code == 0x04
+
+
+def test_an_answer_to_somebody_who_does_not_read_is_not_read_from_disk_either(world: Make) -> None:
+    """A hundred files of 4 MB for a client that opens its windows to nothing: the bodies stay on disk."""
+    w = world()
+    client = w.ready(max_data=100_000, max_stream_data=1000)
+    # The client never raises its limits.
+    client.quic._write_connection_limits = lambda builder, space: None  # type: ignore[method-assign]
+    client.quic._write_stream_limits = lambda builder, space, stream: None  # type: ignore[method-assign]
+    before = rss_bytes()
+    for _ in range(100):
+        client.get("/file/4000000")
+    w.run(seconds=20)
+    assert len(w.app.requests) == 100
+    assert rss_bytes() - before < 8 * MIB
+
+
+def test_a_writer_is_told_to_wait(world: Make) -> None:
+    w = world()
+    client = w.ready(max_data=50_000, max_stream_data=50_000)
+    client.quic._write_connection_limits = lambda builder, space: None  # type: ignore[method-assign]
+    client.quic._write_stream_limits = lambda builder, space, stream: None  # type: ignore[method-assign]
+    client.get("/stream/3000000")
+    w.run(seconds=5)
+    left = w.app._feeding[w.app.requests[0].stream]
+    written = 3_000_000 - left
+    assert written <= 50_000 + Limits().send_high_bytes + 2 * 16_384
+    assert w.app.writable == []
+
+
+def test_ids_cannot_be_given_back_before_they_were_sent(world: Make) -> None:
+    """Stock: RETIRE_CONNECTION_ID for the next id makes another one, four hundred times in a packet."""
+    w = world()
+    client = w.ready()
+    w.run(seconds=1)
+    frames = (b"\x19" + varint(number) for number in range(1, 3000))
+    for payload in in_packets(frames):
+        send(client, payload)
+        if w.app.closed:
+            break
+    w.run(seconds=0.1)
+    assert w.app.closed
+    assert w.app.closed[0].error_code == 0x0A
+
+
+def test_ids_that_are_given_back_all_the_time_do_not_pile_up(world: Make) -> None:
+    w = world()
+    client = w.ready()
+    for _ in range(300):
+        w.run(seconds=0.1)
+        client.quic.change_connection_id()
+        client.quic.send_ping(1)
+    gc.collect()
+    before = rss_bytes()
+    for _ in range(300):
+        w.run(seconds=0.1)
+        client.quic.change_connection_id()
+        client.quic.send_ping(1)
+    assert rss_bytes() - before < 2 * MIB
+    assert client.fetch("/bytes/1").status == 200
+
+
+def test_path_challenges_are_answered_within_bounds(world: Make) -> None:
+    w = world()
+    client = w.ready()
+    begun = sum(len(train.data) for train in w.sent)
+    sent = 0
+    for _ in range(50):
+        datagram = packet(client, *(b"\x1a" + os.urandom(8) for _ in range(100)))
+        sent += len(datagram)
+        w.inject(client.address, datagram)
+    w.run(seconds=2)
+    assert sum(len(train.data) for train in w.sent) - begun < 2 * sent
+
+
+@pytest.mark.parametrize("kind", ["ping", "max_data", "unknown h3 frames", "empty data frames"])
+def test_a_flood_of_frames_that_mean_nothing_keeps_nothing(world: Make, kind: str) -> None:
+    w = world()
+    client = w.ready()
+
+    def flood() -> Iterator[bytes]:
+        offset = 0
+        for number in range(100):
+            if kind == "ping":
+                yield PING * 1000
+            elif kind == "max_data":
+                yield (b"\x10" + varint(1 << 40)) * 140
+            else:
+                data = (b"\x21\x00" if kind.startswith("unknown") else b"\x00\x00") * 500
+                if not number:
+                    data = HEADERS + data
+                yield stream_frame(0, offset, data)
+                offset += len(data)
+
+    payloads = list(flood())
+    for payload in payloads[:20]:
+        send(client, payload)
+    before = rss_bytes()
+    for payload in payloads[20:]:
+        send(client, payload)
+    assert rss_bytes() - before < 2 * MIB
+
+
+def test_connections_that_come_and_go_leave_nothing(world: Make) -> None:
+    w = world()
+
+    def churn(number: int) -> None:
+        for _ in range(number):
+            client = w.ready()
+            client.fetch("/bytes/10")
+            client.close()
+            w.run(seconds=0.05)
+            w._clients.clear()
+        w.run(seconds=60)
+        w.sent.clear()
+        w.app.requests.clear()
+        gc.collect()
+
+    churn(30)
+    before = rss_bytes()
+    churn(120)
+    assert w.engine.connections() == []
+    assert rss_bytes() - before < 2 * MIB
+
+
+def test_an_idle_connection_costs_less_than_110_kib(world: Make) -> None:
+    w = world()
+
+    def open_some(number: int) -> None:
+        for _ in range(number):
+            client = w.ready()
+            client.fetch("/bytes/10")
+            # Only the server's memory is of interest.
+            w._clients.clear()
+        w.sent.clear()
+        gc.collect()
+
+    open_some(30)
+    before = rss_bytes()
+    open_some(100)
+    assert len(w.engine.connections()) == 130
+    assert (rss_bytes() - before) / 100 < 110 * KIB
+
+
+def test_a_control_stream_that_says_too_much_ends_the_connection(world: Make) -> None:
+    w = world()
+    client = w.ready()
+    client.fetch("/bytes/1")
+    # Behind the SETTINGS that stock has sent: MAX_PUSH_ID, a megabyte of it.
+    control = client.quic._streams[2].sender
+    send(client, stream_frame(2, control.highest_offset, b"\x0d" + varint(1 << 20) + bytes(1000)), PING)
+    w.run(lambda: bool(w.app.closed), seconds=1)
+    assert w.app.closed[0].error_code in (0x106, 0x107)
+
+
+def test_critical_streams_cannot_be_closed(world: Make) -> None:
+    w = world()
+    client = w.ready()
+    client.fetch("/bytes/1")
+    control = client.quic._streams[2]
+    send(client, stream_frame(2, control.sender.highest_offset, b"", fin=True))
+    w.run(seconds=1)
+    assert w.app.closed[0].error_code == 0x104
+
+
+def test_what_the_server_announces_is_what_it_keeps_to(world: Make) -> None:
+    """The transport parameters and SETTINGS that a client reads are the limits."""
+    limits = Limits()
+    w = world(limits=limits)
+    client = w.ready()
+    client.fetch("/bytes/1")
+    quic = client.quic
+    assert quic._remote_max_streams_bidi == limits.max_streams_bidi
+    assert quic._remote_max_stream_data_bidi_remote == limits.stream_window_bytes
+    assert quic._remote_max_data == limits.connection_window_bytes
+    settings = client.http.received_settings  # type: ignore[union-attr]
+    assert settings is not None
+    assert settings.get(0x1, 0) == 0
+    assert settings.get(0x7, 0) == 0
+    assert settings[0x6] == limits.max_field_section_bytes
+
+
+def test_buffers_are_used_for_reading_varints() -> None:
+    """The helper that the attacks are made with speaks RFC 9000 section 16."""
+    for value in (0, 63, 64, 16_383, 16_384, 1 << 30, (1 << 62) - 1):
+        assert Buffer(data=varint(value)).pull_uint_var() == value
