@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from bpf import BpfError, abi, kernel
 from bpf.kernel import MapSpec
 
 BPFFS: Final = Path("/sys/fs/bpf")
-_FOLDER: Final = "velocity-edge"
+
 LINK_PREFIX: Final = "link-"
 SOCKETS_PREFIX: Final = "sockets-"
 
@@ -50,19 +51,35 @@ def _is_bpffs(path: Path) -> bool:
     return bool(types) and types[-1] == "bpf"  # the last one covers the others
 
 
+def folder(bpffs: Path = BPFFS) -> Path:
+    """Return where the instances of this user are. bpffs is open to everybody, like /tmp."""
+    uid = os.geteuid()
+    return bpffs / ("velocity-edge" if uid == 0 else f"velocity-edge-{uid}")
+
+
+class MismatchError(BpfError):
+    """What is pinned is not what this version would make."""
+
+
 class Pins:
     """The directory of one instance."""
 
     def __init__(self, instance: str, bpffs: Path = BPFFS) -> None:
-        self.instance = bpffs / _FOLDER / instance
+        self.instance = folder(bpffs) / instance
         self.directory = self.instance / f"v{abi.SCHEMA}"
 
     def create(self) -> None:
-        """Make the directory. Raises `BpfError` when that is not allowed."""
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise BpfError(f"cannot create {self.directory}: {error.strerror}") from None
+        """Make the directory. Raises `BpfError` when that cannot be, or when somebody else made it: maps in it that we
+        adopted would be his.
+        """
+        for directory in (self.instance.parent, self.instance, self.directory):
+            try:
+                directory.mkdir(exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise BpfError(f"cannot create {directory}: {error.strerror}") from None
+            status = directory.lstat()
+            if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not stat.S_ISDIR(status.st_mode):
+                raise BpfError(f"cannot use {directory}: somebody else made it; `rm -r {directory}` as root helps")
 
     def remove(self) -> None:
         """Detach all that is attached by pins of this instance, of every schema, and remove them."""
@@ -125,8 +142,8 @@ class Pins:
 
 def instances(bpffs: Path = BPFFS) -> list[str]:
     """Return the names of the instances that have pins."""
-    folder = bpffs / _FOLDER
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    there = folder(bpffs)
+    return sorted(path.name for path in there.iterdir()) if there.is_dir() else []
 
 
 def sockets_name(host: str, port: int) -> str:
@@ -153,13 +170,16 @@ def cpus_spec() -> MapSpec:
 
 
 def open_or_create(pins: Pins | None, name: str, spec: MapSpec) -> tuple[int, bool]:
-    """Return a map and whether it was there. A pinned map that is not exactly what we would make raises `BpfError`."""
+    """Return a map and whether it was there.
+
+    A pinned map that is not exactly what we would make raises `MismatchError`.
+    """
     fd = pins.open(name) if pins else None
     if fd is not None:
         found = kernel.map_spec(fd)
         if found != replace(spec, name=found.name):
             os.close(fd)
-            raise BpfError(f"cannot adopt the pinned map {name}: it is {found}, and {spec} is needed")
+            raise MismatchError(f"cannot adopt the pinned map {name}: it is {found}, and {spec} is needed")
         return fd, True
     try:
         fd = kernel.create_map(spec)

@@ -55,6 +55,9 @@ def open_steering(
     try:
         steering = _open_kernel(instance, listeners, sockets, cache_dir, cid_configs, adopt, bpffs)
     except BpfError as error:
+        # Tier A under somebody's old shield would serve nobody; an explicit mode leaves alone what serves now.
+        if mode == "auto" or not adopt:
+            _forget_pins(instance, bpffs)
         if mode != "auto":
             raise Unavailable(str(error)) from None
         return ClassicSteering(sockets, cid_configs, f"tier B (socket-ebpf): {error}")
@@ -91,10 +94,8 @@ def _open_kernel(
     where = None if unpinned else pinned
     try:
         steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where)
-    except BpfError:
-        if where is None:
-            raise
-        # Never half of something: what is there does not fit (or we made a part of it just now), so all of it goes.
+    except pins.MismatchError:
+        # Never half of something: what is there does not fit, so all of it goes.
         pinned.start_anew()
         steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where)
     steering.missing = unpinned

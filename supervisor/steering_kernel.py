@@ -18,6 +18,7 @@ import os
 import secrets
 import socket
 import struct
+import time
 from pathlib import Path
 
 from bpf import BpfError, abi, kernel, loader, pins, report, verdicts
@@ -28,6 +29,9 @@ from supervisor.steering_table import fill
 from velocity_edge.cid import CidConfig
 from velocity_edge.errors import CannotDo
 from velocity_edge.messages import Listener
+
+#: How long the kernel takes to free a map: an RCU grace period and a work queue, milliseconds in practice.
+_FREED_WITHIN_S = 5.0
 
 
 class KernelSteering:
@@ -43,6 +47,7 @@ class KernelSteering:
     ) -> None:
         self.tier = Tier.B
         self.missing = ""
+        self.adopted = False
         self.interfaces: dict[str, str] = {}
         self._sockets = sockets
         self._cache_dir = cache_dir
@@ -53,21 +58,28 @@ class KernelSteering:
         #: Descriptors of what is loaded: "shield", "arrived", and a selection program per sockets map.
         self.programs: dict[str, int] = {}
         self._maps: dict[str, int] = {}
+        try:
+            self._open(listeners, cid_configs)
+        except BaseException:
+            self.release()
+            raise
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def _open(self, listeners: list[Listener], cid_configs: list[CidConfig]) -> None:
         found = [self._open_map(spec.name, spec) for spec in pins.specs()]
         self.adopted = any(found)
         if self.adopted and not all(found):
-            raise BpfError(f"cannot adopt {pinned and pinned.directory}: some maps are missing")
+            raise pins.MismatchError(f"cannot adopt {self._pins and self._pins.directory}: some maps are missing")
         self._map_memory()
         if not self.adopted:
             self._settings.secret.octets[:] = secrets.token_bytes(16)
         self.use_cid_configs(cid_configs)
         self._use_listeners()
-        for listener, slots in zip(listeners, sockets, strict=True):
+        for listener, slots in zip(listeners, self._sockets, strict=True):
             self._steer(listener, slots)
-        if pinned:
+        if self._pins:
             self._unpin_others(pins.SOCKETS_PREFIX, {pins.sockets_name(each.host, each.port) for each in listeners})
-
-    # --- opening ------------------------------------------------------------------------------------------------------
 
     def _open_map(self, name: str, spec: kernel.MapSpec) -> bool:
         self._maps[name], adopted = pins.open_or_create(self._pins, name, spec)
@@ -93,13 +105,8 @@ class KernelSteering:
         fd = self._maps[name]
         self._socket_maps.append(fd)
         for slot, member in enumerate(slots):
-            key = struct.pack("=I", slot)
-            cookie = member.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
-            # A socket that is in its slot already (adoption) may not be put there again: EBUSY.
-            if kernel.lookup(fd, key, abi.SOCKET_VALUE_BYTES) == cookie:
-                continue
             try:
-                kernel.update(fd, key, struct.pack("=Q", member.fileno()))
+                _place(fd, slot, member)
             except OSError as error:
                 reason = "it is not bound with SO_REUSEPORT" if error.errno == errno.EINVAL else error.strerror
                 where = f"{listener.host} port {listener.port}"
@@ -274,6 +281,28 @@ class KernelSteering:
         if self._pins:
             self._pins.remove()
         self.release()
+
+
+def _place(sockets_fd: int, slot: int, member: socket.socket) -> None:
+    """Put a socket into its slot of a sockets map."""
+    key = struct.pack("=I", slot)
+    # One that is there already (adoption) may not be put there again.
+    if kernel.lookup(sockets_fd, key, abi.SOCKET_VALUE_BYTES) == member.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8):
+        return
+    deadline = time.monotonic() + _FREED_WITHIN_S
+    while True:
+        try:
+            return kernel.update(sockets_fd, key, struct.pack("=Q", member.fileno()))
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        # It sits in a map whose pin is gone (`dispatch detach` under live workers) and which only the program in charge
+        # of the group keeps. Without that program the kernel frees the map a moment later; until then it chooses by its
+        # own hash, and workers hand over what they get by mistake.
+        try:
+            member.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
+        except FileNotFoundError:
+            time.sleep(0.005)
 
 
 def _worker_id(entry: int) -> int | None:

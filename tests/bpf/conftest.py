@@ -1,0 +1,22 @@
+"""Says at the end of a run what the verifier walked through: the numbers that creep up unnoticed."""
+
+from __future__ import annotations
+
+import pytest
+
+from bpf.kernel import ProgramInfo
+
+VERIFIED = pytest.StashKey[dict[str, ProgramInfo]]()
+
+
+@pytest.fixture
+def verified(request: pytest.FixtureRequest) -> dict[str, ProgramInfo]:
+    """Where a test puts what it loaded."""
+    return request.config.stash.setdefault(VERIFIED, {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for name, info in config.stash.get(VERIFIED, {}).items():
+        terminalreporter.line(
+            f"verifier: {name}: {info.verified_instructions} instructions walked, {info.instructions} in the program"
+        )

@@ -1,0 +1,121 @@
+"""The programs load, from each compiler, within their bounds; and what stands in the way of that is said."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bpf import BpfError, compile, kernel, loader, pins
+from bpf.kernel import AttachType, ProgramInfo, ProgramType
+
+#: What the verifier may walk through. Socket selection runs for every datagram: it stays small.
+BOUNDS = {"choose_socket": 5_000, "shield": 100_000, "arrived": 100}
+
+
+@pytest.fixture(scope="module")
+def maps() -> Iterator[dict[str, int]]:
+    specs = (*pins.specs(), pins.sockets_spec(), pins.cpus_spec())
+    made = {spec.name: kernel.create_map(spec) for spec in specs}
+    yield made
+    for fd in made.values():
+        os.close(fd)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("compiler", ["bcc", "clang"])
+@pytest.mark.parametrize("name", loader.PROGRAMS)
+def test_a_program_loads(
+    name: str,
+    compiler: str,
+    maps: dict[str, int],
+    tmp_path: Path,
+    verified: dict[str, ProgramInfo],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VELOCITY_BPF_COMPILER", compiler)
+    for frags in (False, True):
+        if frags and name == "choose_socket":
+            continue
+        # A CPUMAP belongs to programs of one kind.
+        cpus = kernel.create_map(pins.cpus_spec())
+        program = loader.load(name, {**maps, "cpus": cpus}, tmp_path, frags=frags)
+        info = kernel.program_info(program)
+        verified[f"{name} ({compiler})"] = info
+        assert 0 < info.verified_instructions < BOUNDS[name]
+        os.close(program)
+        os.close(cpus)
+
+
+@pytest.mark.root
+def test_what_the_verifier_says_reaches_the_user() -> None:
+    """A program that reads register 3, which nobody wrote."""
+    code = bytes.fromhex("bf30000000000000 9500000000000000")
+    with pytest.raises(BpfError, match=r"(?s)^cannot load broken: Permission denied.*R3 !read_ok"):
+        kernel.load_program("broken", code, ProgramType.XDP, AttachType.XDP)
+
+
+@pytest.mark.parametrize("compiler", ["bcc", "clang"])
+def test_what_the_compiler_says_reaches_the_user(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VELOCITY_BPF_COMPILER", compiler)
+    with pytest.raises(BpfError, match=r"(?s)^cannot compile wrong.c: .*no_such_thing"):
+        compile._compile("wrong.c", "PROGRAM(x)(void *ctx) { return no_such_thing; }\n")
+
+
+@pytest.mark.parametrize("compiler", ["bcc", "clang"])
+def test_the_compiler_has_no_rights(compiler: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A text that includes a file which only root may read does not get to see it."""
+    if os.geteuid():
+        pytest.skip("needs root: there are no rights to drop")
+    monkeypatch.setenv("VELOCITY_BPF_COMPILER", compiler)
+    secret = tmp_path / "secret.h"
+    secret.write_text("#define SECRET 1\n")
+    secret.chmod(0o600)
+    for parent in secret.parents[:-1]:
+        if parent.stat().st_mode & stat.S_IXOTH == 0:
+            monkeypatch.setattr(compile, "_COMPILE_TIMEOUT_S", 60)  # pytest's own folders are closed too
+            break
+    with pytest.raises(BpfError, match=r"(?s)secret\.h.*[Pp]ermission denied|secret\.h' file not found"):
+        compile._compile("spy.c", f'#include "{secret}"\nint PROGRAM(void *ctx) {{ return SECRET; }}\n')
+
+
+def test_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled once; a changed text is another file; a file that others can write is not read."""
+    calls = []
+    monkeypatch.setattr(compile, "_compile", lambda name, text: calls.append(name) or {"x": text.encode()})
+    first = compile.bytecode("xdp.c", tmp_path)
+    assert compile.bytecode("xdp.c", tmp_path) == first
+    assert calls == ["xdp.c"]
+    (file,) = tmp_path.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o666)
+    compile.bytecode("xdp.c", tmp_path)
+    assert calls == ["xdp.c"] * 2
+    monkeypatch.setattr(compile, "flatten", lambda name: "another text")
+    compile.bytecode("xdp.c", tmp_path)
+    assert calls == ["xdp.c"] * 3
+    file.write_text("not json")
+    monkeypatch.undo()
+    assert compile._read(file) is None
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile, "_compile", lambda name, text: {"x": b""})
+    (tmp_path / "file").write_text("")
+    assert compile.bytecode("xdp.c", tmp_path / "file" / "cache") == {"x": b""}
+
+
+def test_placeholders_are_replaced_and_nothing_else() -> None:
+    from bpf import abi
+
+    def ld_imm64(source: int, value: int) -> bytes:
+        return bytes([0x18, source << 4 | 1, 0, 0]) + value.to_bytes(4, "little") + bytes(8)
+
+    named = {spec.name: 100 + index for index, spec in enumerate(abi.MAPS)}
+    code = ld_imm64(1, 0x5645002) + ld_imm64(0, 0x5645002) + bytes(8)
+    assert loader.with_maps(code, named) == ld_imm64(1, 102) + ld_imm64(0, 0x5645002) + bytes(8)
+    with pytest.raises(BpfError, match=r"^cannot use this bytecode"):
+        loader.with_maps(ld_imm64(1, 0x5645099), named)
