@@ -35,7 +35,7 @@ fix: $(STAMPS)/dev ## Format, and repair what the linter can
 	.venv/bin/ruff check --fix .
 
 bench: build $(STAMPS)/bench ## Compare one worker with stock aioquic, nginx, Caddy and h2o on this machine (BENCH=--quick: 3 minutes)
-	$(PYTHON_IN_VENV) bench/run.py $(BENCH)
+	$(PYTHON_IN_VENV) -m bench.run $(BENCH)
 
 clean: ## Delete the environment and everything built (not the cached sid root: tools/sid-root path)
 	rm -rf .venv .build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
