@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.steering import Steering, Tier, open_steering
 from supervisor.steering_kernel import KernelSteering
-from tests.support.netns import Network, inside, network
+from tests.support.netns import Network, inside, ip, network
 from tests.support.packets import INITIAL as INITIAL_TYPE
 from tests.support.packets import long, random_dcid, short
 from tests.support.traffic import CODEC, CONFIG, INITIAL, PORT, Sender, clients, group, receiving
@@ -153,6 +153,34 @@ def test_awkward_packets_reach_their_worker(node: Node) -> None:
         for worker_id, slot in WORKERS.items():
             assert node.slot_of(client, short(CODEC.issue(1, worker_id))) == slot
     client.close()
+
+
+@pytest.mark.parametrize(("mode", "attached"), [("xdp", "native"), ("xdp-cpumap", "generic")])
+def test_trains_and_jumbo_frames(wire: Network, cache_dir: Path, mode: str, attached: str) -> None:
+    """Super-packets of 16 segments (UDP_SEGMENT) and frames of 9000 bytes, past the shield in both modes.
+
+    One train is one packet for a program that sees it whole: counted once, steered by its first datagram.
+    """
+    for namespace in (wire.client, wire.server):
+        ip(f"-n {namespace} link set veth mtu 9000")
+    node = Node(wire, 4, mode, cache_dir)
+    assert node.steering.interfaces == {"veth": attached}
+    (client,) = clients(wire, 4, 1)
+    for worker_id, slot in WORKERS.items():
+        assert node.slot_of(client, short(CODEC.issue(1, worker_id), 8900)) == slot
+    client.setsockopt(socket.IPPROTO_UDP, 103, 1200)  # UDP_SEGMENT
+    segments = [short(CODEC.issue(1, worker_id), 1200) for worker_id in [0xFFFF] * 16]
+    before = node.steering.counters()
+    client.send(b"".join(segments))
+    got = [_receive(node.members[WORKERS[0xFFFF]]) for _ in segments]
+    assert sorted(got) == sorted(segments)
+    after = node.steering.counters()
+    assert 1 <= after["xdp"]["passed_known_worker"] - before["xdp"]["passed_known_worker"] <= 16
+    assert after["select"]["selected_known_worker"] > before["select"]["selected_known_worker"]
+    client.close()
+    node.close()
+    for namespace in (wire.client, wire.server):
+        ip(f"-n {namespace} link set veth mtu 1500")
 
 
 def _receive(member: socket.socket) -> bytes:
