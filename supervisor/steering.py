@@ -8,7 +8,8 @@ took no better one. The tiers themselves are in steering_classic.py and steering
 
 Expected of the caller: the sockets are bound with SO_REUSEPORT, by one uid, each listener's in the order of its slots
 (tier A counts them), and no other process is the same instance. With *adopt* false whatever an instance of this name
-left behind is removed first.
+left behind is removed first; with *adopt* true the sockets are those of workers that serve, and whatever of their
+steering cannot be adopted goes on until the first `accept`.
 """
 
 from __future__ import annotations
@@ -93,11 +94,11 @@ def _open_kernel(
         unpinned = f"; nothing survives the supervisor: {error}"
     where = None if unpinned else pinned
     try:
-        steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where)
+        steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where, live=adopt)
     except pins.MismatchError:
         # Never half of something: what is there does not fit, so all of it goes.
         pinned.start_anew()
-        steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where)
+        steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where, live=adopt)
     steering.missing = unpinned
     return steering
 

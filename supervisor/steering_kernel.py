@@ -5,7 +5,8 @@ right. Maps and links are pinned (bpf/pins.py) unless bpffs cannot be had; then 
 select program goes on as long as a socket lives, the shield ends with the supervisor, and nothing can be adopted.
 
 Adoption keeps maps and attachments and swaps the programs: always, so that "did the source change" is never a question.
-The order of opening is: maps, then sockets in their slots, then the programs; so a program never sees less than before.
+Where workers serve but their tables cannot be adopted (another schema, or tier A before), ours start empty: what
+steered them so far stays in charge until the first `accept`, by which time all of them were lent again.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class KernelSteering:
         cid_configs: list[CidConfig],
         cache_dir: Path,
         pinned: pins.Pins | None,
+        *,
+        live: bool = False,
     ) -> None:
         self.tier = Tier.B
         self.missing = ""
@@ -55,9 +58,11 @@ class KernelSteering:
         self._fds: list[int] = []
         self._links: list[int] = []
         self._socket_maps: list[int] = []  # by listener
+        self._selection: list[tuple[socket.socket, int]] = []  # by listener: a member of its group, its program
         #: Descriptors of what is loaded: "shield", "arrived", and a selection program per sockets map.
         self.programs: dict[str, int] = {}
         self._maps: dict[str, int] = {}
+        self._waits = live
         try:
             self._open(listeners, cid_configs)
         except BaseException:
@@ -72,12 +77,14 @@ class KernelSteering:
         if self.adopted and not all(found):
             raise pins.MismatchError(f"cannot adopt {self._pins and self._pins.directory}: some maps are missing")
         self._map_memory()
+        self._waits = self._waits and not self.adopted
         if not self.adopted:
             self._settings.secret.octets[:] = secrets.token_bytes(16)
         self.use_cid_configs(cid_configs)
-        self._use_listeners()
         for listener, slots in zip(listeners, self._sockets, strict=True):
-            self._steer(listener, slots)
+            self._load(listener, slots)
+        if not self._waits:
+            self._take_charge()
         if self._pins:
             self._unpin_others(pins.SOCKETS_PREFIX, {pins.sockets_name(each.host, each.port) for each in listeners})
 
@@ -93,13 +100,13 @@ class KernelSteering:
         self._accept = (ctypes.c_uint64 * (2 * abi.ACCEPT_ENTRIES)).from_buffer(accept)
 
     def _use_listeners(self) -> None:
-        """What the shield takes for ours. Without XDP nobody reads it."""
+        """What the shield takes for ours: nothing, until we are in charge."""
         entries = [_listener_entry(slots[0]) for slots in self._sockets[: abi.MAX_LISTENERS]]
         for index in range(abi.MAX_LISTENERS):
             self._settings.listener[index] = entries[index] if index < len(entries) else abi.Listener()
 
-    def _steer(self, listener: Listener, slots: list[socket.socket]) -> None:
-        """Put a listener's sockets into their slots, then the program in charge of its reuseport group."""
+    def _load(self, listener: Listener, slots: list[socket.socket]) -> None:
+        """Put a listener's sockets into their slots, and load the program for its reuseport group."""
         name = pins.sockets_name(listener.host, listener.port)
         self._open_map(name, pins.sockets_spec())
         fd = self._maps[name]
@@ -114,7 +121,13 @@ class KernelSteering:
         program = loader.load("choose_socket", {**self._maps, "sockets": fd}, self._cache_dir)
         self.programs[name] = program
         self._fds.append(program)
-        slots[0].setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program)
+        self._selection.append((slots[0], program))
+
+    def _take_charge(self) -> None:
+        self._use_listeners()
+        for member, program in self._selection:
+            member.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program)
+        self._waits = False
 
     # --- the shield ---------------------------------------------------------------------------------------------------
 
@@ -197,6 +210,8 @@ class KernelSteering:
             entry = 0 if worker_id is None else abi.ACCEPT_VALID | worker_id
             self._accept[following * abi.ACCEPT_ENTRIES + index] = entry
         self._settings.active = following
+        if self._waits:
+            self._take_charge()
 
     def use_cid_configs(self, configs: list[CidConfig]) -> None:
         """See `Steering.use_cid_configs`."""

@@ -154,6 +154,50 @@ def test_sigkill_and_adoption_lose_nothing(wire: Network, cache_dir: Path, mode:
             each.close()
 
 
+@pytest.mark.parametrize(("before", "mode"), [("socket", "socket"), ("xdp", "xdp"), ("socket-classic", "xdp")])
+def test_tables_that_cannot_be_adopted_lose_nothing_either(
+    wire: Network, cache_dir: Path, before: str, mode: str
+) -> None:
+    """The successor finds another schema, or tier A: what steered so far goes on until it has lent everybody again."""
+    members = group(wire, 4, len(WORKERS))
+    senders = clients(wire, 4, 16)
+    first = Holder(wire, members, before, cache_dir, adopt=False)
+    successor = None
+    try:
+        for worker_id, slot in WORKERS.items():
+            first.ask("lend", worker_id, slot)
+        first.ask("accept", 0x0101, 0x0102)
+        with receiving(members) as receiver:
+            sender = Sender(senders, list(WORKERS), DATAGRAMS, 50_000, initial_percent=10)
+            first.kill()
+            pinned = pins.Pins(f"test-{wire.server}")
+            if pinned.instance.exists():
+                pinned.directory.rename(pinned.instance / "v0")
+            successor = Holder(wire, members, mode, cache_dir, adopt=True)
+            assert not successor.opened["adopted"]
+            for worker_id, slot in WORKERS.items():
+                time.sleep(0.05)  # a slow supervisor
+                successor.ask("lend", worker_id, slot)
+            successor.ask("accept", 0xFFFF, 0x0000)
+            assert sender.running()
+            sent = sender.finish()
+            got = receiver.stop(DATAGRAMS)
+        for slot, counts in enumerate(got):
+            owners = {worker_id for kind, worker_id in counts if kind != INITIAL}
+            assert owners <= {worker_id for worker_id, where in WORKERS.items() if where == slot}
+            assert counts[INITIAL, 0] > 0  # the first two before, the others after
+        assert sum(got, Counter()) == sent
+        moved = successor.ask("counters")["select"]
+        assert moved["selected_known_worker"] > 0
+        assert {name for name, n in moved.items() if n} == {"selected_known_worker", "selected_new"}
+    finally:
+        for holder in (first, successor):
+            if holder:
+                holder.kill()
+        for each in (*members, *senders):
+            each.close()
+
+
 def steer(wire: Network, members: list[socket.socket], cache_dir: Path, mode: str, **changes: Any) -> Steering:
     arguments: dict[str, Any] = {"interfaces": [wire.veth] if mode.startswith("xdp") else [], "adopt": False}
     host, port = members[0].getsockname()[:2]
