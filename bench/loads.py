@@ -45,7 +45,7 @@ class Load:
 
 
 def _handshakes(measured: Measured) -> tuple[float, float]:
-    count = measured.said["handshakes"]
+    count = int(measured.said["handshakes"])
     return count / measured.said["seconds"], _per_unit(measured, count)
 
 
@@ -56,13 +56,13 @@ def _resumed(measured: Measured) -> tuple[float, float]:
 
 
 def _requests(measured: Measured) -> tuple[float, float]:
-    count = measured.said["requests"]
+    count = int(measured.said["requests"])
     return count / measured.said["seconds"], _per_unit(measured, count)
 
 
 def _gbit(measured: Measured) -> tuple[float, float]:
-    n_bytes = measured.said["bytes"]
-    return n_bytes * 8 / 1e9 / measured.said["seconds"], _per_unit(measured, n_bytes / (1 << 20))
+    n_bytes = int(measured.said["bytes"])
+    return float(n_bytes * 8 / 1e9 / measured.said["seconds"]), _per_unit(measured, n_bytes / (1 << 20))
 
 
 def _p50(measured: Measured) -> tuple[float, float]:
@@ -85,7 +85,7 @@ def _per_unit(measured: Measured, count: float) -> float:
     """The CPU was counted from start to end, the work only after the warm-up: scale by the times."""
     if not count:
         return 0.0
-    return 1e6 * measured.server_cpu_s * (measured.said["seconds"] / measured.wall_s) / count
+    return 1e6 * measured.server_cpu_s * (float(measured.said["seconds"]) / measured.wall_s) / count
 
 
 def _get(name: str, connections: int, streams: int) -> tuple[str, ...]:

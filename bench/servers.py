@@ -90,12 +90,12 @@ def _velocity(engine: str) -> Callable[[Lab, Site, int], tuple[list[str], dict[s
     def command(lab: Lab, site: Site, port: int) -> tuple[list[str], dict[str, str]]:
         argv = lab.server_command(
             *(VENV / "velocity-edge", "serve", "--listen", f"{SERVER_ADDRESS}:{port}", "--root", site.root),
-            *("--cert", site.certificate.chain, "--key", site.certificate.key, "--workers", "1", "--engine", engine),
+            *("--cert", site.certificate.chain, "--key", site.certificate.key, "--workers", "1", "--engine", engine, "--dispatch", "socket"),
         )
         directory = site.directory / f"velocity-{engine}"
-        directory.mkdir(exist_ok=True)
-        names = ("VELOCITY_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME")
-        return argv, {name: str(directory) for name in names}
+        directory.mkdir(mode=0o700, exist_ok=True)
+        places = ("RUNTIME", "STATE", "CACHE")
+        return argv, {f"VELOCITY_{place}_DIR": str(directory / place.lower()) for place in places}
 
     return command
 

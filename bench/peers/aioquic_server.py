@@ -48,6 +48,10 @@ class Server(QuicConnectionProtocol):  # type: ignore[misc]
         self.transmit()
 
 
+def _read_all(root: Path) -> dict[bytes, bytes]:
+    return {f"/{path.relative_to(root)}".encode(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", default="127.0.0.1")
@@ -55,16 +59,13 @@ async def main() -> None:
     parser.add_argument("--certificate", required=True)
     parser.add_argument("--key", required=True)
     parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--port-file", type=Path, help="where to write the port that --port 0 found")
     options = parser.parse_args()
-    Server.files = {
-        f"/{path.relative_to(options.root)}".encode(): path.read_bytes()
-        for path in options.root.rglob("*")
-        if path.is_file()
-    }
+    Server.files = _read_all(options.root)
     configuration = QuicConfiguration(is_client=False, alpn_protocols=H3_ALPN)
     configuration.load_cert_chain(options.certificate, options.key)
     tickets: dict[bytes, SessionTicket] = {}
-    await serve(
+    server = await serve(
         options.host,
         options.port,
         configuration=configuration,
@@ -72,7 +73,14 @@ async def main() -> None:
         session_ticket_fetcher=lambda ticket: tickets.pop(ticket, None),
         session_ticket_handler=lambda ticket: tickets.__setitem__(ticket.ticket, ticket),
     )
+    if options.port_file:
+        _publish(options.port_file, server._transport.get_extra_info("sockname")[1])
     await asyncio.Event().wait()
+
+
+def _publish(path: Path, port: int) -> None:
+    path.with_suffix(".new").write_text(str(port))
+    path.with_suffix(".new").replace(path)  # whoever sees the file sees all of it
 
 
 if __name__ == "__main__":

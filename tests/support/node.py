@@ -1,0 +1,189 @@
+"""A real node for a test: `velocity-edge serve` with directories of its own, on a free port of the loopback address.
+
+    with running_node(tmp, engine="portable", workers=2) as node:
+        node.port, node.ca, node.status()["counters"]
+
+It is ready when every worker says so in `GET /v1/status`. At the end it must stop by itself on SIGTERM with exit code
+0, and nothing in its log may be a traceback: a test that ends well with a node that did not is no success.
+
+The dispatch is `socket` (sk_reuseport, no XDP) unless a test says otherwise: with `auto` a node that listens on the
+loopback address would put its shield on `lo`, under every other test.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificates import Certificate, make_certificate
+from tests.support.waiting import poll
+from velocity_edge.status import NodeStatus
+
+COMMAND = Path(sys.executable).parent / "velocity-edge"
+#: What `engine` can be, for parametrize.
+ENGINES = ("portable", "native")
+
+
+def require_engine(name: str) -> None:
+    """Skip when this engine isn't built here."""
+    if name == "native":
+        try:
+            importlib.import_module("velocity_edge.quic.native")
+        except ImportError as error:
+            pytest.skip(f"no native engine: {error}")
+
+
+@dataclass(slots=True)
+class Node:
+    """A node that serves. Paths, its certificate, and what it says about itself."""
+
+    directory: Path
+    root: Path
+    certificate: Certificate
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str] = field(repr=False)
+    port: int = 0
+
+    @property
+    def ca(self) -> Path:
+        """What a client must trust."""
+        return self.certificate.chain
+
+    @property
+    def log(self) -> str:
+        """Everything the node printed so far."""
+        return (self.directory / "log").read_text(errors="replace")
+
+    def url(self, path: str = "/") -> str:
+        """An address whose host name is in the certificate."""
+        return f"https://localhost:{self.port}{path}"
+
+    def admin(self, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
+        """Ask the admin API; return status and body."""
+        connection = http.client.HTTPConnection("node", timeout=10)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.settimeout(10)
+            connection.sock.connect(str(self.directory / "run" / "admin.sock"))
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def status(self) -> NodeStatus:
+        """`GET /v1/status`."""
+        code, body = self.admin("GET", "/v1/status")
+        assert code == 200, body
+        status: NodeStatus = json.loads(body)
+        return status
+
+    def counter(self, name: str, at_least: int) -> int:
+        """Wait until a counter has this value (workers publish once per second); return it."""
+        return poll(lambda: (value := self.status()["counters"][name]) >= at_least and value, f"{name} >= {at_least}")
+
+    def command(self, *argv: str, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+        """Run `velocity-edge ARGV` against this node."""
+        return subprocess.run(
+            [COMMAND, *argv], env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+
+
+@contextmanager
+def running_node(
+    *options: str,
+    engine: str = "auto",
+    workers: int = 1,
+    dispatch: str | None = None,
+    root: Path | None = None,
+    listen: str = "127.0.0.1:0",
+) -> Iterator[Node]:
+    """Start a node with these further options of `serve`, wait until it serves, stop it and look at how it ended."""
+    require_engine(engine)
+    directory = Path(tempfile.mkdtemp(prefix="ve-", dir="/tmp"))  # short: a socket's path has 107 bytes
+    directory.chmod(0o755)  # clients of the sid root and workers without rights pass through
+    if root is None:
+        root = directory / "root"
+        root.mkdir()
+        (root / "index.html").write_text("<!doctype html><title>it works</title><p>served by velocity-edge</p>")
+    certificate = make_certificate(directory, "localhost", "127.0.0.1", "::1", "velocity.test")
+    environment = {
+        **os.environ,
+        "VELOCITY_RUNTIME_DIR": str(directory / "run"),
+        "VELOCITY_STATE_DIR": str(directory / "state"),
+        # Compiled packet programs, shared by all nodes of all runs: bcc takes seconds.
+        "VELOCITY_CACHE_DIR": f"/tmp/ve-cache-{os.getuid()}",
+    }
+    mode = dispatch or ("socket" if os.geteuid() == 0 else "socket-classic")
+    argv: list[str | Path] = [COMMAND, "serve", "--listen", listen, "--root", root, "--workers", str(workers)]
+    argv += ["--engine", engine]
+    argv += ["--dispatch", mode, "--cert", certificate.chain, "--key", certificate.key, *options]
+    with (directory / "log").open("wb") as output:
+        process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    node = Node(directory, root, certificate, process, environment)
+    try:
+        _wait_until_serving(node, workers)
+        yield node
+        node.process.send_signal(signal.SIGTERM)
+        code = node.process.wait(20)
+        assert code == 0, f"the node ended with {code}:\n{node.log[-3000:]}"
+        assert "Traceback" not in node.log, node.log[-5000:]
+    except BaseException:
+        sys.stderr.write(f"--- log of the node ---\n{node.log[-6000:]}\n")
+        raise
+    finally:
+        _kill(node)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _wait_until_serving(node: Node, workers: int) -> None:
+    def serving() -> bool:
+        assert node.process.poll() is None, f"the node ended with {node.process.returncode}:\n{node.log[-3000:]}"
+        try:
+            status = node.status()
+        except (OSError, http.client.HTTPException, AssertionError):
+            return False
+        ready = [worker for worker in status["workers"] if worker["state"] == "ready"]
+        if status["state"] != "serving" or len(ready) < workers:
+            return False
+        node.port = int(status["listeners"][0].rpartition(":")[2])
+        return True
+
+    poll(serving, "a node that serves", timeout_s=30)
+
+
+def _kill(node: Node) -> None:
+    """Whatever happened: no process and no pin stays behind."""
+    workers = [worker["pid"] for worker in _last_status(node)]
+    if node.process.poll() is None:
+        node.process.kill()
+        node.process.wait()
+    else:
+        return
+    for pid in workers:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    node.command("dispatch", "detach")
+
+
+def _last_status(node: Node) -> list[dict[str, int]]:
+    try:
+        return [{"pid": worker["pid"]} for worker in node.status()["workers"]]
+    except (OSError, http.client.HTTPException, AssertionError):
+        return []
