@@ -2,11 +2,15 @@
 
 The rule (design: a node that is only tried never touches a network card): the interfaces that are named, else those
 that carry an address which is listened on explicitly. A wildcard names none; neither does the loopback.
+
+What surprises: pyroute2 brings an event loop of its own and refuses to work where one is running, as in the supervisor.
+So it gets a thread, for a few milliseconds at start; a thread lives in the network namespace of the one that made it.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +34,7 @@ class Interface:
 
 def named(names: list[str]) -> list[Interface]:
     """Return the interfaces with these names, or raise `Unavailable`."""
-    with IPRoute() as route:
-        found = {interface.name: interface for interface in map(_interface, route.get_links())}
+    found = {interface.name: interface for interface in map(_interface, _ask("get_links"))}
     missing = [name for name in names if name not in found]
     if missing:
         raise Unavailable(
@@ -44,14 +47,23 @@ def with_addresses_of(listeners: list[Listener]) -> list[Interface]:
     """Return the interfaces that carry an address of a listener."""
     wanted = {ipaddress.ip_address(listener.host.partition("%")[0]) for listener in listeners}
     wanted = {address for address in wanted if not address.is_unspecified and not address.is_loopback}
-    with IPRoute() as route:
-        indices = {
-            message["index"]
-            for message in route.get_addr()
-            if ipaddress.ip_address(message.get_attr("IFA_ADDRESS")) in wanted
-        }
-        links = [_interface(message) for message in route.get_links()]
-    return [link for link in links if link.index in indices]
+    indices = {
+        message["index"]
+        for message in _ask("get_addr")
+        if ipaddress.ip_address(message.get_attr("IFA_ADDRESS")) in wanted
+    }
+    return [link for link in map(_interface, _ask("get_links")) if link.index in indices]
+
+
+def _ask(question: str) -> list[Any]:
+    """Return what this method of IPRoute says."""
+
+    def answer() -> list[Any]:
+        with IPRoute() as route:
+            return list(getattr(route, question)())
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(answer).result()
 
 
 def _interface(message: Any) -> Interface:

@@ -6,6 +6,7 @@ in workers.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import os
@@ -307,8 +308,12 @@ def test_which_interface(wire: Network, cache_dir: Path) -> None:
         steering.detach()
         for member in members:
             member.close()
+
+    async def as_the_supervisor_does() -> list[str]:
+        return [found.kind for found in with_addresses_of([Listener("fd09::2", 443)])]
+
     with inside(wire.server):
-        assert [found.kind for found in with_addresses_of([Listener("fd09::2", 443)])] == ["veth"]
+        assert asyncio.run(as_the_supervisor_does()) == ["veth"]
     members = group(wire, 4, 2)
     with pytest.raises(Unavailable, match=r"^cannot attach to nope: no such network interface; there are lo, veth$"):
         steer(wire, members, cache_dir, "xdp", interfaces=["nope"])
