@@ -85,7 +85,7 @@ static void forget_response(ve_stream *stream) {
         stream->first = chunk->next;
         free_chunk(chunk);
     }
-    stream->last = stream->reading = NULL;
+    stream->last = stream->last_piece = stream->reading = NULL;
     stream->unsent = 0;
     stream->file_left = 0;
     Py_CLEAR(stream->file);
@@ -215,6 +215,21 @@ static void append(ve_stream *stream, ve_chunk *chunk) {
     }
 }
 
+/* A piece of the file goes behind its pieces that are still there, and before what was written since. */
+static void insert_piece(ve_stream *stream, ve_chunk *chunk) {
+    ve_chunk **at = &stream->first;
+    if (stream->last_piece != NULL) {
+        at = &stream->last_piece->next;
+    }
+    chunk->next = *at;
+    *at = chunk;
+    if (chunk->next == NULL) {
+        stream->last = chunk;
+    }
+    stream->last_piece = chunk;
+    stream->reading = chunk;
+}
+
 int ve_stream_push(ve_stream *stream, PyObject *bytes) {
     if (PyBytes_GET_SIZE(bytes) == 0) {
         return 0;
@@ -284,7 +299,7 @@ static bool read_piece(ve_stream *stream) {
     stream->unsent += (size_t)got;
     stream->file_offset += (uint64_t)got;
     stream->file_left -= (uint64_t)got;
-    append(stream, chunk);
+    insert_piece(stream, chunk);
     if (stream->file_left == 0) {
         Py_CLEAR(stream->file); /* nothing of it is needed for sending again */
     }
@@ -300,27 +315,32 @@ static bool has_room(const ve_stream *stream) {
     return connection->unacked < most;
 }
 
+static bool is_given(const ve_chunk *chunk) {
+    return chunk->given == chunk->length;
+}
+
 size_t ve_stream_pull(ve_stream *stream, nghttp3_vec *vectors, size_t count, bool *end) {
     ve_connection *connection = stream->connection;
     size_t filled = 0;
     size_t total = 0;
-    if (stream->reading == NULL && stream->file_left > 0 && has_room(stream) && !read_piece(stream)) {
-        stream->broken = true;
+    /* The pieces of a file come first; the next one is read when nghttp3 has the one before. */
+    bool wants_piece = stream->file_left > 0 && (stream->last_piece == NULL || is_given(stream->last_piece));
+    if (wants_piece && has_room(stream) && !read_piece(stream)) {
+        stream->broken = true; /* never an end: it is reset after this write */
         connection->broken_streams++;
         stream->file_left = 0;
-        stream->ended = false; /* never an end: it is reset after this write */
     }
-    if (stream->reading != NULL && !has_room(stream)) {
-        stream->paused = true;
-    } else if (stream->reading == NULL && stream->file_left > 0) {
-        stream->paused = true;
-    }
-    if (stream->paused) {
-        connection->paused_streams++;
-        *end = false;
+    *end = false;
+    if (stream->broken) {
         return 0;
     }
-    while (stream->reading != NULL && filled < count && total < BYTES_PIECE) {
+    if ((stream->reading != NULL || stream->file_left > 0) && !has_room(stream)) {
+        stream->paused = true;
+        connection->paused_streams++;
+        return 0;
+    }
+    const ve_chunk *stop = stream->file_left > 0 ? stream->last_piece->next : NULL;
+    while (stream->reading != stop && filled < count && total < BYTES_PIECE) {
         ve_chunk *chunk = stream->reading;
         size_t length = chunk->length - chunk->given;
         if (length > BYTES_PIECE - total) {
@@ -331,7 +351,7 @@ size_t ve_stream_pull(ve_stream *stream, nghttp3_vec *vectors, size_t count, boo
         filled++;
         total += length;
         chunk->given += length;
-        if (chunk->given == chunk->length) {
+        if (is_given(chunk)) {
             stream->reading = chunk->next;
         }
     }
@@ -353,9 +373,11 @@ size_t ve_stream_pull(ve_stream *stream, nghttp3_vec *vectors, size_t count, boo
 void ve_stream_acked(ve_stream *stream, uint64_t length) {
     no_longer_in_flight(stream, (size_t)length);
     stream->acked_of_first += (size_t)length;
-    while (stream->first != NULL && stream->first->given == stream->first->length &&
-           stream->acked_of_first >= stream->first->length) {
+    while (stream->first != NULL && is_given(stream->first) && stream->acked_of_first >= stream->first->length) {
         ve_chunk *chunk = stream->first;
+        if (chunk == stream->last_piece) {
+            stream->last_piece = NULL; /* the next piece goes to the front */
+        }
         stream->acked_of_first -= chunk->length;
         stream->first = chunk->next;
         if (stream->first == NULL) {

@@ -46,7 +46,8 @@ struct ve_stream {
     /* The response. */
     ve_chunk *first;
     ve_chunk *last;
-    ve_chunk *reading; /* the first one not wholly given to nghttp3 */
+    ve_chunk *last_piece; /* of the file; NULL when none is there */
+    ve_chunk *reading;    /* the first one not wholly given to nghttp3 */
     size_t unsent;
     size_t unacked;
     size_t acked_of_first;
