@@ -134,6 +134,7 @@ class OpensslRun:
     connected: bool
     alpn: str
     group: str
+    hello_retry_request: bool
     cipher: str
     resumed: bool
     verified: bool
@@ -142,10 +143,11 @@ class OpensslRun:
 
 def openssl(address: str, *options: str, ca: Path, alpn: str = "h3", save_session: Path | None = None) -> OpensslRun:
     """Connect with s_client and leave; with *save_session* once the ticket has come and lies there (under /tmp)."""
-    with tempfile.TemporaryFile("w+", prefix="ve-openssl-") as output:
+    with tempfile.TemporaryFile("w+", prefix="ve-openssl-", errors="replace") as output:
         argv = sid.command(
             *("openssl", "s_client", "-quic", "-connect", address, "-alpn", alpn, "-servername", "localhost"),
-            *("-CAfile", str(ca), "-verify_return_error", *options),
+            # The summary names no hybrid group; the trace shows both hellos, and a HelloRetryRequest when there is one.
+            *("-CAfile", str(ca), "-verify_return_error", "-trace", *options),
             *(("-sess_out", str(save_session)) if save_session else ()),
         )
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, text=True)
@@ -177,10 +179,13 @@ def _openssl_run(log: str) -> OpensslRun:
         found = re.search(pattern, log, re.MULTILINE)
         return found[1] if found else ""
 
+    # Key share of each ServerHello; the first of two is a HelloRetryRequest (RFC 8446 section 4.1.4).
+    groups = re.findall(r"ServerHello, Length=.*?NamedGroup: (\S+)", log, re.DOTALL)
     return OpensslRun(
         connected="CONNECTED" in log and "Cipher is (NONE)" not in log,
         alpn=said(r"^ALPN protocol: (\S+)"),
-        group=said(r"^Negotiated TLS1\.3 group: (\S+)") or said(r"^Peer Temp Key: ([^,\n]+)"),
+        group=groups[-1] if groups else "",
+        hello_retry_request=len(groups) > 1,
         cipher=said(r"Cipher is (\S+)"),
         resumed=bool(re.search(r"^Reused, TLS", log, re.MULTILINE)),
         verified="Verify return code: 0 (ok)" in log or "Verification: OK" in log,

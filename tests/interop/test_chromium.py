@@ -1,0 +1,48 @@
+"""A browser shows the page over HTTP/3 with X25519MLKEM768, picture and all, on both engines."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.chromium import Chromium, require
+from tests.support.node import ENGINES, Node, running_node
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+
+def test_page_is_rendered(edge: Node) -> None:
+    """DevTools says h3 and X25519MLKEM768 for every part of the page, and the picture has pixels."""
+    require()
+    with Chromium("velocity.test", edge.port, edge.certificate.spki_pin) as browser:
+        page = browser.load("/")
+        assert (page.status, page.protocol) == (200, "h3")
+        assert page.security["keyExchangeGroup"] == "X25519MLKEM768"
+        assert page.title == "velocity-edge"
+        assert "It works" in page.text
+        assert (page.images_shown, page.images) == (1, 1)
+        wanted = dict.fromkeys(("/", "/style.css", "/picture.png"), "h3")
+        assert {path: page.resources.get(path) for path in wanted} == wanted
+        # A blank page of this size is a few kB of PNG; a teal picture and text are more than nothing.
+        assert page.screenshot_png.startswith(b"\x89PNG")
+
+
+def test_second_page_on_the_same_connection(edge: Node) -> None:
+    """Going on to another page works: 404 is shown as a page, not as an error of the browser."""
+    require()
+    with Chromium("velocity.test", edge.port, edge.certificate.spki_pin) as browser:
+        assert browser.load("/").status == 200
+        missing = browser.load("/nothing-here")
+        assert (missing.status, missing.protocol) == (404, "h3")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_through_a_retry(engine: str) -> None:
+    """A browser whose address must be proven first gets its page."""
+    require()
+    with (
+        running_node("--set", "server.limits.retry_threshold=0", engine=engine) as node,
+        Chromium("velocity.test", node.port, node.certificate.spki_pin) as browser,
+    ):
+        page = browser.load("/")
+        assert (page.status, page.security["keyExchangeGroup"]) == (200, "X25519MLKEM768")
+        node.counter("verdict_retried", at_least=1)
