@@ -35,7 +35,7 @@ KEYS = {
 }
 
 
-def _certificate(
+def certificate(
     subject: str, public: Any, issuer: str, issuer_key: Any, *, ca: bool, names: Sequence[str] = (), days: int = 30
 ) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
@@ -76,7 +76,7 @@ class Authority:
         days: int = 30,
     ) -> Chain:
         key = KEYS[kind or self.kind]()
-        leaf = _certificate(names[0], key.public_key(), self.name, self.key, ca=False, names=names, days=days)
+        leaf = certificate(names[0], key.public_key(), self.name, self.key, ca=False, names=names, days=days)
         return certs.chain(f"{kind or self.kind} for {names[0]}", [leaf], key, audience)
 
 
@@ -84,7 +84,7 @@ class Authority:
 def _authority(kind: str) -> Authority:
     key = KEYS[kind]()
     name = f"test root {kind}"
-    return Authority(kind, name, key, _certificate(name, key.public_key(), name, key, ca=True))
+    return Authority(kind, name, key, certificate(name, key.public_key(), name, key, ca=True))
 
 
 def authority(kind: str = "p256") -> Authority:

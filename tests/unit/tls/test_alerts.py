@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -121,6 +122,13 @@ WRONG_HELLOS: dict[str, tuple[bytes, AlertDescription]] = {
     "server name not ASCII": (replaced(codec.EXT_SERVER_NAME, b"\0\4\0\0\1\xff"), A.DECODE_ERROR),
     "server name with NUL": (replaced(codec.EXT_SERVER_NAME, b"\0\4\0\0\1\0"), A.DECODE_ERROR),
     "odd list of groups": (replaced(codec.EXT_SUPPORTED_GROUPS, b"\0\3\0\x1d\0"), A.DECODE_ERROR),
+    "PSK that is not the last extension": (
+        edit(
+            lambda found: found.__setitem__(codec.EXT_PADDING, b""),
+            codec_client.client_hello(offer(), b"ticket", 0, 32),
+        ),
+        A.ILLEGAL_PARAMETER,
+    ),
     "PSK without modes": (
         edit(
             lambda found: found.pop(codec.EXT_PSK_MODES),
@@ -322,6 +330,12 @@ class TestTampering:
         signed = support.chain("mldsa65").signer.sign(0x0905, b"something else")
         pair = self.altered(codec.CERTIFICATE_VERIFY, "client", lambda m: codec.certificate_verify(0x0905, signed))
         assert pair.alert == ("client", A.DECRYPT_ERROR)
+
+    def test_a_server_that_has_the_certificate_but_not_its_key(self) -> None:
+        stolen, own = support.authority().issue(), support.authority().issue()
+        pair = support.run(support.policy(dataclasses.replace(stolen, signer=own.signer)), support.client())
+        assert pair.alert == ("client", A.DECRYPT_ERROR)
+        assert pair.client.alert_reason == "CertificateVerify does not verify"
 
     def test_certificate_verify_with_a_scheme_that_was_not_offered(self) -> None:
         pair = self.altered(codec.CERTIFICATE_VERIFY, "client", lambda m: codec.certificate_verify(0x0201, bytes(64)))

@@ -6,6 +6,7 @@ not wrong in the same way is what test_against_aioquic.py, test_known_answers.py
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -17,6 +18,8 @@ from velocity_edge.keys import KeyRing
 from velocity_edge.quic import certs, kex, schedule
 from velocity_edge.quic.alerts import AlertDescription
 from velocity_edge.quic.engine import Level
+from velocity_edge.quic.policy import ServerPolicy
+from velocity_edge.quic.replay import EarlyData
 from velocity_edge.quic.tickets import Tickets
 from velocity_edge.quic.trust import Trust
 
@@ -186,6 +189,14 @@ class TestResumption:
         assert_agreed(pair)
         assert not pair.server.resumed
 
+    def test_not_under_another_name(self) -> None:
+        session = dataclasses.replace(self.session(), server_name="other.test")  # type: ignore[type-var]
+        authority = support.authority()
+        policy = support.policy(authority.issue(["other.test"]), tickets=tickets())
+        pair = support.run(policy, support.client(session=session, server_name="other.test"))
+        assert_agreed(pair)
+        assert not pair.server.resumed
+
     def test_not_under_another_suite(self) -> None:
         session = self.session(default_profile="secure", permit=["secure"])
         options = {"groups": (kex.X25519_MLKEM768,), "session": session}
@@ -230,6 +241,65 @@ def test_refused_transport_parameters() -> None:
     assert "max_udp_payload_size 3" in server.alert_reason
     assert transport.sent == []
     assert transport.keys == {}
+
+
+class TestEarlyData:
+    """0-RTT needs the right node, age, protocol and a first use. Otherwise the handshake goes on in 1-RTT."""
+
+    class Once:
+        def __init__(self) -> None:
+            self.seen: set[bytes] = set()
+
+        def first_use(self, name: bytes, claimed_s: float, now_s: float) -> bool:
+            return not (name in self.seen or self.seen.add(name))
+
+    def policy(self, context: bytes = b"here", **options: object) -> ServerPolicy:
+        policy = support.policy(tickets=tickets(), **options)
+        return dataclasses.replace(policy, early_data=EarlyData(context, self.Once()))
+
+    def attempt(self, later: ServerPolicy | None = None, *, after_s: float = 60.0, **options: object) -> bool:
+        first = self.policy()
+        [session] = support.run(first, wall_clock=lambda: 1000.0).sessions
+        assert session.early_data
+        client = support.client(**{"session": session, "early_data": True} | options)
+        pair = support.run(later or first, client, wall_clock=lambda: 1000.0 + after_s)
+        assert_agreed(pair)
+        early = (False, int(Level.ZERO_RTT))
+        assert (early in pair.server_transport.keys) == pair.server.early_data_accepted
+        return pair.server.early_data_accepted
+
+    def test_accepted(self) -> None:
+        assert self.attempt()
+
+    def test_not_when_off(self) -> None:
+        assert not self.attempt(support.policy(tickets=tickets()))
+
+    def test_not_from_another_node(self) -> None:
+        assert not self.attempt(self.policy(b"away"))
+
+    def test_not_after_a_retry(self) -> None:
+        assert not self.attempt(shares=(kex.X25519,))
+
+    def test_not_for_another_protocol(self) -> None:
+        assert not self.attempt(self.policy(alpn=("velocity/1", "h3")), alpn=(b"velocity/1", b"h3"))
+
+    def test_not_when_delayed(self) -> None:
+        """The client's claim is signed; an attacker who holds the hello back makes it stale."""
+        first = self.policy()
+        [session] = support.run(first, wall_clock=lambda: 1000.0).sessions
+        for delay_s, accepted in ((9.0, True), (11.0, False)):
+            client = support.client(session=session, early_data=True)
+            times = iter([1060.0] + [1060.0 + delay_s] * 10)
+            pair = support.run(self.policy(), client, wall_clock=lambda times=times: next(times))  # type: ignore[misc]
+            assert_agreed(pair)
+            assert pair.server.early_data_accepted is accepted
+
+    def test_not_twice(self) -> None:
+        policy = self.policy()
+        [session] = support.run(policy, wall_clock=lambda: 1000.0).sessions
+        client = support.client(session=session, early_data=True)
+        found = [support.run(policy, client, wall_clock=lambda: 1001.0).server.early_data_accepted for _ in range(3)]
+        assert found == [True, False, False]
 
 
 class TestTrust:
