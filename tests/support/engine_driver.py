@@ -217,6 +217,7 @@ class World:
         duplicate: float = 0.0,
         seed: int = 1,
         gro: bool = True,
+        congestion_control: str = "cubic",
     ) -> None:
         require_engine(engine)
         self.limits = limits or Limits()
@@ -228,7 +229,7 @@ class World:
         self.table = keys.first_table(ROOT, 0.0)
         admission = AdmissionControl(self.table, NODE_ID, worker_id, self.limits, lambda: self.now_ns / 1e9)
         self.hooks = Hooks(policy or tls_support.policy(), admission)
-        settings = EngineSettings(worker_id=worker_id, node_id=NODE_ID, limits=self.limits)
+        settings = EngineSettings(worker_id, NODE_ID, self.limits, congestion_control)
         self.engine, self.reason = open_engine(engine, settings, self.hooks)  # type: ignore[arg-type]
         self.engine.use_keys(keys.engine_keys(self.table))
         self.engine.use_roster(live)

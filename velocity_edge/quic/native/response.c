@@ -43,6 +43,16 @@ void ve_http_resume(ve_stream *stream) {
     ve_connection_mark(connection);
 }
 
+/* nghttp3 would let upper case pass, and every client would call the answer malformed (RFC 9114 section 4.2). */
+static bool is_name(const uint8_t *name, size_t length) {
+    for (size_t i = 0; i < length; i++) {
+        if (name[i] >= 'A' && name[i] <= 'Z') {
+            return false;
+        }
+    }
+    return length > 0 && name[0] != ':' && nghttp3_check_header_name(name, length);
+}
+
 static int fill_field(nghttp3_nv *field, PyObject *pair) {
     if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2 || !PyBytes_Check(PyTuple_GET_ITEM(pair, 0)) ||
         !PyBytes_Check(PyTuple_GET_ITEM(pair, 1))) {
@@ -56,8 +66,7 @@ static int fill_field(nghttp3_nv *field, PyObject *pair) {
     field->value = (uint8_t *)PyBytes_AS_STRING(value);
     field->valuelen = (size_t)PyBytes_GET_SIZE(value);
     field->flags = NGHTTP3_NV_FLAG_NONE; /* nghttp3 copies */
-    if (!nghttp3_check_header_name(field->name, field->namelen) ||
-        !nghttp3_check_header_value(field->value, field->valuelen) || field->name[0] == ':') {
+    if (!is_name(field->name, field->namelen) || !nghttp3_check_header_value(field->value, field->valuelen)) {
         PyErr_Format(PyExc_ValueError, "not a header field: %R", pair);
         return -1;
     }
