@@ -184,10 +184,12 @@ class Application:
                 break
 
 
+_PERIOD = bytes((i * 7 + (i >> 8)) & 0xFF for i in range(65_521))
+
+
 def pattern(length: int) -> bytes:
     """Bytes in which a displaced piece shows."""
-    period = bytes((i * 7 + (i >> 8)) & 0xFF for i in range(65_521))
-    return (period * (length // len(period) + 1))[:length]
+    return (_PERIOD * (length // len(_PERIOD) + 1))[:length]
 
 
 # --- the world -------------------------------------------------------------------------------------------------------

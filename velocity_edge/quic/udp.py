@@ -6,6 +6,7 @@ Numbers are those of Linux on every architecture we run on; Python 3.11 has no n
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Final
 
 SOL_UDP: Final = 17
@@ -21,11 +22,19 @@ IPV6_PKTINFO: Final = 50
 IPV6_RECVTCLASS: Final = 66
 IPV6_TCLASS: Final = 67
 SO_RXQ_OVFL: Final = 40
+SO_MEMINFO: Final = 55
+SK_MEMINFO_DROPS: Final = 8
 
 #: struct in_pktinfo (interface, local, header destination) and in6_pktinfo (address, interface).
 PKTINFO4_LENGTH: Final = 12
 PKTINFO6_LENGTH: Final = 20
 V4_MAPPED: Final = bytes(10) + b"\xff\xff"
+
+
+def dropped_datagrams(sock: socket.socket) -> int:
+    """Return how many datagrams this socket has dropped since it was made (32 bits), for want of buffer space."""
+    information = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
+    return int.from_bytes(information[4 * SK_MEMINFO_DROPS :], sys.byteorder)
 
 
 def prepare_descriptor(fd: int) -> list[str]:

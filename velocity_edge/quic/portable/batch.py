@@ -67,7 +67,7 @@ class PortableBatch:
         self._count = count
         self._trains: list[Train] = []
         self._without_gso: OrderedDict[Address, None] = OrderedDict()
-        #: The kernel counts drops per socket since it was made; we report what is new.
+        #: Descriptor -> what its socket has dropped so far. Sockets outlive workers: we count from a first look.
         self._overflows: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -94,6 +94,8 @@ class PortableBatch:
         sock = socket.socket(fileno=fd)
         try:
             port = sock.getsockname()[1]
+            if fd not in self._overflows:
+                self._overflows[fd] = udp.dropped_datagrams(sock)
             while len(self._trains) < MAX_TRAINS:
                 try:
                     data, control, _, name = sock.recvmsg(_RECEIVE_BYTES, _CONTROL_BYTES)
@@ -131,10 +133,11 @@ class PortableBatch:
         return Train(data, segment_size, (_packed(name[0]), name[1]), (local, port), listener, tos)
 
     def _note_overflow(self, fd: int, dropped: int) -> None:
-        known = self._overflows.get(fd, 0)
-        # 32 bits; a smaller number is a new socket under an old descriptor, or the counter came round.
-        self._count["socket_overflows"] += dropped - known if dropped >= known else dropped
-        self._overflows[fd] = dropped
+        # 32 bits that come round. A datagram that was queued before a drop may be read after one that tells of it.
+        new = (dropped - self._overflows[fd]) & 0xFFFFFFFF
+        if new < 1 << 31:
+            self._count["socket_overflows"] += new
+            self._overflows[fd] = dropped
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
