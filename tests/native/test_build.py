@@ -1,0 +1,79 @@
+"""The extension compiles without a warning, and the checked build finds nothing when everything runs on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from velocity_edge.errors import Unavailable
+from velocity_edge.quic.native import build
+
+pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_missing_library_is_said_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(build.LIBRARIES, "libngtcp2", "99.0")
+    with pytest.raises(Unavailable, match=r"cannot build the native engine: .*libngtcp2 >= 99\.0"):
+        build.build(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_nothing_is_found_by_the_sanitizers(tmp_path: Path) -> None:
+    """Every test of the native engine again, with AddressSanitizer and UBSan in it and Python's memory on malloc."""
+    libraries = [_library(name) for name in ("libasan.so", "libubsan.so")]
+    build.build(tmp_path, asan=True)
+    environment = {
+        **os.environ,
+        "VELOCITY_TEST_NATIVE": str(tmp_path),
+        "LD_PRELOAD": " ".join(libraries),
+        # Python itself keeps memory until the end; leaks of ours are looked for by counts (test_engine.py, attacks).
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+        "PYTHONMALLOC": "malloc",
+    }
+    tests = ["tests/native", "tests/conformance", "tests/attack"]
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-x",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "tests.support.native_variant",
+            ),
+            *("-k", "native and not grown and not test_build and not test_sockets", "-m", "not slow"),
+            *tests,
+        ],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
+
+
+def _library(name: str) -> str:
+    compiler = shutil.which("cc")
+    found = (
+        compiler
+        and subprocess.run(
+            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    )
+    if not found or not Path(found).is_absolute():
+        pytest.skip(f"this compiler has no {name}")
+    return str(Path(found).resolve())
