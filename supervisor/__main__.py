@@ -1,0 +1,133 @@
+"""`python -I -m supervisor`: run a node. `velocity-edge serve` becomes this process (exec).
+
+    --config FILE   the configuration            --set JSON    flags, as {"server.workers": 2}
+    --worker-program JSON   what to start instead of `python -I -m workers` (tests)
+
+Ends with 0 (stopped as asked), 1 (failed), 5 (what was asked for cannot be had), 78 (bad configuration).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import setproctitle
+
+from supervisor import admin, web
+from supervisor.describe import describe
+from supervisor.privileges import drop_capabilities
+from supervisor.shell import Places, Shell
+from supervisor.spawn import WORKER_PROGRAM
+from supervisor.startup import start
+from supervisor.state import StateFile
+from supervisor.upkeep import Upkeep
+from velocity_edge import logs, paths
+from velocity_edge.cli.banner import banner
+from velocity_edge.cli.exits import exit_code
+from velocity_edge.config.load import load
+from velocity_edge.config.model import Config
+from velocity_edge.config.values import format_address, parse_address
+from velocity_edge.errors import VelocityError
+
+log = logging.getLogger("supervisor")
+
+
+def main() -> int:
+    """Run a node until it stops; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -I -m supervisor", description="Run a velocity-edge node.")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--set", dest="overrides", type=orjson.loads, default={}, metavar="JSON")
+    parser.add_argument("--worker-program", type=orjson.loads, default=None, metavar="JSON")
+    arguments = parser.parse_args()
+    setproctitle.setproctitle("velocity-edge: supervisor starting")
+    logging.basicConfig(level=logging.INFO, format="velocity-edge: %(message)s", stream=sys.stderr)
+
+    def load_config() -> Config:
+        return load(arguments.config, arguments.overrides)
+
+    try:
+        return asyncio.run(_run(load_config, arguments.config, arguments.worker_program))
+    except VelocityError as error:
+        for line in str(error).splitlines():
+            print(f"velocity-edge: {line}", file=sys.stderr)
+        return exit_code(error)
+
+
+async def _run(load_config: Any, file: Path | None, worker_program: list[str] | None) -> int:
+    config: Config = load_config()
+    # Sockets, links and slabs of all slots, and what is on its way to workers.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    runtime = paths.private_directory(paths.runtime_dir(), mode=0o755)
+    places = Places(runtime, paths.private_directory(paths.state_dir()), paths.cache_dir())
+    state_file = StateFile(runtime)
+    if worker_program is None:
+        worker_program = [*WORKER_PROGRAM, "--engine", config.server.engine]
+        worker_program += ["--user", config.server.user] if config.server.user else []
+    shell, begin = await start(config, places, state_file, worker_program)
+    # Before there are threads: capabilities belong to threads, and logging has one.
+    drop_capabilities()
+    telemetry = config.server.telemetry
+    lines = logs.set_up("supervisor", structured=telemetry.structured_logs, level=config.server.log_level)
+    try:
+        return await _serve(shell, begin, Upkeep(shell, load_config, file), config)
+    finally:
+        lines.close()
+
+
+async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> int:
+    api = admin.Admin(shell, upkeep)
+    runners = [await admin.listen(api, shell.places.runtime / "admin.sock")]
+    try:
+        if config.server.telemetry.metrics_listen:
+            address = parse_address(config.server.telemetry.metrics_listen)
+            runner, bound = await web.listen(api, shell, address)
+            shell.metrics_address = format_address(bound)
+            runners.append(runner)
+        if not config.server.telemetry.structured_logs:
+            shell.on_serving = lambda: print(banner(describe(shell)), flush=True)
+        shell.loop.set_exception_handler(_crash)
+        upkeep.listen_to_signals()
+        begin()
+        async with asyncio.TaskGroup() as tasks:
+            chores = [
+                tasks.create_task(chore)
+                for chore in (upkeep.watch_files(), upkeep.rotate_in_time(), upkeep.feed_watchdog())
+            ]
+            code = await shell.finished
+            for chore in chores:
+                chore.cancel()
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+    shell.close()
+    (shell.places.runtime / "admin.sock").unlink(missing_ok=True)
+    if shell.node.failure:
+        print(f"velocity-edge: {shell.node.failure}", file=sys.stderr)
+    return code
+
+
+def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Die of a bug, at once: workers serve on, and whoever starts us again adopts them.
+
+    asyncio would log an exception in a callback and go on with a node that is half changed.
+    """
+    error = context.get("exception")
+    if error is None or isinstance(error, ConnectionError):
+        loop.default_exception_handler(context)
+        return
+    logging.getLogger("supervisor").critical("bug: %s", context.get("message"), exc_info=error)
+    logging.shutdown()
+    sys.excepthook(type(error), error, error.__traceback__)
+    os._exit(70)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
