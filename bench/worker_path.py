@@ -53,7 +53,9 @@ def exchanges(root: Path, access_line: Formatter | None = None) -> Exchanges:
     """Return what a worker has for one site."""
     handler = StaticHandler(Descriptor(os.open(root, os.O_PATH | os.O_DIRECTORY)), StaticSettings(), time.time)
     around = add_headers(((b"server", b"velocity-edge"), *SECURITY), Date(time.time))
-    result = Exchanges(NoEngine(), lambda coroutine: None, lambda: None, send_high_bytes=1)  # type: ignore[arg-type]
+    result = Exchanges(
+        NoEngine(), lambda coroutine: None, lambda: None, send_high_bytes=1, write_log=lambda lines: None
+    )  # type: ignore[arg-type]
     result.use(Revision(1, Router([Route("*", "/", fold([around], handler))]), access_line))
     return result
 
@@ -75,7 +77,7 @@ def measure(subject: Exchanges, headers: Any, *, hot: bool) -> tuple[float, floa
                     subject.handle([event])
             else:
                 subject.handle(batch)
-            subject.take_log_lines()
+            subject.access_log.flush()
         results.append((time.perf_counter_ns() - began) / REQUESTS)
     return statistics.median(results), min(results), max(results)
 

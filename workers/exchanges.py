@@ -33,7 +33,7 @@ from velocity_edge.quic.engine import (
     StreamWritable,
 )
 from workers.http import H3_INTERNAL_ERROR, H3_NO_ERROR, Body, Handler, Headers, Request, Response, plain
-from workers.middleware.access_log import Access, Formatter
+from workers.middleware.access_log import AccessLog, Formatter
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +86,12 @@ class Exchanges:
         flush_soon: Callable[[], None],
         *,
         send_high_bytes: int,
+        write_log: Callable[[bytes], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """*start* runs a coroutine as a task of the worker; *flush_soon* has the engine's packets sent after this turn.
 
-        *clock* is wall time in seconds.
+        *write_log* takes lines of the access log and must not wait. *clock* is wall time in seconds.
         """
         self._engine = engine
         self._respond = engine.respond
@@ -105,7 +106,7 @@ class Exchanges:
         self._shared: dict[tuple[bytes, bytes, bytes | None], tuple[Headers, bytes | FileRange]] = {}
         self._shared_bytes = 0
         self._shared_second = 0
-        self._lines: list[bytes] = []
+        self.access_log = AccessLog(write_log, clock)
         handlers: dict[EventKind, Callable[[Any], None]] = {
             EventKind.HANDSHAKE_COMPLETED: self._on_handshake,
             EventKind.REQUEST_RECEIVED: self._on_request,
@@ -132,11 +133,6 @@ class Exchanges:
         handlers = self._handlers
         for event in events:
             handlers[event.kind](event)
-
-    def take_log_lines(self) -> bytes:
-        """Return and forget the access log since the last call."""
-        lines, self._lines = self._lines, []
-        return b"".join(lines)
 
     @property
     def established(self) -> int:
@@ -173,8 +169,9 @@ class Exchanges:
                 found = self._shared.get((event.authority, event.path, coding))
                 if found is not None and not event.early:
                     self._respond(event.stream, 200, found[0], found[1])
-                    if self._revision and self._revision.access_line is not None:
-                        self._log_shared(event, found)
+                    revision = self._revision
+                    if revision is not None and revision.access_line is not None:
+                        self._log(event, revision, 200, _length(found[1]), self._clock())
                     return
                 self._answer(event, (event.authority, event.path, coding))
                 return
@@ -226,7 +223,7 @@ class Exchanges:
             return
         if self._send(exchange, result) and result.shared and key is not None and result.status == 200:
             self._remember(key, result)
-        self._log(event, revision, result, started_s)
+        self._log(event, revision, result.status, _length(result.body), started_s)
         self._finish_body(exchange)
 
     def _request(self, event: RequestReceived, body: Body) -> Request | None:
@@ -270,7 +267,7 @@ class Exchanges:
             else:
                 self._send(exchange, response)
                 sent = _length(response.body)
-            self._log(event, revision, response, started_s, sent)
+            self._log(event, revision, response.status, sent, started_s)
         finally:
             exchange.task = None
             self._finish_body(exchange)
@@ -343,41 +340,12 @@ class Exchanges:
             self._open.pop(exchange.stream, None)
             self._engine.reset(exchange.stream, H3_NO_ERROR)
 
-    # --- the access log ----------------------------------------------------------------------------------------------
-
-    def _log_shared(self, event: RequestReceived, found: tuple[Headers, bytes | FileRange]) -> None:
-        self._log(event, self._revision, Response(200, found[0], found[1]), self._clock())
-
     def _log(
-        self,
-        event: RequestReceived,
-        revision: Revision | None,
-        response: Response,
-        started_s: float,
-        sent: int | None = None,
+        self, event: RequestReceived, revision: Revision | None, status: int, body_bytes: int, started_s: float
     ) -> None:
-        if revision is None or revision.access_line is None:
-            return
-        agent = referrer = b""
-        for name, value in event.headers:
-            if name == b"user-agent":
-                agent = value
-            elif name == b"referer":
-                referrer = value
-        now_s = self._clock()
-        access = Access(
-            now_s,
-            self._peers.get(event.connection),
-            event.method,
-            event.authority,
-            event.path,
-            response.status,
-            _length(response.body) if sent is None else sent,
-            now_s - started_s,
-            agent,
-            referrer,
-        )
-        self._lines.append(revision.access_line(access))
+        if revision is not None and revision.access_line is not None:
+            peer = self._peers.get(event.connection)
+            self.access_log.add(revision.access_line, event, peer, status, body_bytes, started_s)
 
 
 def _length(body: object) -> int:

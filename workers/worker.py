@@ -7,7 +7,7 @@
     Roster      whose strays are handed over
     Configure   build the revision beside the running one -> Prepared or Refused
     Activate    put it in place; the first one starts the serving -> Ready
-    Drain       drain.py, every 100 ms -> Drained          Resume  stop doing that
+    Drain       leaving.py -> Drained                       Resume  stop doing that
     Abort       close old connections                       Stop    close all, and exit 0
 
 The engine is made with the first revision (its limits are in there), and lives as long as the process: limits and the
@@ -33,24 +33,20 @@ from velocity_edge.channel import Received
 from velocity_edge.config.model import Config
 from velocity_edge.errors import VelocityError
 from velocity_edge.keys import EpochTable
-from velocity_edge.quic import udp
 from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
 from velocity_edge.slab import Slab
-from workers.drain import Act, Drain
-from workers.endpoint import Endpoint
-from workers.exchanges import Exchanges
+from workers.drain import Drain
 from workers.handlers.beneath import Descriptor
-from workers.http import H3_NO_ERROR
+from workers.leaving import Leaving
 from workers.lines import LineWriter
 from workers.revisions import Prepared, prepare
+from workers.serving import Equipment, Serving
 from workers.supervision import Supervision
-from workers.upcalls import WorkerUpcalls
 from workers.vitals import LoopLag, Memory, Tally, show_title
 
 log = logging.getLogger(__name__)
 
 _HEARTBEAT_S: Final = 1.0
-_DRAIN_STEP_S: Final = 0.1
 #: For the last packets at the end. CONNECTION_CLOSE is sent once; a peer that misses it times out or gets a reset.
 _LAST_FLUSH_S: Final = 1.0
 
@@ -62,28 +58,6 @@ class Identity:
     worker_id: int
     slot: int
     cpu: int
-
-
-@dataclass(slots=True)
-class Equipment:
-    """The descriptors of a slot, as they came with `Equip`. Kept open as long as the process lives."""
-
-    node_id: int
-    sockets: list[int]
-    link: socket.socket
-    links: list[socket.socket]
-    slab_fd: int
-
-
-@dataclass(slots=True)
-class Serving:
-    """What exists from the first revision on."""
-
-    engine: Engine
-    upcalls: WorkerUpcalls
-    exchanges: Exchanges
-    endpoint: Endpoint
-    active: Prepared | None = None
 
 
 @dataclass(slots=True)
@@ -109,10 +83,8 @@ class Worker:
     serving: Serving | None = None
     #: Built, not yet active: revision -> it. Only the newest counts.
     prepared: dict[int, Prepared] = field(default_factory=dict)
-    drain: Drain | None = None
+    leaving: Leaving | None = None
     heartbeat_timer: asyncio.TimerHandle | None = None
-    drain_timer: asyncio.TimerHandle | None = None
-    drained_reported: bool = False
     stopping: bool = False
     tally: Tally | None = None
     lag: LoopLag | None = None
@@ -155,7 +127,8 @@ class Worker:
             case m.Resume():
                 self._resume()
             case m.Abort():
-                self._abort(order.age_s)
+                if self.serving is not None:
+                    self.serving.close_connections(order.age_s, "aborted by the operator")
             case m.Stop():
                 self.stop()
             case _ as forgotten:
@@ -164,25 +137,20 @@ class Worker:
     def _equip(self, order: m.Equip, descriptors: Sequence[int]) -> None:
         if self.equipment is not None:
             raise RuntimeError("equipped twice")
-        sockets, link, links, slab_fd = _sorted_out(order, descriptors)
-        self.equipment = Equipment(order.node_id, sockets, link, links, slab_fd)
+        self.equipment = Equipment.of(order, descriptors)
         self.supervision.successor_path = order.successor_path
         self.drop_rights()
         # Threads only after that.
         self.logs = logs.set_up(f"worker {self.identity.worker_id}")
         self.lines = LineWriter(1)
-        self.tally = Tally(Slab(slab_fd), self.identity.worker_id)
+        self.tally = Tally(Slab(self.equipment.slab_fd), self.identity.worker_id)
         self.lag = LoopLag(self.loop)
         self.heartbeat_timer = self.loop.call_later(_HEARTBEAT_S, self._heartbeat)
 
     def _use_keys(self, order: m.UseKeys) -> None:
         self.table = keys.table_of(order)
-        serving = self.serving
-        if serving is not None:
-            serving.engine.use_keys(keys.engine_keys(self.table))
-            serving.upcalls.admission.use_keys(self.table)
-            if serving.active is not None:
-                serving.upcalls.policy = serving.active.policy(self.table)
+        if self.serving is not None:
+            self.serving.use_keys(self.table)
         self.supervision.report(m.KeysInUse([epoch.epoch for epoch in order.epochs], order.seal_with))
 
     def _configure(self, order: m.Configure, roots: list[Descriptor]) -> None:
@@ -193,7 +161,7 @@ class Worker:
             if self.table is not None:
                 prepared.policy(self.table)
             if self.serving is None:
-                self.serving = self._make_serving(config)
+                self.serving = self._open_serving(prepared)
         except VelocityError as error:
             self.supervision.report(m.Refused(order.revision, str(error)))
             return
@@ -206,95 +174,52 @@ class Worker:
         self.prepared = {order.revision: prepared}
         self.supervision.report(m.Prepared(order.revision))
 
-    def _make_serving(self, config: Config) -> Serving:
-        equipment, table = self.equipment, self.table
-        if equipment is None or table is None:
+    def _open_serving(self, first: Prepared) -> Serving:
+        if self.equipment is None or self.table is None or self.lines is None:
             raise RuntimeError("Configure came before Equip or UseKeys")
-        limits = config.server.limits.limits()
-        worker_id = self.identity.worker_id
-        upcalls = WorkerUpcalls(table, equipment.node_id, worker_id, limits)
-        settings = EngineSettings(worker_id, equipment.node_id, limits, config.server.congestion_control)
-        engine = self.open_engine(settings, upcalls)
-        engine.use_keys(keys.engine_keys(table))
-        exchanges = Exchanges(
-            engine, self.start_task, self._flush_soon, send_high_bytes=limits.send_high_bytes, clock=self.wall_clock
+        serving = Serving.open(
+            self.loop,
+            self.start_task,
+            self.lines.write,
+            self.wall_clock,
+            self.open_engine,
+            worker_id=self.identity.worker_id,
+            equipment=self.equipment,
+            table=self.table,
+            first=first,
         )
-        endpoint = Endpoint(
-            self.loop, engine, exchanges, sockets=equipment.sockets, link=equipment.link, links=equipment.links
-        )
-        endpoint.use_roster(self.roster)
-        return Serving(engine, upcalls, exchanges, endpoint)
+        serving.endpoint.use_roster(self.roster)
+        return serving
 
     def _activate(self, revision: int) -> None:
         prepared = self.prepared.pop(revision, None)
-        serving = self.serving
-        if prepared is None or serving is None or self.table is None:
+        if prepared is None or self.serving is None or self.table is None:
             raise RuntimeError(f"revision {revision} was never prepared")
         telemetry = prepared.config.telemetry or prepared.config.server.telemetry
         if self.logs is not None:
             self.logs.use(structured=telemetry.structured_logs, level=prepared.config.server.log_level)
-        serving.upcalls.policy = prepared.policy(self.table)
-        serving.exchanges.use(prepared.requests)
-        first = serving.active is None
-        serving.active = prepared
-        if first:
-            serving.endpoint.start()
+        self.serving.use(prepared, self.table)
         self.supervision.report(m.Ready(revision))
         self._show_title()
 
     def _drain(self, order: m.Drain) -> None:
-        serving = self.serving
-        now_s = self.loop.time()
-        self.drain = Drain(now_s, now_s + order.deadline_s, order.spread_s, order.discourage)
-        self.drained_reported = False
-        if serving is None or serving.active is None:
-            self.drained_reported = True
-            self.supervision.report(m.Drained(0))
-        else:
-            self._drain_step()
-        self._show_title()
-
-    def _drain_step(self) -> None:
-        if self.drain_timer is not None:
-            self.drain_timer.cancel()
-        drain, serving = self.drain, self.serving
-        if drain is None or serving is None:
+        self._resume()
+        if self.serving is None or self.serving.active is None:
+            self._drained(0)
             return
         now_s = self.loop.time()
-        engine, exchanges = serving.engine, serving.exchanges
-        present = [
-            (connection, requests, exchanges.is_established(connection))
-            for connection, _, requests in engine.connections()
-        ]
-        for act, connection in drain.step(now_s, present):
-            match act:
-                case Act.WARN:
-                    engine.goaway(connection, final=False)
-                case Act.TELL:
-                    engine.goaway(connection, final=True)
-                case Act.CLOSE:
-                    engine.close(connection, H3_NO_ERROR)
-        serving.upcalls.admission.accepting = drain.accepts(now_s)
-        serving.endpoint.flush_soon()
-        if drain.over and not self.drained_reported:
-            self.drained_reported = True
-            log.info("drained, %d lost", drain.lost)
-            self.supervision.report(m.Drained(drain.lost))
-        self.drain_timer = self.loop.call_later(_DRAIN_STEP_S, self._drain_step)
+        drain = Drain(now_s, now_s + order.deadline_s, order.spread_s, order.discourage)
+        self.leaving = Leaving(self.loop, self.serving, drain, self._drained)
+        self._show_title()
+
+    def _drained(self, lost: int) -> None:
+        self.supervision.report(m.Drained(lost))
 
     def _resume(self) -> None:
-        self.drain = None
-        if self.serving is not None:
-            self.serving.upcalls.admission.accepting = True
+        if self.leaving is not None:
+            self.leaving.stop()
+            self.leaving = None
         self._show_title()
-
-    def _abort(self, age_s: float) -> None:
-        if self.serving is None:
-            return
-        for connection, age_ns, _ in self.serving.engine.connections():
-            if age_ns > age_s * 1e9:
-                self.serving.engine.close(connection, H3_NO_ERROR, "aborted by the operator")
-        self.serving.endpoint.flush_soon()
 
     def stop(self) -> None:
         """Close what is left and let `run` end."""
@@ -305,8 +230,7 @@ class Worker:
     async def _stop(self) -> None:
         serving = self.serving
         if serving is not None and serving.active is not None:
-            for connection, _, _ in serving.engine.connections():
-                serving.engine.close(connection, H3_NO_ERROR)
+            serving.close_connections(None)
             if not await serving.endpoint.drained_output(_LAST_FLUSH_S):
                 log.warning("some last packets did not leave: the socket had no room")
             serving.endpoint.stop()
@@ -318,9 +242,10 @@ class Worker:
 
     def close(self) -> None:
         """End every timer and hang up: nothing of us is left in the loop."""
-        for timer in (self.drain_timer, self.heartbeat_timer):
-            if timer is not None:
-                timer.cancel()
+        if self.leaving is not None:
+            self.leaving.stop()
+        if self.heartbeat_timer is not None:
+            self.heartbeat_timer.cancel()
         if self.lag is not None:
             self.lag.stop()
         self.supervision.close()
@@ -338,7 +263,7 @@ class Worker:
             self.engine_name,
             self.engine_reason,
             revision=active.number if active is not None else 0,
-            draining=self.drain is not None,
+            draining=self.leaving is not None,
         )
 
     def held(self) -> list[tuple[m.Held, Sequence[int]]]:
@@ -346,8 +271,7 @@ class Worker:
         held: list[tuple[m.Held, Sequence[int]]] = []
         slot, own = self.identity.slot, self.equipment
         if own is not None:
-            descriptors = (*own.sockets, own.link.fileno(), own.links[slot].fileno(), own.slab_fd)
-            held.append((m.Held(slot), descriptors))
+            held.append((m.Held(slot), own.held(slot)))
         if self.kept is not None:
             held.append((m.Held(self.kept[0]), self.kept[1]))
         return held
@@ -368,7 +292,7 @@ class Worker:
         serving = self.serving
         if serving is None or self.tally is None:
             return {}
-        counters = {**serving.engine.counters(), "handover_full": serving.endpoint.handover_full}
+        counters = serving.counters()
         connections, half_open = self._connections(counters)
         self.tally.update(
             counters,
@@ -380,9 +304,7 @@ class Worker:
                 "loop_lag_us": int(lag_s * 1e6),
             },
         )
-        lines = serving.exchanges.take_log_lines()
-        if lines and self.lines is not None:
-            self.lines.write(lines)
+        serving.exchanges.access_log.flush()
         return counters
 
     def _connections(self, counters: dict[str, int]) -> tuple[int, int]:
@@ -397,39 +319,16 @@ class Worker:
             connections = self.serving.exchanges.established if self.serving is not None else 0
         if self.serving is None or self.serving.active is None:
             state = "starting"
-        elif self.drain is not None:
-            state = "drained" if self.drain.over else "draining"
+        elif self.leaving is not None:
+            state = "drained" if self.leaving.drain.over else "draining"
         else:
             state = "serving"
         if self.supervision.orphaned:
             state += " without supervisor"
         show_title(self.identity.worker_id, self.identity.cpu, state, connections)
 
-    def _flush_soon(self) -> None:
-        assert self.serving is not None
-        self.serving.endpoint.flush_soon()
-
     def _close_kept(self) -> None:
         if self.kept is not None:
             for fd in self.kept[1]:
                 os.close(fd)
             self.kept = None
-
-
-def _sorted_out(
-    order: m.Equip, descriptors: Sequence[int]
-) -> tuple[list[int], socket.socket, list[socket.socket], int]:
-    """Return (sockets, link, links, slab) in the order that `Equip` promises."""
-    listeners = len(order.listeners)
-    if len(descriptors) != listeners + 1 + order.slots + 1:
-        raise RuntimeError(
-            f"Equip came with {len(descriptors)} descriptors for {listeners} listeners, {order.slots} slots"
-        )
-    sockets = list(descriptors[:listeners])
-    for fd in sockets:
-        missing = udp.prepare_descriptor(fd)
-        if missing:
-            log.warning("this kernel has no %s: serving works, slower or less well counted", ", ".join(missing))
-    link = socket.socket(fileno=descriptors[listeners])
-    links = [socket.socket(fileno=fd) for fd in descriptors[listeners + 1 : -1]]
-    return sockets, link, links, descriptors[-1]

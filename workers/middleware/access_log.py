@@ -1,7 +1,7 @@
-"""A line per answer, as JSON or in the Common Log Format's combined form. The worker writes them in batches.
+"""A line per answer, as JSON or in the Common Log Format's combined form, collected and written in batches.
 
-`bytes` is what the answer's body has, whether or not the client waited for all of it. Nothing here writes: `line`
-formats, the worker collects lines and hands them to its standard output once per turn of the loop.
+`bytes` is what the answer's body has, whether or not the client waited for all of it. Nothing here waits: lines go to
+a writer with a thread of its own (lines.py).
 
 What a stranger sends (target, agent, referrer) is escaped: no field can end its quotes or its line.
 """
@@ -16,7 +16,10 @@ from typing import Final
 
 import orjson
 
-from velocity_edge.quic.engine import Address
+from velocity_edge.quic.engine import Address, RequestReceived
+
+#: Waking the thread that writes costs as much as formatting some lines.
+_LINES_AT_ONCE: Final = 256
 
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -38,6 +41,59 @@ class Access:
 
 
 Formatter = Callable[[Access], bytes]
+
+
+class AccessLog:
+    """The lines of one worker that are not written yet."""
+
+    def __init__(self, write: Callable[[bytes], None], clock: Callable[[], float]) -> None:
+        """*write* takes some lines and must not wait; *clock* is wall time in seconds."""
+        self._write = write
+        self._clock = clock
+        self._lines: list[bytes] = []
+
+    def add(
+        self,
+        line: Formatter,
+        event: RequestReceived,
+        peer: Address | None,
+        status: int,
+        body_bytes: int,
+        started_s: float,
+    ) -> None:
+        """Add the line of a request that was answered now and came at *started_s*."""
+        agent = referrer = b""
+        for name, value in event.headers:
+            if name == b"user-agent":
+                agent = value
+            elif name == b"referer":
+                referrer = value
+        now_s = self._clock()
+        duration_s = now_s - started_s
+        self._lines.append(
+            line(
+                Access(
+                    now_s,
+                    peer,
+                    event.method,
+                    event.authority,
+                    event.path,
+                    status,
+                    body_bytes,
+                    duration_s,
+                    agent,
+                    referrer,
+                )
+            )
+        )
+        if len(self._lines) >= _LINES_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is there. Called every second; a busy worker does it more often by itself."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._write(b"".join(lines))
 
 
 def formatter(kind: str) -> Formatter | None:

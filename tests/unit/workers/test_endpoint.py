@@ -24,7 +24,12 @@ class Stage:
         self.engine = FakeEngine()
         loop = asyncio.get_running_loop()
         self.exchanges = Exchanges(
-            self.engine, loop.create_task, lambda: self.endpoint.flush_soon(), send_high_bytes=100, clock=Clock()
+            self.engine,
+            loop.create_task,
+            lambda: self.endpoint.flush_soon(),
+            send_high_bytes=100,
+            write_log=lambda lines: None,
+            clock=Clock(),
         )
         self.exchanges.use(Revision(1, lambda request: lambda request: plain(200)))
         self.udp = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(2)]

@@ -1,0 +1,130 @@
+"""What a worker serves with: the descriptors of its slot; and engine, upcalls, exchanges and endpoint, put together.
+
+`Equipment` is what came with `Equip`; `Serving` exists from the first revision on. Which revision, when to leave and
+what to report is decided in worker.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from velocity_edge import keys
+from velocity_edge import messages as m
+from velocity_edge.keys import EpochTable
+from velocity_edge.quic import udp
+from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
+from workers.endpoint import Endpoint
+from workers.exchanges import Exchanges
+from workers.http import H3_NO_ERROR
+from workers.revisions import Prepared
+from workers.upcalls import WorkerUpcalls
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Equipment:
+    """The descriptors of a slot, as they came with `Equip`. Kept open as long as the process lives."""
+
+    node_id: int
+    sockets: list[int]
+    link: socket.socket
+    links: list[socket.socket]
+    slab_fd: int
+
+    @classmethod
+    def of(cls, order: m.Equip, descriptors: Sequence[int]) -> Self:
+        """Sort out the descriptors of an order, in the order that `Equip` promises."""
+        listeners = len(order.listeners)
+        if len(descriptors) != listeners + 1 + order.slots + 1:
+            raise RuntimeError(f"{len(descriptors)} descriptors for {listeners} listeners and {order.slots} slots")
+        sockets = list(descriptors[:listeners])
+        for fd in sockets:
+            missing = udp.prepare_descriptor(fd)
+            if missing:
+                log.warning("this kernel has no %s: serving works, slower or less well counted", ", ".join(missing))
+        link, *links = (socket.socket(fileno=fd) for fd in descriptors[listeners:-1])
+        return cls(order.node_id, sockets, link, links, descriptors[-1])
+
+    def held(self, slot: int) -> list[int]:
+        """Return the descriptors of our slot in the order of `Held`."""
+        return [*self.sockets, self.link.fileno(), self.links[slot].fileno(), self.slab_fd]
+
+
+@dataclass(slots=True)
+class Serving:
+    """The parts of a worker that serves."""
+
+    engine: Engine
+    upcalls: WorkerUpcalls
+    exchanges: Exchanges
+    endpoint: Endpoint
+    active: Prepared | None = None
+
+    @classmethod
+    def open(
+        cls,
+        loop: asyncio.AbstractEventLoop,
+        start_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        write_log: Callable[[bytes], None],
+        clock: Callable[[], float],
+        open_engine: Callable[[EngineSettings, Upcalls], Engine],
+        *,
+        worker_id: int,
+        equipment: Equipment,
+        table: EpochTable,
+        first: Prepared,
+    ) -> Self:
+        """Put everything together; nothing is read or sent before `use`. The limits are those of the *first* revision.
+
+        Raises `VelocityError` when the engine cannot do what the configuration wants.
+        """
+        server = first.config.server
+        limits = server.limits.limits()
+        upcalls = WorkerUpcalls(table, equipment.node_id, worker_id, limits)
+        settings = EngineSettings(worker_id, equipment.node_id, limits, server.congestion_control)
+        engine = open_engine(settings, upcalls)
+        engine.use_keys(keys.engine_keys(table))
+
+        def flush_soon() -> None:
+            endpoint.flush_soon()
+
+        exchanges = Exchanges(
+            engine, start_task, flush_soon, send_high_bytes=limits.send_high_bytes, write_log=write_log, clock=clock
+        )
+        endpoint = Endpoint(
+            loop, engine, exchanges, sockets=equipment.sockets, link=equipment.link, links=equipment.links
+        )
+        return cls(engine, upcalls, exchanges, endpoint)
+
+    def use(self, prepared: Prepared, table: EpochTable) -> None:
+        """Serve this revision from now on."""
+        self.upcalls.policy = prepared.policy(table)
+        self.exchanges.use(prepared.requests)
+        first = self.active is None
+        self.active = prepared
+        if first:
+            self.endpoint.start()
+
+    def use_keys(self, table: EpochTable) -> None:
+        """Seal and open with this table from now on."""
+        self.engine.use_keys(keys.engine_keys(table))
+        self.upcalls.admission.use_keys(table)
+        if self.active is not None:
+            self.upcalls.policy = self.active.policy(table)
+
+    def close_connections(self, older_than_s: float | None, reason: str = "") -> None:
+        """Close those that are older than this (None: all), without error."""
+        for connection, age_ns, _ in self.engine.connections():
+            if older_than_s is None or age_ns > older_than_s * 1e9:
+                self.engine.close(connection, H3_NO_ERROR, reason)
+        self.endpoint.flush_soon()
+
+    def counters(self) -> dict[str, int]:
+        """Return all counters since this process began."""
+        return {**self.engine.counters(), "handover_full": self.endpoint.handover_full}
