@@ -17,6 +17,7 @@ from velocity_edge.keys import EpochTable, KeyRing
 from velocity_edge.messages import KeyedChain
 from velocity_edge.quic.certs import Chain, chain_from_pem
 from velocity_edge.quic.policy import ServerPolicy, server_policy
+from velocity_edge.quic.schedule import fastest_suites
 from velocity_edge.quic.tickets import Tickets
 from workers.exchanges import Revision
 from workers.handlers.beneath import Descriptor, probe
@@ -45,6 +46,7 @@ class Prepared:
             permit=server.profiles.permit,
             tickets=Tickets(KeyRing(table, keys.TICKET), int(self.config.tickets.max_age_s)),
             limits=server.limits.limits(),
+            suites=fastest_suites(),
         )
 
 

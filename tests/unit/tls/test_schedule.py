@@ -60,6 +60,18 @@ def test_expand_is_hkdf_expand_label(suite: int) -> None:
     assert chosen.expand(secret, b"resumption", context) == expected
 
 
+def test_the_native_engines_hmac_gives_the_same() -> None:
+    native = pytest.importorskip("velocity_edge.quic.native", reason="the native engine is not built")
+    if not hasattr(native, "hmac_sha256"):
+        pytest.skip(f"the native engine is not built: {native.MISSING}")
+    for suite_id, suite in schedule.fastest_suites().items():
+        assert suite.hmac in (native.hmac_sha256, native.hmac_sha384)
+        for size in (0, 1, 32, 48):
+            for length in (0, 1, 63, 64, 65, 127, 128, 500):
+                key, message = bytes(range(size)), bytes(length)
+                assert suite.hmac(key, message) == schedule.SUITES[suite_id].hmac(key, message)
+
+
 def test_a_plugged_hmac_is_used() -> None:
     calls = []
 
