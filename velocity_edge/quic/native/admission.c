@@ -25,10 +25,15 @@ static void accept_it(ve_engine *engine, const ve_train *train, const ve_first_p
     ngtcp2_path path;
     PyObject *original = PyObject_GetAttrString(decision, "original_dcid");
     PyObject *validated = PyObject_GetAttrString(decision, "address_validated");
-    ve_opening opening = {
-        .path = &path, .version = first->version, .dcid = first->dcid, .dcid_length = first->dcid_length,
-        .scid = first->scid, .scid_length = first->scid_length, .token = first->token,
-        .token_length = first->token_length, .validated = validated == Py_True};
+    ve_opening opening = {.path = &path,
+                          .version = first->version,
+                          .dcid = first->dcid,
+                          .dcid_length = first->dcid_length,
+                          .scid = first->scid,
+                          .scid_length = first->scid_length,
+                          .token = first->token,
+                          .token_length = first->token_length,
+                          .validated = validated == Py_True};
     if (original != NULL && original != Py_None) {
         if (!PyBytes_Check(original) || PyBytes_GET_SIZE(original) > VE_MAX_CID) {
             PyErr_SetString(PyExc_TypeError, "Accept.original_dcid is neither None nor up to 20 bytes");
@@ -116,8 +121,8 @@ static void refuse_it(ve_engine *engine, const ve_train *train, const ve_first_p
         ngtcp2_cid_init(&scid, first->dcid, first->dcid_length);
         ngtcp2_ssize n = ngtcp2_pkt_write_connection_close(
             packet, sizeof packet, first->version, &dcid, &scid, code, (const uint8_t *)reason,
-            reason_length < MAX_REASON_BYTES ? (size_t)reason_length : MAX_REASON_BYTES, ve_encrypt, &context.aead, &keys.aead, keys.iv,
-            ve_hp_mask, &context.hp, &keys.header);
+            reason_length < MAX_REASON_BYTES ? (size_t)reason_length : MAX_REASON_BYTES, ve_encrypt, &context.aead,
+            &keys.aead, keys.iv, ve_hp_mask, &context.hp, &keys.header);
         ve_keys_free(&keys);
         if (n > 0) {
             ve_engine_answer(engine, packet, (size_t)n, train);
@@ -151,7 +156,7 @@ static void ignore_it(ve_engine *engine, PyObject *decision) {
 }
 
 void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *first, const uint8_t *data,
-                  size_t length) {
+              size_t length) {
     ve_module *module = engine->module;
     PyObject *values[] = {
         PyLong_FromUnsignedLong(first->version),

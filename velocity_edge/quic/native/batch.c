@@ -4,7 +4,7 @@
 #include "events.h"
 #include "module.h"
 
-/* --- the arena ------------------------------------------------------------------------------------------------------- */
+/* --- the arena --- */
 
 ve_train *ve_batch_next(ve_batch *batch, size_t bytes) {
     if (batch->count == VE_BATCH_TRAINS || batch->used + bytes > VE_BATCH_BYTES) {
@@ -42,7 +42,7 @@ bool ve_batch_add(ve_batch *batch, const uint8_t *data, size_t length, const ve_
     return true;
 }
 
-/* --- Python's view --------------------------------------------------------------------------------------------------- */
+/* --- Python's view --- */
 
 static long integer_attribute(PyObject *object, const char *name) {
     PyObject *value = PyObject_GetAttrString(object, name);

@@ -12,9 +12,9 @@ enum {
     /* Half a megabyte: what send() fills is still in the second-level cache when transmit() reads it. */
     VE_BATCH_BYTES = 512 * 1024,
     VE_BATCH_TRAINS = 256,
-    VE_TRAIN_BYTES = 65536,  /* the largest GRO train */
-    VE_TRAIN_SEND = 65000,   /* and the largest GSO train: 64 KiB minus the headers of IP and UDP */
-    VE_TRAIN_SEGMENTS = 64,  /* UDP_MAX_SEGMENTS of older kernels */
+    VE_TRAIN_BYTES = 65536, /* the largest GRO train */
+    VE_TRAIN_SEND = 65000,  /* and the largest GSO train: 64 KiB minus the headers of IP and UDP */
+    VE_TRAIN_SEGMENTS = 64, /* UDP_MAX_SEGMENTS of older kernels */
     VE_MAX_LISTENERS = 256,
 };
 
@@ -30,8 +30,7 @@ typedef struct ve_train {
 } ve_train;
 
 struct ve_batch {
-    PyObject_HEAD
-    ve_engine *engine;
+    PyObject_HEAD ve_engine *engine;
     uint8_t *memory;
     size_t used;
     unsigned count;

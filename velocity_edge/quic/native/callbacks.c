@@ -7,7 +7,8 @@
 #include "stream.h"
 
 enum {
-    /* ngtcp2 keeps about 8 ids in use; retired ones wait three PTOs. A peer that makes us issue more than this is at fault. */
+    /* ngtcp2 keeps about 8 ids in use; retired ones wait three PTOs. A peer that makes us issue more than this is at
+       fault. */
     MAX_IDS = 64,
     UNIDIRECTIONAL = 2, /* bits of a stream id (RFC 9000 section 2.1) */
     SERVER_INITIATED = 1,
@@ -41,8 +42,8 @@ static int on_client_initial(ngtcp2_conn *quic, const ngtcp2_cid *dcid, void *us
     }
     ve_crypto_ctx(&context, &crypto->suites[0]);
     ngtcp2_conn_set_initial_crypto_ctx(quic, &context);
-    if (ngtcp2_conn_install_initial_key(quic, &rx.aead, rx.iv, &rx.header, &tx.aead, tx.iv, &tx.header,
-                                        VE_IV_LENGTH) != 0) {
+    if (ngtcp2_conn_install_initial_key(quic, &rx.aead, rx.iv, &rx.header, &tx.aead, tx.iv, &tx.header, VE_IV_LENGTH) !=
+        0) {
         ve_keys_free(&rx);
         ve_keys_free(&tx);
         return NGTCP2_ERR_CALLBACK_FAILURE;

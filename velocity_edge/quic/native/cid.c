@@ -145,8 +145,14 @@ done:
 
 int ve_cid_issue(const ve_cids *cids, uint32_t node_id, uint16_t worker_id, uint8_t out[VE_CID_LENGTH]) {
     const ve_cid_config *config;
-    uint8_t plain[16] = {(uint8_t)(node_id >> 24), (uint8_t)(node_id >> 16), (uint8_t)(node_id >> 8), (uint8_t)node_id,
-                         (uint8_t)(worker_id >> 8), (uint8_t)worker_id, 'V', 'E'};
+    uint8_t plain[16] = {(uint8_t)(node_id >> 24),
+                         (uint8_t)(node_id >> 16),
+                         (uint8_t)(node_id >> 8),
+                         (uint8_t)node_id,
+                         (uint8_t)(worker_id >> 8),
+                         (uint8_t)worker_id,
+                         'V',
+                         'E'};
     int n = 0;
     if (cids->seal_with < 0) {
         return -1;

@@ -1,6 +1,7 @@
 /* Our connection ids and reset tokens: the C twin of velocity_edge/cid.py, which documents the format.
  *
- * Ownership: a ve_cids belongs to its engine and is replaced as a whole by use_keys(); ids already issued stay as they are.
+ * Ownership: a ve_cids belongs to its engine and is replaced as a whole by use_keys(); ids already issued stay as they
+ * are.
  */
 #ifndef VE_CID_H
 #define VE_CID_H

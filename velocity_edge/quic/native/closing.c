@@ -133,7 +133,8 @@ void ve_connection_close(ve_connection *connection, int rv) {
         }
     }
     if (error.type != NGTCP2_CCERR_TYPE_TRANSPORT && error.type != NGTCP2_CCERR_TYPE_APPLICATION) {
-        ve_connection_vanish(connection, VE_CLOSING, &error, false); /* idle, dropped: ngtcp2 says there is nothing to say */
+        ve_connection_vanish(connection, VE_CLOSING, &error,
+                             false); /* idle, dropped: ngtcp2 says there is nothing to say */
         return;
     }
     ngtcp2_path_storage_zero(&path);
@@ -154,7 +155,8 @@ void ve_connection_close(ve_connection *connection, int rv) {
     leave_open(connection, VE_CLOSING, &error, false);
     if (engine->closing_count > engine->limits.max_connections) {
         /* Too many wait already to repeat themselves: said once, and forgotten. */
-        ve_train once = {.local = connection->last_local, .peer = connection->last_peer, .listener = connection->last_listener};
+        ve_train once = {
+            .local = connection->last_local, .peer = connection->last_peer, .listener = connection->last_listener};
         ve_engine_answer(engine, connection->last_packet, connection->last_packet_length, &once);
         ve_connection_free(connection);
         return;

@@ -6,7 +6,7 @@
 #include "module.h"
 #include "stream.h"
 
-/* --- errors and marks ------------------------------------------------------------------------------------------------ */
+/* --- errors and marks --- */
 
 void ve_connection_fail(ve_connection *connection, ngtcp2_ccerr_type type, uint64_t code, const char *reason) {
     if (connection->has_error) {
@@ -39,8 +39,7 @@ void ve_connection_mark(ve_connection *connection) {
 void ve_connection_set_timer(ve_connection *connection) {
     ngtcp2_tstamp expiry = ngtcp2_conn_get_expiry(connection->quic);
     if (connection->incomplete_first != NULL) {
-        uint64_t deadline =
-            connection->incomplete_first->begun_ns + connection->engine->limits.request_timeout_ns;
+        uint64_t deadline = connection->incomplete_first->begun_ns + connection->engine->limits.request_timeout_ns;
         expiry = deadline < expiry ? deadline : expiry;
     }
     ve_timer_set(&connection->engine->timers, connection, expiry);
@@ -70,7 +69,7 @@ void ve_connection_reset_stream(ve_connection *connection, ve_stream *stream, ui
     ve_connection_mark(connection);
 }
 
-/* --- opening --------------------------------------------------------------------------------------------------------- */
+/* --- opening --- */
 
 static void link_open(ve_connection *connection) {
     ve_engine *engine = connection->engine;
@@ -166,8 +165,8 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
     parameters.stateless_reset_token_present =
         ve_cid_reset_token(&engine->cids, ours.data, ours.datalen, parameters.stateless_reset_token);
     if (ve_id_add(&engine->ids, connection, ours.data, ours.datalen) != 0 ||
-        ngtcp2_conn_server_new(&connection->quic, &scid, &ours, opening->path, opening->version, &ve_callbacks, &settings,
-                               &parameters, NULL, connection) != 0) {
+        ngtcp2_conn_server_new(&connection->quic, &scid, &ours, opening->path, opening->version, &ve_callbacks,
+                               &settings, &parameters, NULL, connection) != 0) {
         connection->quic = NULL;
         discard(connection);
         return NULL;
@@ -179,7 +178,7 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
     return connection;
 }
 
-/* --- reading, timers ------------------------------------------------------------------------------------------------- */
+/* --- reading, timers --- */
 
 void ve_connection_read(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,
                         size_t length) {

@@ -7,7 +7,8 @@
  *          -> freed (idle, handshake timeout: nobody is there to tell)
  *
  * On leaving `open` everything but this struct, its ids and the saved packet is freed at once, and ConnectionClosed is
- * made. That never happens inside a callback of ngtcp2 or nghttp3: callbacks note an error, the caller of the library acts.
+ * made. That never happens inside a callback of ngtcp2 or nghttp3: callbacks note an error, the caller of the library
+ * acts.
  */
 #ifndef VE_CONNECTION_H
 #define VE_CONNECTION_H

@@ -4,6 +4,9 @@
 #include <openssl/rand.h>
 #include <openssl/sha.h>
 
+static ve_packet_key *new_packet_key(const ve_suite *suite, const uint8_t *key, bool encrypt);
+static void free_packet_key(ve_packet_key *packet_key);
+
 int ve_crypto_init(ve_crypto *crypto) {
     static const struct {
         unsigned id;
@@ -39,9 +42,8 @@ int ve_crypto_init(ve_crypto *crypto) {
         }
     }
     crypto->aes128 = EVP_CIPHER_fetch(NULL, "AES-128-ECB", NULL);
-    crypto->retry = EVP_CIPHER_CTX_new();
-    if (crypto->aes128 == NULL || crypto->retry == NULL ||
-        EVP_EncryptInit_ex(crypto->retry, crypto->suites[0].aead, NULL, retry_key, NULL) != 1) {
+    crypto->retry = new_packet_key(&crypto->suites[0], retry_key, true);
+    if (crypto->aes128 == NULL || crypto->retry == NULL) {
         ve_crypto_free(crypto);
         return -1;
     }
@@ -54,7 +56,7 @@ void ve_crypto_free(ve_crypto *crypto) {
         EVP_CIPHER_free(crypto->suites[i].header);
     }
     EVP_CIPHER_free(crypto->aes128);
-    EVP_CIPHER_CTX_free(crypto->retry);
+    free_packet_key(crypto->retry);
     memset(crypto, 0, sizeof *crypto);
 }
 
@@ -137,21 +139,55 @@ static void expand_label(bool sha384, const uint8_t *secret, size_t secret_lengt
     OPENSSL_cleanse(block, sizeof block);
 }
 
-/* --- keys ------------------------------------------------------------------------------------------------------------ */
+/* --- keys --- */
 
-static EVP_CIPHER_CTX *new_aead(const ve_suite *suite, const uint8_t *key, bool encrypt) {
-    EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
-    if (context != NULL && EVP_CipherInit_ex(context, suite->aead, NULL, key, NULL, encrypt) != 1) {
-        EVP_CIPHER_CTX_free(context);
-        context = NULL;
+/* A packet key. libcrypto's context (1.2 KB) is made when the key is first used: an idle connection always holds the
+ * next generation, and most never use it. */
+struct ve_packet_key {
+    const ve_suite *suite;
+    EVP_CIPHER_CTX *context;
+    bool encrypt;
+    uint8_t key[32]; /* until the context has it */
+};
+
+static ve_packet_key *new_packet_key(const ve_suite *suite, const uint8_t *key, bool encrypt) {
+    ve_packet_key *packet_key = malloc(sizeof *packet_key);
+    if (packet_key != NULL) {
+        packet_key->suite = suite;
+        packet_key->context = NULL;
+        packet_key->encrypt = encrypt;
+        memcpy(packet_key->key, key, suite->key_length);
     }
-    return context; /* both AEADs default to the 12-byte nonce that QUIC uses */
+    return packet_key;
+}
+
+static void free_packet_key(ve_packet_key *packet_key) {
+    if (packet_key != NULL) {
+        EVP_CIPHER_CTX_free(packet_key->context);
+        OPENSSL_cleanse(packet_key, sizeof *packet_key);
+        free(packet_key);
+    }
+}
+
+/* NULL: no memory. Both AEADs default to the 12-byte nonce that QUIC uses. */
+static EVP_CIPHER_CTX *context_of(ve_packet_key *packet_key) {
+    if (packet_key->context == NULL) {
+        EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
+        if (context == NULL || EVP_CipherInit_ex(context, packet_key->suite->aead, NULL, packet_key->key, NULL,
+                                                 packet_key->encrypt) != 1) {
+            EVP_CIPHER_CTX_free(context);
+            return NULL;
+        }
+        packet_key->context = context;
+        OPENSSL_cleanse(packet_key->key, sizeof packet_key->key);
+    }
+    return packet_key->context;
 }
 
 static EVP_CIPHER_CTX *new_header(const ve_suite *suite, const uint8_t *key) {
     EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
-    if (context != NULL &&
-        (EVP_EncryptInit_ex(context, suite->header, NULL, key, NULL) != 1 || EVP_CIPHER_CTX_set_padding(context, 0) != 1)) {
+    if (context != NULL && (EVP_EncryptInit_ex(context, suite->header, NULL, key, NULL) != 1 ||
+                            EVP_CIPHER_CTX_set_padding(context, 0) != 1)) {
         EVP_CIPHER_CTX_free(context);
         context = NULL;
     }
@@ -164,7 +200,7 @@ int ve_keys_derive(ve_keys *keys, const ve_suite *suite, const uint8_t *secret, 
     expand_label(suite->sha384, secret, length, "quic key", key, suite->key_length);
     expand_label(suite->sha384, secret, length, "quic iv", keys->iv, VE_IV_LENGTH);
     expand_label(suite->sha384, secret, length, "quic hp", header, suite->key_length);
-    keys->aead.native_handle = new_aead(suite, key, encrypt);
+    keys->aead.native_handle = new_packet_key(suite, key, encrypt);
     keys->header.native_handle = new_header(suite, header);
     OPENSSL_cleanse(key, sizeof key);
     OPENSSL_cleanse(header, sizeof header);
@@ -176,7 +212,7 @@ int ve_keys_derive(ve_keys *keys, const ve_suite *suite, const uint8_t *secret, 
 }
 
 void ve_keys_free(ve_keys *keys) {
-    EVP_CIPHER_CTX_free(keys->aead.native_handle);
+    free_packet_key(keys->aead.native_handle);
     EVP_CIPHER_CTX_free(keys->header.native_handle);
     OPENSSL_cleanse(keys, sizeof *keys);
 }
@@ -201,15 +237,15 @@ void ve_crypto_ctx(ngtcp2_crypto_ctx *context, ve_suite *suite) {
     context->max_decryption_failure = suite->max_decryption_failure;
 }
 
-/* --- callbacks ------------------------------------------------------------------------------------------------------- */
+/* --- callbacks --- */
 
 int ve_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx, const uint8_t *plain,
                size_t plain_length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad, size_t aad_length) {
-    EVP_CIPHER_CTX *cipher = ctx->native_handle;
+    EVP_CIPHER_CTX *cipher = context_of(ctx->native_handle);
     int n = 0;
     (void)aead;
     (void)nonce_length;
-    if (EVP_EncryptInit_ex(cipher, NULL, NULL, NULL, nonce) != 1 ||
+    if (cipher == NULL || EVP_EncryptInit_ex(cipher, NULL, NULL, NULL, nonce) != 1 ||
         EVP_EncryptUpdate(cipher, NULL, &n, aad, (int)aad_length) != 1 ||
         EVP_EncryptUpdate(cipher, dest, &n, plain, (int)plain_length) != 1 ||
         EVP_EncryptFinal_ex(cipher, dest + n, &n) != 1 ||
@@ -221,18 +257,22 @@ int ve_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypt
 
 int ve_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx, const uint8_t *sealed,
                size_t sealed_length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad, size_t aad_length) {
-    EVP_CIPHER_CTX *cipher = ctx->native_handle;
     int n = 0;
     (void)aead;
     (void)nonce_length;
     if (sealed_length < VE_TAG_LENGTH) {
         return NGTCP2_ERR_DECRYPT;
     }
+    EVP_CIPHER_CTX *cipher = context_of(ctx->native_handle);
+    if (cipher == NULL) {
+        return NGTCP2_ERR_NOMEM;
+    }
     size_t length = sealed_length - VE_TAG_LENGTH;
     if (EVP_DecryptInit_ex(cipher, NULL, NULL, NULL, nonce) != 1 ||
         EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_AEAD_SET_TAG, VE_TAG_LENGTH, (void *)(uintptr_t)(sealed + length)) != 1 ||
         EVP_DecryptUpdate(cipher, NULL, &n, aad, (int)aad_length) != 1 ||
-        EVP_DecryptUpdate(cipher, dest, &n, sealed, (int)length) != 1 || EVP_DecryptFinal_ex(cipher, dest + n, &n) != 1) {
+        EVP_DecryptUpdate(cipher, dest, &n, sealed, (int)length) != 1 ||
+        EVP_DecryptFinal_ex(cipher, dest + n, &n) != 1) {
         return NGTCP2_ERR_DECRYPT;
     }
     return 0;
@@ -260,26 +300,26 @@ int ve_hp_mask(uint8_t *dest, const ngtcp2_crypto_cipher *hp, const ngtcp2_crypt
     return 0;
 }
 
-/* The next generation of secrets and packet keys; header protection keys never change (RFC 9001 section 6.1). ngtcp2 asks
- * once when a connection's keys are installed and again after each update, so this is not a count of updates. */
-int ve_update_key(ngtcp2_conn *quic, uint8_t *rx_secret, uint8_t *tx_secret, ngtcp2_crypto_aead_ctx *rx,
-                  uint8_t *rx_iv, ngtcp2_crypto_aead_ctx *tx, uint8_t *tx_iv, const uint8_t *current_rx,
-                  const uint8_t *current_tx, size_t length, void *user) {
+/* The next generation of secrets and packet keys; header protection keys never change (RFC 9001 section 6.1). ngtcp2
+ * asks once when a connection's keys are installed and again after each update, so this is not a count of updates. */
+int ve_update_key(ngtcp2_conn *quic, uint8_t *rx_secret, uint8_t *tx_secret, ngtcp2_crypto_aead_ctx *rx, uint8_t *rx_iv,
+                  ngtcp2_crypto_aead_ctx *tx, uint8_t *tx_iv, const uint8_t *current_rx, const uint8_t *current_tx,
+                  size_t length, void *user) {
     const ve_suite *suite = ngtcp2_conn_get_crypto_ctx(quic)->aead.native_handle;
     uint8_t key[32];
     (void)user;
     expand_label(suite->sha384, current_rx, length, "quic ku", rx_secret, length);
     expand_label(suite->sha384, rx_secret, length, "quic key", key, suite->key_length);
     expand_label(suite->sha384, rx_secret, length, "quic iv", rx_iv, VE_IV_LENGTH);
-    rx->native_handle = new_aead(suite, key, false);
+    rx->native_handle = new_packet_key(suite, key, false);
     expand_label(suite->sha384, current_tx, length, "quic ku", tx_secret, length);
     expand_label(suite->sha384, tx_secret, length, "quic key", key, suite->key_length);
     expand_label(suite->sha384, tx_secret, length, "quic iv", tx_iv, VE_IV_LENGTH);
-    tx->native_handle = new_aead(suite, key, true);
+    tx->native_handle = new_packet_key(suite, key, true);
     OPENSSL_cleanse(key, sizeof key);
     if (rx->native_handle == NULL || tx->native_handle == NULL) {
-        EVP_CIPHER_CTX_free(rx->native_handle);
-        EVP_CIPHER_CTX_free(tx->native_handle);
+        free_packet_key(rx->native_handle);
+        free_packet_key(tx->native_handle);
         rx->native_handle = tx->native_handle = NULL;
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
@@ -289,7 +329,7 @@ int ve_update_key(ngtcp2_conn *quic, uint8_t *rx_secret, uint8_t *tx_secret, ngt
 void ve_delete_aead(ngtcp2_conn *quic, ngtcp2_crypto_aead_ctx *ctx, void *user) {
     (void)quic;
     (void)user;
-    EVP_CIPHER_CTX_free(ctx->native_handle);
+    free_packet_key(ctx->native_handle);
 }
 
 void ve_delete_cipher(ngtcp2_conn *quic, ngtcp2_crypto_cipher_ctx *ctx, void *user) {

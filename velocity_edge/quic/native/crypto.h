@@ -3,8 +3,8 @@
  * Ownership: a ve_crypto lives in the module's state and outlives every engine. A ve_keys owns its two contexts until
  * ngtcp2 accepts them (ve_install_*); from then on ngtcp2 gives them back by the delete_* callbacks.
  *
- * ngtcp2 sees a `ve_suite` where it says "aead", "hp" or "md", and an EVP_CIPHER_CTX that already holds the key where it
- * says "ctx": per packet only the nonce is set.
+ * Where ngtcp2 says "aead", "hp" or "md" it holds a ve_suite. Its AEAD "ctx" is a ve_packet_key, its header protection
+ * "ctx" an EVP_CIPHER_CTX that holds the key already: per packet only the nonce is set.
  */
 #ifndef VE_CRYPTO_H
 #define VE_CRYPTO_H
@@ -29,10 +29,12 @@ typedef struct ve_suite {
     EVP_CIPHER *header;
 } ve_suite;
 
+typedef struct ve_packet_key ve_packet_key;
+
 typedef struct ve_crypto {
     ve_suite suites[VE_SUITES];
     EVP_CIPHER *aes128; /* ECB, for connection ids */
-    EVP_CIPHER_CTX *retry;
+    ve_packet_key *retry;
 } ve_crypto;
 
 typedef struct ve_keys {
@@ -70,9 +72,9 @@ int ve_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypt
                size_t sealed_length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad, size_t aad_length);
 int ve_hp_mask(uint8_t *dest, const ngtcp2_crypto_cipher *hp, const ngtcp2_crypto_cipher_ctx *ctx,
                const uint8_t *sample);
-int ve_update_key(ngtcp2_conn *quic, uint8_t *rx_secret, uint8_t *tx_secret, ngtcp2_crypto_aead_ctx *rx,
-                  uint8_t *rx_iv, ngtcp2_crypto_aead_ctx *tx, uint8_t *tx_iv, const uint8_t *current_rx,
-                  const uint8_t *current_tx, size_t length, void *user);
+int ve_update_key(ngtcp2_conn *quic, uint8_t *rx_secret, uint8_t *tx_secret, ngtcp2_crypto_aead_ctx *rx, uint8_t *rx_iv,
+                  ngtcp2_crypto_aead_ctx *tx, uint8_t *tx_iv, const uint8_t *current_rx, const uint8_t *current_tx,
+                  size_t length, void *user);
 void ve_delete_aead(ngtcp2_conn *quic, ngtcp2_crypto_aead_ctx *ctx, void *user);
 void ve_delete_cipher(ngtcp2_conn *quic, ngtcp2_crypto_cipher_ctx *ctx, void *user);
 

@@ -22,7 +22,7 @@ static void deliver(ve_connection *connection, const ve_train *train, const uint
     ve_connection_read(connection, &path, train->tos, data, length);
 }
 
-/* --- to another worker ----------------------------------------------------------------------------------------------- */
+/* --- to another worker --- */
 
 static void put_address(uint8_t ip[16], uint8_t port[2], const ve_address *address) {
     if (address->length == 0) {
@@ -69,7 +69,7 @@ static void hand_over(ve_engine *engine, int owner, const ve_train *train, const
     ve_verdict(engine, VE_verdict_handed_over);
 }
 
-/* --- answers --------------------------------------------------------------------------------------------------------- */
+/* --- answers --- */
 
 static void reset(ve_engine *engine, const ve_train *train, const uint8_t *cid, size_t length) {
     uint8_t packet[LONGEST_RESET];
@@ -116,7 +116,7 @@ static void negotiate_version(ve_engine *engine, const ve_train *train, const ve
     ve_verdict(engine, VE_verdict_version_negotiated);
 }
 
-/* --- the decision ---------------------------------------------------------------------------------------------------- */
+/* --- the decision --- */
 
 /* RFC 9000 section 16. False: it doesn't fit in what is left. */
 static bool read_varint(const uint8_t *data, size_t length, size_t *offset, uint64_t *value) {

@@ -1,5 +1,5 @@
-/* One datagram: the C twin of velocity_edge/quic/demux.py (which documents the rules), handover.py and reset.py (demux.c),
- * and what admission's decision means on the wire (admission.c). Every path ends in exactly one verdict.
+/* One datagram: the C twin of velocity_edge/quic/demux.py (which documents the rules), handover.py and reset.py
+ * (demux.c), and what admission's decision means on the wire (admission.c). Every path ends in exactly one verdict.
  */
 #ifndef VE_DEMUX_H
 #define VE_DEMUX_H
@@ -24,7 +24,8 @@ static inline void ve_verdict(ve_engine *engine, enum ve_counter counter) {
     engine->counters[counter]++;
 }
 
-/* `local` is memory for the path. ngtcp2 wants a local address; where none was reported any stable one of the family does. */
+/* `local` is memory for the path. ngtcp2 wants a local address; where none was reported any stable one of the family
+ * does. */
 static inline void ve_make_path(ngtcp2_path *path, ve_address *local, const ve_train *train) {
     *local = train->local;
     if (local->length == 0) {

@@ -5,7 +5,7 @@
 #include "module.h"
 #include "stream.h"
 
-/* --- for the other files --------------------------------------------------------------------------------------------- */
+/* --- for the other files --- */
 
 void ve_engine_event(ve_engine *engine, PyObject *event) {
     if (event == NULL || PyList_Append(engine->events, event) != 0) {
@@ -16,7 +16,8 @@ void ve_engine_event(ve_engine *engine, PyObject *event) {
 }
 
 void ve_engine_answer(ve_engine *engine, const uint8_t *data, size_t length, const ve_train *train) {
-    ve_answer head = {.local = train->local, .peer = train->peer, .listener = train->listener, .length = (uint32_t)length};
+    ve_answer head = {
+        .local = train->local, .peer = train->peer, .listener = train->listener, .length = (uint32_t)length};
     if (engine->answer_bytes + sizeof head + length > VE_MAX_ANSWER_BYTES) {
         engine->counters[VE_send_errors]++;
         return;
@@ -33,7 +34,7 @@ void ve_engine_answer(ve_engine *engine, const uint8_t *data, size_t length, con
     engine->answer_bytes += sizeof head + length;
 }
 
-/* --- turns ----------------------------------------------------------------------------------------------------------- */
+/* --- turns --- */
 
 bool ve_engine_enter(ve_engine *engine) {
     if (engine->busy) {
@@ -222,7 +223,7 @@ static PyObject *engine_strays(PyObject *self, PyObject *unused) {
     return strays;
 }
 
-/* --- what it knows --------------------------------------------------------------------------------------------------- */
+/* --- what it knows --- */
 
 static PyObject *engine_connections(PyObject *self, PyObject *unused) {
     ve_engine *engine = (ve_engine *)self;
@@ -271,7 +272,7 @@ static PyObject *engine_batch(PyObject *self, PyObject *unused) {
     return ve_batch_new((ve_engine *)self);
 }
 
-/* --- birth and death ------------------------------------------------------------------------------------------------- */
+/* --- birth and death --- */
 
 static PyObject *engine_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
     static char *names[] = {"settings", "upcalls", NULL};

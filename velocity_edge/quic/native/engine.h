@@ -1,8 +1,8 @@
 /* One worker's engine: all connections, and the turns that the endpoint drives (velocity_edge/quic/engine.py).
  *
  * Ownership: the engine owns connections (open and closing), tables, the answers to nobody's packets, events not yet
- * returned and strays not yet fetched. It borrows batches for the time of a call. `busy` is set while it works: a call from
- * an upcall, or from another thread while an upcall runs, is refused, so nothing changes under a callback.
+ * returned and strays not yet fetched. It borrows batches for the time of a call. `busy` is set while it works: a call
+ * from an upcall, or from another thread while an upcall runs, is refused, so nothing changes under a callback.
  */
 #ifndef VE_ENGINE_H
 #define VE_ENGINE_H
@@ -29,8 +29,7 @@ typedef struct ve_answer {
 enum ve_upcall { VE_UPCALL_ADMIT, VE_UPCALL_HANDSHAKE, VE_UPCALL_FEED, VE_UPCALL_TOKEN, VE_UPCALL_COUNT };
 
 struct ve_engine {
-    PyObject_HEAD
-    ve_module *module;
+    PyObject_HEAD ve_module *module;
     PyObject *upcalls;
     ve_limits limits;
     uint32_t node_id;

@@ -1,8 +1,8 @@
 /* The objects that Python sees: instances of the frozen dataclasses of velocity_edge/quic/engine.py.
  *
  * They are made without calling __init__: a dataclass with slots keeps each field in a T_OBJECT_EX member at a known
- * offset, and writing there costs no more than filling a tuple. One definition serves both engines, and the module refuses
- * to load when a field is not where it was.
+ * offset, and writing there costs no more than filling a tuple. One definition serves both engines, and the module
+ * refuses to load when a field is not where it was.
  */
 #ifndef VE_EVENTS_H
 #define VE_EVENTS_H

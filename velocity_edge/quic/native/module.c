@@ -18,8 +18,9 @@ static PyObject *hmac(bool sha384, PyObject *const *arguments, Py_ssize_t n) {
         PyErr_SetString(PyExc_TypeError, "hmac(key of up to 64 bytes, message)");
         return NULL;
     }
-    size_t length = ve_hmac(sha384, (const uint8_t *)PyBytes_AS_STRING(arguments[0]), (size_t)PyBytes_GET_SIZE(arguments[0]),
-                            (const uint8_t *)PyBytes_AS_STRING(arguments[1]), (size_t)PyBytes_GET_SIZE(arguments[1]), digest);
+    size_t length =
+        ve_hmac(sha384, (const uint8_t *)PyBytes_AS_STRING(arguments[0]), (size_t)PyBytes_GET_SIZE(arguments[0]),
+                (const uint8_t *)PyBytes_AS_STRING(arguments[1]), (size_t)PyBytes_GET_SIZE(arguments[1]), digest);
     return PyBytes_FromStringAndSize((const char *)digest, (Py_ssize_t)length);
 }
 
@@ -36,8 +37,8 @@ static PyObject *hmac_sha384(PyObject *module, PyObject *const *arguments, Py_ss
 static PyObject *library_versions(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
-    return Py_BuildValue("{ssssss}", "ngtcp2", ngtcp2_version(0)->version_str, "nghttp3", nghttp3_version(0)->version_str,
-                         "openssl", OpenSSL_version(OPENSSL_VERSION_STRING));
+    return Py_BuildValue("{ssssss}", "ngtcp2", ngtcp2_version(0)->version_str, "nghttp3",
+                         nghttp3_version(0)->version_str, "openssl", OpenSSL_version(OPENSSL_VERSION_STRING));
 }
 
 static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out) {
@@ -81,8 +82,8 @@ static int find_classes(ve_module *state) {
     state->file_range = PyObject_GetAttrString(engine, "FileRange");
     if (state->accept != NULL && state->retry != NULL && state->refuse != NULL && state->ignore != NULL &&
         state->file_range != NULL &&
-        ve_record_init(&state->train, engine, "Train", "data segment_size peer local listener tos received_ns",
-                       NULL) == 0 &&
+        ve_record_init(&state->train, engine, "Train", "data segment_size peer local listener tos received_ns", NULL) ==
+            0 &&
         ve_record_init(&state->initial, engine, "Initial",
                        "version dcid scid token peer must_retry connections half_open", NULL) == 0 &&
         ve_record_init(&state->handshake_completed, engine, "HandshakeCompleted",
@@ -93,8 +94,8 @@ static int find_classes(ve_module *state) {
                        "connection stream method scheme authority path headers fin early", "REQUEST_RECEIVED") == 0 &&
         ve_record_init(&state->body_received, engine, "BodyReceived", "stream data fin", "BODY_RECEIVED") == 0 &&
         ve_record_init(&state->stream_writable, engine, "StreamWritable", "stream", "STREAM_WRITABLE") == 0 &&
-        ve_record_init(&state->stream_closed, engine, "StreamClosed", "stream complete error_code",
-                       "STREAM_CLOSED") == 0 &&
+        ve_record_init(&state->stream_closed, engine, "StreamClosed", "stream complete error_code", "STREAM_CLOSED") ==
+            0 &&
         ve_record_init(&state->connection_closed, engine, "ConnectionClosed",
                        "connection error_code application by_peer reason handshake_completed",
                        "CONNECTION_CLOSED") == 0) {
@@ -106,7 +107,8 @@ static int find_classes(ve_module *state) {
 
 static int make_names(ve_module *state) {
     PyObject *logging = PyImport_ImportModule("logging");
-    state->logger = logging == NULL ? NULL : PyObject_CallMethod(logging, "getLogger", "s", "velocity_edge.quic.native");
+    state->logger =
+        logging == NULL ? NULL : PyObject_CallMethod(logging, "getLogger", "s", "velocity_edge.quic.native");
     Py_XDECREF(logging);
     state->empty = PyBytes_FromStringAndSize("", 0);
     state->https = PyBytes_FromString("https");
@@ -136,12 +138,14 @@ static int module_exec(PyObject *module) {
 
 /* All Python objects of the state, for the garbage collector. */
 #define VE_EACH_OBJECT(X) \
-    X(engine_type) X(batch_type) X(transport_type) X(accept) X(retry) X(refuse) X(ignore) X(file_range) X(logger) \
-    X(empty) X(https) X(get) X(name_admit) X(name_handshake) X(name_address_token) X(name_feed) X(name_done)
+    X(engine_type) \
+    X(batch_type) X(transport_type) X(accept) X(retry) X(refuse) X(ignore) X(file_range) X(logger) X(empty) X(https) \
+        X(get) X(name_admit) X(name_handshake) X(name_address_token) X(name_feed) X(name_done)
 
 #define VE_EACH_RECORD(X) \
-    X(train) X(initial) X(handshake_completed) X(request_received) X(body_received) X(stream_writable) \
-    X(stream_closed) X(connection_closed)
+    X(train) \
+    X(initial) X(handshake_completed) X(request_received) X(body_received) X(stream_writable) X(stream_closed) \
+        X(connection_closed)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     ve_module *state = PyModule_GetState(module);

@@ -41,7 +41,8 @@ static void read_control(struct msghdr *message, ve_train *train, ve_engine *eng
         } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
             struct in6_pktinfo info;
             memcpy(&info, CMSG_DATA(c), sizeof info);
-            train->local.v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = port, .sin6_addr = info.ipi6_addr};
+            train->local.v6 =
+                (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = port, .sin6_addr = info.ipi6_addr};
             train->local.length = sizeof train->local.v6;
         } else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) {
             train->tos = *CMSG_DATA(c);
@@ -109,9 +110,12 @@ PyObject *ve_batch_receive(PyObject *self, PyObject *const *arguments, Py_ssize_
             break;
         }
         struct iovec vector = {batch->memory + train->offset, VE_TRAIN_BYTES};
-        struct msghdr message = {
-            .msg_name = &train->peer.any, .msg_namelen = sizeof train->peer.v6, .msg_iov = &vector, .msg_iovlen = 1,
-            .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+        struct msghdr message = {.msg_name = &train->peer.any,
+                                 .msg_namelen = sizeof train->peer.v6,
+                                 .msg_iov = &vector,
+                                 .msg_iovlen = 1,
+                                 .msg_control = control.bytes,
+                                 .msg_controllen = sizeof control.bytes};
         ssize_t length = recvmsg((int)fd, &message, MSG_DONTWAIT);
         if (length < 0) {
             if (errno == EAGAIN || errno == EWOULDBLOCK) {

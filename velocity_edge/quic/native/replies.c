@@ -155,7 +155,8 @@ PyObject *ve_engine_goaway(PyObject *self, PyObject *arguments, PyObject *keywor
         return NULL;
     }
     if (connection != NULL && connection->http != NULL) {
-        int rv = final ? nghttp3_conn_shutdown(connection->http) : nghttp3_conn_submit_shutdown_notice(connection->http);
+        int rv =
+            final ? nghttp3_conn_shutdown(connection->http) : nghttp3_conn_submit_shutdown_notice(connection->http);
         if (rv != 0) {
             ve_connection_fail(connection, NGTCP2_CCERR_TYPE_APPLICATION, VE_H3_INTERNAL_ERROR, nghttp3_strerror(rv));
             connection->close_requested = true;

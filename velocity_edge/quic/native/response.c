@@ -92,7 +92,8 @@ int ve_http_respond(ve_stream *stream, int status, PyObject *headers, PyObject *
     }
     Py_ssize_t n = PySequence_Fast_GET_SIZE(fast);
     if (status < 100 || status > 599 || n > MAX_RESPONSE_FIELDS) {
-        PyErr_Format(PyExc_ValueError, "status %d is not in 100..599, or more than %d headers", status, MAX_RESPONSE_FIELDS);
+        PyErr_Format(PyExc_ValueError, "status %d is not in 100..599, or more than %d headers", status,
+                     MAX_RESPONSE_FIELDS);
         goto done;
     }
     if (stream->responded) {
@@ -133,7 +134,8 @@ int ve_http_respond(ve_stream *stream, int status, PyObject *headers, PyObject *
     bool nothing = bodiless || (fin && stream->first == NULL && stream->file_left == 0);
     stream->ended = fin || bodiless;
     stream->eof_given = nothing;
-    int rv = nghttp3_conn_submit_response(connection->http, stream->id, fields, (size_t)n + 1, nothing ? NULL : &reader);
+    int rv =
+        nghttp3_conn_submit_response(connection->http, stream->id, fields, (size_t)n + 1, nothing ? NULL : &reader);
     if (rv == NGHTTP3_ERR_NOMEM) {
         PyErr_NoMemory();
         goto done;

@@ -105,7 +105,8 @@ static int send_part(const ve_batch *batch, const ve_train *train, int fd, int d
     return error;
 }
 
-/* True: the train is gone (sent, or lost and counted). False: the socket would block; what is left stays in the train. */
+/* True: the train is gone (sent, or lost and counted). False: the socket would block; what is left stays in the train.
+ */
 static bool send_train(ve_batch *batch, ve_train *train, int fd, int domain) {
     ve_engine *engine = batch->engine;
     ve_address *refused = no_gso_entry(engine, &train->peer);
@@ -161,7 +162,8 @@ PyObject *ve_batch_transmit(PyObject *self, PyObject *sequence) {
         }
         if (domains[train->listener] == 0) {
             socklen_t length = sizeof(int);
-            if (getsockopt(descriptors[train->listener], SOL_SOCKET, SO_DOMAIN, &domains[train->listener], &length) != 0) {
+            if (getsockopt(descriptors[train->listener], SOL_SOCKET, SO_DOMAIN, &domains[train->listener], &length) !=
+                0) {
                 return PyErr_SetFromErrno(PyExc_OSError);
             }
         }

@@ -137,7 +137,7 @@ void ve_stream_free(ve_stream *stream) {
     free(stream);
 }
 
-/* --- the request body ------------------------------------------------------------------------------------------------ */
+/* --- the request body --- */
 
 static int list_body(ve_stream *stream) {
     ve_engine *engine = stream->connection->engine;
@@ -201,7 +201,7 @@ void ve_stream_body_event(ve_stream *stream) {
     }
 }
 
-/* --- the response ---------------------------------------------------------------------------------------------------- */
+/* --- the response --- */
 
 static void append(ve_stream *stream, ve_chunk *chunk) {
     if (stream->last != NULL) {

@@ -1,9 +1,9 @@
 /* One request stream: what came in and was not given to Python yet, and what must go out and was not acknowledged yet.
  *
- * Ownership: a stream belongs to its connection, from ngtcp2's stream_open to its stream_close (or the connection's end).
- * Its handle dies with it. Bytes to send are a queue of chunks; a chunk holds a reference to the Python bytes it came from,
- * or memory of its own (pieces of files, small writes); it goes when its last byte is acknowledged, because ngtcp2
- * sends again from the same memory. A file is read in pieces when there is room in flight, never ahead of it.
+ * Ownership: a stream belongs to its connection, from ngtcp2's stream_open to its stream_close (or the connection's
+ * end). Its handle dies with it. Bytes to send are a queue of chunks; a chunk holds a reference to the Python bytes it
+ * came from, or memory of its own (pieces of files, small writes); it goes when its last byte is acknowledged, because
+ * ngtcp2 sends again from the same memory. A file is read in pieces when there is room in flight, never ahead of it.
  */
 #ifndef VE_STREAM_H
 #define VE_STREAM_H
@@ -56,12 +56,12 @@ struct ve_stream {
     uint64_t file_offset;
     uint64_t file_left;
 
-    bool incomplete : 1;     /* in the list of that name */
-    bool headers_done : 1;   /* RequestReceived was made */
-    bool early : 1;          /* some of it came in 0-RTT */
-    bool head : 1;           /* HEAD: the answer has no body */
-    bool body_listed : 1;    /* in the engine's list */
-    bool body_fin : 1;       /* the request's end waits for its event */
+    bool incomplete : 1;   /* in the list of that name */
+    bool headers_done : 1; /* RequestReceived was made */
+    bool early : 1;        /* some of it came in 0-RTT */
+    bool head : 1;         /* HEAD: the answer has no body */
+    bool body_listed : 1;  /* in the engine's list */
+    bool body_fin : 1;     /* the request's end waits for its event */
     bool request_ended : 1;
     bool responded : 1;      /* final header section submitted */
     bool ended : 1;          /* no more body will be written */

@@ -124,7 +124,8 @@ uint64_t ve_handle_new(ve_handles *handles, void *object) {
     } else {
         if (handles->count == handles->capacity) {
             uint32_t capacity = handles->capacity == 0 ? 256 : handles->capacity * 2;
-            void *slots = capacity > 1u << SLOT_BITS ? NULL : realloc(handles->slots, capacity * sizeof *handles->slots);
+            void *slots =
+                capacity > 1u << SLOT_BITS ? NULL : realloc(handles->slots, capacity * sizeof *handles->slots);
             if (slots == NULL) {
                 return 0;
             }

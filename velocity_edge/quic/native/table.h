@@ -1,11 +1,11 @@
 /* Two tables of one engine: connection id -> connection, and handle -> object.
  *
- * Ownership: ve_id entries belong to the table and are also chained in their connection, which removes them before it is
- * freed. Handles don't own what they name.
+ * Ownership: ve_id entries belong to the table and are also chained in their connection, which removes them before it
+ * is freed. Handles don't own what they name.
  *
- * The id table is keyed with SipHash under a random key: a client chooses the id of its first packet, and must not be able
- * to choose its bucket. A handle is generation << 24 | slot, so the number of something that is gone never names anything
- * else (2^39 reuses of one slot).
+ * The id table is keyed with SipHash under a random key: a client chooses the id of its first packet, and must not be
+ * able to choose its bucket. A handle is generation << 24 | slot, so the number of something that is gone never names
+ * anything else (2^39 reuses of one slot).
  */
 #ifndef VE_TABLE_H
 #define VE_TABLE_H

@@ -91,8 +91,9 @@ static int offer_token(ve_connection *connection) {
     ve_address peer = {.length = path->remote.addrlen};
     memcpy(&peer.any, path->remote.addr, path->remote.addrlen);
     PyObject *address = ve_address_to_python(&peer);
-    PyObject *token =
-        address == NULL ? NULL : PyObject_CallMethodOneArg(engine->upcalls, engine->module->name_address_token, address);
+    PyObject *token = address == NULL
+                          ? NULL
+                          : PyObject_CallMethodOneArg(engine->upcalls, engine->module->name_address_token, address);
     Py_XDECREF(address);
     if (token != NULL && !PyBytes_Check(token)) {
         PyErr_SetString(PyExc_TypeError, "address_token() did not return bytes");
@@ -127,7 +128,8 @@ static int finish(ve_connection *connection) {
     return offer_token(connection);
 }
 
-/* The first whole message makes the handshake: what can't be decrypted never reaches Python. 0, or -1 with an exception. */
+/* The first whole message makes the handshake: what can't be decrypted never reaches Python. 0, or -1 with an
+ * exception. */
 static int begin(ve_connection *connection) {
     ve_engine *engine = connection->engine;
     ve_module *module = engine->module;
@@ -230,7 +232,8 @@ int ve_tls_receive(ngtcp2_conn *quic, ngtcp2_encryption_level level, uint64_t of
     (void)quic;
     (void)offset;
     /* After the client's Finished no message is legal (RFC 9001 section 6), nor is one that a change of keys cuts. */
-    if (connection->handshake_completed || (connection->message_length > 0 && connection->message_level != (int)level)) {
+    if (connection->handshake_completed ||
+        (connection->message_length > 0 && connection->message_level != (int)level)) {
         return alert(connection, UNEXPECTED_MESSAGE);
     }
     if (connection->message_length + length > connection->engine->limits.max_crypto_bytes) {

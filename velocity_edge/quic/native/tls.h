@@ -1,12 +1,13 @@
 /* Whole TLS messages to Python, keys and TLS bytes back (`Handshake` and `HandshakeTransport` of engine.py).
  *
- * Ownership: a connection owns its Handshake and its Transport from the first whole message until the handshake is done or the connection ends. The
- * Python side owns the Transport too, maybe longer: it borrows the connection, and the pointer is cleared when either ends,
- * after which every method raises. Its methods work only while Python is inside feed().
+ * Ownership: a connection owns its Handshake and its Transport from the first whole message until the handshake is done
+ * or the connection ends. The Python side owns the Transport too, maybe longer: it borrows the connection, and the
+ * pointer is cleared when either ends, after which every method raises. Its methods work only while Python is inside
+ * feed().
  *
- * Why Python is called inside ngtcp2's recv_crypto_data: the keys exist before the next coalesced packet is opened, and there
- * is no second state machine. Why only whole messages: clients cut a ClientHello into a dozen shuffled frames, and a
- * message must not begin under one key and end under another.
+ * Why Python is called inside ngtcp2's recv_crypto_data: the keys exist before the next coalesced packet is opened, and
+ * there is no second state machine. Why only whole messages: clients cut a ClientHello into a dozen shuffled frames,
+ * and a message must not begin under one key and end under another.
  */
 #ifndef VE_TLS_H
 #define VE_TLS_H
@@ -14,8 +15,7 @@
 #include "base.h"
 
 typedef struct ve_transport {
-    PyObject_HEAD
-    ve_connection *connection; /* NULL: over */
+    PyObject_HEAD ve_connection *connection; /* NULL: over */
 } ve_transport;
 
 /* Drop the Python side. Idempotent. */

@@ -35,11 +35,11 @@ void ve_engine_upcall_failed(ve_engine *engine, enum ve_upcall upcall) {
         /* Once per engine and upcall: what a stranger can trigger must not fill a disk. The counter goes on. */
         engine->logged[upcall] = true;
         PyObject *method = PyObject_GetAttrString(engine->module->logger, "error");
-        PyObject *arguments = Py_BuildValue("(ss)", "upcall %s failed; its next failures are only counted", names[upcall]);
+        PyObject *arguments =
+            Py_BuildValue("(ss)", "upcall %s failed; its next failures are only counted", names[upcall]);
         PyObject *keywords = Py_BuildValue("{sO}", "exc_info", exception);
-        PyObject *result = method != NULL && arguments != NULL && keywords != NULL
-                               ? PyObject_Call(method, arguments, keywords)
-                               : NULL;
+        PyObject *result =
+            method != NULL && arguments != NULL && keywords != NULL ? PyObject_Call(method, arguments, keywords) : NULL;
         if (result == NULL) {
             PyErr_WriteUnraisable(engine->module->logger);
         }
