@@ -23,3 +23,7 @@ class Unavailable(VelocityError):
 
 class Unreachable(VelocityError):
     """The node or the peer does not answer. Exit code 3."""
+
+
+class TimedOut(VelocityError):
+    """The time to wait is up while the node is still at work. Exit code 4."""

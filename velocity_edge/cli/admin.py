@@ -1,7 +1,7 @@
-"""`admin`: change what the node does. Each verb is one POST to the admin API, and says what the node answered.
+"""`admin`: change what the node does. Each verb is one POST to the admin API and prints what the node says meanwhile.
 
-`--wait` follows the node's connections until there are no more than `--below`; on time-out it says who is left and the
-command that goes on (exit code 4).
+What is waited for, and how it ended, is decided by the node (supervisor/operations.py): its last line has the exit
+code. Leaving early (Ctrl-C) undoes nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import getpass
 import json
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
-from velocity_edge.cli.units import count, duration
 from velocity_edge.config.values import parse_duration
 
-_POLL_S = 1.0
+#: The node ends a wait itself and says how it stands; this is for when it does not.
+_SLACK_S = 30.0
 
 
 class Duration(click.ParamType[float]):
@@ -38,6 +39,11 @@ class Duration(click.ParamType[float]):
 _SECONDS = Duration()
 _REASON = click.option("--reason", default="", help='Why, for the log and for colleagues: "CHG-1234".')
 _JSON = click.option("--json", "as_json", is_flag=True, help="The node's answers as JSON, one per line.")
+_BELOW = click.option("--below", type=int, default=0, help="Done when no more connections than this are left (0).")
+
+
+def _timeout(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--timeout", type=_SECONDS, default=default, help=f"Wait no longer than this ({default}).")
 
 
 @click.group()
@@ -50,21 +56,31 @@ def admin() -> None:
     "--mode",
     type=click.Choice(["graceful", "immediate", "discourage"]),
     default="graceful",
-    help="graceful: not ready, then no new connections; immediate: at once; discourage: still takes new ones.",
+    help="graceful: no new connections, old ones are asked to leave bit by bit; immediate: at once; "
+    "discourage: new ones are still taken.",
 )
-@click.option("--deadline", type=_SECONDS, help="Close what is left after this (24h).")
+@click.option("--announce", type=_SECONDS, default="0s", help="Be not ready for so long before anything else (0s).")
+@click.option("--deadline", type=_SECONDS, default="24h", help="Close what is left after this (24h).")
 @click.option("--wait", is_flag=True, help="Wait until few enough connections are left.")
-@click.option("--below", type=int, default=0, help="How many are few enough (0).")
-@click.option("--timeout", type=_SECONDS, default="10m", help="Wait no longer than this (10m).")
+@_BELOW
+@_timeout("10m")
 @_REASON
 @_JSON
 def quiesce(
-    mode: str, deadline: float | None, wait: bool, below: int, timeout: float, reason: str, as_json: bool
+    mode: str,
+    announce: float,
+    deadline: float,
+    wait: bool,
+    below: int,
+    timeout: float,
+    reason: str,
+    as_json: bool,
 ) -> int:
     """Take leave of clients, and stay up. `admin resume` undoes it at any moment."""
-    body: dict[str, Any] = {"mode": mode} | ({"deadline_s": deadline} if deadline is not None else {})
-    _ask("quiesce", body, reason, as_json)
-    return _follow(below, timeout, as_json) if wait else Exit.DONE
+    body = {"mode": mode, "announce_s": announce, "deadline_s": deadline}
+    if wait:
+        body |= {"wait": True, "below": below, "timeout_s": timeout}
+    return _ask("quiesce", body, reason, as_json, timeout)
 
 
 @admin.command()
@@ -76,8 +92,20 @@ def resume(reason: str, as_json: bool) -> int:
 
 
 @admin.command()
+@click.option("--announce", type=_SECONDS, default="0s", help="Be not ready for so long before anything else (0s).")
+@_BELOW
+@_timeout("10m")
+@_REASON
+@_JSON
+def drain(announce: float, below: int, timeout: float, reason: str, as_json: bool) -> int:
+    """Take the node out: write the disable file, quiesce, wait until the connections are gone."""
+    body = {"announce_s": announce, "below": below, "timeout_s": timeout}
+    return _ask("drain", body, reason, as_json, timeout)
+
+
+@admin.command()
 @click.option("--worker", type=int, help="Only this worker (its id, see status).")
-@click.option("--timeout", type=_SECONDS, default="10m", help="Wait no longer than this (10m).")
+@_timeout("10m")
 @_REASON
 @_JSON
 def restart(worker: int | None, timeout: float, reason: str, as_json: bool) -> int:
@@ -86,7 +114,7 @@ def restart(worker: int | None, timeout: float, reason: str, as_json: bool) -> i
 
 
 @admin.command()
-@click.option("--timeout", type=_SECONDS, default="60s", help="Wait no longer than this (60s).")
+@_timeout("60s")
 @_REASON
 @_JSON
 def reload(timeout: float, reason: str, as_json: bool) -> int:
@@ -104,14 +132,13 @@ def abort(age: float, reason: str, as_json: bool) -> int:
 
 
 @admin.command()
-@click.option("--below", type=int, default=0, help="Done when no more connections than this are left (0).")
-@click.option("--timeout", type=_SECONDS, default="10m", help="Wait no longer than this (10m).")
+@click.argument("workers", type=click.IntRange(min=1))
+@_timeout("60s")
 @_REASON
 @_JSON
-def drain(below: int, timeout: float, reason: str, as_json: bool) -> int:
-    """Quiesce gracefully and wait until the connections are gone."""
-    _ask("quiesce", {"mode": "graceful"}, reason, as_json)
-    return _follow(below, timeout, as_json)
+def scale(workers: int, timeout: float, reason: str, as_json: bool) -> int:
+    """Have this many WORKERS, up to the number of cores that the node was started with."""
+    return _ask("scale", {"workers": workers}, reason, as_json, timeout)
 
 
 @admin.command()
@@ -123,44 +150,32 @@ def stop(fast: bool, reason: str, as_json: bool) -> int:
     return _ask("stop", {"fast": fast}, reason, as_json)
 
 
-def _ask(verb: str, body: dict[str, Any], reason: str, as_json: bool, timeout_s: float = 30.0) -> int:
-    """Send one request and print the node's lines; the last one says how it ended."""
-    who = {"reason": reason or f"by {_user()}"}
+@admin.command(name="status")
+@click.pass_context
+def admin_status(ctx: click.Context) -> Any:
+    """Show what the node is doing: `velocity-edge status`."""
+    from velocity_edge.cli.status import status
+
+    return ctx.invoke(status)
+
+
+@admin.command(name="health")
+@click.pass_context
+def admin_health(ctx: click.Context) -> Any:
+    """Say how the node is: `velocity-edge health`."""
+    from velocity_edge.cli.health import health
+
+    return ctx.invoke(health)
+
+
+def _ask(verb: str, body: dict[str, Any], reason: str, as_json: bool, timeout_s: float = 0.0) -> int:
+    """Send one request, print the node's lines, return the exit code of the last one."""
     last: dict[str, Any] = {}
-    for last in Node().lines(f"/v1/{verb}", body | who, timeout_s=timeout_s):
-        click.echo(json.dumps(last) if as_json else last.get("text", ""))
-    return Exit.DONE if last.get("ok", True) else Exit.FAILED
-
-
-def _follow(below: int, timeout_s: float, as_json: bool) -> int:
-    """Print the number of connections, each time it changes, until there are no more than *below*."""
-    node, began = Node(), time.monotonic()
-    shown: int | None = None
-    while True:
-        status = node.status()
-        left = sum(worker["connections"] for worker in status["workers"])
+    request = body | {"reason": reason or f"by {_user()}"}
+    for last in Node().lines(f"/v1/{verb}", request, timeout_s=timeout_s + _SLACK_S):
         clock = time.strftime("%H:%M:%SZ", time.gmtime())
-        if status["state"] == "serving":
-            click.echo(f"{clock}  the node serves again: somebody has resumed it")
-            return Exit.FAILED
-        if left != shown:
-            waited = duration(time.monotonic() - began)
-            click.echo(
-                json.dumps({"connections": left, "at": clock})
-                if as_json
-                else f"{clock}  {count(left)} connections left, after {waited}"
-            )
-            shown = left
-        if left <= below:
-            return Exit.DONE
-        if time.monotonic() - began > timeout_s:
-            busy = ", ".join(
-                f"worker {w['worker_id']}: {w['connections']}" for w in status["workers"] if w["connections"]
-            )
-            click.echo(f"cannot wait longer: {count(left)} connections are left ({busy})", err=True)
-            click.echo("go on with: velocity-edge admin drain, or admin abort --age 0s to close them", err=True)
-            return Exit.TIMED_OUT
-        time.sleep(_POLL_S)
+        click.echo(json.dumps(last) if as_json else f"{clock}  {last.get('text', '')}")
+    return int(last.get("exit_code", Exit.FAILED))
 
 
 def _user() -> str:

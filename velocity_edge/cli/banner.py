@@ -59,7 +59,7 @@ def dispatch_lines(status: NodeStatus) -> Iterator[tuple[str, str]]:
     adopted = "; taken over from an earlier supervisor" if dispatch["adopted"] else ""
     yield "Dispatch", f"tier {dispatch['tier']}: {TIERS.get(dispatch['tier'], dispatch['mode'])}{where}{adopted}"
     if dispatch["missing"]:
-        yield "", f"for the next tier: {dispatch['missing']}"
+        yield "", ("not " if dispatch["missing"].startswith("tier") else "") + dispatch["missing"]
 
 
 def engine_lines(status: NodeStatus) -> Iterator[tuple[str, str]]:

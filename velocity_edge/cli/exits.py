@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from velocity_edge.errors import CannotDo, ConfigError, Unavailable, Unreachable, VelocityError
+from velocity_edge.errors import CannotDo, ConfigError, TimedOut, Unavailable, Unreachable, VelocityError
 
 
 class Exit(enum.IntEnum):
@@ -33,5 +33,7 @@ def exit_code(error: VelocityError) -> Exit:
             return Exit.IMPOSSIBLE
         case Unreachable():
             return Exit.UNREACHABLE
+        case TimedOut():
+            return Exit.TIMED_OUT
         case _:
             return Exit.FAILED

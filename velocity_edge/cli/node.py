@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from velocity_edge.errors import CannotDo, Unreachable, VelocityError
+from velocity_edge.errors import CannotDo, TimedOut, Unreachable, VelocityError
 from velocity_edge.paths import admin_socket
 from velocity_edge.status import NodeStatus
 
 #: A node answers from memory; one that needs longer is stuck.
 TIMEOUT_S = 5.0
+_TIMED_OUT = "cannot wait longer than {:g} s: the node goes on; see `velocity-edge status`"
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -40,37 +41,34 @@ class Node:
 
     def get(self, target: str) -> Any:
         """Return the JSON at *target*."""
-        return self._call("GET", target, None, TIMEOUT_S)
-
-    def post(self, target: str, body: dict[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S) -> Any:
-        """Ask for a change; return the node's answer."""
-        return self._call("POST", target, body or {}, timeout_s)
+        connection, response = self._open("GET", target, None, TIMEOUT_S)
+        try:
+            return json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Unreachable(f"cannot understand the node at {self.path}: {error}") from None
+        finally:
+            connection.close()
 
     def status(self) -> NodeStatus:
         """Return what the node says about itself."""
         return cast("NodeStatus", self.get("/v1/status"))
 
     def lines(self, target: str, body: dict[str, Any], *, timeout_s: float) -> Iterator[dict[str, Any]]:
-        """Ask for a change and yield what happens meanwhile: NDJSON, one object per line, until it is over."""
+        """Ask for a change and yield what happens meanwhile: NDJSON, one object per line, until it is over.
+
+        Raises `TimedOut` when nothing happens for *timeout_s*.
+        """
         connection, response = self._open("POST", target, body, timeout_s)
         try:
             for line in response:
                 if line.strip():
                     yield json.loads(line)
         except TimeoutError:
-            raise Unreachable(f"cannot follow the node at {self.path}: no word for {timeout_s:g} s") from None
+            raise TimedOut(
+                f"cannot wait longer than {timeout_s:g} s: the node goes on; see `velocity-edge status`"
+            ) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unreachable(f"cannot follow the node at {self.path}: {error}") from None
-        finally:
-            connection.close()
-
-    def _call(self, method: str, target: str, body: dict[str, Any] | None, timeout_s: float) -> Any:
-        connection, response = self._open(method, target, body, timeout_s)
-        try:
-            data = response.read()
-            return json.loads(data) if data else {}
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unreachable(f"cannot understand the node at {self.path}: {error}") from None
         finally:
             connection.close()
 
@@ -90,6 +88,9 @@ class Node:
         except PermissionError:
             connection.close()
             raise CannotDo(f"cannot open {self.path}: permission denied; the node's user and root may") from None
+        except TimeoutError:
+            connection.close()
+            raise TimedOut(_TIMED_OUT.format(timeout_s)) from None
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise Unreachable(f"cannot reach the node at {self.path}: {error}") from None

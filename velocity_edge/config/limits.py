@@ -51,6 +51,12 @@ class LimitsSection(BaseModel):
     """Unsent bytes of a stream, above which its writer waits."""
     send_low_bytes: Size = Field(default=_DEFAULT.send_low_bytes, alias="send_low")
     """Unsent bytes of a stream, below which its writer goes on."""
+    max_unacked_bytes: Size = Field(default=_DEFAULT.max_unacked_bytes, alias="max_unacked")
+    """Bytes of bodies that a connection has in flight; they stay in memory until they are acknowledged."""
+    max_unacked_bytes_per_worker: Size = Field(
+        default=_DEFAULT.max_unacked_bytes_per_worker, alias="max_unacked_per_worker"
+    )
+    """The same for all connections of a worker; above it no connection gets more than `send_high`."""
     max_active_cids: Annotated[int, Field(ge=2, le=64)] = _DEFAULT.max_active_cids
     """Connection IDs of a connection at one time."""
     max_glitches_per_s: _COUNT = _DEFAULT.max_glitches_per_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_status_is_one_screen_without_colour(node: PretendAdmin, capsys: pytest.
     assert "\x1b" not in out
     assert len(out.splitlines()) <= 24
     assert out.splitlines()[0].startswith("serving  0.0.0.0:4433  tier B: eBPF on the sockets  up ")
-    assert "for the next tier: no interface is named" in out
+    assert "not tier C (xdp): no interface is named" in out
     assert "90.0 % post-quantum: X25519MLKEM768 900, classical 100" in out
     assert "delivered 530, dropped_malformed 2" in out
 
@@ -79,16 +80,77 @@ def test_health_counts_active_connections(node: PretendAdmin, capsys: pytest.Cap
     assert json.loads(out)["active_connections"] == 2403
 
 
-def test_admin_verbs_ask_and_repeat_the_answer(node: PretendAdmin, capsys: pytest.CaptureFixture[str]) -> None:
-    node.answers["/v1/quiesce"] = [{"text": "quiescing"}, {"text": "quiesced", "ok": True}]
-    code, out, _ = run(capsys, "admin", "quiesce", "--mode", "immediate", "--deadline", "1h", "--reason", "CHG-1")
-    assert (code, out) == (0, "quiescing\nquiesced\n")
-    assert node.asked == [("POST", "/v1/quiesce", {"mode": "immediate", "deadline_s": 3600.0, "reason": "CHG-1"})]
+DONE = {"text": "done", "ok": True, "exit_code": 0}
 
 
-def test_a_result_that_is_not_ok_is_a_failure(node: PretendAdmin, capsys: pytest.CaptureFixture[str]) -> None:
-    node.answers["/v1/reload"] = [{"text": "cannot use s.yaml", "ok": False}]
-    assert run(capsys, "admin", "reload")[:2] == (1, "cannot use s.yaml\n")
+def texts(out: str) -> list[str]:
+    return [line.split("  ", 1)[1] for line in out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "body"),
+    [
+        ("quiesce", "quiesce", {"mode": "graceful", "announce_s": 0.0, "deadline_s": 86400.0}),
+        (
+            "quiesce --mode immediate --deadline 1h --wait --below 5 --timeout 2m",
+            "quiesce",
+            {
+                "mode": "immediate",
+                "announce_s": 0.0,
+                "deadline_s": 3600.0,
+                "wait": True,
+                "below": 5,
+                "timeout_s": 120.0,
+            },
+        ),
+        ("drain --announce 5s", "drain", {"announce_s": 5.0, "below": 0, "timeout_s": 600.0}),
+        ("resume", "resume", {}),
+        ("restart", "restart", {}),
+        ("restart --worker 17", "restart", {"worker_id": 17}),
+        ("reload", "reload", {}),
+        ("abort --age 2m", "abort", {"age_s": 120.0}),
+        ("scale 3", "scale", {"workers": 3}),
+        ("stop --fast", "stop", {"fast": True}),
+    ],
+)
+def test_admin_verbs_ask_and_repeat_the_answer(
+    node: PretendAdmin, capsys: pytest.CaptureFixture[str], arguments: str, path: str, body: dict[str, object]
+) -> None:
+    node.answers[f"/v1/{path}"] = [{"text": "under way"}, DONE]
+    code, out, _ = run(capsys, "admin", *arguments.split(), "--reason", "CHG-1")
+    assert (code, texts(out)) == (0, ["under way", "done"])
+    assert node.asked == [("POST", f"/v1/{path}", body | {"reason": "CHG-1"})]
+
+
+def test_who_gives_no_reason_is_named(node: PretendAdmin, capsys: pytest.CaptureFixture[str]) -> None:
+    node.answers["/v1/resume"] = [DONE]
+    run(capsys, "admin", "resume")
+    assert node.asked[0][2]["reason"].startswith("by ")
+
+
+@pytest.mark.parametrize("code", [1, 4])
+def test_the_last_line_is_the_exit_code(node: PretendAdmin, capsys: pytest.CaptureFixture[str], code: int) -> None:
+    node.answers["/v1/drain"] = [{"text": "3 left"}, {"text": "3 are left", "ok": False, "exit_code": code}]
+    ended, out, _ = run(capsys, "admin", "drain")
+    assert (ended, texts(out)) == (code, ["3 left", "3 are left"])
+    assert [json.loads(line)["text"] for line in run(capsys, "admin", "drain", "--json")[1].splitlines()] == texts(out)
+
+
+def test_an_answer_without_an_end_is_a_failure(node: PretendAdmin, capsys: pytest.CaptureFixture[str]) -> None:
+    node.answers["/v1/restart"] = [{"text": "under way"}]
+    assert run(capsys, "admin", "restart")[0] == 1
+
+
+def test_a_node_that_says_nothing_any_more_is_left_alone(
+    node: PretendAdmin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr("velocity_edge.cli.admin._SLACK_S", 0.05)
+    node.answers["/v1/restart"] = lambda: over.wait(10) and [DONE]
+    code, _, err = run(capsys, "admin", "restart", "--timeout", "0s")
+    over.set()
+    assert code == 4
+    assert err == "velocity-edge: cannot wait longer than 0.05 s: the node goes on; see `velocity-edge status`\n"
 
 
 @pytest.mark.parametrize(("status", "code"), [(409, 5), (403, 5), (500, 1)])
@@ -99,54 +161,12 @@ def test_a_refusal_is_the_nodes_sentence(
     assert run(capsys, "admin", "restart") == (code, "", "velocity-edge: cannot restart: a rollout is under way\n")
 
 
-def test_drain_waits_for_connections_to_go(
-    node: PretendAdmin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("velocity_edge.cli.admin._POLL_S", 0.01)
-    left = iter([50, 20, 20, 0])
-
-    def status() -> object:
-        found = sample_status()
-        found["state"] = "quiesced"
-        found["workers"] = found["workers"][:1]
-        found["workers"][0]["connections"] = next(left)
-        return found
-
-    node.answers["/v1/quiesce"] = {"text": "quiescing"}
-    node.answers["/v1/status"] = status
-    code, out, _ = run(capsys, "admin", "drain")
-    assert code == 0
-    assert [line.split("  ")[1].split(",")[0] for line in out.splitlines()[1:]] == [
-        "50 connections left",
-        "20 connections left",
-        "0 connections left",
-    ]
-
-
-def test_a_wait_that_is_over_names_who_is_left_and_the_next_command(
-    node: PretendAdmin, capsys: pytest.CaptureFixture[str]
-) -> None:
-    node.answers["/v1/quiesce"] = {"text": "quiescing"}
-    node.answers["/v1/status"] = sample_status() | {"state": "quiesced"}
-    code, _, err = run(capsys, "admin", "quiesce", "--wait", "--timeout", "0s")
-    assert code == 4
-    assert "2 403 connections are left (worker 1: 1201, worker 2: 1202)" in err
-    assert "velocity-edge admin" in err
-
-
-def test_a_wait_ends_when_somebody_resumes(node: PretendAdmin, capsys: pytest.CaptureFixture[str]) -> None:
-    node.answers["/v1/quiesce"] = {"text": "quiescing"}
-    code, out, _ = run(capsys, "admin", "quiesce", "--wait")
-    assert code == 1
-    assert "serves again" in out
-
-
 def test_the_banner_says_where_how_and_what_to_try() -> None:
     text = banner(sample_status())
     for part in (
         "https://0.0.0.0:4433/ (UDP, HTTP/3)",
         "tier B: eBPF on the sockets",
-        "for the next tier: no interface is named",
+        "not tier C (xdp): no interface is named",
         "portable, 2 workers (the native engine is not here)",
         "X25519MLKEM768, SecP256r1MLKEM768, SecP384r1MLKEM1024, x25519",
         "SHA-256 AB:AB:",
