@@ -15,7 +15,8 @@ from tests.support import tls as tls_support
 from tests.support.engine_driver import ENGINES, ROOT, pattern, require_engine
 from tests.support.socket_server import SocketServer
 from velocity_edge import keys
-from velocity_edge.client.h3_client import Options, connect, fetch, split_url
+from velocity_edge.client.h3_client import connect, fetch
+from velocity_edge.client.options import Options, split_url
 from velocity_edge.client.probe import probe
 from velocity_edge.errors import CannotDo, ConfigError, Unreachable, VelocityError
 from velocity_edge.quic import kex

@@ -14,23 +14,24 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from aioquic.buffer import UINT_VAR_MAX
-from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.h3.events import DataReceived
 from aioquic.quic import events as quic_events
 
 from velocity_edge.client.connection import ClientConnection, ClientH3
 from velocity_edge.client.facts import HandshakeFacts, handshake_facts
-from velocity_edge.errors import CannotDo, Unavailable, Unreachable
+from velocity_edge.client.options import Options, client_policy, split_url
+from velocity_edge.client.response import Response
+from velocity_edge.errors import Unavailable, Unreachable
 from velocity_edge.quic.client_policy import ClientPolicy, Session
 from velocity_edge.quic.tls_client import ClientHandshake
-from velocity_edge.quic.trust import Trust, trust_file
+
+__all__ = ["Connection", "Fetched", "Options", "Response", "Timings", "connect", "fetch", "split_url"]
 
 _CRYPTO_ERROR: Final = 0x100
 _NO_VIABLE: Final = "cannot reach {url}: {why}"
@@ -41,25 +42,6 @@ _SEND_PIECE_BYTES: Final = 64 * 1024
 HeaderPairs = Iterable[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to connect. The defaults are for a public site."""
-
-    insecure: bool = False
-    cafile: Path | None = None
-    #: Group ids to offer, in order; None: all, hybrids first.
-    groups: tuple[int, ...] | None = None
-    #: Groups whose shares are sent at once; None: X25519MLKEM768 and X25519 as far as they are offered.
-    shares: tuple[int, ...] | None = None
-    #: Connect to this (host or address, port) instead of what the URL names.
-    resolve: tuple[str, int] | None = None
-    timeout_s: float = 10.0
-    alpn: tuple[str, ...] = ("h3",)
-    session: Session | None = None
-    early_data: bool = False
-    token: bytes = b""
-
-
 @dataclass(slots=True)
 class Timings:
     """Seconds; each is the length of its part, `total_s` of everything so far."""
@@ -68,70 +50,6 @@ class Timings:
     handshake_s: float = 0.0
     first_byte_s: float = 0.0
     total_s: float = 0.0
-
-
-class Response:
-    """An answer as it arrives. Iterate over it for the body, or `await read()`."""
-
-    def __init__(self, connection: Connection, stream_id: int) -> None:
-        self.status = 0
-        self.headers: list[tuple[str, str]] = []
-        self._connection = connection
-        self._stream_id = stream_id
-        self._chunks: deque[bytes] = deque()
-        self._ended = False
-        self._error: Exception | None = None
-        self._changed = asyncio.Event()
-
-    def header(self, name: str) -> str | None:
-        """Return the first field of that name (lower case)."""
-        return next((value for key, value in self.headers if key == name), None)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            while self._chunks:
-                chunk = self._chunks.popleft()
-                self._connection.consumed(self._stream_id, len(chunk))
-                yield chunk
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return
-            self._changed.clear()
-            await self._connection.wait(self._changed)
-
-    async def read(self, max_bytes: int | None = None) -> bytes:
-        """Return the rest of the body. Raises `CannotDo` when it is longer than *max_bytes*."""
-        body = bytearray()
-        async for chunk in self:
-            body += chunk
-            if max_bytes is not None and len(body) > max_bytes:
-                raise CannotDo(f"cannot take more than {max_bytes} bytes of a response")
-        return bytes(body)
-
-    async def _head(self) -> None:
-        while not self.status:
-            if self._error is not None:
-                raise self._error
-            self._changed.clear()
-            await self._connection.wait(self._changed)
-
-    def _take(self, event: Any) -> None:
-        if isinstance(event, HeadersReceived):
-            pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
-            status = int(dict(pairs).get(":status", "0"))
-            if status >= 200:
-                self.status = status
-                self.headers = [(name, value) for name, value in pairs if name[:1] != ":"]
-        elif isinstance(event, DataReceived) and event.data:
-            self._chunks.append(event.data)
-        self._ended = self._ended or event.stream_ended
-        self._changed.set()
-
-    def _fail(self, error: Exception) -> None:
-        if not self._ended:
-            self._error = error
-        self._changed.set()
 
 
 class Connection(asyncio.DatagramProtocol):
@@ -212,7 +130,7 @@ class Connection(asyncio.DatagramProtocol):
         self._transmit()
         if body is not None:
             await self._send_body(stream_id, body)
-        await response._head()
+        await response.wait_for_head()
         self.timings.first_byte_s = self._loop.time() - started_s
         return response
 
@@ -224,7 +142,7 @@ class Connection(asyncio.DatagramProtocol):
                 self._moved.clear()
                 await self.wait(self._moved)
             response = self._responses.get(stream_id)
-            if response is None or response._error is not None or self._quic.failure is not None:
+            if response is None or response.error is not None or self._quic.failure is not None:
                 return
             self._h3.send_data(stream_id, piece, start + len(piece) >= len(body))
             self._transmit()
@@ -326,7 +244,7 @@ class Connection(asyncio.DatagramProtocol):
         if self._quic.failure is not None:
             failure = self._failure()
             for response in self._responses.values():
-                response._fail(failure)
+                response.fail(failure)
         self._moved.set()
 
     def _http(self, event: Any) -> None:
@@ -336,14 +254,14 @@ class Connection(asyncio.DatagramProtocol):
             response = self._responses.get(http.stream_id)
             if response is not None:
                 body += len(http.data) if isinstance(http, DataReceived) else 0
-                response._take(http)
+                response.take(http)
         if isinstance(event, quic_events.StreamDataReceived):
             self._quic.consume(event.stream_id, len(event.data) - body)
 
     def _end(self, stream_id: int, why: str) -> None:
         response = self._responses.get(stream_id)
         if response is not None:
-            response._fail(Unavailable(f"cannot get {self.url}: {why}"))
+            response.fail(Unavailable(f"cannot get {self.url}: {why}"))
 
     def _transmit(self) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -412,39 +330,6 @@ async def _resolve(url: str, host: str, port: int) -> list[tuple[int, Any]]:
         why = getattr(error, "strerror", None) or str(error)
         raise Unreachable(_NO_VIABLE.format(url=url, why=f"{host}: {why}")) from None
     return [(family, address) for family, _, _, _, address in found]
-
-
-def split_url(url: str) -> SplitResult:
-    """Return the parts of an https URL, or raise `CannotDo`."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise CannotDo(f"cannot use {url!r}: {error}") from None
-    if parts.scheme != "https" or not parts.hostname:
-        raise CannotDo(f"cannot use {url!r}: https://host[:port]/path would be right")
-    return parts
-
-
-def client_policy(parts: SplitResult, options: Options) -> ClientPolicy:
-    """Return what to offer and believe. Raises `ConfigError` for an unusable CA file."""
-    trust = trust_file(options.cafile) if options.cafile is not None else Trust()
-    if options.insecure:
-        trust = Trust(insecure=True)
-    more: dict[str, Any] = {}
-    if options.groups is not None:
-        more["groups"] = options.groups
-    offered = options.groups or ClientPolicy("").groups
-    shares = options.shares if options.shares is not None else ClientPolicy("").shares
-    return ClientPolicy(
-        server_name=parts.hostname or "",
-        shares=tuple(group for group in shares if group in offered) or offered[:1],
-        alpn=tuple(name.encode("ascii") for name in options.alpn),
-        trust=trust,
-        session=options.session,
-        early_data=options.early_data,
-        **more,
-    )
 
 
 @dataclass(frozen=True, slots=True)

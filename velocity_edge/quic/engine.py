@@ -1,10 +1,10 @@
 """The seam between an endpoint (sockets, policy, handlers) and an engine (QUIC and HTTP/3).
 
 Whole batches in, whole batches out. An engine has no socket, no clock and no event loop: datagrams arrive in a `Batch`,
-`receive` returns what a handler must know (one event per handshake, request or body chunk, never one per packet), `send`
-fills a batch with what must leave, `next_timer_ns` says when to come back. The batch owns the packet memory, so that the
-native engine's packets never become Python objects; the system calls (recvmsg with UDP_GRO, sendmsg with UDP_SEGMENT)
-are methods of the batch.
+`receive` returns what a handler must know (one event per handshake, request or body chunk, never one per packet),
+`send` fills a batch with what must leave, `next_timer_ns` says when to come back. The batch owns the packet memory, so
+that the native engine's packets never become Python objects; the system calls (recvmsg with UDP_GRO, sendmsg with
+UDP_SEGMENT) are methods of the batch.
 
 The order of a turn, by the endpoint:
 
@@ -56,7 +56,7 @@ class Train:
     local: Address
     listener: int
     tos: int = 0
-    #: When another worker received it (hand-over); 0 for one of our own sockets. A forwarded train is never forwarded again.
+    #: When another worker received it (hand-over), and then it is never forwarded again; 0: one of our own sockets.
     received_ns: int = 0
 
 
@@ -182,7 +182,7 @@ class ConnectionClosed:
 Event = HandshakeCompleted | RequestReceived | BodyReceived | StreamWritable | StreamClosed | ConnectionClosed
 
 
-# --- what an engine asks -----------------------------------------------------------------------------------------------
+# --- what an engine asks ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ class HandshakeTransport(Protocol):
     """What a TLS handshake asks of the transport under it. An engine makes one per connection."""
 
     def local_parameters(self) -> bytes:
-        """Our transport parameters, encoded. Valid only after the Handshake write key was installed (native.md trap 1)."""
+        """Our transport parameters, encoded. Complete only after the Handshake write key was installed (ngtcp2)."""
 
     def peer_parameters(self, data: bytes) -> None:
         """The peer's transport parameters. Raises ValueError when they are not acceptable."""
@@ -291,7 +291,7 @@ class Handshake(Protocol):
         """Take one whole TLS message of this level. Return -1 to go on, or a TLS alert (0..255) to fail with."""
 
 
-# --- the engine ----------------------------------------------------------------------------------------------------------
+# --- the engine ------------------------------------------------------------------------------------------------------
 
 
 @runtime_checkable

@@ -18,10 +18,10 @@ class Limits:
     #: first flight 500 us and 70 KiB); at `max_half_open` Initials without a valid token are dropped.
     retry_threshold: int = 256
     max_half_open: int = 2048
-    #: A post-quantum flight over a bad path takes 3-4 round trips and two PTOs; slower than this is an attack or no path.
+    #: A post-quantum flight over a bad path takes 3-4 round trips and two PTOs; slower is an attack or no path.
     handshake_timeout_s: float = 10.0
     idle_timeout_s: float = 30.0
-    #: Unauthenticated bytes held for one peer: out-of-order CRYPTO, and one unfinished TLS message (a ClientHello is 2 KB).
+    #: Unauthenticated bytes held for one peer: out-of-order CRYPTO, one unfinished TLS message (a ClientHello is 2 KB).
     max_crypto_bytes: int = 16_384
     #: Receive windows. They slide with what the handler consumed, never with the highest offset seen (aioquic #589).
     stream_window_bytes: int = 256 * 1024
@@ -34,8 +34,8 @@ class Limits:
     #: Send buffers: a writer waits above high and is woken below low.
     send_high_bytes: int = 256 * 1024
     send_low_bytes: int = 64 * 1024
-    #: Bytes of bodies in flight, which stay in memory until they are acknowledged: 8 MiB fill 640 Mbit/s at 100 ms. When
-    #: a worker holds more than its share, no connection gets more than `send_high_bytes` (native engine).
+    #: Bytes of bodies in flight, which stay in memory until they are acknowledged: 8 MiB fill 640 Mbit/s at 100 ms.
+    #: When a worker holds more than its share, no connection gets more than `send_high_bytes`.
     max_unacked_bytes: int = 8 * 1024 * 1024
     max_unacked_bytes_per_worker: int = 256 * 1024 * 1024
     max_active_cids: int = 4

@@ -35,7 +35,7 @@ def test_ids_that_a_client_gave_back_are_forgotten_after_a_while() -> None:
     engine = w.engine
     assert isinstance(engine, PortableEngine)
     # The client's first, four that live, the last eight that were given back.
-    assert len(engine._by_cid) <= 13
+    assert len(engine._table.by_cid) <= 13
     w.close()
 
 

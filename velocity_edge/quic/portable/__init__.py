@@ -1,8 +1,11 @@
 """The portable engine: QUIC and HTTP/3 by aioquic, for machines without ngtcp2, and as the oracle of the native one.
 
-    engine.py       the table of connections and the turns of the seam (engine.Engine)
-    edge.py         one connection of ours: what happened on it, as events; its streams, its answers
+    engine.py       the turns of the seam (engine.Engine)
+    table.py        who is here, by id and handle, and who has just gone
+    edge.py         one connection of ours: what happened on it, as events
+    outbox.py       its answers on their way into packets, within bounds
     connection.py   aioquic's QuicConnection with our ids, windows and limits
+    ids.py          connection ids with their reset tokens
     windows.py      receive windows that slide with what was consumed
     tls.py          our handshake in the place of aioquic's
     h3.py           aioquic's H3Connection with bounds, validation and GOAWAY

@@ -13,7 +13,6 @@ Receive windows are windows.py's. `velocity_edge/quic/compat.py` pins the source
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from aioquic.buffer import Buffer
@@ -31,16 +30,9 @@ from velocity_edge.cid import CID_LENGTH
 from velocity_edge.quic.demux import SUPPORTED_VERSIONS
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.congestion import NAMES
+from velocity_edge.quic.portable.ids import NewId
 from velocity_edge.quic.portable.tls import LEVEL_OF, HandshakeFactory, TlsAdapter
 from velocity_edge.quic.portable.windows import SlidingWindows
-
-
-@dataclass(frozen=True, slots=True)
-class NewId:
-    """A connection ID of ours and its stateless reset token (None: no key for it)."""
-
-    cid: bytes
-    reset_token: bytes | None
 
 
 def server_configuration(limits: Limits, congestion_control: str) -> QuicConfiguration:

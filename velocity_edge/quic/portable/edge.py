@@ -1,18 +1,16 @@
 """One connection as the seam sees it: aioquic's events in, events of engine.py out, answers back.
 
-It knows streams by handle, feeds request bodies with back-pressure, reads files into packets piece by piece, times out
-requests that never complete, counts glitches, and notices the end. The table of connections, ids and time are the
-engine's (engine.py).
+It knows streams by handle, feeds request bodies with back-pressure, times out requests that never complete, counts
+glitches, and notices the end. Answers wait in its outbox (outbox.py); connections and their ids are in a table
+(table.py).
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from aioquic.h3.connection import ErrorCode
 from aioquic.h3.events import DataReceived
@@ -22,39 +20,15 @@ from velocity_edge.quic import engine as seam
 from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.connection import EdgeConnection
-from velocity_edge.quic.portable.h3 import EdgeH3, RequestHead, StreamError, data_frame_header
+from velocity_edge.quic.portable.h3 import EdgeH3, RequestHead, StreamError
+from velocity_edge.quic.portable.outbox import Held, Outbox, Stream
 
 log = logging.getLogger(__name__)
-
-#: One read of a file. Larger ones gain little and hold up every other connection.
-_READ_BYTES: Final = 64 * 1024
-#: What one connection's bodies may have in memory, unacknowledged, as a multiple of `Limits.send_high_bytes`.
-_CONNECTION_SEND_FACTOR: Final = 4
-_NO_BODY: Final = frozenset((204, 304))
 
 
 def _nanoseconds(timer_s: float) -> int:
     """A microsecond late on purpose: rounded down by a digit, aioquic would find nothing due and we would spin."""
     return int(timer_s * 1e9) + 1000
-
-
-@dataclass(slots=True, eq=False)
-class Stream:
-    """One request and its answer."""
-
-    handle: int
-    edge: Edge
-    stream_id: int
-    head_only: bool
-    request_ended: bool
-    answered: bool = False
-    #: The FIN is queued; nothing can be added.
-    ended: bool = False
-    #: What is still to be read into packets: files, and bytes of a handler; how far the first one is.
-    pieces: deque[seam.FileRange | bytes] = field(default_factory=deque)
-    position: int = 0
-    #: A writer waits for `StreamWritable`.
-    waiting: bool = False
 
 
 class Edge:
@@ -65,6 +39,7 @@ class Edge:
         handle: int,
         quic: EdgeConnection,
         limits: Limits,
+        held: Held,
         count: dict[str, int],
         new_stream: Callable[[Stream], int],
         retire_id: Callable[[Edge, bytes], None],
@@ -82,6 +57,7 @@ class Edge:
         self.streams: dict[int, Stream] = {}
         self._limits = limits
         self._count = count
+        self._outbox = Outbox(quic, limits, held)
         self._new_stream = new_stream
         self._retire_id = retire_id
         self._h3: EdgeH3 | None = None
@@ -240,9 +216,10 @@ class Edge:
             quic_stream = self.quic.stream(stream.stream_id)
             if quic_stream is None or quic_stream.sender.is_finished:
                 done.append(stream)
-            elif stream.waiting and self.backlog(stream) < self._limits.send_low_bytes:
+            elif stream.waiting and self._outbox.backlog(stream) < self._limits.send_low_bytes:
                 stream.waiting = False
                 out.append(seam.StreamWritable(stream.handle))
+        self._outbox.account(self.streams.values())
         for stream in done:
             self._close_stream(stream.stream_id, 0, out, complete=True)
             self._abandon(stream.stream_id, None)
@@ -267,6 +244,10 @@ class Edge:
                 handshake_completed=self.completed,
             )
         )
+
+    def release(self) -> None:
+        """Nothing of it will be sent any more."""
+        self._outbox.account(())
 
     def fail(self, reason: str, out: list[seam.Event]) -> None:
         """End it without a word to the peer: the streams close, then the connection."""
@@ -318,39 +299,21 @@ class Edge:
         if self.closed or stream.answered or self._h3 is None or self.quic.close_event is not None:
             return False
         self._count[f"responses_{status // 100}xx"] += 1
-        if 100 <= status < 200:
-            self.quic.send_stream_data(stream.stream_id, self._h3.head_frame(stream.stream_id, status, headers))
-            return True
-        stream.answered = True
-        length = body.length if isinstance(body, seam.FileRange) else len(body or b"")
-        if stream.head_only or status in _NO_BODY:
-            body, length, fin = None, 0, True
-        frame = self._h3.head_frame(stream.stream_id, status, headers)
-        if length:
-            frame += data_frame_header(length)
-            if isinstance(body, bytes) and length <= _READ_BYTES:
-                frame += body
-            elif body is not None:
-                stream.pieces.append(body)
-        self.quic.send_stream_data(stream.stream_id, frame, end_stream=fin and not stream.pieces)
-        stream.ended = fin
+        self._outbox.respond(stream, status, self._h3.head_frame(stream.stream_id, status, headers), body, fin)
         return True
 
     def write(self, stream: Stream, data: bytes, fin: bool) -> int:
         """Queue more of a body; return what is buffered, or -1."""
         if self.closed or stream.ended or not stream.answered or self.quic.close_event is not None:
             return -1
-        frame = data_frame_header(len(data)) + data if data else b""
-        stream.ended = fin
-        if stream.pieces:
-            # A file or a large body is on its way: the rest queues behind it.
-            if frame:
-                stream.pieces.append(frame)
-        elif frame or fin:
-            self.quic.send_stream_data(stream.stream_id, frame, end_stream=fin)
-        buffered = self.backlog(stream)
-        stream.waiting = stream.waiting or buffered > self._limits.send_high_bytes
-        return buffered
+        return self._outbox.write(stream, data, fin)
+
+    def pump(self, out: list[seam.Event]) -> bool:
+        """Read on in files and large bodies as far as the bounds allow. True when there is more to read."""
+        more, broken = self._outbox.pump(self.streams.values())
+        for stream in broken:
+            self.reset(stream, int(ErrorCode.H3_INTERNAL_ERROR), out)
+        return more
 
     def credit(self, stream: Stream, n_bytes: int) -> None:
         """The handler has consumed that much of the body."""
@@ -365,53 +328,3 @@ class Edge:
         """Send GOAWAY; nothing to say before HTTP/3 began."""
         if self._h3 is not None and not self.closed:
             self._h3.goaway(final=final)
-
-    def backlog(self, stream: Stream) -> int:
-        """Return the bytes a handler has written that were not acknowledged."""
-        queued = sum(len(piece) for piece in stream.pieces if isinstance(piece, bytes)) - stream.position
-        return self._in_memory(stream) + max(0, queued)
-
-    def pump(self, out: list[seam.Event]) -> bool:
-        """Read on in files and large bodies as far as the bounds allow. True when there is more to read."""
-        more = False
-        sources = [stream for stream in self.streams.values() if stream.pieces]
-        if not sources:
-            return False
-        room = _CONNECTION_SEND_FACTOR * self._limits.send_high_bytes
-        room -= sum(self._in_memory(stream) for stream in self.streams.values())
-        for stream in sources:
-            want = min(self._limits.send_high_bytes - self._in_memory(stream), room)
-            while want > 0 and stream.pieces:
-                try:
-                    n_bytes = self._read_on(stream, min(want, _READ_BYTES))
-                except OSError as error:
-                    # Truncated or unreadable under our hands: the peer must not take a part for the whole.
-                    log.error("cannot read on in a file for an answer: %s", error)
-                    self.reset(stream, int(ErrorCode.H3_INTERNAL_ERROR), out)
-                    break
-                want -= n_bytes
-                room -= n_bytes
-            more = more or bool(stream.pieces)
-        return more
-
-    def _in_memory(self, stream: Stream) -> int:
-        """Return the bytes that aioquic holds of an answer: not sent, or not acknowledged."""
-        quic_stream = self.quic.stream(stream.stream_id)
-        return 0 if quic_stream is None else int(quic_stream.sender._buffer_stop - quic_stream.sender._buffer_start)
-
-    def _read_on(self, stream: Stream, n_bytes: int) -> int:
-        piece = stream.pieces[0]
-        if isinstance(piece, seam.FileRange):
-            length = piece.length
-            data = os.pread(piece.file.fd, min(n_bytes, length - stream.position), piece.offset + stream.position)
-            if not data:
-                raise OSError(f"it ends after {stream.position} of {length} bytes")
-        else:
-            length = len(piece)
-            data = piece[stream.position : stream.position + n_bytes]
-        stream.position += len(data)
-        if stream.position >= length:
-            stream.pieces.popleft()
-            stream.position = 0
-        self.quic.send_stream_data(stream.stream_id, data, end_stream=stream.ended and not stream.pieces)
-        return len(data)

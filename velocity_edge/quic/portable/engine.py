@@ -1,10 +1,9 @@
-"""The portable engine: the table of connections, and the turns of the seam (engine.Engine).
+"""The portable engine: the turns of the seam (engine.Engine).
 
 A turn: each datagram of a batch gets one decision (demux.py) and one verdict; connections that were touched are asked
 what happened (edge.py); those with something to say are served by `send`, each in turn until the batch is full.
 
-A connection that ended leaves a `Farewell` for three PTOs: it answers late packets with the CONNECTION_CLOSE, ever more
-rarely (RFC 9000 section 10.2.1), and holds the ids so that nobody mistakes them for lost ones.
+Who is here, and who has gone, is in table.py.
 
 A connection that makes aioquic or our own code raise is closed with INTERNAL_ERROR and logged: a bug in one connection,
 possibly provoked from outside, must not end the others.
@@ -14,13 +13,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict, deque
-from dataclasses import dataclass
+from collections import deque
 from typing import Any, Final
 
 from aioquic.quic.packet import QuicErrorCode
 
-from velocity_edge.cid import CidCodec
 from velocity_edge.counters import COUNTERS
 from velocity_edge.quic import demux
 from velocity_edge.quic import engine as seam
@@ -28,10 +25,12 @@ from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.handover import encode as encode_handover
 from velocity_edge.quic.portable import packets
 from velocity_edge.quic.portable.batch import PortableBatch, gather
-from velocity_edge.quic.portable.calendar import Calendar
-from velocity_edge.quic.portable.connection import EdgeConnection, NewId, server_configuration
-from velocity_edge.quic.portable.edge import Edge, Stream
-from velocity_edge.quic.reset import build_reset, reset_token
+from velocity_edge.quic.portable.connection import EdgeConnection, server_configuration
+from velocity_edge.quic.portable.edge import Edge
+from velocity_edge.quic.portable.ids import Ids, NewId
+from velocity_edge.quic.portable.outbox import Held
+from velocity_edge.quic.portable.table import Farewell, Table
+from velocity_edge.quic.reset import build_reset
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +47,6 @@ _MAX_ANSWERS: Final = 1024
 #: Datagrams for other workers that wait for `strays`.
 _MAX_STRAYS: Final = 4096
 _MAX_CLOSE_REASON: Final = 256
-_MAX_RETIRED_IDS: Final = 8
-
-
-@dataclass(slots=True, eq=False)
-class Farewell:
-    """What is left of a connection: its ids, and what it has to say when somebody still calls."""
-
-    cids: set[bytes]
-    path: Path
-    #: CONNECTION_CLOSE, or empty when the peer closed (draining: RFC 9000 section 10.2.2).
-    datagrams: list[bytes]
-    received: int = 0
 
 
 class PortableEngine:
@@ -73,20 +60,15 @@ class PortableEngine:
         self._upcalls = upcalls
         self._configuration = server_configuration(settings.limits, settings.congestion_control)
         self._count: dict[str, int] = dict.fromkeys(COUNTERS, 0)
-        self._by_cid: dict[bytes, Edge | Farewell] = {}
-        self._edges: dict[int, Edge] = {}
-        self._farewells: OrderedDict[Farewell, int] = OrderedDict()
-        self._streams: dict[int, Stream] = {}
-        self._last_handle = 0
-        self._half_open = 0
-        self._calendar: Calendar[Edge | Farewell] = Calendar()
+        self._table = Table(self._count, settings.limits.max_connections)
+        self._held = Held()
         self._dirty: dict[Edge, None] = {}
         self._unsent: deque[seam.Train] = deque()
         self._strays: list[tuple[int, bytes]] = []
         self._events: list[seam.Event] = []
         self._resets = PerSecond(settings.limits.max_resets_per_s)
         self._version_negotiations = PerSecond(settings.limits.max_version_negotiations_per_s)
-        self._keys: seam.EngineKeys | None = None
+        self._ids: Ids | None = None
         self._here: demux.Whereabouts | None = None
         self._live: frozenset[int] = frozenset()
         self._now_ns = 0
@@ -99,7 +81,7 @@ class PortableEngine:
 
     def use_keys(self, keys: seam.EngineKeys) -> None:
         """From now on."""
-        self._keys = keys
+        self._ids = Ids(keys, self._settings.node_id, self._settings.worker_id)
         self._look_around()
 
     def use_roster(self, live_worker_ids: frozenset[int]) -> None:
@@ -108,9 +90,9 @@ class PortableEngine:
         self._look_around()
 
     def _look_around(self) -> None:
-        if self._keys is not None:
-            codec = CidCodec(self._keys.cid_configs)
-            self._here = demux.Whereabouts(codec, self._settings.node_id, self._settings.worker_id, self._live)
+        if self._ids is not None:
+            node_id, worker_id = self._settings.node_id, self._settings.worker_id
+            self._here = demux.Whereabouts(self._ids.codec, node_id, worker_id, self._live)
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
@@ -138,11 +120,12 @@ class PortableEngine:
         here = self._here
         if here is None:
             return "verdict_dropped_not_accepting"
-        match demux.decide(datagram, self._by_cid, here, forwarded=forwarded):
+        match demux.decide(datagram, self._table.by_cid, here, forwarded=forwarded):
             case demux.Deliver(cid):
-                owner = self._by_cid[cid]
+                owner = self._table.by_cid[cid]
                 if isinstance(owner, Farewell):
-                    self._wave(owner)
+                    for late_answer in owner.answer():
+                        self._queue(late_answer, owner.path)
                 else:
                     self._feed(owner, datagram, (train.peer, train.local, train.listener), now_ns)
                     touched[owner] = None
@@ -161,8 +144,8 @@ class PortableEngine:
                 self._answer(packets.version_negotiation(asked), train)
                 return "verdict_version_negotiated"
             case demux.Reset(cid, length):
-                assert self._keys is not None
-                token = reset_token(self._keys.reset_keys, cid)
+                assert self._ids is not None
+                token = self._ids.name(cid).reset_token
                 if token is None:
                     return "verdict_dropped_unknown_cid"
                 if not self._resets.take(now_ns):
@@ -182,8 +165,8 @@ class PortableEngine:
             token=first.token,
             peer=train.peer,
             must_retry=train.tos >> 2 == seam.MUST_RETRY_DSCP,
-            connections=len(self._edges),
-            half_open=self._half_open,
+            connections=len(self._table.edges),
+            half_open=self._table.half_open,
         )
         try:
             answer = self._upcalls.admit(initial, now_ns)
@@ -204,20 +187,16 @@ class PortableEngine:
         self._feed(edge, datagram, (train.peer, train.local, train.listener), now_ns)
         if edge.quic.nothing_decrypted:
             # Noise that looked like an Initial: nothing may stay of it.
-            self._remove(edge)
+            self._table.remove(edge)
             return "verdict_dropped_malformed"
         self._count["connections_opened"] += 1
         touched[edge] = None
         return "verdict_accepted"
 
     def _accept(self, initial: seam.Initial, accept: seam.Accept, now_ns: int) -> Edge:
-        assert self._here is not None
+        assert self._ids is not None
         retried = accept.original_dcid is not None
-        # After a Retry of this worker the client's id is already ours; after another worker's it names the other.
-        if retried and self._here.codec.worker_of(initial.dcid) == self._settings.worker_id:
-            first_id = self._name(initial.dcid)
-        else:
-            first_id = self._issue()
+        first_id = self._ids.first(initial.dcid, retried=retried)
         quic = EdgeConnection(
             configuration=self._configuration,
             limits=self._limits,
@@ -229,12 +208,13 @@ class PortableEngine:
             address_validated=accept.address_validated,
             make_handshake=self._upcalls.handshake,
         )
-        self._last_handle += 1
-        edge = Edge(self._last_handle, quic, self._limits, self._count, self._new_stream, self._retire, now_ns)
-        self._edges[edge.handle] = edge
-        self._half_open += 1
+        table = self._table
+        edge = Edge(
+            table.new_handle(), quic, self._limits, self._held, self._count, table.add_stream, table.retire, now_ns
+        )
+        table.add(edge)
         for cid in (initial.dcid, first_id.cid):
-            self._register(edge, cid)
+            table.register(edge, cid)
         return edge
 
     def _feed(self, edge: Edge, datagram: bytes, path: Path, now_ns: int) -> None:
@@ -245,7 +225,7 @@ class PortableEngine:
 
     def _after(self, edge: Edge, now_ns: int) -> None:
         """Whatever happened to *edge*: take its events, note that it may have to send, arm its timer, or bury it."""
-        if edge.handle not in self._edges:
+        if edge.handle not in self._table.edges:
             return
         first = len(self._events)
         try:
@@ -257,18 +237,18 @@ class PortableEngine:
             if isinstance(event, seam.HandshakeCompleted):
                 self._note_handshake(edge, event)
             elif isinstance(event, seam.StreamClosed):
-                self._streams.pop(event.stream, None)
+                self._table.streams.pop(event.stream, None)
         quic = edge.quic
         if quic.terminated:
-            self._remove(edge)
+            self._table.remove(edge)
         elif quic.draining:
-            self._bury(edge, [])
+            self._table.bury(edge, [], self._now_ns)
         else:
             self._dirty[edge] = None
             self._arm(edge)
 
     def _note_handshake(self, edge: Edge, event: seam.HandshakeCompleted) -> None:
-        self._half_open -= 1
+        self._table.half_open -= 1
         self._count["handshakes_completed"] += 1
         self._count[_GROUPS.get(event.group, "handshakes_classical")] += 1
         self._count["handshakes_resumed"] += event.resumed
@@ -293,7 +273,7 @@ class PortableEngine:
         while self._dirty and not self._unsent:
             edge = next(iter(self._dirty))
             del self._dirty[edge]
-            if edge.handle in self._edges:
+            if edge.handle in self._table.edges:
                 self._send_from(edge, batch, now_ns)
         return len(batch) > 0
 
@@ -309,12 +289,12 @@ class PortableEngine:
             return
         for event in self._events[first:]:
             if isinstance(event, seam.StreamClosed):
-                self._streams.pop(event.stream, None)
+                self._table.streams.pop(event.stream, None)
         for train in gather(datagrams):
             if self._unsent or not batch.append(train):
                 self._unsent.append(train)
         if closing:
-            self._bury(edge, [datagram for datagram, _ in datagrams])
+            self._table.bury(edge, [datagram for datagram, _ in datagrams], now_ns)
             return
         if more and datagrams:
             # What was sent made room to read on; others come first.
@@ -322,25 +302,28 @@ class PortableEngine:
         self._arm(edge)
 
     def _answer(self, datagram: bytes, train: seam.Train) -> None:
+        self._queue(datagram, (train.peer, train.local, train.listener))
+
+    def _queue(self, datagram: bytes, path: Path) -> None:
         if len(self._unsent) < _MAX_ANSWERS:
-            self._unsent.append(seam.Train(datagram, len(datagram), train.peer, train.local, train.listener))
+            self._unsent.append(seam.Train(datagram, len(datagram), *path))
 
     # --- time --------------------------------------------------------------------------------------------------------
 
     def next_timer_ns(self) -> int | None:
         """When `expire` must be called. Events that a call of the endpoint caused are due at once."""
-        return self._now_ns if self._events else self._calendar.next_ns()
+        return self._now_ns if self._events else self._table.calendar.next_ns()
 
     def expire(self, now_ns: int) -> list[seam.Event]:
         """Handle what is due."""
         self._now_ns = now_ns
-        for item in self._calendar.due(now_ns):
+        for item in self._table.calendar.due(now_ns):
             if isinstance(item, Farewell):
-                self._forget(item)
+                self._table.forget(item)
             elif item.handshake_overdue(now_ns):
                 item.timed_out = True
                 item.fail("handshake timeout", self._events)
-                self._remove(item)
+                self._table.remove(item)
             else:
                 try:
                     item.expire(now_ns)
@@ -352,55 +335,9 @@ class PortableEngine:
     def _arm(self, edge: Edge) -> None:
         deadline_ns = edge.deadline_ns()
         if deadline_ns is not None:
-            self._calendar.set(edge, deadline_ns)
+            self._table.calendar.set(edge, deadline_ns)
 
-    # --- the end of connections --------------------------------------------------------------------------------------
-
-    def _remove(self, edge: Edge) -> None:
-        """Forget *edge* and its ids."""
-        self._detach(edge)
-        for cid in edge.cids:
-            self._by_cid.pop(cid, None)
-
-    def _bury(self, edge: Edge, datagrams: list[bytes]) -> None:
-        """Leave a farewell in the place of *edge* for three PTOs."""
-        self._detach(edge)
-        farewell = Farewell(edge.cids, edge.quic.active_path, datagrams)
-        for cid in edge.cids:
-            self._by_cid[cid] = farewell
-        self._farewells[farewell] = 0
-        self._calendar.set(farewell, self._now_ns + int(3e9 * edge.quic.probe_timeout_s))
-        if len(self._farewells) > self._limits.max_connections:
-            self._forget(next(iter(self._farewells)))
-
-    def _detach(self, edge: Edge) -> None:
-        if self._edges.pop(edge.handle, None) is None:
-            return
-        self._dirty.pop(edge, None)
-        self._calendar.discard(edge)
-        if edge.quic.nothing_decrypted:
-            self._half_open -= 1
-            return
-        self._count["connections_closed"] += 1
-        for stream in edge.streams.values():
-            self._streams.pop(stream.handle, None)
-        if not edge.completed:
-            self._half_open -= 1
-            self._count["handshakes_timed_out" if edge.timed_out else "handshakes_failed"] += 1
-
-    def _forget(self, farewell: Farewell) -> None:
-        self._farewells.pop(farewell, None)
-        self._calendar.discard(farewell)
-        for cid in farewell.cids:
-            self._by_cid.pop(cid, None)
-
-    def _wave(self, farewell: Farewell) -> None:
-        farewell.received += 1
-        # The 1st, 2nd, 4th, 8th ... late packet is answered.
-        if farewell.datagrams and not farewell.received & (farewell.received - 1):
-            peer, local, listener = farewell.path
-            for datagram in farewell.datagrams:
-                self._answer(datagram, seam.Train(b"", 0, peer, local, listener))
+    # --- bugs --------------------------------------------------------------------------------------------------------
 
     def _connection_failed(self, edge: Edge, error: Exception) -> None:
         self._count["upcall_errors"] += 1
@@ -412,42 +349,16 @@ class PortableEngine:
         self._count["upcall_errors"] += 1
         log.error("%s failed because of a bug of ours", what, exc_info=error)
 
-    # --- ids ---------------------------------------------------------------------------------------------------------
-
-    def _name(self, cid: bytes) -> NewId:
-        assert self._keys is not None
-        return NewId(cid, reset_token(self._keys.reset_keys, cid))
-
-    def _issue(self) -> NewId:
-        assert self._here is not None
-        return self._name(self._here.codec.issue(self._settings.node_id, self._settings.worker_id))
-
     def _issue_for(self, edge: Edge) -> NewId:
-        new = self._issue()
-        self._register(edge, new.cid)
+        assert self._ids is not None
+        new = self._ids.issue()
+        self._table.register(edge, new.cid)
         return new
-
-    def _register(self, edge: Edge, cid: bytes) -> None:
-        edge.cids.add(cid)
-        self._by_cid[cid] = edge
-
-    def _retire(self, edge: Edge, cid: bytes) -> None:
-        """The peer gave an id back. The last few stay ours: a late packet must not look like a lost connection's."""
-        edge.retired.append(cid)
-        if len(edge.retired) > _MAX_RETIRED_IDS:
-            old = edge.retired.popleft()
-            edge.cids.discard(old)
-            self._by_cid.pop(old, None)
 
     def _address_token(self, path: Any) -> bytes:
         return self._upcalls.address_token(path[0])
 
     # --- what the endpoint asks --------------------------------------------------------------------------------------
-
-    def _new_stream(self, stream: Stream) -> int:
-        self._last_handle += 1
-        self._streams[self._last_handle] = stream
-        return self._last_handle
 
     def respond(
         self,
@@ -459,7 +370,7 @@ class PortableEngine:
         fin: bool = True,
     ) -> bool:
         """Answer a request."""
-        it = self._streams.get(stream)
+        it = self._table.streams.get(stream)
         if it is None or not it.edge.respond(it, status, headers, body, fin):
             return False
         self._dirty[it.edge] = None
@@ -467,7 +378,7 @@ class PortableEngine:
 
     def write(self, stream: int, data: bytes, *, fin: bool) -> int:
         """Add to the body."""
-        it = self._streams.get(stream)
+        it = self._table.streams.get(stream)
         if it is None:
             return -1
         self._dirty[it.edge] = None
@@ -475,35 +386,35 @@ class PortableEngine:
 
     def credit(self, stream: int, n_bytes: int) -> None:
         """The handler has consumed that much."""
-        it = self._streams.get(stream)
+        it = self._table.streams.get(stream)
         if it is not None:
             it.edge.credit(it, n_bytes)
             self._dirty[it.edge] = None
 
     def reset(self, stream: int, error_code: int) -> None:
         """Abandon a stream both ways."""
-        it = self._streams.pop(stream, None)
+        it = self._table.streams.pop(stream, None)
         if it is not None:
             it.edge.reset(it, error_code, self._events)
             self._dirty[it.edge] = None
 
     def close(self, connection: int, error_code: int, reason: str = "") -> None:
         """Close with an application error code."""
-        edge = self._edges.get(connection)
+        edge = self._table.edges.get(connection)
         if edge is not None:
             edge.quic.close(error_code=error_code, reason_phrase=reason[:_MAX_CLOSE_REASON])
             self._after(edge, self._now_ns)
 
     def goaway(self, connection: int, *, final: bool) -> None:
         """RFC 9114 section 5.2."""
-        edge = self._edges.get(connection)
+        edge = self._table.edges.get(connection)
         if edge is not None:
             edge.goaway(final)
             self._dirty[edge] = None
 
     def connections(self) -> list[tuple[int, int, int]]:
         """Return (connection, age in ns, open request streams) of each."""
-        return [(edge.handle, self._now_ns - edge.opened_ns, len(edge.streams)) for edge in self._edges.values()]
+        return [(edge.handle, self._now_ns - edge.opened_ns, len(edge.streams)) for edge in self._table.edges.values()]
 
     def counters(self) -> dict[str, int]:
         """Return all counters."""

@@ -1,0 +1,119 @@
+"""Who is here: connections by id and by handle, and the farewells of those that have gone.
+
+A connection that ended leaves a `Farewell` for three PTOs: it answers late packets with the CONNECTION_CLOSE, ever more
+rarely (RFC 9000 section 10.2.1), and holds the ids so that nobody mistakes them for lost ones. There are never more
+farewells than connections are allowed; the oldest goes first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final
+
+from velocity_edge.quic.portable.calendar import Calendar
+from velocity_edge.quic.portable.edge import Edge
+from velocity_edge.quic.portable.outbox import Stream
+
+#: Ids that the peer has given back stay ours for a while: a late packet must not look like a lost connection's.
+_MAX_RETIRED_IDS: Final = 8
+
+
+@dataclass(slots=True, eq=False)
+class Farewell:
+    """What is left of a connection: its ids, and what it has to say when somebody still calls."""
+
+    cids: set[bytes]
+    path: Any
+    #: CONNECTION_CLOSE, or empty when the peer closed (draining: RFC 9000 section 10.2.2).
+    datagrams: list[bytes]
+    received: int = 0
+
+    def answer(self) -> list[bytes]:
+        """Count a late packet; return what to say to it: something to the 1st, 2nd, 4th, 8th ..."""
+        self.received += 1
+        return [] if self.received & (self.received - 1) else self.datagrams
+
+
+class Table:
+    """All connections of an engine."""
+
+    def __init__(self, count: dict[str, int], max_farewells: int) -> None:
+        self.by_cid: dict[bytes, Edge | Farewell] = {}
+        self.edges: dict[int, Edge] = {}
+        self.streams: dict[int, Stream] = {}
+        self.half_open = 0
+        self.calendar: Calendar[Edge | Farewell] = Calendar()
+        self._count = count
+        self._max_farewells = max_farewells
+        self._farewells: OrderedDict[Farewell, None] = OrderedDict()
+        self._last_handle = 0
+
+    def new_handle(self) -> int:
+        """Return a number that no connection and no stream had before."""
+        self._last_handle += 1
+        return self._last_handle
+
+    def add_stream(self, stream: Stream) -> int:
+        """Take in a request; return its handle."""
+        handle = self.new_handle()
+        self.streams[handle] = stream
+        return handle
+
+    def add(self, edge: Edge) -> None:
+        """Take in a connection whose handshake begins."""
+        self.edges[edge.handle] = edge
+        self.half_open += 1
+
+    def register(self, edge: Edge, cid: bytes) -> None:
+        """Packets with this id are for *edge*."""
+        edge.cids.add(cid)
+        self.by_cid[cid] = edge
+
+    def retire(self, edge: Edge, cid: bytes) -> None:
+        """The peer gave an id back."""
+        edge.retired.append(cid)
+        if len(edge.retired) > _MAX_RETIRED_IDS:
+            old = edge.retired.popleft()
+            edge.cids.discard(old)
+            self.by_cid.pop(old, None)
+
+    def remove(self, edge: Edge) -> None:
+        """Forget *edge* and its ids."""
+        self._detach(edge)
+        for cid in edge.cids:
+            self.by_cid.pop(cid, None)
+
+    def bury(self, edge: Edge, datagrams: list[bytes], now_ns: int) -> None:
+        """Leave a farewell in the place of *edge* for three PTOs."""
+        self._detach(edge)
+        farewell = Farewell(edge.cids, edge.quic.active_path, datagrams)
+        for cid in edge.cids:
+            self.by_cid[cid] = farewell
+        self._farewells[farewell] = None
+        self.calendar.set(farewell, now_ns + int(3e9 * edge.quic.probe_timeout_s))
+        if len(self._farewells) > self._max_farewells:
+            self.forget(next(iter(self._farewells)))
+
+    def forget(self, farewell: Farewell) -> None:
+        """Nobody will call any more."""
+        self._farewells.pop(farewell, None)
+        self.calendar.discard(farewell)
+        for cid in farewell.cids:
+            self.by_cid.pop(cid, None)
+
+    def _detach(self, edge: Edge) -> None:
+        if self.edges.pop(edge.handle, None) is None:
+            return
+        self.calendar.discard(edge)
+        edge.release()
+        if edge.quic.nothing_decrypted:
+            # It was never counted as a connection.
+            self.half_open -= 1
+            return
+        self._count["connections_closed"] += 1
+        for stream in edge.streams.values():
+            self.streams.pop(stream.handle, None)
+        if not edge.completed:
+            self.half_open -= 1
+            self._count["handshakes_timed_out" if edge.timed_out else "handshakes_failed"] += 1
