@@ -44,6 +44,14 @@ def test_bodies_of_every_kind_arrive_whole(world: Make, path: str) -> None:
     assert closed.complete
 
 
+def test_a_worker_that_holds_more_than_its_share_serves_on_with_less(world: Make) -> None:
+    w = world(limits=Limits(max_unacked_bytes_per_worker=1, send_high_bytes=65_536, send_low_bytes=16_384))
+    client = w.ready()
+    responses = [client.get("/file/500000") for _ in range(4)]
+    w.run(lambda: all(response.done for response in responses))
+    assert {bytes(response.body) for response in responses} == {pattern(500_000)}
+
+
 def test_a_range_of_a_file_is_that_range(world: Make) -> None:
     w = world()
     client = w.ready()
