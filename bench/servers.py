@@ -90,7 +90,8 @@ def _velocity(engine: str) -> Callable[[Lab, Site, int], tuple[list[str], dict[s
     def command(lab: Lab, site: Site, port: int) -> tuple[list[str], dict[str, str]]:
         argv = lab.server_command(
             *(VENV / "velocity-edge", "serve", "--listen", f"{SERVER_ADDRESS}:{port}", "--root", site.root),
-            *("--cert", site.certificate.chain, "--key", site.certificate.key, "--workers", "1", "--engine", engine, "--dispatch", "socket"),
+            *("--cert", site.certificate.chain, "--key", site.certificate.key),
+            *("--workers", "1", "--engine", engine, "--dispatch", "socket"),
         )
         directory = site.directory / f"velocity-{engine}"
         directory.mkdir(mode=0o700, exist_ok=True)
