@@ -3,7 +3,7 @@
     connection      when                                                     what
     serving         its turn within `spread_s` has come                      GOAWAY "soon" (RFC 9114 section 5.2)
     warned          `_FINAL_AFTER_S` later: requests on the way are in       final GOAWAY
-    told            no request, `_CLOSE_AFTER_S` later                       close with H3_NO_ERROR
+    told            no request for `_CLOSE_AFTER_S`                          close with H3_NO_ERROR
     any             the deadline                                             close; lost if a request was running
 
 Spreading keeps thousands of clients from coming back in the same moment. The client may close first, and mostly does.
@@ -44,6 +44,7 @@ class _Leaving:
     warn_at_s: float
     warned_s: float | None = None
     told_s: float | None = None
+    idle_since_s: float | None = None
     closed: bool = False
 
 
@@ -81,6 +82,10 @@ class Drain:
                 if self.discourage:
                     continue
                 leaving = self._known[connection] = _Leaving(now_s)
+            if requests:
+                leaving.idle_since_s = None
+            elif leaving.idle_since_s is None:
+                leaving.idle_since_s = now_s
             if late:
                 if not leaving.closed:
                     leaving.closed = True
@@ -94,7 +99,11 @@ class Drain:
                 if now_s >= leaving.warned_s + _FINAL_AFTER_S:
                     leaving.told_s = now_s
                     acts.append((Act.TELL, connection))
-            elif not (leaving.closed or self.discourage) and requests == 0 and now_s >= leaving.told_s + _CLOSE_AFTER_S:
+            elif (
+                not (leaving.closed or self.discourage)
+                and leaving.idle_since_s is not None
+                and now_s >= max(leaving.told_s, leaving.idle_since_s) + _CLOSE_AFTER_S
+            ):
                 leaving.closed = True
                 acts.append((Act.CLOSE, connection))
         for connection in self._known.keys() - {connection for connection, _, _ in connections}:
