@@ -24,8 +24,8 @@ from typing import Final
 #: The first GOAWAY names no request, so that those on the way still count; after about a round trip the final one does.
 _FINAL_AFTER_S: Final = 1.0
 #: Time for the client to see the final GOAWAY and to leave by itself. An answer that is sent and acknowledged may still
-#: lie unread in the client's stack, which throws it away at our CONNECTION_CLOSE: with 1 s here, quic-go clients that read
-#: slowly lost downloads in the hitless experiment. Clients that obey GOAWAY do not wait for this.
+#: lie unread in the client's stack, which throws it away at our CONNECTION_CLOSE: with 1 s here, quic-go clients that
+#: read slowly lost downloads in the hitless experiment. Clients that obey GOAWAY do not wait for this.
 _CLOSE_AFTER_S: Final = 5.0
 #: Longer than a datagram waits in our socket or a Retry needs to come back.
 LINGER_S: Final = 1.0
