@@ -12,6 +12,7 @@ import sys
 import traceback
 from typing import Final
 
+from velocity_edge.quic import kem_oqs
 from velocity_edge.quic.schedule import fastest_suites
 
 _LAZY: Final = (
@@ -34,6 +35,7 @@ def everything() -> None:
     global _known
     for name in _LAZY:
         importlib.import_module(name)
+    kem_oqs.find()  # looks for liboqs in the file system
     fastest_suites()  # the native engine's HMAC serves the portable engine, too
     # A traceback wants source lines; without them it is as good for finding the place.
     try:

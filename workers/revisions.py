@@ -15,6 +15,7 @@ from velocity_edge.config.model import Config, Site
 from velocity_edge.errors import ConfigError
 from velocity_edge.keys import EpochTable, KeyRing
 from velocity_edge.messages import KeyedChain
+from velocity_edge.quic import kem_oqs
 from velocity_edge.quic.certs import Chain, chain_from_pem
 from velocity_edge.quic.policy import ServerPolicy, server_policy
 from velocity_edge.quic.schedule import fastest_suites
@@ -46,6 +47,7 @@ class Prepared:
             permit=server.profiles.permit,
             tickets=Tickets(KeyRing(table, keys.TICKET), int(self.config.tickets.max_age_s)),
             limits=server.limits.limits(),
+            groups=kem_oqs.find().groups,
             suites=fastest_suites(),
         )
 
@@ -63,7 +65,7 @@ def prepare(
     """
     if not chains:
         raise ConfigError("cannot serve without a certificate: server.tls.certificate or self_signed would be right")
-    certificates = tuple(chain_from_pem(keyed) for keyed in chains)
+    certificates = tuple(chain_from_pem(keyed, kem_oqs.find().make_signer) for keyed in chains)
     server = config.server
     date = Date(clock)
     own = ((b"server", server.server_header.encode()),) if server.server_header else ()

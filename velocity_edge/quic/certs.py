@@ -11,7 +11,7 @@ Where certificates come from is pki/'s. Which signature scheme is preferred is p
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -131,7 +131,7 @@ def chain(
     certificates: Sequence[x509.Certificate],
     key: Any,
     audience: Sequence[str] | None = None,
-    signer: Signer | None = None,
+    make_signer: Callable[[Any], Signer] = KeySigner,
 ) -> Chain:
     """Build a `Chain`, or raise `ConfigError` when key and leaf do not fit or the key cannot sign in TLS 1.3."""
     leaf = certificates[0]
@@ -150,7 +150,7 @@ def chain(
     return Chain(
         name=name,
         certificates=tuple(certificates),
-        signer=signer or KeySigner(key),
+        signer=make_signer(key),
         audience=None if audience is None else frozenset(alpn.encode("ascii") for alpn in audience),
         schemes=schemes,
         names=names,
@@ -159,13 +159,14 @@ def chain(
     )
 
 
-def chain_from_pem(keyed: KeyedChain) -> Chain:
-    """Build a `Chain` from what the supervisor sent; `ConfigError` names it."""
+def chain_from_pem(keyed: KeyedChain, make_signer: Callable[[Any], Signer] = KeySigner) -> Chain:
+    """Build a `Chain` from what the supervisor sent; `ConfigError` names it. *make_signer* takes the private key."""
     try:
         certificates = x509.load_pem_x509_certificates(keyed.certificate_pem)
     except ValueError as error:
         raise ConfigError(f"cannot use {keyed.name}: not a PEM certificate chain: {error}") from None
-    return chain(keyed.name, certificates, private_key(keyed.private_key_pem, keyed.name), keyed.audience)
+    key = private_key(keyed.private_key_pem, keyed.name)
+    return chain(keyed.name, certificates, key, keyed.audience, make_signer)
 
 
 def private_key(pem: bytes, name: str) -> Any:
