@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,40 @@ def test_nothing_is_found_by_the_sanitizers(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
+
+
+SERVE = """
+    from tests.support.engine_driver import World
+    w = World("native", loss=0.05)
+    client = w.ready()
+    for path in ("/bytes/1000", "/file/300000", "/stream/300000", "/nothing"):
+        assert client.fetch(path).status in (200, 404)
+    assert client.fetch("/echo", method="POST", body=bytes(50_000)).status == 200
+    hanging = client.get("/hang")
+    w.connect(alpn="nonsense")
+    w.run(seconds=1)
+    client.close()
+    w.run(seconds=1)
+    w.close()
+"""
+
+
+@pytest.mark.slow
+def test_valgrind_finds_no_access_that_is_wrong() -> None:
+    """It sees into the libraries too. Uninitialised values are left out: it misses what RDRAND writes."""
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        pytest.skip("no valgrind")
+    done = subprocess.run(
+        [valgrind, "-q", "--error-exitcode=9", "--undef-value-errors=no", sys.executable, "-c", textwrap.dedent(SERVE)],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONMALLOC": "malloc", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-8000:]
 
 
 def _library(name: str) -> str:

@@ -57,8 +57,6 @@ def open_engine(choice: EngineChoice, settings: EngineSettings, upcalls: Upcalls
 
 def native_missing() -> str:
     """Return why the native engine can't be had, or an empty string."""
-    try:
-        import velocity_edge.quic.native as native
-    except ImportError as error:
-        return str(error) or "its extension module is not built"
-    return "" if hasattr(native, "NativeEngine") else "its extension module is not built"
+    from velocity_edge.quic import native
+
+    return native.MISSING
