@@ -15,6 +15,7 @@ from tests.support.node import COMMAND, Node, running_node
 from velocity_edge.client.h3_client import connect
 from velocity_edge.client.options import Options
 
+pytestmark = pytest.mark.slow
 PUBLIC = Path(__file__).parents[2] / "public"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 TREE = Path(__file__).parents[2]
 PACKAGES = ("velocity_edge", "supervisor", "workers", "bpf")
 

@@ -6,7 +6,10 @@ A function of the status (velocity_edge/status.py), so that a screen never says 
 from __future__ import annotations
 
 import datetime
+import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from velocity_edge.config.values import parse_address
@@ -20,18 +23,19 @@ TIERS: Final = {
 }
 
 
-def banner(status: NodeStatus) -> str:
-    """Return the lines for *status*, without colour."""
+def banner(status: NodeStatus, command: str | None = None) -> str:
+    """Return the lines for *status*, without colour. *command*: how `velocity-edge` is called from here."""
+    command = command or _command()
     facts = list(_facts(status))
     width = max(len(name) for name, _ in facts)
     lines = [f"velocity-edge {status['version']} is {status['state']}.", ""]
     lines += [f"  {name:{width}}  {text}".rstrip() for name, text in facts]
     for sentence in status["degraded"]:
         lines += ["", f"  Not as it should be: {sentence}"]
-    lines += ["", "  Try it:", *(f"    {command}" for command in _commands(status))]
+    lines += ["", "  Try it:", *(f"    {line}" for line in _commands(status, command))]
     lines += [
         "",
-        "  How it is: velocity-edge status     Stop it: Ctrl-C, or SIGTERM to let connections finish first",
+        f"  How it is: {command} status     Stop it: Ctrl-C, or SIGTERM to let connections finish first",
         "",
     ]
     return "\n".join(lines)
@@ -72,7 +76,7 @@ def engine_lines(status: NodeStatus) -> Iterator[tuple[str, str]]:
         yield "Engine", f"{engine}, {count} {plural}" + (f" ({reason})" if reason else "")
 
 
-def _commands(status: NodeStatus) -> Iterator[str]:
+def _commands(status: NodeStatus, command: str) -> Iterator[str]:
     if not status["listeners"]:
         return
     address = parse_address(status["listeners"][0])
@@ -80,5 +84,14 @@ def _commands(status: NodeStatus) -> Iterator[str]:
     host = f"[{host}]" if ":" in host else host
     insecure = any(certificate["self_signed"] for certificate in status["certificates"])
     url = f"https://{host}:{address.port}/" if address.port != 443 else f"https://{host}/"
-    yield f"velocity-edge client get {'--insecure ' if insecure else ''}{url}"
+    yield f"{command} client get {'--insecure ' if insecure else ''}{url}"
     yield f"curl --http3-only {'--insecure ' if insecure else ''}{url}        (curl 8.14 or later, built with HTTP/3)"
+
+
+def _command() -> str:
+    """Return what a person in our working directory types to run the installation that runs here."""
+    found = shutil.which("velocity-edge")
+    ours = Path(sys.executable).parent / "velocity-edge"
+    if found is not None and Path(found).resolve() == ours.resolve():
+        return "velocity-edge"
+    return str(ours.relative_to(Path.cwd()) if ours.is_relative_to(Path.cwd()) else ours)

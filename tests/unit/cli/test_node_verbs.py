@@ -162,7 +162,7 @@ def test_a_refusal_is_the_nodes_sentence(
 
 
 def test_the_banner_says_where_how_and_what_to_try() -> None:
-    text = banner(sample_status())
+    text = banner(sample_status(), "velocity-edge")
     for part in (
         "https://0.0.0.0:4433/ (UDP, HTTP/3)",
         "tier B: eBPF on the sockets",
