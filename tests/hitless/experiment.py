@@ -181,6 +181,116 @@ http {{
         return {}
 
 
+@dataclass(slots=True)
+class VelocityEdge:
+    """Our node: two workers, the shield on the veth, everything by the commands that an operator would use."""
+
+    net: Net
+    directory: Path
+    name: str = "velocity-edge"
+    disturbances: dict[str, Callable[[], None]] = field(default_factory=dict)
+    supervisor: subprocess.Popen[str] | None = None
+    notes: list[str] = field(default_factory=list)
+    _dice: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def start(self) -> None:
+        """Start the node and wait until it serves."""
+        config = self.directory / "serve.yaml"
+        config.write_text(
+            f"""server:
+  listen: "{SERVER_IP}:{PORT}"
+  workers: 2
+  tls:
+    certificate: {self.directory}/cert.pem
+    private_key: {self.directory}/key.pem
+dispatch:
+  interfaces: [s0]
+  initials_per_s: 100000
+  initials_burst: 100000
+content:
+  sites:
+    - hostname: localhost
+      root: {self.directory}/site
+"""
+        )
+        self._spawn()
+        self.disturbances = {
+            "reload": lambda: self._admin("reload"),
+            "restart": lambda: self._admin("restart", "--timeout", "60s"),
+            "quiesce": self._quiesce_and_resume,
+            "worker-kill": self._kill_worker,
+            "supervisor-kill": self._kill_supervisor,
+        }
+
+    def _spawn(self) -> None:
+        log = open(self.directory / "node.log", "a")
+        self.supervisor = subprocess.Popen(
+            [
+                # Not `ip netns exec`: that gives every process a /sys of its own, and so a bpffs without our pins.
+                *("nsenter", f"--net=/run/netns/{self.net.server}", str(ROOT / ".venv" / "bin" / "velocity-edge")),
+                *("serve", "--config", str(self.directory / "serve.yaml")),
+            ],
+            env=self._environment(),
+            stdout=log,
+            stderr=log,
+            text=True,
+        )
+        poll(lambda: self._status().get("state") == "serving", what="the node to serve", timeout_s=30)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "VELOCITY_RUNTIME_DIR": str(self.directory / "run"),
+            "VELOCITY_STATE_DIR": str(self.directory / "state"),
+        }
+
+    def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(ROOT / ".venv" / "bin" / "velocity-edge"), *arguments],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def _status(self) -> dict[str, Any]:
+        done = self._command("status", "--json")
+        return json.loads(done.stdout) if done.stdout.startswith("{") else {}
+
+    def _admin(self, *arguments: str) -> None:
+        done = self._command("admin", *arguments)
+        if done.returncode:
+            self.notes.append(f"admin {' '.join(arguments)}: exit {done.returncode}: {done.stderr.strip()[-200:]}")
+
+    def _quiesce_and_resume(self) -> None:
+        self._admin("quiesce", "--mode", "discourage")
+        self._admin("resume")
+
+    def _kill_worker(self) -> None:
+        workers = self._status().get("workers") or []
+        ready = [worker for worker in workers if worker["state"] == "ready"]
+        if ready:
+            os.kill(self._dice.choice(ready)["pid"], signal.SIGKILL)
+
+    def _kill_supervisor(self) -> None:
+        assert self.supervisor
+        os.kill(self.supervisor.pid, signal.SIGKILL)
+        self.supervisor.wait(10)
+        self._spawn()
+
+    def stop(self) -> None:
+        """Drain for a moment, then go."""
+        if self.supervisor:
+            self.supervisor.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.supervisor.wait(15)
+
+    def report(self) -> dict[str, Any]:
+        """The node's own counters, and what the commands said."""
+        return {"status": self._status(), "notes": self.notes}
+
+
 # --- the run ------------------------------------------------------------------------------------------------------------
 
 
@@ -206,12 +316,14 @@ def run(subject: Subject, client: Path, net: Net, *, seconds: float, seed: int, 
     dice = random.Random(seed)
     deeds = [kind for kind, times in plan.items() for _ in range(times) if kind in subject.disturbances]
     dice.shuffle(deeds)
-    output = subprocess.Popen(
+    # Into a file: nobody reads while disturbances are made, and a full pipe would stop the load.
+    samples = tempfile.TemporaryFile("w+")
+    load = subprocess.Popen(
         [
             *("ip", "netns", "exec", net.client, str(client), "-addr", f"{SERVER_IP}:{PORT}", "-seed", str(seed)),
             *("-seconds", str(seconds), "-big-bytes", str(BIG_BYTES), "-work", WORK),
         ],
-        stdout=subprocess.PIPE,
+        stdout=samples,
         text=True,
     )
     began = time.monotonic()
@@ -224,8 +336,9 @@ def run(subject: Subject, client: Path, net: Net, *, seconds: float, seed: int, 
             time.sleep(min(left, 0.5))
         marks.append(time.monotonic() - began)
         subject.disturbances[kind]()
-    samples, _ = output.communicate(timeout=seconds + 60)
-    lines = [json.loads(line) for line in samples.splitlines()]
+    load.wait(timeout=seconds + 60)
+    samples.seek(0)
+    lines = [json.loads(line) for line in samples]
     by_kind = lines.pop()["summary"]
     calm, disturbed = _split_latencies(lines, marks)
     done = {kind: deeds.count(kind) for kind in plan if kind in deeds}
@@ -254,6 +367,7 @@ COLUMNS = (
     ("connections_reset", "connections reset"),
     ("connections_moved", "connections moved"),
     ("retried", "requests sent again"),
+    ("migrations", "migrations"),
     ("handshakes", "handshakes"),
     ("requests", "requests"),
 )
@@ -315,10 +429,11 @@ def prepare(directory: Path) -> None:
 def main() -> int:
     """Run one experiment from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("subject", choices=["nginx"])
+    parser.add_argument("subject", choices=["velocity-edge", "nginx"])
     parser.add_argument("--seconds", type=float, default=40)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
     parser.add_argument("--plan", default="reload=20,restart=20,upgrade=5", help="kind=times,...")
+    parser.add_argument("--keep", type=Path, help="copy logs and configuration to this folder")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     plan = {kind: int(times) for kind, _, times in (item.partition("=") for item in arguments.plan.split(","))}
@@ -327,13 +442,18 @@ def main() -> int:
         directory.chmod(0o755)
         prepare(directory)
         client = build_client(directory)
-        subject: Subject = Nginx(net, directory)
-        subject.start()
+        subject: Subject = (Nginx if arguments.subject == "nginx" else VelocityEdge)(net, directory)
         try:
+            subject.start()
             outcome = run(subject, client, net, seconds=arguments.seconds, seed=arguments.seed, plan=plan)
         finally:
             subject.stop()
+            if arguments.keep:
+                for log in directory.glob("*.log"):
+                    shutil.copy(log, arguments.keep)
     print(table(outcome))
+    for note in outcome.own_report.get("notes", ()):
+        print("-", note)
     return 0
 
 

@@ -51,6 +51,7 @@ type tally struct {
 	Lost             int            `json:"connections_lost"`
 	Moved            int            `json:"connections_moved"`
 	Reset            int            `json:"connections_reset"`
+	Migrations       int            `json:"migrations"`
 	RecoverMs        []float64      `json:"recover_ms,omitempty"`
 	Errors           map[string]int `json:"errors,omitempty"`
 }
@@ -157,6 +158,7 @@ type client struct {
 	shared    bool
 	conn      *quic.Conn
 	h3        *http3.ClientConn
+	path      *quic.Path // the one that it migrated to
 	broken    time.Time // when we noticed that a reset took the last connection
 }
 
@@ -209,7 +211,7 @@ func (c *client) drop() {
 		c.socket.Close()
 		c.transport = nil
 	}
-	c.conn, c.h3 = nil, nil
+	c.conn, c.h3, c.path = nil, nil, nil
 }
 
 func short(err error) string {
@@ -234,7 +236,9 @@ func (c *client) ended(err error, inFlight bool) {
 	case errors.As(err, &reset):
 		c.broken = time.Now()
 		count(c.kind, func(t *tally) { t.Reset++ })
-	case errors.As(err, &app) && app.Remote && app.ErrorCode == 0x100 && !inFlight:
+	case errors.As(err, &app) && app.ErrorCode == 0x100 && (!app.Remote || !inFlight):
+		// Either side may end it after a GOAWAY. quic-go does so by itself when no stream is open, also in the moment in
+		// which a request is about to open one: that request never left.
 		count(c.kind, func(t *tally) { t.Moved++ })
 	default:
 		count(c.kind, func(t *tally) { t.Lost++; t.Errors["connection: "+short(err)]++ })
@@ -279,12 +283,19 @@ func (c *client) get(path string, want int64, pace time.Duration) bool {
 			err = fmt.Errorf("status %d, %d bytes of %d", status, n, want)
 		}
 		if cause := context.Cause(c.conn.Context()); cause != nil {
+			var app *quic.ApplicationError
+			own := errors.As(cause, &app) && !app.Remote
 			before := c.broken
 			c.ended(cause, true)
+			if own && attempt < 3 {
+				count(c.kind, func(t *tally) { t.Retried++ })
+				continue
+			}
 			if c.broken != before && attempt < 3 {
 				continue // its process died; a GET is sent again, and the loss is in connections_reset
 			}
 		}
+		fmt.Fprintf(os.Stderr, "%.3f %s: %v\n", time.Since(start).Seconds(), c.kind, err)
 		count(c.kind, func(t *tally) { t.RequestsFailed++; t.Errors["request: "+short(err)]++ })
 		c.drop()
 		return false
@@ -353,6 +364,7 @@ func work(c *client) {
 	c.drop()
 }
 
+// migrate moves to a new socket. The path before it is given up: a path that stays open keeps one of the server's ids.
 func migrate(c *client) {
 	socket, err := net.ListenUDP("udp", nil)
 	if err != nil {
@@ -368,7 +380,13 @@ func migrate(c *client) {
 	if err == nil {
 		err = path.Switch()
 	}
-	if err != nil && c.conn.Context().Err() == nil {
+	if err == nil {
+		count(c.kind, func(t *tally) { t.Migrations++ })
+		if c.path != nil {
+			c.path.Close()
+		}
+		c.path = path
+	} else if c.conn.Context().Err() == nil {
 		count(c.kind, func(t *tally) { t.Errors["migration: "+short(err)]++ })
 	}
 }
