@@ -414,3 +414,20 @@ def test_file_is_let_go_when_it_is_read_and_when_its_stream_dies() -> None:
         gc.collect()
         assert gone() is None, abandon
         w.app.file.close()
+
+
+def test_data_that_ends_its_own_stream_while_it_is_read_finds_it_gone() -> None:
+    w = World("native")
+    client = w.ready()
+    w.app.handler = lambda request: w.engine.respond(request.stream, 200, [], None, fin=False)
+    client.get("/")
+    w.run(lambda: bool(w.app.requests))
+    [request] = w.app.requests
+
+    def treacherous() -> Any:
+        w.engine.close(request.connection, 0x100)
+        w._after_engine()
+        yield 1
+
+    assert w.engine.write(request.stream, treacherous(), fin=False) == -1
+    assert w.engine.connections() == []

@@ -114,21 +114,21 @@ static inline bool ve_rate_allow(ve_rate *rate, unsigned limit, uint64_t now_ns)
 /* velocity_edge/counters.py, same names in the same order: the module refuses to load when they differ. */
 #define VE_COUNTERS(X) \
     X(datagrams_received) \
-    X(datagrams_injected) X(verdict_delivered) X(verdict_accepted) X(verdict_retried) X(verdict_refused) \
-        X(verdict_version_negotiated) X(verdict_reset) X(verdict_handed_over) X(verdict_dropped_malformed) \
-            X(verdict_dropped_small_initial) X(verdict_dropped_unknown_cid) X(verdict_dropped_foreign_id) \
-                X(verdict_dropped_version) X(verdict_dropped_half_open) X(verdict_dropped_connections) \
-                    X(verdict_dropped_not_accepting) X(verdict_dropped_reset_limit) X(verdict_dropped_token) \
-                        X(verdict_dropped_forwarded) X(verdict_dropped_internal) X(receive_calls) X(receive_bytes) \
-                            X(socket_overflows) X(datagrams_sent) X(send_calls) X(send_bytes) X(send_errors) \
-                                X(gso_fallbacks) X(handover_full) X(connections_opened) X(connections_closed) \
-                                    X(handshakes_completed) X(handshakes_failed) X(handshakes_timed_out) \
-                                        X(handshakes_resumed) X(handshakes_x25519mlkem768) \
-                                            X(handshakes_secp256r1mlkem768) X(handshakes_secp384r1mlkem1024) \
-                                                X(handshakes_classical) X(hello_retry_requests) X(requests) \
-                                                    X(responses_1xx) X(responses_2xx) X(responses_3xx) \
-                                                        X(responses_4xx) X(responses_5xx) X(streams_reset) X(glitches) \
-                                                            X(migrations) X(upcall_errors)
+    X(datagrams_injected) \
+    X(verdict_delivered) X(verdict_accepted) X(verdict_retried) X(verdict_refused) X(verdict_version_negotiated) \
+        X(verdict_reset) X(verdict_handed_over) X(verdict_dropped_malformed) X(verdict_dropped_small_initial) \
+            X(verdict_dropped_unknown_cid) X(verdict_dropped_foreign_id) X(verdict_dropped_version) \
+                X(verdict_dropped_half_open) X(verdict_dropped_connections) X(verdict_dropped_not_accepting) \
+                    X(verdict_dropped_reset_limit) X(verdict_dropped_token) X(verdict_dropped_forwarded) \
+                        X(verdict_dropped_internal) X(receive_calls) X(receive_bytes) X(socket_overflows) \
+                            X(datagrams_sent) X(send_calls) X(send_bytes) X(send_errors) X(gso_fallbacks) \
+                                X(handover_full) X(connections_opened) X(connections_closed) X(handshakes_completed) \
+                                    X(handshakes_failed) X(handshakes_timed_out) X(handshakes_resumed) \
+                                        X(handshakes_x25519mlkem768) X(handshakes_secp256r1mlkem768) \
+                                            X(handshakes_secp384r1mlkem1024) X(handshakes_classical) \
+                                                X(hello_retry_requests) X(requests) X(responses_1xx) X(responses_2xx) \
+                                                    X(responses_3xx) X(responses_4xx) X(responses_5xx) \
+                                                        X(streams_reset) X(glitches) X(migrations) X(upcall_errors)
 
 enum ve_counter {
 #define X(name) VE_##name,

@@ -139,12 +139,14 @@ static int module_exec(PyObject *module) {
 /* All Python objects of the state, for the garbage collector. */
 #define VE_EACH_OBJECT(X) \
     X(engine_type) \
-    X(batch_type) X(transport_type) X(accept) X(retry) X(refuse) X(ignore) X(file_range) X(logger) X(empty) X(https) \
-        X(get) X(name_admit) X(name_handshake) X(name_address_token) X(name_feed) X(name_done)
+    X(batch_type) \
+    X(transport_type) X(accept) X(retry) X(refuse) X(ignore) X(file_range) X(logger) X(empty) X(https) X(get) \
+        X(name_admit) X(name_handshake) X(name_address_token) X(name_feed) X(name_done)
 
 #define VE_EACH_RECORD(X) \
     X(train) \
-    X(initial) X(handshake_completed) X(request_received) X(body_received) X(stream_writable) X(stream_closed) \
+    X(initial) \
+    X(handshake_completed) X(request_received) X(body_received) X(stream_writable) X(stream_closed) \
         X(connection_closed)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {

@@ -53,12 +53,11 @@ PyObject *ve_engine_write(PyObject *self, PyObject *const *arguments, Py_ssize_t
         return NULL;
     }
     int fin = PyObject_IsTrue(arguments[2]);
-    ve_stream *stream = find_stream(engine, arguments[0]);
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
-    PyObject *data = PyBytes_FromObject(arguments[1]); /* the same object when it is bytes */
-    if (data == NULL || !ve_engine_enter(engine)) {
+    /* The same object when it is bytes. Before the stream is looked up: it may run Python code, which may end the
+     * stream. */
+    PyObject *data = fin < 0 ? NULL : PyBytes_FromObject(arguments[1]);
+    ve_stream *stream = data == NULL ? NULL : find_stream(engine, arguments[0]);
+    if (PyErr_Occurred() || !ve_engine_enter(engine)) {
         Py_XDECREF(data);
         return NULL;
     }
