@@ -142,13 +142,13 @@ class Admin:
             async for line in lines:
                 await response.write(_ndjson(line))
                 outcome = str(line.get("text", ""))
-            await response.write_eof()
-            return response
         except VelocityError as error:
             outcome = str(error)
             raise
         finally:
             self._audit(caller, request.path, body, outcome)
+        await response.write_eof()
+        return response
 
     def _audit(self, caller: Caller, path: str, body: Line, outcome: str) -> None:
         """Add a line to the audit log; when it is full, one old file is kept."""

@@ -148,7 +148,11 @@ class Operations:
         """Have more or fewer workers."""
         node = self._shell.node
         self._shell.happen(w.Scale(int(_number(body, "workers", None))))
-        async for line in self._follow(lambda: sum(v.serving for v in node.workers.values()) != node.target):
+
+        def settled() -> bool:
+            return all(v.serving and not v.leaving for v in node.workers.values()) and len(node.workers) == node.target
+
+        async for line in self._follow(lambda: not settled()):
             yield line
         yield _done(f"{node.target} workers", 0)
 

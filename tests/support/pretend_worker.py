@@ -1,0 +1,150 @@
+"""A worker program without QUIC, for tests of the supervisor: speaks the protocol, answers each datagram with its id.
+
+    pretend_worker.py CHARACTER --worker-id N --slot S --cpu C --channel FD
+
+Characters: `good`; `exits` at once; `refuses` every configuration; `mute` (never says Hello); `stuck` (serves, then its
+loop hangs: no heartbeat); `picky` (refuses a configuration whose log level is debug); `slow` (ready after a second).
+What it sends back: its worker id, a space, and the datagram.
+"""
+
+import argparse
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from velocity_edge import messages as m
+from velocity_edge.channel import Channel
+
+
+class Pretend:
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.channel: Channel[m.Order] | None = Channel(socket.socket(fileno=arguments.channel), m.decode_order)
+        self.sockets: list[socket.socket] = []
+        self.held: dict[int, list[int]] = {}
+        self.successor = ""
+        self.revision = 0
+        self.draining = False
+        self.answered = 0
+        self.beat_s = 0.0
+        self.running = True
+
+    def say(self, report: m.Report, descriptors: list[int] | None = None) -> None:
+        if self.channel:
+            self.channel.send(report, descriptors or [])
+
+    def hello(self) -> None:
+        engine = f"pretend ({self.arguments.character})"
+        ident = self.arguments.worker_id
+        self.say(m.Hello(ident, os.getpid(), engine, "a test", revision=self.revision, draining=self.draining))
+
+    def run(self) -> None:
+        self.hello()
+        while self.running:
+            fds = [s.fileno() for s in self.sockets] + ([self.channel.fileno()] if self.channel else [])
+            for fd in select.select(fds, [], [], 0.1)[0]:
+                if self.channel and fd == self.channel.fileno():
+                    self.hear()
+                else:
+                    self.answer(fd)
+            if time.monotonic() - self.beat_s > 0.5 and self.revision:
+                self.beat_s = time.monotonic()
+                self.say(m.Heartbeat(0, 0, self.answered, 0.1, 1024))
+            if self.channel is None:
+                self.look_for_successor()
+
+    def answer(self, fd: int) -> None:
+        sock = next(s for s in self.sockets if s.fileno() == fd)
+        try:
+            data, peer = sock.recvfrom(65536)
+        except BlockingIOError:
+            return
+        sock.sendto(b"%d %s" % (self.arguments.worker_id, data), peer)
+        self.answered += 1
+
+    def hear(self) -> None:
+        assert self.channel is not None
+        for received in self.channel.receive():
+            self.obey(received.message, received.descriptors)
+        if self.channel and self.channel.closed:
+            self.channel = None
+
+    def obey(self, order: m.Order, fds: list[int]) -> None:
+        character = self.arguments.character
+        match order:
+            case m.Equip(_, listeners, slots, successor):
+                assert len(fds) == len(listeners) + 1 + slots + 1
+                self.udp, self.successor = fds[: len(listeners)], successor
+                slot = self.arguments.slot
+                self.held[slot] = [*self.udp, fds[len(listeners)], fds[len(listeners) + 1 + slot], fds[-1]]
+            case m.Keep(slot):
+                self.held[slot] = fds
+            case m.UseKeys(epochs, seal_with):
+                self.say(m.KeysInUse([e.epoch for e in epochs], seal_with))
+            case m.Configure(revision, config, chains, roots):
+                assert len(fds) == len(roots) == 1
+                assert b"PRIVATE KEY" in chains[0].private_key_pem
+                picky = character == "picky" and config["server"]["log_level"] == "debug"
+                if character == "refuses" or picky:
+                    self.say(m.Refused(revision, "cannot use this: I am a picky one"))
+                else:
+                    self.say(m.Prepared(revision))
+            case m.Activate(revision):
+                if character == "slow":
+                    time.sleep(1)
+                if not self.revision:
+                    self.sockets = [socket.socket(fileno=fd) for fd in self.udp]
+                self.revision = revision
+                self.say(m.Ready(revision))
+                self.say(m.Heartbeat(0, 0, 0, 0.1, 1024))
+                if character == "stuck":
+                    time.sleep(1000)
+            case m.Drain(_, _, discourage):
+                self.draining = True
+                if not discourage:
+                    self.say(m.Drained(0))
+            case m.Resume():
+                self.draining = False
+            case m.Stop():
+                for sock in self.sockets:
+                    while True:  # what waits is answered: a real worker would reset or close
+                        before = self.answered
+                        self.answer(sock.fileno())
+                        if self.answered == before:
+                            break
+                self.running = False
+            case m.Roster() | m.Abort():
+                pass
+
+    def look_for_successor(self) -> None:
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            end.connect(self.successor)
+        except OSError:
+            end.close()
+            return
+        self.channel = Channel(end, m.decode_order)
+        self.hello()
+        for slot, fds in self.held.items():
+            self.say(m.Held(slot), fds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("character")
+    for name in ("worker-id", "slot", "cpu", "channel"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if arguments.character == "exits":
+        sys.exit(3)
+    if arguments.character == "mute":
+        time.sleep(1000)
+    Pretend(arguments).run()
+
+
+if __name__ == "__main__":
+    main()
