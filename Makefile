@@ -10,6 +10,9 @@ ARGS ?= --root public --self-signed --listen 0.0.0.0:4433
 PYTEST ?=
 BENCH ?=
 
+# What needs no process, no network and no rights: seconds.
+FAST := tests/unit tests/property tests/simulation tests/conformance
+
 .DEFAULT_GOAL := help
 .PHONY: help build run test check bench fix clean requirements
 
@@ -28,7 +31,7 @@ check: build $(STAMPS)/dev ## Format, lint, types and the fast tests; under a mi
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	$(PYTHON_IN_VENV) -m pytest -q -m "not slow and not root and not interop"
+	$(PYTHON_IN_VENV) -m pytest -q -m "not slow and not root and not interop" $(FAST)
 
 fix: $(STAMPS)/dev ## Format, and repair what the linter can
 	.venv/bin/ruff format .
