@@ -120,7 +120,7 @@ def _look_up(table: Mapping[tuple[S, E], S], state: S, event: E) -> S:
         raise IllegalTransition(f"{event} while {state}") from None
 
 
-def render(table: Mapping[tuple[S, E], S]) -> str:
-    """Return a table as a Mermaid state diagram; both begin in `starting`."""
+def render(table: Mapping[tuple[S, E], S], first: str = "starting") -> str:
+    """Return a table as a Mermaid state diagram that begins in *first*."""
     lines = [f"    {before} --> {after}: {event}" for (before, event), after in table.items()]
-    return "\n".join(["stateDiagram-v2", "    [*] --> starting", *lines])
+    return "\n".join(["stateDiagram-v2", f"    [*] --> {first}", *lines])

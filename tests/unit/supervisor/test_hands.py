@@ -1,0 +1,158 @@
+"""What the supervisor does with the machine: sockets, slots, its state file, watched files, rights, notifications."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from supervisor import sockets, spawn, startup
+from supervisor.slots import Slots, bundle_of
+from supervisor.state import SavedState, SavedWorker, StateFile, boot_id
+from supervisor.watch import Watch, signature
+from velocity_edge.errors import ConfigError, VelocityError
+from velocity_edge.messages import Listener
+
+LOOPBACK = Listener("127.0.0.1", 0)
+
+
+def test_port_0_is_the_same_port_for_every_slot() -> None:
+    listeners, [group] = sockets.open_listeners([LOOPBACK], 4)
+    try:
+        assert {s.getsockname()[1] for s in group} == {listeners[0].port}
+        assert all(s.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for s in group)
+        assert not any(s.getblocking() or s.get_inheritable() for s in group)
+    finally:
+        for s in group:
+            s.close()
+
+
+def test_the_wildcard_serves_both_families_unless_ipv4_has_its_own_listener() -> None:
+    for wanted, v6only in (([Listener("::", 0)], 0), ([Listener("::", 45671), Listener("127.0.0.1", 45671)], 1)):
+        _, groups = sockets.open_listeners(wanted, 1)
+        assert groups[0][0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == v6only
+        for group in groups:
+            for s in group:
+                s.close()
+
+
+def test_an_address_that_is_not_ours_says_what_would_be_right() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(
+        VelocityError, match=r"^cannot listen on 192.0.2.1:4433: this machine does not have that address"
+    ):
+        sockets.open_listeners([LOOPBACK, Listener("192.0.2.1", 4433)], 2)
+    assert len(os.listdir("/proc/self/fd")) == before, "nothing stays open"
+
+
+def test_drops_are_counted() -> None:
+    listeners, [[s]] = sockets.open_listeners([LOOPBACK], 1)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(100):
+            sender.sendto(bytes(1000), ("127.0.0.1", listeners[0].port))
+    assert 80 < sockets.drops(s) < 100
+    s.close()
+
+
+def test_slots_come_back_as_they_were() -> None:
+    slots = Slots.open([LOOPBACK, LOOPBACK], cores=2)
+    try:
+        assert len(slots.bundles) == 4
+        assert len(slots.equipment(3)) == 2 + 1 + 4 + 1
+        slots.bundles[3].slab.add({"requests": 5})
+        copies = [os.dup(fd) for fd in slots.bundles[3].descriptors()]
+        back = bundle_of(copies, 3)
+        assert back.slab.read()["requests"] == 5
+        assert [s.getsockname() for s in back.udp] == [s.getsockname() for s in slots.bundles[3].udp]
+        back.link_send.send(b"stray")
+        assert slots.bundles[3].link_receive.recv(10) == b"stray"
+        back.close()
+    finally:
+        slots.close()
+
+
+def saved(**changes: object) -> SavedState:
+    worker = SavedWorker(7, 0, 0, os.getpid(), spawn.start_ticks(os.getpid()) or 0, False)
+    values = {
+        "boot_id": boot_id(),
+        "cores": 1,
+        "cpus": [0],
+        "target": 1,
+        "next_id": 8,
+        "revision": 3,
+        "listeners": [LOOPBACK],
+        "workers": [worker],
+        "departed": [],
+        "quiesced": None,
+    }
+    return SavedState(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_state_survives_its_writer_and_only_one_may_write(tmp_path: Path) -> None:
+    file = StateFile(tmp_path)
+    file.save(saved())
+    with pytest.raises(VelocityError, match=f"process {os.getpid()}"):
+        StateFile(tmp_path)
+    file.close()
+    after = StateFile(tmp_path)
+    assert after.load() == saved()
+    after.clear()
+    assert after.load() is None
+    after.close()
+
+
+@pytest.mark.parametrize(
+    "change", [{"boot_id": "another boot"}, {"version": 99}, {"workers": "none"}, {"unknown": 1}], ids=str
+)
+def test_state_of_another_boot_or_version_is_no_state(tmp_path: Path, change: dict[str, object]) -> None:
+    file = StateFile(tmp_path)
+    file.save(saved())
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert file.load() is None
+    path.write_bytes(b"{" * 1000)
+    assert file.load() is None
+    file.close()
+
+
+def test_a_file_counts_as_changed_once_and_when_it_has_settled(tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text("a")
+    watch = Watch(signature([path]))
+    assert not watch.changed(signature([path]))
+    new = tmp_path / "new"
+    new.write_text("bb")
+    new.replace(path)  # as editors and Ansible do
+    assert [watch.changed(signature([path])) for _ in range(3)] == [False, True, False]
+    path.unlink()
+    assert [watch.changed(signature([path])) for _ in range(3)] == [False, False, False]
+
+
+def test_the_symlink_swap_of_a_config_map_is_a_change(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "serve.yaml").write_text("same size")
+    data, path = tmp_path / "..data", tmp_path / "serve.yaml"
+    data.symlink_to("one")
+    path.symlink_to("..data/serve.yaml")
+    watch = Watch(signature([path]))
+    (tmp_path / "tmp").symlink_to("two")
+    (tmp_path / "tmp").replace(data)
+    assert [watch.changed(signature([path])) for _ in range(2)] == [False, True]
+
+
+def test_the_node_id_stays(tmp_path: Path) -> None:
+    node_id = startup.kept_node_id(tmp_path / "state")
+    assert startup.kept_node_id(tmp_path / "state") == node_id
+    (tmp_path / "state" / "node-id").write_text("mine\n")
+    with pytest.raises(ConfigError, match="cannot use"):
+        startup.kept_node_id(tmp_path / "state")
+
+
+def test_more_workers_than_cpus_share_them() -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    assert startup.choose_cpus(None) == allowed
+    assert startup.choose_cpus(1) == allowed, "slots for all of them: scaling up needs no new socket"
+    assert len(startup.choose_cpus(3 * len(allowed))) == 3 * len(allowed)

@@ -1,0 +1,197 @@
+"""The decisions one by one, as short plays: what happens, and the commands that follow (crowds: tests/simulation)."""
+
+import pytest
+
+from supervisor import words as w
+from supervisor.backoff import MAX_DELAY_S, STABLE_S, Backoff
+from supervisor.lifecycle import NodeState, WorkerState
+from supervisor.node import Node
+from supervisor.requests import Settings
+from supervisor.routes import desired_accepting
+from supervisor.worker import WorkerIds
+from velocity_edge import messages as m
+from velocity_edge.errors import CannotDo
+
+HELLO = {"pid": 4242, "engine": "portable", "engine_reason": "test"}
+
+
+class Play:
+    def __init__(self, cores: int = 1) -> None:
+        self.node = Node(Settings(cores), target=cores, epochs=(1,), seal_with=1)
+        self.now_s = 1000.0
+
+    def __call__(self, happening: w.Happening, after_s: float = 0.0) -> list[w.Command]:
+        self.now_s += after_s
+        return [c for c in self.node.handle(happening, self.now_s) if not isinstance(c, w.Say)]
+
+    def says(self, worker_id: int, report: m.Report) -> list[w.Command]:
+        return self(w.Reported(worker_id, report))
+
+    def ready(self, worker_id: int) -> list[w.Command]:
+        self.says(worker_id, m.Hello(worker_id, **HELLO))
+        self.says(worker_id, m.Prepared(self.node.revision))
+        return self.says(worker_id, m.Ready(self.node.revision))
+
+
+@pytest.fixture
+def serving() -> Play:
+    play = Play()
+    play(w.Started())
+    play.ready(1)
+    assert play.node.state is NodeState.SERVING
+    return play
+
+
+def test_a_worker_comes_to_life() -> None:
+    play = Play()
+    assert play(w.Started()) == [w.Lend(1, 0, 0), w.Spawn(1, 0, 0)]
+    assert play.says(1, m.Hello(1, **HELLO)) == [
+        w.Equip(1, 0, 1),
+        w.GiveKeys(1, (1,), 1),
+        w.Tell(1, m.Roster({1: 0})),
+        w.GiveConfig(1, 1),
+    ]
+    assert play.says(1, m.Prepared(1)) == [w.Tell(1, m.Activate(1))]
+    assert play.says(1, m.Ready(1)) == [w.Accept((1,))]
+
+
+def test_a_crash_is_answered_in_the_same_slot_and_new_connections_wait_there(serving: Play) -> None:
+    # Accept is not touched: id 1 still leads to slot 0, where the successor will read.
+    assert serving(w.Exited(1, -11)) == [w.Lend(2, 0, 0), w.Spawn(2, 0, 0)]
+    assert serving.ready(2) == [w.Accept((2,))]
+    # The dead id is forgotten when its connections have idled out.
+    assert w.Forget(1) in serving(w.Ticked(), after_s=serving.node.settings.quarantine_s)
+
+
+def test_with_others_ready_new_connections_go_to_them() -> None:
+    play = Play(2)
+    play(w.Started())
+    play.ready(1)
+    play.ready(2)
+    assert play(w.Exited(1, -11))[:2] == [w.Lend(3, 0, 0), w.Accept((2,))]
+
+
+def test_a_rolling_restart_hands_over_before_it_drains(serving: Play) -> None:
+    assert serving(w.Restart()) == [w.Lend(2, 1, 0), w.Spawn(2, 1, 0)]
+    drain = m.Drain(serving.node.settings.drain_timeout_s, serving.node.settings.drain_spread_s)
+    assert serving.ready(2)[:2] == [w.Accept((2,)), w.Tell(1, drain)]
+    assert serving.says(1, m.Drained(0)) == [w.Tell(1, m.Stop())]
+    # What still comes for the old one goes to the new one.
+    assert serving(w.Exited(1, 0))[0] == w.Lend(1, 1, 0)
+    assert serving.node.rollout is not None
+    assert not serving.node.rollout.running
+
+
+def test_a_newcomer_that_fails_leaves_the_old_one_alone(serving: Play) -> None:
+    serving(w.Restart())
+    commands = serving(w.Exited(2, 1))
+    assert not [c for c in commands if isinstance(c, w.Tell | w.Spawn)]
+    assert serving.node.workers[1].state is WorkerState.READY
+    assert serving.node.rollout is not None
+    assert "did not become ready" in serving.node.rollout.reason
+
+
+def test_a_refused_reload_changes_nothing(serving: Play) -> None:
+    assert serving(w.Reload(2)) == [w.GiveConfig(1, 2)]
+    assert serving.says(1, m.Refused(2, "cannot")) == []
+    assert serving.node.revision == 1
+    assert serving.node.last_reload is not None
+    assert serving.node.last_reload.reason == "worker 1 refused: cannot"
+
+
+def test_an_overdue_reload_changes_nothing(serving: Play) -> None:
+    serving(w.Reload(2))
+    serving.now_s += 9.5
+    serving.says(1, m.Heartbeat(0, 0, 0, 0.0, 0))
+    assert serving(w.Ticked(), after_s=0.5) == []
+    assert serving.node.revision == 1
+
+
+def test_a_second_reload_takes_the_place_of_the_first(serving: Play) -> None:
+    serving(w.Reload(2))
+    assert serving(w.Reload(3)) == [w.GiveConfig(1, 3)]
+    assert serving.says(1, m.Prepared(2)) == []
+    assert serving.says(1, m.Prepared(3)) == [w.Activated(3), w.Tell(1, m.Activate(3))]
+
+
+def test_keys_are_accepted_everywhere_before_anybody_seals() -> None:
+    play = Play(2)
+    play(w.Started())
+    play.ready(1)
+    play.ready(2)
+    assert play(w.UseEpochs((2, 1), 2)) == [w.UseCidKeys((2, 1)), w.GiveKeys(1, (2, 1), 1), w.GiveKeys(2, (2, 1), 1)]
+    assert play.says(1, m.KeysInUse([2, 1], 1)) == []
+    assert play.says(2, m.KeysInUse([2, 1], 1)) == [w.GiveKeys(1, (2, 1), 2), w.GiveKeys(2, (2, 1), 2)]
+
+
+def test_a_worker_without_the_keys_is_killed(serving: Play) -> None:
+    serving(w.UseEpochs((2, 1), 2))
+    assert serving(w.Ticked(), after_s=5.0) == [w.Kill(1)]
+
+
+def test_a_stuck_loop_is_killed(serving: Play) -> None:
+    assert serving(w.Ticked(), after_s=9.9) == []
+    assert serving(w.Ticked(), after_s=0.1) == [w.Kill(1)]
+
+
+def test_a_discouraging_node_still_takes_connections(serving: Play) -> None:
+    commands = serving(w.Quiesce(w.QuiesceMode.DISCOURAGE))
+    assert commands == [w.Tell(1, m.Drain(86_400.0, 10.0, True))]
+    assert serving.node.routes.accepting == (1,)
+    assert not serving.node.ready
+
+
+def test_an_announced_quiesce_takes_connections_until_then(serving: Play) -> None:
+    assert serving(w.Quiesce(announce_s=5.0)) == []
+    assert not serving.node.ready
+    serving.says(1, m.Heartbeat(1, 0, 0, 0.0, 0))
+    assert serving(w.Ticked(), after_s=5.0) == [w.Accept(()), w.Tell(1, m.Drain(86_400.0, 10.0))]
+
+
+def test_resume_undoes_a_quiesce_at_any_moment(serving: Play) -> None:
+    serving(w.Quiesce())
+    assert serving(w.Resume()) == [w.Accept((1,)), w.Tell(1, m.Resume())]
+    # What was on its way when it was resumed has no effect.
+    assert serving.says(1, m.Drained(0)) == []
+    assert serving.node.state is NodeState.SERVING
+
+
+def test_refused_requests_change_nothing() -> None:
+    play = Play()
+    play(w.Started())
+    for request in (w.Quiesce(), w.Resume(), w.Restart(), w.Scale(2), w.Reload(1), w.UseEpochs((2,), 2)):
+        with pytest.raises(CannotDo, match=r"^cannot "):
+            play(request)
+    play.ready(1)
+    play(w.Restart())
+    with pytest.raises(CannotDo, match="a restart is under way, core 0"):
+        play(w.Restart())
+
+
+def test_stop_drains_and_a_second_one_does_not_wait(serving: Play) -> None:
+    assert serving(w.StopNode())[0] == w.Accept(())
+    assert serving.node.workers[1].state is WorkerState.DRAINING
+    assert serving(w.StopNode(fast=True)) == [w.Tell(1, m.Stop())]
+    assert serving(w.Exited(1, 0))[-1] == w.Quit(0)
+
+
+def test_back_off() -> None:
+    backoff = Backoff()
+    assert backoff.delay_s(served_s=3.0) == 0.0, "clients wait: the first crash is answered at once"
+    delays = [backoff.delay_s(served_s=None) for _ in range(200)]
+    assert delays == sorted(delays)
+    assert delays[-1] == MAX_DELAY_S
+    assert backoff.delay_s(served_s=STABLE_S) == 0.0, "who served for long was fine"
+
+
+def test_ids_come_back_as_late_as_possible() -> None:
+    ids = WorkerIds(last=4)
+    assert [ids.lend(()) for _ in range(5)] == [1, 2, 3, 4, 1]
+    assert ids.lend({2, 3}) == 4
+    with pytest.raises(RuntimeError):
+        ids.lend({1, 2, 3, 4})
+
+
+def test_nobody_ready_means_that_packets_wait_where_they_went_before() -> None:
+    assert desired_accepting({}, accepts=True, before=(7, 8), known={7: (0, 0)}) == (7,)
+    assert desired_accepting({}, accepts=False, before=(7,), known={7: (0, 0)}) == ()
