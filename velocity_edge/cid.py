@@ -1,7 +1,8 @@
 """Connection IDs: 20 bytes that name the node and the worker, and tell neither to a stranger.
 
-    first octet | 16-byte QUIC-LB block                                      | 3 bytes
-    config 3, 19 | AES-128( node id 4 | worker id 2 | redundancy 2 | nonce 8 ) | (worker id 2 | check 1) XOR SipHash-1-3(block)
+    octets 1   config id (3 bits), 19 (5 bits)
+          16   AES-128( node id 4 | worker id 2 | redundancy 2 | nonce 8 ), the QUIC-LB block
+           3   (worker id 2 | check 1) XOR SipHash-1-3(block)
 
 One id serves three readers: QUIC-LB balancers and other nodes open the block (draft-ietf-quic-load-balancers, single
 pass, server id of 8 bytes); our kernel programs need only the SipHash (bpf/quic.h is the C twin of `WorkerMask`);
@@ -70,7 +71,7 @@ class CidCodec:
             raise ValueError("at least one CID configuration is needed")
         self.configs: Mapping[int, CidConfig] = {c.config_id: c for c in configs}
         self._seal_with = configs[0]
-        self._block: CipherContext = Cipher(algorithms.AES(configs[0].aes_key), modes.ECB()).encryptor()  # noqa: S305
+        self._block: CipherContext = Cipher(algorithms.AES(configs[0].aes_key), modes.ECB()).encryptor()
 
     def issue(self, node_id: int, worker_id: int) -> bytes:
         """Return a fresh 20-byte id for a connection of *worker_id* on *node_id*."""
@@ -100,7 +101,7 @@ class CidCodec:
         if worker_id is None:
             return None
         config = self.configs[cid[0] >> 5]
-        decryptor = Cipher(algorithms.AES(config.aes_key), modes.ECB()).decryptor()  # noqa: S305
+        decryptor = Cipher(algorithms.AES(config.aes_key), modes.ECB()).decryptor()
         plain = decryptor.update(cid[1:17])
         if plain[6:8] != REDUNDANCY or int.from_bytes(plain[4:6], "big") != worker_id:
             return None

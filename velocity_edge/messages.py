@@ -11,7 +11,7 @@ report (docs/architecture.md, "Nobody waits").
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -256,6 +256,8 @@ Order = Equip | Keep | UseKeys | Roster | Configure | Activate | Drain | Resume 
 Report = Hello | Held | Prepared | Refused | Ready | KeysInUse | Heartbeat | Drained
 Message = Order | Report
 
+T = TypeVar("T")
+
 _ORDERS: Final[TypeAdapter[Order]] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
 _REPORTS: Final[TypeAdapter[Report]] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
 _MESSAGES: Final[TypeAdapter[Message]] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
@@ -276,7 +278,7 @@ def decode_report(packet: bytes) -> Report:
     return _decode(_REPORTS, packet)
 
 
-def _decode(adapter: TypeAdapter[Any], packet: bytes) -> Any:
+def _decode(adapter: TypeAdapter[T], packet: bytes) -> T:
     try:
         return adapter.validate_json(packet)
     except (ValidationError, ValueError, RecursionError):

@@ -14,6 +14,8 @@ _MASK = (1 << 64) - 1
 
 def siphash13_16(key: bytes, block: bytes) -> int:
     """Return the 64-bit SipHash-1-3 of a 16-byte *block* under a 16-byte *key* (two little-endian words)."""
+    k0: int
+    k1: int
     k0, k1 = struct.unpack("<QQ", key)
     v0, v1 = k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D
     v2, v3 = k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573

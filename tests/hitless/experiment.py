@@ -1,9 +1,9 @@
-"""The hitless experiment: clients that we did not write keep a server busy while it is reloaded, restarted and killed.
+"""The hitless experiment: clients of others keep a server busy while it is reloaded, restarted and killed.
 
-One run has a subject (velocity-edge, or a peer as control), a load (client/main.go on quic-go: downloads, short requests,
-fresh connections, ClientHellos whose second datagram is late, idle connections, NAT rebinds, active migration, many
-connections on one socket), and a seeded sequence of disturbances. It prints what was lost. Server and client live in
-two network namespaces joined by a veth pair. Every loop is bounded by `--seconds`.
+One run has a subject (velocity-edge, or a peer as control), a load (client/main.go on quic-go: downloads, short
+requests, fresh connections, ClientHellos whose second datagram is late, idle connections, NAT rebinds, active
+migration, many connections on one socket), and a seeded sequence of disturbances. It prints what was lost. Server and
+client live in two network namespaces joined by a veth pair. Every loop is bounded by `--seconds`.
 
     python tests/hitless/experiment.py velocity-edge --seconds 60 --seed 7
     python tests/hitless/experiment.py nginx --seconds 60 --seed 7
@@ -223,7 +223,7 @@ content:
         }
 
     def _spawn(self) -> None:
-        log = open(self.directory / "node.log", "a")
+        log = (self.directory / "node.log").open("a")
         self.supervisor = subprocess.Popen(
             [
                 # Not `ip netns exec`: that gives every process a /sys of its own, and so a bpffs without our pins.
@@ -291,7 +291,7 @@ content:
         return {"status": self._status(), "notes": self.notes}
 
 
-# --- the run ------------------------------------------------------------------------------------------------------------
+# --- the run ------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -317,7 +317,7 @@ def run(subject: Subject, client: Path, net: Net, *, seconds: float, seed: int, 
     deeds = [kind for kind, times in plan.items() for _ in range(times) if kind in subject.disturbances]
     dice.shuffle(deeds)
     # Into a file: nobody reads while disturbances are made, and a full pipe would stop the load.
-    samples = tempfile.TemporaryFile("w+")
+    samples = tempfile.TemporaryFile("w+")  # noqa: SIM115
     load = subprocess.Popen(
         [
             *("ip", "netns", "exec", net.client, str(client), "-addr", f"{SERVER_IP}:{PORT}", "-seed", str(seed)),
