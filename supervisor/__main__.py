@@ -22,13 +22,13 @@ import setproctitle
 
 from supervisor import admin, web
 from supervisor.describe import describe
-from supervisor.privileges import drop_capabilities
+from supervisor.privileges import drop_capabilities, prepare_exec
 from supervisor.shell import Places, Shell
 from supervisor.spawn import WORKER_PROGRAM
 from supervisor.startup import start
 from supervisor.state import StateFile
 from supervisor.upkeep import Upkeep
-from velocity_edge import logs, paths
+from velocity_edge import __version__, logs, paths
 from velocity_edge.cli.banner import banner
 from velocity_edge.cli.exits import exit_code
 from velocity_edge.config.load import load
@@ -45,6 +45,8 @@ def main() -> int:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--set", dest="overrides", type=orjson.loads, default={}, metavar="JSON")
     parser.add_argument("--worker-program", type=orjson.loads, default=None, metavar="JSON")
+    parser.add_argument("--roll", action="store_true", help="restart adopted workers (an upgrade does)")
+    parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
     setproctitle.setproctitle("velocity-edge: supervisor starting")
     logging.basicConfig(level=logging.INFO, format="velocity-edge: %(message)s", stream=sys.stderr)
@@ -53,14 +55,14 @@ def main() -> int:
         return load(arguments.config, arguments.overrides)
 
     try:
-        return asyncio.run(_run(load_config, arguments.config, arguments.worker_program))
+        return asyncio.run(_run(load_config, arguments.config, arguments.worker_program, arguments.roll))
     except VelocityError as error:
         for line in str(error).splitlines():
             print(f"velocity-edge: {line}", file=sys.stderr)
         return exit_code(error)
 
 
-async def _run(load_config: Any, file: Path | None, worker_program: list[str] | None) -> int:
+async def _run(load_config: Any, file: Path | None, worker_program: list[str] | None, roll: bool) -> int:
     config: Config = load_config()
     # Sockets, links and slabs of all slots, and what is on its way to workers.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -71,15 +73,20 @@ async def _run(load_config: Any, file: Path | None, worker_program: list[str] | 
     if worker_program is None:
         worker_program = [*WORKER_PROGRAM, "--engine", config.server.engine]
         worker_program += ["--user", config.server.user] if config.server.user else []
-    shell, begin = await start(config, places, state_file, worker_program)
+    shell, begin = await start(config, places, state_file, worker_program, roll=roll)
     # Before there are threads: capabilities belong to threads, and logging has one.
     drop_capabilities()
     telemetry = config.server.telemetry
     lines = logs.set_up("supervisor", structured=telemetry.structured_logs, level=config.server.log_level)
     try:
-        return await _serve(shell, begin, Upkeep(shell, load_config, file), config)
+        code = await _serve(shell, begin, Upkeep(shell, load_config, file), config)
     finally:
         lines.close()
+    if shell.successor:
+        # The same process: our parent, the workers' parent and the service manager notice nothing.
+        prepare_exec()
+        os.execv(shell.successor[0], shell.successor)
+    return code
 
 
 async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> int:
@@ -107,6 +114,9 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
     finally:
         for runner in runners:
             await runner.cleanup()
+    if shell.successor:
+        shell.let_go()
+        return code
     shell.close()
     (shell.places.runtime / "admin.sock").unlink(missing_ok=True)
     if shell.node.failure:

@@ -5,8 +5,8 @@
           /v1/metrics Prometheus                               /v1/config   the resolved configuration
     POST  /v1/quiesce {mode, reason, announce_s, spread_s, deadline_s, wait, below, timeout_s}
           /v1/drain   the same, graceful; waits, with the disable file of ExaBGP and anycast-healthchecker
-          /v1/resume  /v1/restart {worker_id | core}   /v1/reload   /v1/abort {age_s}   /v1/scale {workers}
-          /v1/tickets/rotate   /v1/stop {fast}
+          /v1/resume   /v1/restart {worker_id | core}   /v1/reload   /v1/upgrade   /v1/abort {age_s}
+          /v1/scale {workers}   /v1/tickets/rotate   /v1/stop {fast}
 
 A POST answers with lines of JSON (NDJSON) while it is at work: {"text": ...} for each thing that happens, and last
 {"ok": true | false, "text": ..., "exit_code": n} with the exit codes of design 6. What can never be is an error before
@@ -44,7 +44,7 @@ log = logging.getLogger("supervisor")
 _MAX_BODY_BYTES: Final = 65_536
 _MAX_AUDIT_BYTES: Final = 8 * 1024 * 1024
 #: Group members may not do these.
-_OWNER_ONLY: Final = {"/v1/stop", "/v1/abort", "/v1/tickets/rotate"}
+_OWNER_ONLY: Final = {"/v1/stop", "/v1/upgrade", "/v1/abort", "/v1/tickets/rotate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Admin:
         post("/v1/resume", operations.resume)
         post("/v1/restart", operations.restart)
         post("/v1/reload", operations.reload)
+        post("/v1/upgrade", operations.upgrade)
         post("/v1/abort", operations.abort)
         post("/v1/scale", operations.scale)
         post("/v1/tickets/rotate", operations.rotate_keys)

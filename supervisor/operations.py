@@ -139,6 +139,11 @@ class Operations:
             reason = result.reason if result and result.revision == revision else "another reload came in between"
             yield _done(f"cannot reload: {reason}", 1)
 
+    async def upgrade(self, body: Line) -> AsyncIterator[Line]:
+        """Become the installation that is on disk now."""
+        self._upkeep.upgrade()
+        yield _done("upgrading: the new supervisor adopts the workers and restarts them one by one", 0)
+
     async def abort(self, body: Line) -> AsyncIterator[Line]:
         """Close old connections."""
         self._shell.happen(w.AbortOld(_number(body, "age_s", None)))

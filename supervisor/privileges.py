@@ -5,8 +5,9 @@ updates need only the descriptors. What stays: to start workers as another user 
 (KILL), to send them where they belong (SYS_NICE), and to read renewed certificates that belong to others
 (DAC_READ_SEARCH).
 
-Only the effective and permitted sets shrink. The bounding set stays, because an upgrade executes a new supervisor in
-this process that must load its programs again: this is a seat belt against our own mistakes, not a prison.
+An upgrade executes a new supervisor in this process, which must load its programs again. So the bounding set stays:
+root gets its capabilities back from it. Who is not root keeps what it was given as permitted, for `prepare_exec`.
+This is a seat belt against our own mistakes, not a prison.
 """
 
 from __future__ import annotations
@@ -27,21 +28,43 @@ _KEPT: Final = {
 _VERSION_3: Final = 0x20080522
 
 
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
 def drop_capabilities() -> None:
-    """Keep the capabilities above, of those that we have. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
-    words = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then the same for capabilities 32-63
-    if libc.capget(header, words) != 0:
-        raise OSError(ctypes.get_errno(), "capget")
+    """Act with the capabilities above only, of those that we have. Raises OSError."""
     keep = sum(1 << number for number in _KEPT.values())
-    words[0], words[1], words[2] = words[0] & keep, words[1] & keep, words[2] & keep
-    words[3] = words[4] = words[5] = 0
-    if libc.capset(header, words) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    effective, permitted, _ = _get()
+    _set(effective & keep, permitted & keep if os.geteuid() == 0 else permitted, 0)
 
 
-def held_capabilities() -> int:
-    """Return the effective set as a bit mask, for `status` and tests."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+def prepare_exec() -> None:
+    """Hand what is permitted to the program that this process becomes. Root needs no such thing. Raises OSError."""
+    if os.geteuid() == 0:
+        return
+    _, permitted, _ = _get()
+    _set(permitted, permitted, permitted)
+    for number in range(64):
+        if permitted >> number & 1:
+            _check(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0), "PR_CAP_AMBIENT_RAISE")
+
+
+def _get() -> tuple[int, int, int]:
+    """Return the effective, permitted and inheritable sets of this thread."""
+    words = (ctypes.c_uint32 * 6)()
+    _check(_libc.capget((ctypes.c_uint32 * 2)(_VERSION_3, 0), words), "capget")
+    return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32
+
+
+def _set(effective: int, permitted: int, inheritable: int) -> None:
+    sets = (effective, permitted, inheritable)
+    words = (ctypes.c_uint32 * 6)(*(s & 0xFFFFFFFF for s in sets), *(s >> 32 for s in sets))
+    _check(_libc.capset((ctypes.c_uint32 * 2)(_VERSION_3, 0), words), "capset")
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")

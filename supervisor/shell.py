@@ -82,6 +82,8 @@ class Shell:
     listeners: list[Callable[[str, str], None]] = field(default_factory=list)
     on_serving: Callable[[], None] = lambda: None
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    #: Program to become when `finished` (an upgrade); None: the node has stopped.
+    successor: list[str] | None = None
     finished: asyncio.Future[int] = field(init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.TimerHandle | None = None
@@ -333,6 +335,19 @@ class Shell:
         if self.node.quiesced and self.node.quiesced.reason:
             words.insert(1, self.node.quiesced.reason)
         return " · ".join([*words, f"{connections} connections"])
+
+    def replace(self, program: list[str]) -> None:
+        """End this supervisor, not the node: *program* goes on with it."""
+        if not self.finished.done():
+            self.successor = program
+            self.finished.set_result(0)
+
+    def let_go(self) -> None:
+        """Leave everything at work for the successor: programs, workers, the state file. Descriptors end with exec."""
+        if self._timer:
+            self._timer.cancel()
+        self._save()
+        self.steering.release()
 
     def close(self) -> None:
         """The node has stopped: leave no trace."""

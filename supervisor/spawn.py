@@ -22,7 +22,7 @@ WORKER_PROGRAM: Final = (sys.executable, "-I", "-m", "workers")
 
 @dataclass(slots=True)
 class Process:
-    """A worker's process. `child` is None when it was adopted."""
+    """A worker's process. `child` is None when it was adopted, be it from ourselves before an exec (an upgrade)."""
 
     pid: int
     pidfd: int
@@ -30,7 +30,14 @@ class Process:
 
     def exit_status(self) -> int | None:
         """Reap, once the pidfd is readable; return the exit code, minus the signal, or None when we are no parent."""
-        return self.child.wait() if self.child else None
+        if self.child:
+            return self.child.wait()
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:
+            return None
+        assert result is not None
+        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
     def kill(self) -> None:
         """SIGKILL; nothing when it is gone already."""

@@ -36,9 +36,12 @@ log = logging.getLogger("supervisor")
 
 
 async def start(
-    config: Config, places: Places, state_file: StateFile, worker_program: Sequence[str]
+    config: Config, places: Places, state_file: StateFile, worker_program: Sequence[str], *, roll: bool = False
 ) -> tuple[Shell, Callable[[], None]]:
-    """Return the shell, and the call that begins the node's life. Raises `VelocityError`."""
+    """Return the shell, and the call that begins the node's life; with *roll*, adopted workers are replaced then.
+
+    Raises `VelocityError`.
+    """
     saved = state_file.load()
     revision = saved.revision if saved else 1
     materials = gather(revision, config, places.state)
@@ -93,10 +96,10 @@ async def start(
         notes,
     )
     shell.use_dispatch_settings()
-    return shell, lambda: _begin(shell, adopting, returned)
+    return shell, lambda: _begin(shell, adopting, returned, roll)
 
 
-def _begin(shell: Shell, saved: SavedState | None, returned: list[Returned]) -> None:
+def _begin(shell: Shell, saved: SavedState | None, returned: list[Returned], roll: bool) -> None:
     """Let the node's life begin, with the workers that came back."""
     if saved is None:
         shell.happen(w.Started())
@@ -123,6 +126,8 @@ def _begin(shell: Shell, saved: SavedState | None, returned: list[Returned]) -> 
     revision = saved.revision + 1
     shell.materials[revision] = gather(revision, shell.active.config, shell.places.state)
     shell.happen(w.Reload(revision))
+    if roll:
+        shell.happen(w.Restart())
 
 
 def _settings(config: Config, cores: int) -> Settings:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from supervisor.lifecycle import NodeState
 from supervisor.materials import gather
 from supervisor.shell import Shell
 from supervisor.watch import Watch, signature
+from velocity_edge import __version__
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError
 
@@ -79,13 +82,44 @@ class Upkeep:
         epochs = shell.keyring.epochs
         shell.happen(w.UseEpochs(epochs, epochs[0]))
 
+    def upgrade(self) -> None:
+        """Become the installation that is on disk now: same process, same workers, sockets and programs; then roll.
+
+        The new one must be able to start: it is asked for its version first. Raises `CannotDo`. What follows is an
+        adoption like any other (adoption.py), so that a new supervisor that dies on the way changes nothing either.
+        """
+        shell = self._shell
+        if shell.node.state in (NodeState.STARTING, NodeState.STOPPING, NodeState.STOPPED):
+            raise CannotDo(f"cannot upgrade: the node is {shell.node.state}")
+        if shell.node.rollout and shell.node.rollout.running:
+            raise CannotDo(f"cannot upgrade: a restart is under way, {shell.node.rollout.progress}")
+        program = [sys.executable, "-I", "-m", "supervisor"]
+        try:
+            answer = subprocess.run([*program, "--version"], capture_output=True, text=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CannotDo(f"cannot upgrade: the new program does not start: {error}") from None
+        if answer.returncode != 0:
+            last = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise CannotDo(f"cannot upgrade: the new program does not start: {last}")
+        log.info("upgrading from %s to %s", __version__, answer.stdout.strip())
+        arguments = [argument for argument in sys.argv[1:] if argument != "--roll"]
+        shell.replace([*program, *arguments, "--roll"])
+
+    def try_to_upgrade(self) -> None:
+        """Upgrade for nobody who waits."""
+        try:
+            self.upgrade()
+        except CannotDo as error:
+            log.error("%s", error)
+
     def listen_to_signals(self) -> None:
-        """TERM, QUIT: drain, then stop. INT: stop. HUP: reload."""
+        """TERM, QUIT: drain, then stop. INT: stop. HUP: reload. USR2: upgrade."""
         add = self._shell.loop.add_signal_handler
         add(signal.SIGTERM, self._shell.happen, w.StopNode())
         add(signal.SIGQUIT, self._shell.happen, w.StopNode())
         add(signal.SIGINT, self._shell.happen, w.StopNode(fast=True))
         add(signal.SIGHUP, self.try_to_reload)
+        add(signal.SIGUSR2, self.try_to_upgrade)
 
     def try_to_reload(self) -> None:
         """Reload for nobody who waits: what cannot be is in the log and in `status`."""

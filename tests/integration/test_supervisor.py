@@ -238,6 +238,23 @@ def test_a_stranger_is_not_adopted() -> None:
         assert worker["pid"] in pids(node.wait_for_serving())
 
 
+def test_an_upgrade_keeps_the_process_and_loses_no_packet() -> None:
+    with supervised(workers=2) as node, Pinger(node.address) as pinger:
+        before = node.status()
+        assert node.post("upgrade")[1][-1]["ok"]
+
+        def rolled(status: dict[str, Any]) -> bool:
+            ready = [w for w in status["workers"] if w["state"] == "ready"]
+            return len(ready) == 2 and not set(pids(status)) & set(pids(before))
+
+        after = node.wait_until("newcomers", rolled)
+        pinger.finish()
+        assert after["pid"] == before["pid"]
+        assert after["listeners"] == before["listeners"]
+        # Who was our child before the exec is reaped, too.
+        poll(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids(before)), "the end of the old workers")
+
+
 # --- reload
 
 
