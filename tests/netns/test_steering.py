@@ -5,6 +5,7 @@ Four workers in slots 0-3; two of them accept, two only finish what they have. 2
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -69,17 +70,12 @@ class Node:
             member.close()
 
     def slot_of(self, client: socket.socket, datagram: bytes) -> int | None:
-        """Send, and wait for whoever gets it; None when nobody does."""
+        """Send, and wait for whoever gets it; None when nobody does (a CPUMAP thread may have to wait for a core)."""
         client.send(datagram)
-        for member in self.members:
-            member.settimeout(0)
-        for _ in range(2000):
-            for slot, member in enumerate(self.members):
-                try:
-                    assert member.recv(65536) == datagram
-                except BlockingIOError:
-                    continue
-                return slot
+        readable, _, _ = select.select(self.members, [], [], 5.0)
+        for member in readable:
+            assert member.recv(65536) == datagram
+            return self.members.index(member)
         return None
 
 
