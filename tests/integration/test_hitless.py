@@ -1,0 +1,178 @@
+"""Real workers, live connections: the death or upgrade of the supervisor and a rolling restart cost no request."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.support.node import Node, running_node
+from tests.support.waiting import poll
+from velocity_edge.client.h3_client import Options, connect
+from velocity_edge.errors import VelocityError
+
+MODES = [pytest.param("socket", marks=pytest.mark.root), "socket-classic"]
+
+
+@dataclass
+class Result:
+    requests: int = 0
+    connections: int = 0
+    going_away: int = 0
+    failures: list[str] = field(default_factory=list)
+    #: How long clients waited after a failure until a request of theirs succeeded again.
+    recovered_s: list[float] = field(default_factory=list)
+
+
+async def client(node: Node, stop: asyncio.Event, result: Result) -> None:
+    """Ask one thing after the other on a connection; on GOAWAY, finish and take another connection."""
+    failed_at: float | None = None
+    while not stop.is_set():
+        try:
+            async with connect(node.url(), Options(cafile=node.ca, timeout_s=10.0)) as connection:
+                result.connections += 1
+                while not stop.is_set() and not connection.going_away:
+                    response = await connection.request("GET", "/")
+                    body = b"".join([chunk async for chunk in response])
+                    assert response.status == 200
+                    assert b"served by velocity-edge" in body
+                    result.requests += 1
+                    if failed_at is not None:
+                        result.recovered_s.append(time.monotonic() - failed_at)
+                        failed_at = None
+                    await asyncio.sleep(0.02)
+                result.going_away += connection.going_away
+        except VelocityError as error:
+            result.failures.append(str(error))
+            failed_at = failed_at or time.monotonic()
+
+
+def under_load(node: Node, play: Callable[[Result], None], clients: int = 6) -> Result:
+    """Run *play* in a thread while clients are busy; return what they saw."""
+
+    async def run() -> Result:
+        stop, result = asyncio.Event(), Result()
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(clients):
+                tasks.create_task(client(node, stop, result))
+            try:
+                await asyncio.to_thread(poll, lambda: result.connections >= clients, "connections")
+                await asyncio.to_thread(play, result)
+                await asyncio.to_thread(more_requests, result)
+            finally:
+                stop.set()
+        return result
+
+    return asyncio.run(run())
+
+
+def more_requests(result: Result, count: int = 100) -> None:
+    now = result.requests
+    poll(lambda: result.requests >= now + count, f"{count} more requests")
+
+
+def another_supervisor(node: Node) -> None:
+    with (node.directory / "log").open("ab") as log:
+        node.process = subprocess.Popen(node.process.args, stdout=log, stderr=log, env=node.environment)
+
+
+def workers(node: Node) -> dict[int, Any]:
+    return {w["pid"]: w for w in node.status()["workers"]}
+
+
+def all_new(node: Node, old: set[int]) -> bool:
+    try:
+        now = workers(node)
+    except (OSError, AssertionError):
+        return False
+    return len(now) == 2 and not old & set(now) and all(w["state"] == "ready" for w in now.values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_supervisor_dies_and_another_one_comes(mode: str) -> None:
+    with running_node(workers=2, dispatch=mode) as node:
+        before = set(workers(node))
+
+        def play(result: Result) -> None:
+            for _ in range(3):
+                node.process.kill()
+                node.process.wait()
+                more_requests(result)
+                another_supervisor(node)
+                poll(lambda: "serving" in _state(node), "adoption")
+                more_requests(result)
+
+        result = under_load(node, play)
+        assert set(workers(node)) == before
+        assert result.failures == []
+        assert (result.connections, result.going_away) == (6, 0), "nobody noticed"
+        counters = node.status()["counters"]
+        received = counters["datagrams_received"] + counters["datagrams_injected"]
+        assert received == sum(n for name, n in counters.items() if name.startswith("verdict_"))
+
+
+def _state(node: Node) -> str:
+    try:
+        status = node.status()
+    except (OSError, AssertionError):
+        return ""
+    return status["state"] if status["last_reload"] and status["last_reload"]["ok"] else ""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_rolling_restart(mode: str) -> None:
+    with running_node(workers=2, dispatch=mode) as node:
+        before = set(workers(node))
+
+        def play(result: Result) -> None:
+            code, lines = node.admin("POST", "/v1/restart", "{}")
+            assert code == 200
+            assert b'"lost": 0' in lines.splitlines()[-1], lines
+
+        result = under_load(node, play)
+        assert all_new(node, before)
+        assert result.failures == []
+        assert result.going_away >= 6, "each connection was asked to leave at least once"
+
+
+@pytest.mark.root
+def test_an_upgrade() -> None:
+    with running_node(workers=2) as node:
+        before, pid = set(workers(node)), node.process.pid
+
+        def play(result: Result) -> None:
+            os.kill(pid, signal.SIGUSR2)
+            poll(lambda: all_new(node, before), "workers of the new installation", 40)
+
+        result = under_load(node, play)
+        assert node.status()["pid"] == pid
+        assert node.status()["dispatch"]["tier"] == "B"
+        assert result.failures == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worker_is_killed_and_its_clients_are_told_at_once(mode: str) -> None:
+    with running_node(workers=2, dispatch=mode) as node:
+
+        def play(result: Result) -> None:
+            # Counts are a second old; wait until it is known who has connections.
+            busiest = poll(
+                lambda: (
+                    max(workers(node).values(), key=lambda w: w["connections"])["connections"]
+                    and max(workers(node).values(), key=lambda w: w["connections"])
+                ),
+                "a worker with connections",
+            )
+            os.kill(busiest["pid"], signal.SIGKILL)
+            poll(lambda: len(result.recovered_s) >= busiest["connections"], "clients that are back")
+
+        result = under_load(node, play)
+        assert 1 <= len(result.failures) <= 6
+        # A reset that the client believes, as soon as the successor reads: no idle time-out, no 10 s of silence.
+        assert max(result.recovered_s) < 5, result.recovered_s
+        node.counter("verdict_reset", 1)
