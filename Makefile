@@ -9,12 +9,13 @@ ARGS ?= --root public --self-signed --listen 0.0.0.0:4433
 # Passed on to pytest and to bench/run.py: make test PYTEST="-k curl -x", make bench BENCH=--quick
 PYTEST ?=
 BENCH ?=
+HITLESS ?= --seconds 60
 
 # What needs no process, no network and no rights: seconds.
 FAST := tests/unit tests/property tests/simulation tests/conformance
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check bench fix clean requirements
+.PHONY: help build run test check bench hitless fix clean requirements
 
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +40,11 @@ fix: $(STAMPS)/dev ## Format, and repair what the linter can
 
 bench: build $(STAMPS)/bench ## Compare one worker with stock aioquic, nginx, Caddy and h2o on this machine (BENCH=--quick: 3 minutes)
 	$(PYTHON_IN_VENV) -m bench.run $(BENCH)
+
+hitless: build $(STAMPS)/dev tools/sid-root ## Reload, restart and kill a node under load, then nginx (as root; HITLESS="--seconds 60 --seed 7")
+	tools/sid-root ensure test bench go
+	$(PYTHON_IN_VENV) tests/hitless/experiment.py velocity-edge $(HITLESS)
+	$(PYTHON_IN_VENV) tests/hitless/experiment.py nginx $(HITLESS)
 
 clean: ## Delete the environment and everything built (not the cached sid root: tools/sid-root path)
 	rm -rf .venv .build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

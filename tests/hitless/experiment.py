@@ -432,7 +432,7 @@ def main() -> int:
     parser.add_argument("subject", choices=["velocity-edge", "nginx"])
     parser.add_argument("--seconds", type=float, default=40)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
-    parser.add_argument("--plan", default="reload=20,restart=20,upgrade=5", help="kind=times,...")
+    parser.add_argument("--plan", default="reload=6,restart=4,supervisor-kill=2", help="kind=times,...")
     parser.add_argument("--keep", type=Path, help="copy logs and configuration to this folder")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
