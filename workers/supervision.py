@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from velocity_edge.channel import Channel, ChannelFull, Received
-from velocity_edge.messages import Held, Hello, MessageError, Order, Report, decode_order
+from velocity_edge.messages import Held, Hello, MessageError, Order, Report, Stop, decode_order
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,14 @@ class Supervision:
             self._loop.remove_writer(channel.fileno())
 
     def _lost(self, why: str) -> None:
-        log.warning("the supervisor is gone (%s); serving on and looking for its successor", why)
         assert self._channel is not None
+        if self._hello().revision == 0:
+            # Never served: nobody would miss us, and no successor adopts us.
+            log.warning("the supervisor is gone (%s) before this worker served: stopping", why)
+            self._forget(self._channel)
+            self._obey(Received(Stop(), []))
+            return
+        log.warning("the supervisor is gone (%s); serving on and looking for its successor", why)
         self._forget(self._channel)
         self._retry = self._loop.call_later(_RETRY_S, self._look_for_successor)
 

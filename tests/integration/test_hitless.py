@@ -1,12 +1,16 @@
 """Real workers, live connections: the death or upgrade of the supervisor and a rolling restart cost no request."""
 
 import asyncio
+import http.client
+import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,3 +180,31 @@ def test_a_worker_is_killed_and_its_clients_are_told_at_once(mode: str) -> None:
         # A reset that the client believes, as soon as the successor reads: no idle time-out, no 10 s of silence.
         assert max(result.recovered_s) < 5, result.recovered_s
         node.counter("verdict_reset", 1)
+
+
+def test_a_worker_that_never_served_does_not_outlive_its_supervisor() -> None:
+    with running_node(workers=2, dispatch="socket-classic") as node:
+        state = node.directory / "run" / "state.json"
+        before = set(workers(node))
+        node.admin("POST", "/v1/scale", '{"workers": 1}')
+        poll(lambda: len(workers(node)) == 1, "one worker")
+        # The newcomer needs some 100 ms of imports; its supervisor dies meanwhile.
+        threading.Thread(target=lambda: _ignore(lambda: node.admin("POST", "/v1/scale", '{"workers": 2}'))).start()
+
+        def newcomer() -> int:
+            pids = {w["pid"] for w in json.loads(state.read_text())["workers"]}
+            return next(iter(pids - before), 0)
+
+        pid = poll(newcomer, "a newcomer", every_s=0.001)
+        node.process.kill()
+        node.process.wait()
+        poll(lambda: not Path(f"/proc/{pid}").exists(), "the end of the newcomer")
+        another_supervisor(node)
+        poll(lambda: _ignore(lambda: len(workers(node)) == 2), "two workers")
+
+
+def _ignore(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except (OSError, http.client.HTTPException, AssertionError):
+        return None
