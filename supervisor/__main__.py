@@ -25,7 +25,7 @@ from supervisor.describe import describe
 from supervisor.privileges import drop_capabilities, prepare_exec
 from supervisor.shell import Places, Shell
 from supervisor.spawn import WORKER_PROGRAM
-from supervisor.startup import start
+from supervisor.startup import start, worker_options
 from supervisor.state import StateFile
 from supervisor.upkeep import Upkeep
 from velocity_edge import __version__, logs, paths
@@ -70,16 +70,15 @@ async def _run(load_config: Any, file: Path | None, worker_program: list[str] | 
     runtime = paths.private_directory(paths.runtime_dir(), mode=0o755)
     places = Places(runtime, paths.private_directory(paths.state_dir()), paths.cache_dir())
     state_file = StateFile(runtime)
-    if worker_program is None:
-        worker_program = [*WORKER_PROGRAM, "--engine", config.server.engine]
-        worker_program += ["--user", config.server.user] if config.server.user else []
-    shell, begin = await start(config, places, state_file, worker_program, roll=roll)
+    program = worker_program or [*WORKER_PROGRAM, *worker_options(config)]
+    shell, begin = await start(config, places, state_file, program, roll=roll)
     # Before there are threads: capabilities belong to threads, and logging has one.
     drop_capabilities()
     telemetry = config.server.telemetry
     lines = logs.set_up("supervisor", structured=telemetry.structured_logs, level=config.server.log_level)
     try:
-        code = await _serve(shell, begin, Upkeep(shell, load_config, file), config)
+        upkeep = Upkeep(shell, load_config, file, lines, own_program=worker_program is not None)
+        code = await _serve(shell, begin, upkeep, config)
     finally:
         lines.close()
     if shell.successor:

@@ -80,6 +80,8 @@ class Shell:
     start_ticks: dict[int, int] = field(default_factory=dict)
     #: Called with each line that the node says: (level, text).
     listeners: list[Callable[[str, str], None]] = field(default_factory=list)
+    #: The node uses another revision: what of it concerns the supervisor itself.
+    on_activated: Callable[[], None] = lambda: None
     on_serving: Callable[[], None] = lambda: None
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     #: Program to become when `finished` (an upgrade); None: the node has stopped.
@@ -222,6 +224,7 @@ class Shell:
                 self.steering.use_cid_configs(self.keyring.cid_configs())
             case w.Activated():
                 self.use_dispatch_settings()
+                self.on_activated()
             case w.Say(text, level):
                 log.log(_LEVELS[level], "%s", text)
                 for listener in list(self.listeners):

@@ -74,7 +74,7 @@ async def start(
     if missing and steering.tier is Tier.A:
         notes.append("classic BPF counts sockets in an order that has changed: restart the node for exact steering")
     node = Node(
-        _settings(config, len(cpus)),
+        node_settings(config, len(cpus)),
         target=min(adopting.target if adopting else config.server.workers or len(cpus), len(cpus)),
         epochs=keyring.epochs,
         seal_with=keyring.table.seal_with,
@@ -130,7 +130,13 @@ def _begin(shell: Shell, saved: SavedState | None, returned: list[Returned], rol
         shell.happen(w.Restart())
 
 
-def _settings(config: Config, cores: int) -> Settings:
+def worker_options(config: Config) -> list[str]:
+    """Return what a worker must know of the configuration before its first message."""
+    return ["--engine", config.server.engine, *(["--user", config.server.user] if config.server.user else [])]
+
+
+def node_settings(config: Config, cores: int) -> Settings:
+    """Return the times that a configuration sets."""
     return Settings(
         cores,
         drain_timeout_s=config.server.drain.timeout_s,

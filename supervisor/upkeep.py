@@ -15,14 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from supervisor import spawn
 from supervisor import words as w
 from supervisor.lifecycle import NodeState
 from supervisor.materials import gather
 from supervisor.shell import Shell
+from supervisor.startup import node_settings, worker_options
 from supervisor.watch import Watch, signature
 from velocity_edge import __version__
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError
+from velocity_edge.logs import Logs
 
 log = logging.getLogger("supervisor")
 
@@ -43,9 +46,17 @@ _FIXED: Final = (
 class Upkeep:
     """Keeps a node current."""
 
-    def __init__(self, shell: Shell, load: Callable[[], Config], file: Path | None) -> None:
-        """*load* reads the configuration again as it was read at start; *file* is what to watch."""
+    def __init__(
+        self, shell: Shell, load: Callable[[], Config], file: Path | None, logs: Logs, *, own_program: bool = False
+    ) -> None:
+        """*load* reads the configuration again as it was read at start; *file* is what to watch.
+
+        With *own_program*, workers are not ours (tests), and what their command line says never changes.
+        """
         self._shell = shell
+        self._logs = logs
+        self._own_program = own_program
+        shell.on_activated = self.adapt
         self._load = load
         self._file = file
         self._watch = Watch(signature(self._watched()))
@@ -72,6 +83,24 @@ class Upkeep:
             if shell.node.state is not NodeState.STOPPING:
                 shell.manager.ready(shell.title())
         return revision
+
+    def adapt(self) -> None:
+        """Take from the revision that has just been activated what concerns the supervisor, and workers to come."""
+        shell, config = self._shell, self._shell.active.config
+        shell.node.settings = node_settings(config, shell.slots.cores)
+        if not self._own_program:
+            shell.worker_program = [*spawn.WORKER_PROGRAM, *worker_options(config)]
+        self._logs.use(structured=config.server.telemetry.structured_logs, level=config.server.log_level)
+        wanted = config.server.workers
+        if wanted and wanted != shell.node.target:
+            # Not from within the happening that activated the revision.
+            shell.loop.call_soon(self._try_to_scale, wanted)
+
+    def _try_to_scale(self, wanted: int) -> None:
+        try:
+            self._shell.happen(w.Scale(wanted))
+        except CannotDo as error:
+            log.error("%s (server.workers; a restart of the node would do it)", error)
 
     def rotate_keys(self) -> None:
         """Begin a rotation of the epoch table. Raises `CannotDo` while one is under way."""

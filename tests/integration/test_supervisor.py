@@ -450,3 +450,16 @@ def test_the_network_sees_metrics_and_a_page_and_no_secrets() -> None:
         assert "velocity_http_requests_total" in names
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(base + "/v1/status")
+
+
+def test_a_reload_changes_the_number_of_workers() -> None:
+    with supervised(workers=1, start=False) as node:
+        del node.settings["server.listen"], node.settings["server.tls.self_signed"], node.settings["content.sites"]
+        del node.settings["server.workers"]
+        path = config_file(node)
+        text = path.read_text()
+        path.write_text(text.replace("server:", "server:\n  workers: 1"))
+        node.start("--config", str(path))
+        node.wait_until("one worker", lambda s: s["state"] == "serving" and len(s["workers"]) == 1)
+        path.write_text(text.replace("server:", "server:\n  workers: 2"))
+        node.wait_until("two workers", lambda s: sum(w["state"] == "ready" for w in s["workers"]) == 2)
