@@ -217,6 +217,7 @@ content:
         self.disturbances = {
             "reload": lambda: self._admin("reload"),
             "restart": lambda: self._admin("restart", "--timeout", "60s"),
+            "upgrade": lambda: self._admin("upgrade", "--timeout", "60s"),
             "quiesce": self._quiesce_and_resume,
             "worker-kill": self._kill_worker,
             "supervisor-kill": self._kill_supervisor,

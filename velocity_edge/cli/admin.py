@@ -123,6 +123,15 @@ def reload(timeout: float, reason: str, as_json: bool) -> int:
 
 
 @admin.command()
+@_timeout("10m")
+@_REASON
+@_JSON
+def upgrade(timeout: float, reason: str, as_json: bool) -> int:
+    """Become what is installed now: the supervisor first, in place, then the workers, one after the other."""
+    return _ask("upgrade", {}, reason, as_json, timeout)
+
+
+@admin.command()
 @click.option("--age", type=_SECONDS, required=True, help="Close connections that are older than this.")
 @_REASON
 @_JSON

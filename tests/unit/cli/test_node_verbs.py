@@ -109,6 +109,7 @@ def texts(out: str) -> list[str]:
         ("restart --worker 17", "restart", {"worker_id": 17}),
         ("reload", "reload", {}),
         ("abort --age 2m", "abort", {"age_s": 120.0}),
+        ("upgrade", "upgrade", {}),
         ("scale 3", "scale", {"workers": 3}),
         ("stop --fast", "stop", {"fast": True}),
     ],
