@@ -52,6 +52,11 @@ def prepare_exec() -> None:
             _check(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0), "PR_CAP_AMBIENT_RAISE")
 
 
+def may_raise_priority() -> bool:
+    """Say whether a worker that we start could lower its nice value again: until it drops its rights it has ours."""
+    return bool(_get()[0] >> _KEPT["CAP_SYS_NICE"] & 1) and os.geteuid() == 0
+
+
 def _get() -> tuple[int, int, int]:
     """Return the effective, permitted and inheritable sets of this thread."""
     words = (ctypes.c_uint32 * 6)()

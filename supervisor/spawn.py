@@ -3,10 +3,14 @@
 A worker is a program, never a fork of us: `python -I -m workers`, in a session of its own (a Ctrl-C in the terminal is
 for the supervisor alone) and without a death signal (it serves on when we die). It is watched through its pidfd, which
 cannot come to name somebody else; a worker that was adopted is no child of ours, so its exit status stays unknown.
+
+A newcomer starts with a low priority: it imports for a second on a core where another worker serves, and packets are
+more urgent than imports. It raises itself when it gets its sockets (workers/priority.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,6 +19,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from supervisor.privileges import may_raise_priority
+
+#: Of a worker that starts: about a tenth of the CPU when its core is busy, all of it when not (sched(7)).
+NEWCOMER_NICE: Final = 10
 
 #: The program of a worker; tests pass another one.
 WORKER_PROGRAM: Final = (sys.executable, "-I", "-m", "workers")
@@ -59,6 +68,11 @@ def spawn(program: Sequence[str], worker_id: int, slot: int, cpu: int, channel: 
     process = Process(child.pid, os.pidfd_open(child.pid), child)
     try:
         os.sched_setaffinity(child.pid, {cpu})
+        if may_raise_priority():
+            os.setpriority(os.PRIO_PROCESS, child.pid, NEWCOMER_NICE)
+            # A session has a share of its own where the kernel groups tasks by session: that, too.
+            with contextlib.suppress(OSError), open(f"/proc/{child.pid}/autogroup", "w") as file:
+                file.write(str(NEWCOMER_NICE))
     except ProcessLookupError:
         pass  # gone already; its pidfd tells
     return process

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from velocity_edge.errors import VelocityError
 from velocity_edge.quic.open_engine import choose_engine
-from workers import preload
+from workers import preload, priority
 from workers.privileges import drop, find_user
 from workers.vitals import Memory
 from workers.worker import Identity, Worker
@@ -65,6 +65,10 @@ async def _run(arguments: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
 
+        def take_place() -> None:
+            priority.take()
+            drop(user)
+
         def start_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
             return tasks.create_task(coroutine)
 
@@ -75,7 +79,7 @@ async def _run(arguments: argparse.Namespace) -> int:
             choice.open,
             loop,
             start_task,
-            lambda: drop(user),
+            take_place,
             Memory(),
         )
         _answer_signals(loop, worker)

@@ -101,6 +101,14 @@ def test_the_supervisor_gives_up_what_it_does_not_need() -> None:
         assert effective & (bpf | net_admin | sys_admin | dac_override | bind) == 0
 
 
+@pytest.mark.root
+def test_a_newcomer_waits_for_those_who_serve() -> None:
+    """Imports have a low priority. The pretend worker never takes a higher one, so it can be seen here."""
+    with supervised() as node:
+        [worker] = node.status()["workers"]
+        assert os.getpriority(os.PRIO_PROCESS, worker["pid"]) == 10
+
+
 # --- workers die
 
 
