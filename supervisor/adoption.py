@@ -25,6 +25,7 @@ from supervisor import spawn
 from supervisor.slots import Bundle, bundle_of
 from supervisor.spawn import Process
 from supervisor.state import SavedState, SavedWorker
+from supervisor.succession import worth_keeping
 from velocity_edge import messages as m
 from velocity_edge.channel import Channel, Received
 
@@ -143,8 +144,7 @@ class Adoption:
         hello, own_slot = returned.hello, returned.saved.slot
         if hello is None or returned.channel.closed or own_slot not in self.bundles:
             return False
-        # Without a revision it never served: there is nothing in it that is worth keeping.
-        return hello.protocol_version == m.PROTOCOL_VERSION and hello.revision > 0
+        return worth_keeping(hello)
 
     def _sort_out(self) -> list[Returned]:
         """Return the good ones; kill the others, so that nobody serves unsupervised in a slot that we give away."""

@@ -27,8 +27,9 @@ from supervisor.materials import Materials
 from supervisor.node import Node
 from supervisor.slots import Slots
 from supervisor.spawn import Process
-from supervisor.state import SavedDeparted, SavedQuiesce, SavedState, SavedWorker, StateFile, boot_id
+from supervisor.state import StateFile, boot_id
 from supervisor.steering_base import Steering
+from supervisor.succession import left_behind
 from supervisor.systemd import ServiceManager
 from velocity_edge import channel as c
 from velocity_edge import messages as m
@@ -286,32 +287,15 @@ class Shell:
         if node.state is NodeState.STOPPED:
             self.state_file.clear()
             return
-        quiesced = node.quiesced
+        processes = {i: (process.pid, self.start_ticks[i]) for i, process in self.processes.items()}
         self.state_file.save(
-            SavedState(
+            left_behind(
+                node,
+                processes,
                 boot_id=self._boot_id,
-                cores=self.slots.cores,
                 cpus=self.cpus,
-                target=node.target,
-                next_id=node.ids.next_id,
-                revision=max(self.materials, default=node.revision),
                 listeners=self.slots.listeners,
-                workers=[
-                    SavedWorker(v.worker_id, v.core, v.slot, process.pid, self.start_ticks[v.worker_id], v.leaving)
-                    for v in node.workers.values()
-                    if (process := self.processes.get(v.worker_id))
-                ],
-                departed=[SavedDeparted(i, d.core, d.slot, d.until_s) for i, d in node.departed.items()],
-                quiesced=None
-                if quiesced is None
-                else SavedQuiesce(
-                    quiesced.mode,
-                    quiesced.reason,
-                    quiesced.announce_s,
-                    quiesced.spread_s,
-                    quiesced.deadline_s,
-                    quiesced.since_s or 0.0,
-                ),
+                revision=max(self.materials, default=node.revision),
             )
         )
 

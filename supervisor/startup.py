@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from supervisor import succession
 from supervisor import words as w
 from supervisor.adoption import Adoption, Returned
 from supervisor.keyring import Keyring
@@ -104,21 +105,13 @@ def _begin(shell: Shell, saved: SavedState | None, returned: list[Returned], rol
     if saved is None:
         shell.happen(w.Started())
         return
-    adopted = []
+    came = {}
     for worker in returned:
         assert worker.hello is not None
-        s = worker.saved
-        shell.attach(s.worker_id, worker.process, worker.channel)
-        adopted.append(w.Adopted(s.worker_id, s.core, s.slot, worker.hello, s.leaving))
-    came = {a.worker_id for a in adopted}
-    departed = {d.worker_id: w.Departed(d.core, d.slot, d.until_s) for d in saved.departed}
-    until_s = shell.clock() + shell.node.settings.quarantine_s
-    departed |= {s.worker_id: w.Departed(s.core, s.slot, until_s) for s in saved.workers if s.worker_id not in came}
-    quiesced = None
-    if q := saved.quiesced:
-        mode = w.QuiesceMode(q.mode)
-        quiesced = w.Quiesce(mode, q.reason, q.announce_s, q.spread_s, q.deadline_s, q.since_s)
-    shell.happen(w.Started(tuple(adopted), departed, quiesced))
+        worker_id = worker.saved.worker_id
+        shell.attach(worker_id, worker.process, worker.channel)
+        came[worker_id] = worker.hello
+    shell.happen(succession.started(saved, came, shell.clock(), shell.node.settings.quarantine_s))
     for worker in returned:
         for report in worker.later:
             shell.happen(w.Reported(worker.saved.worker_id, report))
