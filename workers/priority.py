@@ -1,4 +1,4 @@
-"""Taking the priority of somebody who serves: the supervisor starts us with a low one, so that imports wait for packets.
+"""Taking the priority of somebody who serves: the supervisor starts us with a low one; our imports wait for packets.
 
 Must come before the rights are dropped (CAP_SYS_NICE). A supervisor that knows that we could not do it does not lower
 it.
