@@ -7,11 +7,11 @@ changed. `prepare` raises `VelocityError` with a sentence for the operator.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from velocity_edge import keys
-from velocity_edge.config.model import Config, Site
+from velocity_edge.config.model import Config, RouteSection, Site
 from velocity_edge.errors import ConfigError
 from velocity_edge.keys import EpochTable, KeyRing
 from velocity_edge.messages import KeyedChain
@@ -21,6 +21,7 @@ from velocity_edge.quic.policy import ServerPolicy, server_policy
 from velocity_edge.quic.schedule import fastest_suites
 from velocity_edge.quic.tickets import Tickets
 from workers.exchanges import Revision
+from workers.handlers.answers import Answer, Answers
 from workers.handlers.beneath import Descriptor, probe
 from workers.handlers.static import StaticHandler, StaticSettings
 from workers.http import fold
@@ -74,12 +75,29 @@ def prepare(
         handler = _static(site, roots, clock)
         around = [add_headers((*own, *(SECURITY if site.security_headers else ())), date)]
         routes += [Route(host, "/", fold(around, handler)) for host in (site.hostname, *site.aliases)]
+    hosts = [route.host for route in routes] or ["*"]
+    for prefix, answers in _answers(config.content.routes, server.limits.max_request_body_bytes):
+        answering = fold([add_headers(own, date)], answers)
+        routes += [Route(host, prefix, answering) for host in hosts]
     try:
         router = Router(routes, [add_headers(own, date)])
     except ValueError as error:
-        raise ConfigError(f"content.sites: cannot use them: {error}") from None
+        raise ConfigError(f"content: cannot use it: {error}") from None
     telemetry = config.telemetry or server.telemetry
     return Prepared(number, config, Revision(number, router, formatter(telemetry.access_log)), certificates)
+
+
+def _answers(sections: Sequence[RouteSection], max_body_bytes: int) -> Iterator[tuple[str, Answers]]:
+    """Yield each prefix with its answers by method."""
+    by_prefix: dict[str, dict[bytes, Answer]] = {}
+    for section in sections:
+        action = section.action
+        headers = tuple((name.lower().encode(), value.encode()) for name, value in action.headers.items())
+        answer = Answer.of(action.status, headers, action.body.encode())
+        methods = by_prefix.setdefault(section.match.path.rstrip("/") or "/", {})
+        methods.update({method.encode(): answer for method in section.match.methods or ("",)})
+    for prefix, methods in by_prefix.items():
+        yield prefix, Answers(methods, max_body_bytes)
 
 
 def _static(site: Site, roots: Mapping[str, Descriptor], clock: Callable[[], float]) -> StaticHandler:

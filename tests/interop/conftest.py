@@ -13,6 +13,8 @@ from tests.support import node
 from tests.support.node import Node, running_node
 
 BIG_BYTES = 20_000_000
+#: A place that takes uploads.
+ROUTES = "[{match: {path: /upload, methods: [POST, PUT]}, action: {type: static, status: 201, body: all of it}}]"
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=node.ENGINES)
 def edge(request: pytest.FixtureRequest, site: Path) -> Iterator[Node]:
-    with running_node(engine=request.param, workers=2, root=site) as running:
+    with running_node("--set", f"content.routes={ROUTES}", engine=request.param, workers=2, root=site) as running:
         yield running
 
 

@@ -118,6 +118,20 @@ def test_big_upload_is_refused_and_the_connection_lives(edge: Node, site: Path) 
     assert len(run.groups) == 1, "the second transfer needed a new connection"
 
 
+def test_an_upload_to_a_route_is_answered_when_all_of_it_arrived(edge: Node, site: Path, short_dir: Path) -> None:
+    """Several windows long, so that a worker that did not give credit would stop it; 20 MB are over the bound."""
+    short_dir.chmod(0o755)
+    body = short_dir / "body"
+    body.write_bytes((site / "big").read_bytes()[:5_000_000])
+    before = edge.status()["counters"]["receive_bytes"]
+    run = curl(edge.url("/upload"), "--upload-file", str(body), ca=edge.ca)
+    assert (run.answer.status, run.answer.body) == (201, b"all of it")
+    edge.counter("receive_bytes", at_least=before + 5_000_000)
+    refused = curl(edge.url("/upload"), ca=edge.ca).answer
+    assert (refused.status, refused.headers["allow"]) == (405, "POST, PUT")
+    assert curl(edge.url("/upload"), "--upload-file", str(site / "big"), ca=edge.ca).answer.status == 413
+
+
 def test_resumption(edge: Node) -> None:
     """A second connection resumes the session of the first, whichever worker it meets."""
     before = edge.status()["counters"]["handshakes_resumed"]

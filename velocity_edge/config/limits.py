@@ -63,6 +63,8 @@ class LimitsSection(BaseModel):
     """Streams reset or broken by the peer of one connection, before it is closed."""
     request_timeout_s: Duration = Field(default=_DEFAULT.request_timeout_s, alias="request_timeout")
     """The header section of a request takes no longer."""
+    max_request_body_bytes: Size = Field(default=_DEFAULT.max_request_body_bytes, alias="max_request_body")
+    """The body of a request; above it the answer is 413."""
     max_resets_per_s: _COUNT = _DEFAULT.max_resets_per_s
     """Stateless resets sent."""
     max_version_negotiations_per_s: _COUNT = _DEFAULT.max_version_negotiations_per_s

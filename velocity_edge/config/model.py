@@ -15,7 +15,17 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from velocity_edge.config.limits import LimitsSection
-from velocity_edge.config.values import AbsolutePath, Address, Duration, Hostname, Network, OneOrMore, parse_address
+from velocity_edge.config.values import (
+    AbsolutePath,
+    Address,
+    Duration,
+    Hostname,
+    Method,
+    Network,
+    OneOrMore,
+    RoutePath,
+    parse_address,
+)
 from velocity_edge.messages import Listener
 
 Profile = Literal["light", "balanced", "secure"]
@@ -188,6 +198,39 @@ class Proxy(Section):
     timeouts: Timeouts = Timeouts()
 
 
+class Match(Section):
+    """Which requests a route is for."""
+
+    path: RoutePath
+    """Prefix of the path, in whole segments: `/api` has `/api` and `/api/x`, not `/apix`. The longest one wins."""
+    methods: Annotated[list[Method], OneOrMore] = []
+    """Methods that it answers, such as GET or POST; HEAD goes with GET. Others get a 405. Nothing: every method."""
+
+
+class Action(Section):
+    """What is done with them."""
+
+    type: Literal["static", "proxy"]
+    """`static`: a fixed answer, given when the whole request is there. (`proxy` is not built yet.)"""
+    status: Annotated[int, Field(ge=200, le=599)] = 200
+    """Status of the answer."""
+    body: str = ""
+    """Body of the answer, as UTF-8."""
+    headers: dict[str, Annotated[str, Field(pattern=r"^[ -~]*$")]] = {}
+    """Fields of the answer. Without a `content-type`, a body is plain text."""
+    upstream: str | None = None
+    """Address of the server behind. (Not built yet.)"""
+    streaming: bool = False
+    """Pass bodies on as they come. (Not built yet.)"""
+
+
+class RouteSection(Section):
+    """An answer by path and method, on the hosts of every site (on every host when there are no sites)."""
+
+    match: Match
+    action: Action
+
+
 class Content(Section):
     """What is served."""
 
@@ -195,8 +238,8 @@ class Content(Section):
     """Folders, by host name."""
     proxies: list[Proxy] = []
     """Servers behind this node. (Not built yet.)"""
-    routes: list[dict[str, Any]] = []
-    """Rules by path and method. (Not built yet.)"""
+    routes: list[RouteSection] = []
+    """Answers by path and method. They go before the files of a site."""
 
 
 class Tickets(Section):

@@ -6,7 +6,9 @@ ignore it would let an operator believe in a protection that is not there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from velocity_edge.config.model import Config
 from velocity_edge.config.tree import Path
@@ -14,11 +16,19 @@ from velocity_edge.quic.limits import Limits
 
 Problem = tuple[Path, str]
 
+#: RFC 9110 section 5.1: a field name is a token.
+_FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: Lengths and dates are ours; the others belong to one connection and are malformed in HTTP/3 (RFC 9114 section 4.2).
+_OUR_FIELDS: Final = frozenset(
+    ("content-length", "date", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te")
+)
+
 
 def problems(config: Config) -> Iterator[Problem]:
     """Yield each thing in *config* that cannot be used, with its place."""
     yield from _together(config)
     yield from _names(config)
+    yield from _routes(config)
     yield from _not_built(config)
 
 
@@ -80,14 +90,45 @@ def _names(config: Config) -> Iterator[Problem]:
             seen.setdefault(name, i)
 
 
+def _routes(config: Config) -> Iterator[Problem]:
+    """Two answers to one question, and answers that HTTP does not have."""
+    seen: dict[tuple[str, str], int] = {}
+    for i, route in enumerate(config.content.routes):
+        where = ("content", "routes", str(i))
+        path, action = route.match.path.rstrip("/"), route.action
+        if not path and config.content.sites:
+            yield (*where, "match", "path"), "cannot be '/' beside content.sites: nothing of them would be shown"
+        for method in route.match.methods or ("",):
+            # A route for every method has no others beside it: which one is meant would depend on the order.
+            other = next((seen[key] for key in ((path, method), (path, "")) if key in seen), None)
+            if other is None and not method:
+                other = next((number for (taken, _), number in seen.items() if taken == path), None)
+            if other is not None:
+                what = f"{method or 'every method'} {route.match.path}"
+                yield (*where, "match"), f"cannot answer {what} twice: content.routes[{other}] has it"
+            seen.setdefault((path, method), i)
+        if action.status in (204, 205, 304) and action.body:
+            yield (*where, "action", "body"), f"cannot go with status {action.status}: that one has no body (RFC 9110)"
+        for name in action.headers:
+            if not _FIELD_NAME.fullmatch(name):
+                yield (*where, "action", "headers"), f"cannot use {name!r}: must be a field name such as cache-control"
+            elif name.lower() in _OUR_FIELDS:
+                yield (*where, "action", "headers"), f"cannot set {name!r}: HTTP/3 has no use for it, or we set it"
+
+
 def _not_built(config: Config) -> Iterator[Problem]:
     if config.content.proxies:
         yield (
             ("content", "proxies"),
             "cannot proxy yet: serve folders with content.sites, and let another server answer for these names",
         )
-    if config.content.routes:
-        yield ("content", "routes"), "cannot route by rules yet: serve folders with content.sites"
+    for i, route in enumerate(config.content.routes):
+        where = ("content", "routes", str(i), "action")
+        if route.action.type == "proxy":
+            yield (*where, "type"), "cannot proxy yet: must be 'static', or let another server answer for this path"
+        elif route.action.upstream is not None or route.action.streaming:
+            key = "streaming" if route.action.upstream is None else "upstream"
+            yield (*where, key), "cannot stand beside type 'static': a fixed answer has no server behind it"
     for i, site in enumerate(config.content.sites):
         if site.fallback_endpoint is not None:
             yield ("content", "sites", str(i), "fallback_endpoint"), "cannot point to a fallback yet: leave it out"

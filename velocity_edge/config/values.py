@@ -107,6 +107,18 @@ def _path(value: Any, info: ValidationInfo) -> str:
     return str(base / Path(value).expanduser())
 
 
+def _route_path(value: str) -> str:
+    if not re.fullmatch(r"/[!-~]*", value) or "?" in value or "#" in value:
+        raise ValueError(f"cannot use {value!r}: must be a path as it stands in a request, such as /api or /a%20b")
+    return value
+
+
+def _method(value: str) -> str:
+    if not re.fullmatch(r"[A-Z]+", value):
+        raise ValueError(f"cannot use {value!r}: must be a method in capital letters, such as GET or POST")
+    return value
+
+
 def _list_of_one(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -127,6 +139,9 @@ Address = Annotated[str, BeforeValidator(_address), Written("address:port")]
 Hostname = Annotated[str, AfterValidator(_hostname), Written("host name")]
 #: "192.0.2.0/24", normalised.
 Network = Annotated[str, BeforeValidator(_network), Written("network")]
+#: Percent-encoded, without the query.
+RoutePath = Annotated[str, AfterValidator(_route_path), Written("path of requests")]
+Method = Annotated[str, AfterValidator(_method), Written("method")]
 #: Absolute once loaded: what stands in a file is relative to the folder of that file.
 AbsolutePath = Annotated[Path, BeforeValidator(_path), PlainSerializer(str), Written("path")]
 #: In front of a list: one value may stand for a list of one.

@@ -44,6 +44,9 @@ class Limits:
     max_glitches_per_s: int = 200
     #: A request whose header section does not complete in this time is reset (slowloris).
     request_timeout_s: float = 20.0
+    #: Of a request's body, whether it is kept or thrown away; above it the answer is 413. Memory is bounded by the
+    #: windows, this bounds how long one request can occupy a worker and a drain.
+    max_request_body_bytes: int = 16 * 1024 * 1024
     #: Stateless resets and version negotiation packets per worker and second: reflection is capped.
     max_resets_per_s: int = 100
     max_version_negotiations_per_s: int = 100

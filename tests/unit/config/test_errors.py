@@ -187,6 +187,71 @@ WRONG = [
     ),
 ]
 
+WRONG += [
+    (f"content:\n  routes:\n    - {{match: {match}, action: {action}}}", said)
+    for match, action, said in (
+        (
+            "{path: api}",
+            "{type: static}",
+            "3:16: content.routes[0].match.path: cannot use 'api': must be a path as it "
+            "stands in a request, such as /api or /a%20b",
+        ),
+        (
+            "{path: /a, methods: get}",
+            "{type: static}",
+            "3:26: content.routes[0].match.methods: cannot use 'get': "
+            "must be a method in capital letters, such as GET or POST",
+        ),
+        (
+            "{path: /a}",
+            "{type: statik}",
+            "3:36: content.routes[0].action.type: cannot use 'statik': must be 'static' "
+            "or 'proxy'; did you mean \"static\"?",
+        ),
+        (
+            "{path: /a}",
+            "{type: static, status: 100}",
+            "3:50: content.routes[0].action.status: cannot use 100: must be 200 or more",
+        ),
+        (
+            "{path: /a}",
+            "{type: static, status: 204, body: x}",
+            "3:63: content.routes[0].action.body: cannot go with status 204: that one has no body (RFC 9110)",
+        ),
+        (
+            "{path: /a}",
+            "{type: static, headers: {'a b': x}}",
+            "3:50: content.routes[0].action.headers: cannot use 'a b': must be a field name such as cache-control",
+        ),
+        (
+            "{path: /a}",
+            "{type: static, headers: {Date: x}}",
+            "3:50: content.routes[0].action.headers: cannot set 'Date': HTTP/3 has no use for it, or we set it",
+        ),
+        (
+            "{path: /a}",
+            "{type: static, upstream: 'http://b'}",
+            "3:50: content.routes[0].action.upstream: cannot stand "
+            "beside type 'static': a fixed answer has no server behind it",
+        ),
+        (
+            "{path: /a}",
+            "{type: static}}\n    - {match: {path: /a/, methods: GET}, action: {type: static}",
+            "4:8: content.routes[1].match: cannot answer GET /a/ twice: content.routes[0] has it",
+        ),
+        (
+            "{path: /a, methods: [GET]}",
+            "{type: static}}\n    - {match: {path: /a}, action: {type: static}",
+            "4:8: content.routes[1].match: cannot answer every method /a twice: content.routes[0] has it",
+        ),
+        (
+            "{path: /}",
+            "{type: static}}\n  sites:\n    - {hostname: a, root: b",
+            "3:16: content.routes[0].match.path: cannot be '/' beside content.sites: nothing of them would be shown",
+        ),
+    )
+]
+
 #: Keys that the guide names and that are not built: refused where they stand, never ignored.
 NOT_BUILT = [
     (
@@ -194,8 +259,8 @@ NOT_BUILT = [
         "2:3: content.proxies: cannot proxy yet",
     ),
     (
-        "content:\n  routes:\n    - {anything: 1}",
-        "2:3: content.routes: cannot route by rules yet",
+        "content:\n  routes:\n    - match: {path: /api}\n      action: {type: proxy, upstream: 'http://b'}",
+        "4:16: content.routes[0].action.type: cannot proxy yet",
     ),
     (
         "content:\n  sites:\n    - {hostname: a, root: x, fallback_endpoint: y}",
