@@ -125,9 +125,14 @@ class Adoption:
                 returned.hello = item.message
             case m.Held(slot):
                 returned.slots.add(slot)
-                fits = 0 <= slot < 2 * self._saved.cores and len(item.descriptors) == len(self._saved.listeners) + 3
-                if fits and slot not in self.bundles:
-                    self.bundles[slot] = bundle_of(item.descriptors, slot)
+                listeners = len(self._saved.listeners)
+                fits = 0 <= slot < 2 * self._saved.cores and len(item.descriptors) >= listeners + 3
+                # The slab of the slot's own worker counts: who only keeps the slot may hold an earlier one.
+                own = slot == returned.saved.slot
+                if fits and (own or slot not in self.bundles):
+                    if before := self.bundles.pop(slot, None):
+                        before.close()
+                    self.bundles[slot] = bundle_of(item.descriptors, listeners, slot)
                     return
             case report:
                 returned.later.append(report)

@@ -70,6 +70,7 @@ def _worker(shell: Shell, worker: Worker, now_s: float) -> WorkerStatus:
         "core": worker.core,
         "pid": process.pid if process else 0,
         "state": worker.state,
+        "version": hello.version if hello else "",
         "engine": hello.engine if hello else "",
         "engine_reason": hello.engine_reason if hello else "",
         "connections": heartbeat.connections if heartbeat else 0,

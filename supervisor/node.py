@@ -126,8 +126,9 @@ class Node(Requests):
                 assert_never(forgotten)
 
     def _hello(self, worker: Worker, hello: m.Hello) -> None:
-        if hello.protocol_version != m.PROTOCOL_VERSION:
-            reason = f"it speaks protocol {hello.protocol_version}, we speak {m.PROTOCOL_VERSION}"
+        if not m.speaks(hello):
+            theirs = f"{hello.oldest_protocol} to {hello.protocol_version}"
+            reason = f"it speaks the protocols {theirs}, we speak {m.OLDEST_PROTOCOL} to {m.PROTOCOL_VERSION}"
             self._condemn(worker.worker_id, reason)
             return
         if worker.hello or hello.worker_id != worker.worker_id:

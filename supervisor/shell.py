@@ -204,11 +204,8 @@ class Shell:
             case w.Kill(worker_id):
                 if process := self.processes.get(worker_id):
                     process.kill()
-            case w.Equip(worker_id, slot, keep):
-                path = str(self.places.workers_socket)
-                order = m.Equip(self.node_id, self.slots.listeners, len(self.slots.bundles), path)
-                self._send(worker_id, order, self.slots.equipment(slot))
-                self._send(worker_id, m.Keep(keep), self.slots.bundles[keep].descriptors())
+            case w.Equip():
+                self._equip(command)
             case w.GiveKeys(worker_id, epochs, seal_with):
                 self._send(worker_id, self.keyring.order(epochs, seal_with))
             case w.GiveConfig(worker_id, revision):
@@ -258,6 +255,20 @@ class Shell:
         finally:
             theirs.close()
         self.attach(command.worker_id, process, c.Channel(ours, m.decode_report))
+
+    def _equip(self, command: w.Equip) -> None:
+        if self.slots.bundles[command.slot].renew_slab(command.slot):
+            # Who keeps this slot for our successor should hold the slab that counts from now on.
+            for keeper in self.node.workers.values():
+                if keeper.slot == command.keep and keeper.worker_id != command.worker_id:
+                    self._keep(keeper.worker_id, command.slot)
+        path = str(self.places.workers_socket)
+        order = m.Equip(self.node_id, self.slots.listeners, len(self.slots.bundles), path)
+        self._send(command.worker_id, order, self.slots.equipment(command.slot))
+        self._keep(command.worker_id, command.keep)
+
+    def _keep(self, worker_id: int, slot: int) -> None:
+        self._send(worker_id, m.Keep(slot), self.slots.bundles[slot].descriptors())
 
     def _give_config(self, worker_id: int, materials: Materials, revision: int) -> None:
         order = m.Configure(revision, materials.config.to_json(), materials.chains, list(materials.roots))

@@ -10,14 +10,17 @@ with `Held` when another supervisor adopts them. A `Bundle` is the descriptors o
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from supervisor import sockets
 from velocity_edge import slab
 from velocity_edge.messages import Listener
+
+log = logging.getLogger(__name__)
 
 #: What may wait on a hand-over link. Strays are rare (a GRO train with two connections of one address in it).
 _LINK_BUFFER_BYTES = 1024 * 1024
@@ -32,17 +35,36 @@ class Bundle:
     link_send: socket.socket
     slab_fd: int
     slab: slab.Slab
+    #: What a supervisor of a later version added: kept open for the next one of that version.
+    more: list[int] = field(default_factory=list)
 
     def descriptors(self) -> list[int]:
         """Return them in the order of `messages.Keep`."""
-        return [*(s.fileno() for s in self.udp), self.link_receive.fileno(), self.link_send.fileno(), self.slab_fd]
+        own = [self.link_receive.fileno(), self.link_send.fileno(), self.slab_fd]
+        return [*(s.fileno() for s in self.udp), *own, *self.more]
 
     def close(self) -> None:
         """Let go."""
         for sock in (*self.udp, self.link_receive, self.link_send):
             sock.close()
         self.slab.close()
+        for fd in (self.slab_fd, *self.more):
+            os.close(fd)
+
+    def renew_slab(self, slot: int) -> bool:
+        """Give the slot a slab with the cells of this version, for a worker to come; return whether it needed one.
+
+        The one of another version goes on from here: what its cells counted is carried over by name.
+        """
+        if self.slab.current:
+            return False
+        fd = slab.create(f"velocity-slot-{slot}")
+        fresh = slab.Slab(fd)
+        fresh.add(self.slab.counts())
+        self.slab.close()
         os.close(self.slab_fd)
+        self.slab_fd, self.slab = fd, fresh
+        return True
 
 
 def _fresh_bundle(udp: list[socket.socket], slot: int) -> Bundle:
@@ -52,15 +74,17 @@ def _fresh_bundle(udp: list[socket.socket], slot: int) -> Bundle:
     return Bundle(udp, link_receive, link_send, fd, slab.Slab(fd))
 
 
-def bundle_of(descriptors: Sequence[int], slot: int) -> Bundle:
+def bundle_of(descriptors: Sequence[int], listeners: int, slot: int) -> Bundle:
     """Return the bundle that came back with `Held`; the descriptors are the bundle's now.
 
-    A slab of another version is replaced: its counters begin anew, which is what counters may do.
+    A slab of another version is used as it is, for as long as its worker lives (slab.py). One that cannot be read, from
+    before slabs named their cells, is replaced: what its worker still counts is lost, and said to be.
     """
-    *udp, link_receive, link_send, slab_fd = descriptors
+    udp, (link_receive, link_send, slab_fd, *more) = descriptors[:listeners], descriptors[listeners:]
     try:
         mapped = slab.Slab(slab_fd)
-    except slab.SlabMismatch:
+    except slab.SlabMismatch as error:
+        log.warning("cannot read the counters of slot %d (%s): they begin anew", slot, error)
         os.close(slab_fd)
         slab_fd = slab.create(f"velocity-slot-{slot}")
         mapped = slab.Slab(slab_fd)
@@ -70,6 +94,7 @@ def bundle_of(descriptors: Sequence[int], slot: int) -> Bundle:
         socket.socket(fileno=link_send),
         slab_fd,
         mapped,
+        more,
     )
 
 
@@ -110,7 +135,7 @@ class Slots:
         """Return the descriptors of `messages.Equip` for the worker in *slot*."""
         own = self.bundles[slot]
         links = [bundle.link_send.fileno() for bundle in self.bundles]
-        return [*(s.fileno() for s in own.udp), own.link_receive.fileno(), *links, own.slab_fd]
+        return [*(s.fileno() for s in own.udp), own.link_receive.fileno(), *links, own.slab_fd, *own.more]
 
     def drops(self) -> dict[tuple[int, int], int]:
         """Return (slot, listener index) -> datagrams that the kernel dropped because the socket was full."""

@@ -6,12 +6,17 @@ written before the commands that follow from it are carried out, so that no id i
 
 Only one supervisor may use a runtime directory: it holds a lock on `<runtime>/supervisor.lock` until it dies, whichever
 way. Times are CLOCK_MONOTONIC and mean nothing after a reboot: the boot id says so, and the rest of the file goes too.
+
+The file grows as messages do (docs/adr/0007-versions-side-by-side.md): a field that we do not know is ignored, a new
+one has a default, and `version` changes only when the meaning of a field does. A file that we cannot read while its
+workers live ends the start: opening everything anew beside them would take their packets away.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Final
@@ -19,14 +24,19 @@ from typing import Final
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from supervisor.spawn import start_ticks
 from velocity_edge.errors import VelocityError
 from velocity_edge.messages import Listener
 
+log = logging.getLogger(__name__)
+
+#: The meaning of the fields, and the oldest meaning that we still read.
 VERSION: Final = 1
-_STRICT: Final = ConfigDict(extra="forbid")
+OLDEST_VERSION: Final = 1
+_GROWING: Final = ConfigDict(extra="ignore")
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=_GROWING)
 class SavedWorker:
     """A living worker."""
 
@@ -38,7 +48,7 @@ class SavedWorker:
     leaving: bool
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=_GROWING)
 class SavedDeparted:
     """A dead worker id that packets may still carry."""
 
@@ -48,7 +58,7 @@ class SavedDeparted:
     until_s: float
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=_GROWING)
 class SavedQuiesce:
     """An operator's wish that outlives us."""
 
@@ -60,7 +70,7 @@ class SavedQuiesce:
     since_s: float
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=_GROWING)
 class SavedState:
     """The file."""
 
@@ -78,6 +88,15 @@ class SavedState:
 
 
 _ADAPTER: Final = TypeAdapter(SavedState)
+
+
+def _readable(version: object) -> bool:
+    return isinstance(version, int) and OLDEST_VERSION <= version <= VERSION
+
+
+def _living(workers: list[dict[str, int]]) -> list[int]:
+    """Return the pids of those that are alive. `pid` and `start_ticks` mean the same in every version."""
+    return [worker["pid"] for worker in workers if start_ticks(worker["pid"]) == worker["start_ticks"]]
 
 
 def boot_id() -> str:
@@ -106,16 +125,39 @@ class StateFile:
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def load(self) -> SavedState | None:
-        """Return what an earlier supervisor left; None when it left nothing that can be used."""
+        """Return what an earlier supervisor left; None when it left nothing, or nothing that lives.
+
+        Raises `VelocityError` when workers may live that we cannot find or would not understand: they serve on.
+        """
         try:
             content = self._path.read_bytes()
-            # The version first: another version's fields are not errors.
-            if json.loads(content).get("version") != VERSION:
-                return None
-            saved = _ADAPTER.validate_json(content)
-        except (FileNotFoundError, ValidationError, ValueError, AttributeError):
+        except FileNotFoundError:
             return None
-        return saved if saved.boot_id == boot_id() else None
+        except OSError as error:
+            raise VelocityError(f"cannot start: {self._path}: cannot read it: {error.strerror}") from None
+        try:
+            document = json.loads(content)
+            if document["boot_id"] != boot_id():
+                return None  # whoever it names died with the machine
+            version = document.get("version")
+            pids = _living(document["workers"])
+            saved = _ADAPTER.validate_json(content) if _readable(version) else None
+        except (ValidationError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise VelocityError(
+                f"cannot start: {self._path} is damaged; workers that it named may serve on and nobody would find "
+                "them: end them (`ps -eo pid,args | grep velocity-edge:`) and remove the file to start anew"
+            ) from None
+        if saved is None and pids:
+            raise VelocityError(
+                f"cannot start: {self._path} has version {version}, this velocity-edge reads {OLDEST_VERSION} to "
+                f"{VERSION}; its {len(pids)} workers (process {', '.join(map(str, pids))}) serve on: start the "
+                "velocity-edge that wrote it, or end them to start anew"
+            )
+        if saved is None:
+            log.warning(
+                "%s has version %s, which nobody here reads; its workers are gone: starting anew", self._path, version
+            )
+        return saved
 
     def save(self, state: SavedState) -> None:
         """Replace the file, if something has changed.

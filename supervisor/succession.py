@@ -57,7 +57,7 @@ def left_behind(
 def worth_keeping(hello: m.Hello) -> bool:
     """Whether a worker that said this to the successor may stay: it speaks our protocol, and it has served."""
     # Without a revision it never served: there is nothing in it that would be missed.
-    return hello.protocol_version == m.PROTOCOL_VERSION and hello.revision > 0
+    return m.speaks(hello) and hello.revision > 0
 
 
 def started(saved: SavedState, came: Mapping[int, m.Hello], now_s: float, quarantine_s: float) -> w.Started:

@@ -6,7 +6,8 @@ certificates is longer than what one packet may be, and the kernel takes at most
 lets more than `MAX_QUEUED_BYTES` wait is broken (`ChannelFull`).
 
 This file decides how bytes travel, not what they mean (messages.py) nor what to do about a broken peer (the supervisor
-kills the worker; a worker goes on serving and looks for a successor of the supervisor).
+kills the worker; a worker goes on serving and looks for a successor of the supervisor). A message of a kind that only
+another version has is skipped here, counted, and said once.
 
 A surprise: an empty packet and an end of file look the same on SEQPACKET. The first byte settles that, too.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import logging
 import os
 import socket
 from collections import deque
@@ -22,7 +24,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from velocity_edge.messages import Message, MessageError, encode
+from velocity_edge.messages import Message, MessageError, UnknownKind, encode
+
+log = logging.getLogger(__name__)
 
 #: Payload of one packet. Far below net.core.wmem_default (208 KiB), so that a fresh pair always takes one.
 MAX_PACKET_BYTES: Final = 64 * 1024
@@ -34,6 +38,8 @@ MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 MAX_MESSAGE_DESCRIPTORS: Final = 1024
 #: What may wait for a peer that does not read.
 MAX_QUEUED_BYTES: Final = 2 * MAX_MESSAGE_BYTES
+#: Different unknown kinds that are counted by name. A version that is so far away is not ours.
+MAX_UNKNOWN_KINDS: Final = 32
 #: Messages per `receive`, so that a talkative peer cannot keep the loop busy.
 MAX_MESSAGES_PER_RECEIVE: Final = 64
 
@@ -78,6 +84,8 @@ class Channel(Generic[M]):
         self._descriptors: list[int] = []
         #: The peer is gone: nothing more will be received, and what is sent is dropped.
         self.closed = False
+        #: Kinds that only the peer's version has -> how many were skipped.
+        self.unknown: dict[str, int] = {}
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -134,7 +142,8 @@ class Channel(Generic[M]):
         as a broken peer is not negotiated with.
         """
         received: list[Received[M]] = []
-        while len(received) < MAX_MESSAGES_PER_RECEIVE and not self.closed:
+        skipped = 0
+        while len(received) + skipped < MAX_MESSAGES_PER_RECEIVE and not self.closed:
             try:
                 packet, descriptors, flags = _receive_packet(self._end)
             except BlockingIOError:
@@ -149,6 +158,10 @@ class Channel(Generic[M]):
                 break
             try:
                 message = self._take(packet, flags)
+            except UnknownKind as error:
+                self._skip(error.kind)
+                skipped += 1
+                continue
             except MessageError:
                 self._drop_parts()
                 for item in received:
@@ -175,6 +188,15 @@ class Channel(Generic[M]):
         data = b"".join(self._parts)
         self._parts, self._parts_bytes = [], 0
         return self._decode(data)
+
+    def _skip(self, kind: str) -> None:
+        """Pass over a message of another version."""
+        _close_all(self._descriptors)
+        if kind not in self.unknown and len(self.unknown) < MAX_UNKNOWN_KINDS:
+            self.unknown[kind] = 0
+            log.warning("the other side of a channel is of another version: ignoring its messages of kind %s", kind)
+        if kind in self.unknown:
+            self.unknown[kind] += 1
 
     def close(self) -> None:
         """Close this end and every descriptor that nobody took."""

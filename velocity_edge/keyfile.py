@@ -2,6 +2,10 @@
 
     {"version": 1, "seal_with": 7, "epochs": [{"epoch": 7, "created_s": 1790000000.0, "root": "<base64>"}, ...]}
 
+A field that we do not know is ignored, and left out when the table is stored again; `version` changes only when the
+meaning of a field does, and then an older node refuses to start instead of losing keys
+(docs/adr/0007-versions-side-by-side.md).
+
 Whoever reads this file can impersonate resets and open tickets, so a file that others can read is refused. A file that
 is missing is a fresh start and said to be one; a file that is damaged is an error, unless a fresh start was asked for:
 then it is kept aside. What the table means is keys.py's.

@@ -5,25 +5,44 @@ travel along. A message is a frozen dataclass; on the wire it is JSON whose "kin
 Orders go down, reports go up, and neither side waits for an answer: the supervisor decides from the facts that workers
 report (docs/architecture.md, "Nobody waits").
 
-`decode` raises `MessageError` and nothing else, whatever the bytes. How packets travel is in channel.py.
+The two ends may be of different versions (an upgrade, a way back, files replaced under a running node), so messages
+only grow (docs/adr/0007-versions-side-by-side.md):
+
+- A new field has a default, which is what an older peer meant by not saying it. A field that we do not know is ignored.
+- A kind that we do not know is ignored by the channel (`UnknownKind`); nothing that service needs may depend on it.
+- New descriptors travel after those that were there; who does not know them keeps them open and hands them back.
+- Nothing that exists changes its meaning. If it must, `PROTOCOL_VERSION` says so.
+
+`decode_*` raise `MessageError` and nothing else, whatever the bytes. How packets travel is in channel.py.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-#: Bumped when a message changes meaning; a worker states it first, in `Hello`.
+#: Grows when a message changes its meaning, never for a new field or kind. A worker states it first, in `Hello`.
 PROTOCOL_VERSION: Final = 1
+#: The oldest protocol that we still speak. Raising it ends adoption of workers that are older: they are killed.
+OLDEST_PROTOCOL: Final = 1
 
-_WIRE: Final = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+_WIRE: Final = ConfigDict(extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
 
 
 class MessageError(Exception):
     """A packet on the control channel that is not one of our messages."""
+
+
+class UnknownKind(MessageError):
+    """A message of a kind that this version does not have: from a peer of another version, and no reason to part."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"a message of the unknown kind {kind}")
+        self.kind = kind
 
 
 # --- what travels inside messages ----------------------------------------------------------------------------------
@@ -64,7 +83,8 @@ class Equip:
     """Your sockets. Descriptors travel along, in this order:
 
     one UDP socket per listener; the receiving end of your hand-over link; one sending end per slot of the node
-    (yours included, so that the index is the slot); the slab of your counters.
+    (yours included, so that the index is the slot); the slab of your counters. What comes after these is for a later
+    version: hand it back with `Held`.
 
     When the channel ends, look for another supervisor at `successor_path` (see `Hello`).
     """
@@ -81,8 +101,8 @@ class Keep:
     """Keep the descriptors of another slot of your core, unread, for a supervisor that comes after this one (`Held`).
 
     Descriptors travel along, in this order: one UDP socket per listener; the receiving end of its hand-over link; the
-    sending end of it; its slab. Nobody else would hold the sockets of a free slot when the supervisor dies, and a
-    socket that closes renumbers its group.
+    sending end of it; its slab; what a later version may add. Nobody else would hold the sockets of a free slot when
+    the supervisor dies, and a socket that closes renumbers its group.
     """
 
     slot: int
@@ -187,6 +207,10 @@ class Hello:
     protocol_version: int = PROTOCOL_VERSION
     revision: int = 0
     draining: bool = False
+    #: Of its program, for people; "" from one that does not say it.
+    version: str = ""
+    #: The oldest protocol that it still speaks.
+    oldest_protocol: int = 1
     kind: Literal["Hello"] = "Hello"
 
 
@@ -278,9 +302,25 @@ def decode_report(packet: bytes) -> Report:
     return _decode(_REPORTS, packet)
 
 
+def speaks(hello: Hello) -> bool:
+    """Return whether this worker and we understand each other: the ranges of protocols meet."""
+    return hello.protocol_version >= OLDEST_PROTOCOL and hello.oldest_protocol <= PROTOCOL_VERSION
+
+
+_KINDS: Final = frozenset(kind.__name__ for kind in get_args(Message))
+#: What the name of a kind looks like; anything else is no message of any version.
+_KIND: Final = re.compile(r"[A-Z][A-Za-z0-9]{0,39}")
+
+
 def _decode(adapter: TypeAdapter[T], packet: bytes) -> T:
     try:
         return adapter.validate_json(packet)
-    except (ValidationError, ValueError, RecursionError):
-        # A validation error quotes its input, which may be key material: show only where a message begins.
-        raise MessageError(f"not a message: {packet[:40]!r}") from None
+    except ValidationError as error:
+        [first, *_] = error.errors(include_url=False, include_input=False)
+        kind = first.get("ctx", {}).get("tag")
+        if first["type"] == "union_tag_invalid" and kind not in _KINDS and _KIND.fullmatch(str(kind)):
+            raise UnknownKind(str(kind)) from None
+    except (ValueError, RecursionError):
+        pass
+    # A validation error quotes its input, which may be key material: show only where a message begins.
+    raise MessageError(f"not a message: {packet[:40]!r}")

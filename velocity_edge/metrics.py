@@ -9,6 +9,7 @@ Counters are sums over the slots' slabs, so they go on when a worker is replaced
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -84,6 +85,11 @@ class _Node(Collector):
         info = GaugeMetricFamily("velocity_build_info", "Always 1.", labels=["version", "tier"])
         info.add_metric([status["version"], dispatch["tier"]], 1)
         yield info
+        versions = Counter(worker["version"] or "unknown" for worker in status["workers"])
+        generations = GaugeMetricFamily("velocity_workers", "Workers by version of their program.", labels=["version"])
+        for version, number in sorted(versions.items()):
+            generations.add_metric([version], number)
+        yield generations
         state = GaugeMetricFamily("velocity_node_state", "1 for the state that the node is in.", labels=["state"])
         state.add_metric([status["state"]], 1)
         yield state

@@ -47,6 +47,8 @@ class WorkerStatus(TypedDict):
     pid: int
     #: As in supervisor/lifecycle.py.
     state: str
+    #: The version of its program; "" before its Hello. Others than the node's are seen during an upgrade.
+    version: str
     engine: str
     engine_reason: str
     connections: int

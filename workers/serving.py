@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from velocity_edge import keys
@@ -36,24 +36,28 @@ class Equipment:
     link: socket.socket
     links: list[socket.socket]
     slab_fd: int
+    #: What a supervisor of a later version added: not for us, and handed back to the next one.
+    more: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, order: m.Equip, descriptors: Sequence[int]) -> Self:
         """Sort out the descriptors of an order, in the order that `Equip` promises."""
         listeners = len(order.listeners)
-        if len(descriptors) != listeners + 1 + order.slots + 1:
+        links_end = listeners + 1 + order.slots
+        if len(descriptors) <= links_end:
             raise RuntimeError(f"{len(descriptors)} descriptors for {listeners} listeners and {order.slots} slots")
         sockets = list(descriptors[:listeners])
         for fd in sockets:
             missing = udp.prepare_descriptor(fd)
             if missing:
                 log.warning("this kernel has no %s: serving works, slower or less well counted", ", ".join(missing))
-        link, *links = (socket.socket(fileno=fd) for fd in descriptors[listeners:-1])
-        return cls(order.node_id, sockets, link, links, descriptors[-1])
+        link, *links = (socket.socket(fileno=fd) for fd in descriptors[listeners:links_end])
+        slab_fd, *more = descriptors[links_end:]
+        return cls(order.node_id, sockets, link, links, slab_fd, more)
 
     def held(self, slot: int) -> list[int]:
         """Return the descriptors of our slot in the order of `Held`."""
-        return [*self.sockets, self.link.fileno(), self.links[slot].fileno(), self.slab_fd]
+        return [*self.sockets, self.link.fileno(), self.links[slot].fileno(), self.slab_fd, *self.more]
 
 
 @dataclass(slots=True)

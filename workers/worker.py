@@ -27,7 +27,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
-from velocity_edge import keys, logs
+from velocity_edge import __version__, keys, logs
 from velocity_edge import messages as m
 from velocity_edge.channel import Received
 from velocity_edge.config.model import Config
@@ -264,6 +264,8 @@ class Worker:
             self.engine_reason,
             revision=active.number if active is not None else 0,
             draining=self.leaving is not None,
+            version=__version__,
+            oldest_protocol=m.OLDEST_PROTOCOL,
         )
 
     def held(self) -> list[tuple[m.Held, Sequence[int]]]:

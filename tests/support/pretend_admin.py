@@ -105,6 +105,7 @@ def sample_status() -> NodeStatus:
                 "pid": 200 + i,
                 "state": "ready",
                 "engine": "portable",
+                "version": "0.1.0",
                 "engine_reason": "the native engine is not here",
                 "connections": 1200 + i,
                 "half_open": 3,

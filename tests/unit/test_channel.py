@@ -29,6 +29,30 @@ def test_messages_arrive_in_order() -> None:
     assert [r.message for r in worker.receive()] == [m.Activate(1), m.Stop()]
 
 
+def test_a_message_of_a_later_version_is_skipped_with_its_descriptors_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ours, theirs = c.pair()
+    worker = c.Channel(theirs, m.decode_order)
+    before = len(os.listdir("/proc/self/fd"))
+    fd = os.memfd_create("future")
+    for _ in range(3):
+        socket.send_fds(ours, [b'.{"kind":"Teleport"}'], [fd])
+    os.close(fd)
+    ours.send(b'.{"kind":"Stop"}')
+    assert [(r.message, r.descriptors) for r in worker.receive()] == [(m.Stop(), [])]
+    assert worker.unknown == {"Teleport": 3}
+    assert caplog.text.count("Teleport") == 1
+    assert len(os.listdir("/proc/self/fd")) == before
+    for number in range(100):
+        ours.send(b'.{"kind":"K%d"}' % number)
+    for _ in range(2):  # bounded per call, as messages are
+        worker.receive()
+    assert len(worker.unknown) == c.MAX_UNKNOWN_KINDS
+    ours.close()
+    worker.close()
+
+
 def test_a_message_larger_than_any_packet_arrives_whole() -> None:
     supervisor, worker = channels()
     order = m.Configure(1, {"text": "+." * 1_500_000}, [], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -192,6 +193,19 @@ class TestFile:
         path.chmod(0o640)
         with pytest.raises(ConfigError, match=r"cannot trust keys that others can read \(mode 0640\): chmod 600 it"):
             keyfile.load(path)
+
+    def test_fields_of_a_later_version_are_ignored(self) -> None:
+        document = json.loads(keyfile.dump(table(1))) | {"from_the_future": 1}
+        document["epochs"][0]["origin"] = "etcd"
+        assert keyfile.parse(json.dumps(document).encode(), "t.json") == table(1)
+
+    def test_the_file_of_0_1_0_is_read(self) -> None:
+        """This text is never changed: such files exist."""
+        root = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+        epoch = f'{{"epoch": 7, "created_s": 1790000000.0, "root": "{root}"}}'
+        text = f'{{"version": 1, "seal_with": 7, "epochs": [{epoch}]}}'
+        read = keyfile.parse(text.encode(), "t.json")
+        assert (read.seal_with, read.epochs[0].root) == (7, bytes(range(32)))
 
     @pytest.mark.parametrize(
         ("content", "reason"),

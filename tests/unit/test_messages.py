@@ -1,6 +1,8 @@
-"""Every message survives the wire unchanged, and bytes that are no message raise MessageError and nothing else."""
+"""Every message survives the wire, between versions too; bytes that are none raise MessageError and nothing else."""
 
+import json
 import typing
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -54,11 +56,62 @@ def test_an_order_is_not_a_report() -> None:
 
 @given(
     st.binary(max_size=200)
-    | st.sampled_from([b"[" * 100_000, b'{"kind":"Stop","more":1}', b'{"kind":"Drain"}', b"\xff"])
+    | st.sampled_from(
+        [b"[" * 100_000, b'{"kind":"Drain"}', b'{"kind":"Abort","age_s":[]}', b'{"kind":"../x"}', b"\xff"]
+    )
 )
 def test_junk_raises_message_error_only(packet: bytes) -> None:
     with pytest.raises(m.MessageError):
         m.decode_order(packet)
+
+
+#: What version 0.1.0 says, byte for byte. A line of it is never changed: these peers exist.
+PAST = Path(__file__).with_name("said_by_0.1.0.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize("line", PAST, ids=lambda line: json.loads(line)["kind"])
+def test_what_an_older_peer_says_is_understood(line: str) -> None:
+    kind = json.loads(line)["kind"]
+    decode = m.decode_order if kind in {type(o).__name__ for o in ORDERS} else m.decode_report
+    message = decode(line.encode())
+    assert json.loads(m.encode(message)).items() >= json.loads(line).items()
+
+
+def test_every_kind_of_the_past_is_in_the_list() -> None:
+    assert len({json.loads(line)["kind"] for line in PAST}) == len(PAST) == 18
+
+
+def grown(value: object) -> object:
+    """Return a JSON value as a later version might say it: every object has a field more."""
+    if isinstance(value, dict):
+        return {key: grown(part) for key, part in value.items()} | {"from_the_future": {"a": [1]}}
+    return [grown(part) for part in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("message", [*ORDERS, *REPORTS], ids=lambda message: message.kind)
+def test_fields_of_a_later_version_are_ignored(message: m.Message) -> None:
+    decode = m.decode_order if isinstance(message, typing.get_args(m.Order)) else m.decode_report
+    document = json.loads(m.encode(message))
+    # Roster's and Configure's dictionaries are values, not objects with fields.
+    parts = {key: part if isinstance(part, dict) else grown(part) for key, part in document.items()}
+    assert decode(json.dumps(parts | {"from_the_future": 1}).encode()) == message
+
+
+def test_a_kind_of_a_later_version_is_told_from_nonsense() -> None:
+    with pytest.raises(m.UnknownKind, match="Teleport"):
+        m.decode_order(b'{"kind":"Teleport","where":"away"}')
+    for nonsense in (b'{"kind":"Prepared","revision":1}', b'{"kind":"teleport it"}', b'{"kind":7}', b'{"kind":["A"]}'):
+        with pytest.raises(m.MessageError) as caught:
+            m.decode_order(nonsense)
+        assert not isinstance(caught.value, m.UnknownKind), nonsense
+
+
+@pytest.mark.parametrize(
+    ("protocols", "understood"), [({}, True), ((1, 1), True), ((9, 1), True), ((9, 2), False), ((0, 0), False)], ids=str
+)
+def test_two_ranges_of_protocols_understand_each_other_where_they_meet(protocols: typing.Any, understood: bool) -> None:
+    fields = dict(zip(("protocol_version", "oldest_protocol"), protocols, strict=False))
+    assert m.speaks(m.Hello(1, 2, "native", "", **fields)) is understood
 
 
 def test_secrets_do_not_show() -> None:

@@ -27,6 +27,7 @@ STATUS: Any = {
             "worker_id": 17,
             "core": 0,
             "state": "ready",
+            "version": "0.1.0",
             "connections": 3,
             "half_open": 1,
             "loop_lag_ms": 0.5,

@@ -1,9 +1,11 @@
 """Counters never go backwards when a worker is replaced, gauges start anew, and a foreign slab is never misread."""
 
+import mmap
 import os
 
 import pytest
 
+from velocity_edge.counters import CELLS
 from velocity_edge.slab import Slab, SlabMismatch, create, total
 
 
@@ -32,6 +34,28 @@ def test_sums() -> None:
         os.close(fd)
 
 
+def test_a_slab_of_another_version_is_written_and_read_by_name() -> None:
+    names = ("from_the_future", *(name for name in reversed(CELLS) if name != "glitches"))
+    fd = create("other", names)
+    theirs, ours = Slab(fd), Slab(fd)
+    theirs.add({"from_the_future": 9, "requests": 2})
+    ours.add({"requests": 1, "glitches": 5})
+    ours.set({"connections": 4})
+    assert not ours.current
+    assert Slab(create("same")).current
+    seen = ours.read()
+    assert (seen["requests"], seen["glitches"], seen["connections"], seen["from_the_future"]) == (3, 0, 4, 9)
+    assert total([theirs, Slab(create("same"))])["requests"] == 3
+    os.close(fd)
+
+
+def test_a_worker_cannot_end_its_supervisor_by_cutting_the_slab() -> None:
+    fd = create("sealed")
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 0)
+    os.close(fd)
+
+
 def test_foreign_memory_is_refused() -> None:
     fd = os.memfd_create("other")
     with pytest.raises(SlabMismatch):
@@ -39,5 +63,9 @@ def test_foreign_memory_is_refused() -> None:
     os.ftruncate(fd, os.fstat(good := create("good")).st_size)
     with pytest.raises(SlabMismatch):
         Slab(fd)
+    with mmap.mmap(good, 0) as memory:
+        memory[8:12] = b"\xff\xff\xff\x7f"  # more cells than there are
+    with pytest.raises(SlabMismatch):
+        Slab(good)
     os.close(fd)
     os.close(good)

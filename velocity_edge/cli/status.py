@@ -22,7 +22,20 @@ _GROUPS: Final = {
     "handshakes_classical": "classical",
 }
 #: Verdicts that are the normal course of things; every other one that is not 0 is shown as a drop.
-_COLUMNS: Final = ("worker", "core", "state", "engine", "conns", "opening", "requests", "lag", "memory", "age", "pid")
+_COLUMNS: Final = (
+    "worker",
+    "core",
+    "state",
+    "version",
+    "engine",
+    "conns",
+    "opening",
+    "requests",
+    "lag",
+    "memory",
+    "age",
+    "pid",
+)
 
 
 @click.command()
@@ -77,7 +90,7 @@ def _workers(workers: list[WorkerStatus]) -> Iterator[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     for row in rows:
         cells = (
-            cell.ljust(width) if name in ("state", "engine") else cell.rjust(width)
+            cell.ljust(width) if name in ("state", "version", "engine") else cell.rjust(width)
             for cell, width, name in zip(row, widths, _COLUMNS, strict=True)
         )
         yield "  ".join(cells).rstrip()
@@ -88,6 +101,7 @@ def _row(worker: WorkerStatus) -> tuple[str, ...]:
         str(worker["worker_id"]),
         str(worker["core"]),
         worker["state"],
+        worker.get("version", ""),  # a node from before it was said
         worker["engine"],
         count(worker["connections"]),
         count(worker["half_open"]),

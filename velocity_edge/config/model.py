@@ -265,8 +265,12 @@ class Config(Section):
 
     @classmethod
     def from_json(cls, data: dict[str, Any] | bytes | str) -> Self:
-        """Return the configuration that `to_json` wrote."""
-        return cls.model_validate_json(orjson.dumps(data) if isinstance(data, dict) else data)
+        """Return the configuration that `to_json` wrote, be it that of a later version: keys of that one are left out.
+
+        Whoever wrote it has checked every key (load.py); here a worker may be older than its supervisor.
+        """
+        content = orjson.dumps(data) if isinstance(data, dict) else data
+        return cls.model_validate_json(content, extra="ignore")
 
     def to_json(self) -> dict[str, Any]:
         """Return this configuration as JSON types, the form in which it travels to workers (`Configure.config`)."""

@@ -155,6 +155,18 @@ def test_a_resolved_configuration_travels_as_json(tmp_path: Path) -> None:
     assert config.server.limits.limits() == Limits(idle_timeout_s=60.0)
 
 
+def test_a_worker_leaves_out_what_a_later_supervisor_configures_and_fills_in_what_an_earlier_one_does_not() -> None:
+    config = Config()
+    later = config.to_json()
+    later["from_the_future"] = {"on": True}
+    later["server"]["limits"]["from_the_future"] = 1
+    later["content"]["sites"] = [{"hostname": "*", "root": "/srv", "from_the_future": []}]
+    assert Config.from_json(later).content.sites[0].root == Path("/srv")
+    earlier = config.to_json()
+    del earlier["tickets"], earlier["server"]["limits"]["max_connections"]
+    assert Config.from_json(earlier) == config
+
+
 def test_every_limit_has_a_key() -> None:
     assert fields_without_key() == set()
     assert Config().server.limits.limits() == Limits()

@@ -11,6 +11,7 @@ from supervisor import sockets, spawn, startup
 from supervisor.slots import Slots, bundle_of
 from supervisor.state import SavedState, SavedWorker, StateFile, boot_id
 from supervisor.watch import Watch, signature
+from velocity_edge import slab
 from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.messages import Listener
 
@@ -63,7 +64,7 @@ def test_slots_come_back_as_they_were() -> None:
         assert len(slots.equipment(3)) == 2 + 1 + 4 + 1
         slots.bundles[3].slab.add({"requests": 5})
         copies = [os.dup(fd) for fd in slots.bundles[3].descriptors()]
-        back = bundle_of(copies, 3)
+        back = bundle_of(copies, 2, 3)
         assert back.slab.read()["requests"] == 5
         assert [s.getsockname() for s in back.udp] == [s.getsockname() for s in slots.bundles[3].udp]
         back.link_send.send(b"stray")
@@ -103,18 +104,88 @@ def test_state_survives_its_writer_and_only_one_may_write(tmp_path: Path) -> Non
     after.close()
 
 
-@pytest.mark.parametrize(
-    "change", [{"boot_id": "another boot"}, {"version": 99}, {"workers": "none"}, {"unknown": 1}], ids=str
-)
-def test_state_of_another_boot_or_version_is_no_state(tmp_path: Path, change: dict[str, object]) -> None:
+def load_changed(directory: Path, **change: object) -> SavedState | None:
+    file = StateFile(directory)
+    try:
+        file.save(saved())
+        path = directory / "state.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        return file.load()
+    finally:
+        file.close()
+
+
+def test_state_of_another_boot_is_no_state(tmp_path: Path) -> None:
+    assert load_changed(tmp_path, boot_id="another boot", version=99) is None
+
+
+def test_state_of_a_later_version_that_means_the_same_is_used(tmp_path: Path) -> None:
+    worker = {"worker_id": 7, "core": 0, "slot": 0, "pid": os.getpid(), "leaving": False, "mood": "good"}
+    worker["start_ticks"] = spawn.start_ticks(os.getpid())
+    assert load_changed(tmp_path, unknown=1, workers=[worker]) == saved()
+
+
+def test_state_of_0_1_0_is_used(tmp_path: Path) -> None:
+    """Byte for byte what that version writes; this text is never changed."""
+    (tmp_path / "state.json").write_text(
+        '{"boot_id":"BOOT","cores":1,"cpus":[0],"target":1,"next_id":8,"revision":3,'
+        '"listeners":[{"host":"127.0.0.1","port":443}],'
+        '"workers":[{"worker_id":7,"core":0,"slot":0,"pid":1,"start_ticks":5,"leaving":false}],'
+        '"departed":[{"worker_id":6,"core":0,"slot":1,"until_s":99.5}],'
+        '"quiesced":{"mode":"graceful","reason":"r","announce_s":0.0,"spread_s":1.0,"deadline_s":2.0,"since_s":3.0},'
+        '"version":1}'.replace("BOOT", boot_id())
+    )
     file = StateFile(tmp_path)
-    file.save(saved())
-    path = tmp_path / "state.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert file.load() is None
-    path.write_bytes(b"{" * 1000)
-    assert file.load() is None
+    state = file.load()
     file.close()
+    assert state
+    assert (state.next_id, state.workers[0].worker_id, state.departed[0].slot) == (8, 7, 1)
+    assert state.quiesced
+    assert state.quiesced.reason == "r"
+
+
+def test_state_that_means_something_else_ends_the_start_while_its_workers_live(tmp_path: Path) -> None:
+    with pytest.raises(VelocityError, match=rf"^cannot start: .*version 99.*process {os.getpid()}.* serve on"):
+        load_changed(tmp_path, version=99)
+    dead = {"pid": os.getpid(), "start_ticks": 1, "soul": "none"}
+    assert load_changed(tmp_path, version=99, workers=[dead]) is None, "nobody is left who could lose anything"
+
+
+@pytest.mark.parametrize(
+    "change", [{"workers": "none"}, {"workers": [{}]}, {"cores": "many"}, {"version": "1"}], ids=str
+)
+def test_damaged_state_ends_the_start_because_nobody_knows_who_lives(tmp_path: Path, change: dict[str, object]) -> None:
+    with pytest.raises(VelocityError, match=r"^cannot start: "):
+        load_changed(tmp_path, **change)
+    for nonsense in (b"{" * 1000, b"[]", b"", b"\xff"):
+        (tmp_path / "state.json").write_bytes(nonsense)
+        file = StateFile(tmp_path)
+        with pytest.raises(VelocityError, match="is damaged"):
+            file.load()
+        file.close()
+
+
+def test_a_slab_of_another_version_counts_on_and_is_replaced_by_name_for_the_next_worker() -> None:
+    slots = Slots.open([LOOPBACK], cores=1)
+    try:
+        old = slab.create("old", ("requests", "from_the_future", "connections"))
+        copies = [os.dup(fd) for fd in slots.bundles[1].descriptors()]
+        os.close(copies.pop())
+        extra = os.memfd_create("of a later version")
+        back = bundle_of([*copies, old, extra], 1, 1)
+        worker = slab.Slab(old)
+        worker.add({"requests": 5})
+        worker.set({"connections": 3})
+        assert back.slab.read()["requests"] == 5
+        assert back.descriptors()[-2:] == [old, extra], "what we do not know is kept for who does"
+        assert back.renew_slab(1)
+        assert not back.renew_slab(1), "once is enough"
+        cells = back.slab.read()
+        assert (cells["requests"], cells["connections"], back.slab.current) == (5, 0, True)
+        back.close()
+        worker.close()
+    finally:
+        slots.close()
 
 
 def test_a_file_counts_as_changed_once_and_when_it_has_settled(tmp_path: Path) -> None:
