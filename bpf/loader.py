@@ -56,6 +56,12 @@ def with_maps(instructions: bytes, maps: Mapping[str, int]) -> bytes:
     return bytes(code)
 
 
+def warm_up(cache_dir: Path) -> None:
+    """Compile what is not in the cache yet, so that a start need not. Raises `BpfError`."""
+    for source in sorted({kind.source for kind in PROGRAMS.values()}):
+        compile.bytecode(source, cache_dir)
+
+
 def load(function: str, maps: Mapping[str, int], cache_dir: Path, *, frags: bool = False) -> int:
     """Compile (or find) and load a program of PROGRAMS; return its descriptor.
 

@@ -2,6 +2,7 @@
 
     --config FILE   the configuration            --set JSON    flags, as {"server.workers": 2}
     --worker-program JSON   what to start instead of `python -I -m workers` (tests)
+    --check         with the same options: would this installation start? Says its version, or why not
 
 Ends with 0 (stopped as asked), 1 (failed), 5 (what was asked for cannot be had), 78 (bad configuration).
 """
@@ -25,8 +26,8 @@ from supervisor.describe import describe
 from supervisor.privileges import drop_capabilities, prepare_exec
 from supervisor.shell import Places, Shell
 from supervisor.spawn import WORKER_PROGRAM
-from supervisor.startup import start, worker_options
-from supervisor.state import StateFile
+from supervisor.startup import check, start, worker_options
+from supervisor.state import StateFile, orphaned_workers
 from supervisor.upkeep import Upkeep
 from velocity_edge import __version__, logs, paths
 from velocity_edge.cli.banner import banner
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--set", dest="overrides", type=orjson.loads, default={}, metavar="JSON")
     parser.add_argument("--worker-program", type=orjson.loads, default=None, metavar="JSON")
     parser.add_argument("--roll", action="store_true", help="restart adopted workers (an upgrade does)")
+    parser.add_argument("--check", action="store_true", help="say whether a node could start so, and which version")
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
     setproctitle.setproctitle("velocity-edge: supervisor starting")
@@ -55,10 +57,22 @@ def main() -> int:
         return load(arguments.config, arguments.overrides)
 
     try:
+        if arguments.check:
+            places = Places(paths.runtime_dir(), paths.state_dir(), paths.cache_dir())
+            check(load_config(), places, arguments.worker_program)
+            print(__version__)
+            return 0
         return asyncio.run(_run(load_config, arguments.config, arguments.worker_program, arguments.roll))
     except VelocityError as error:
         for line in str(error).splitlines():
             print(f"velocity-edge: {line}", file=sys.stderr)
+        if not arguments.check and (alive := orphaned_workers(paths.runtime_dir())):
+            # Whoever typed `serve`, or became us by an upgrade, should know that the node still answers.
+            print(
+                f"velocity-edge: {len(alive)} workers of this node serve on without a supervisor; the next one that "
+                "starts, of this version or of the one before, takes them over",
+                file=sys.stderr,
+            )
         return exit_code(error)
 
 

@@ -18,6 +18,7 @@ from velocity_edge.config.values import format_address
 from velocity_edge.counters import VERDICTS
 from velocity_edge.slab import total
 from velocity_edge.status import API_VERSION, Buffers, NodeStatus, Reload, WorkerStatus
+from velocity_edge.status import Rollout as RolloutStatus
 
 if TYPE_CHECKING:
     from supervisor.shell import Shell
@@ -58,6 +59,7 @@ def describe(shell: Shell) -> NodeStatus:
         "buffers": _buffers(shell),
         "keys": {"seal_with": keys["seal_with"], "ages_s": {str(e["epoch"]): e["age_s"] for e in keys["epochs"]}},
         "last_reload": _last_reload(shell, wall_s - now_s),
+        "rollout": _rollout(shell),
         "degraded": list(_degraded(shell)),
     }
 
@@ -100,6 +102,21 @@ def _last_reload(shell: Shell, to_wall_s: float) -> Reload | None:
     return {"revision": result.revision, "ok": result.ok, "reason": result.reason, "at_s": result.at_s + to_wall_s}
 
 
+def _rollout(shell: Shell) -> RolloutStatus | None:
+    rollout = shell.node.rollout
+    if rollout is None:
+        return None
+    return {
+        "state": rollout.state,
+        "running": rollout.running,
+        "total": rollout.total,
+        "done": rollout.total - len(rollout.cores),
+        "lost": rollout.lost,
+        "reason": rollout.reason,
+        "progress": rollout.progress,
+    }
+
+
 def _degraded(shell: Shell) -> Iterator[str]:
     node = shell.node
     yield from shell.active.warnings
@@ -120,6 +137,11 @@ def _degraded(shell: Shell) -> Iterator[str]:
             if core.index not in serving:
                 starting = any(w.core == core.index and w.state is WorkerState.STARTING for w in node.workers.values())
                 yield f"core {core.index} has no worker: {'one is starting' if starting else 'the last one failed'}"
+    if not (node.rollout and node.rollout.running):
+        others = [v for v in node.workers.values() if v.hello and not v.doomed and v.hello.version != __version__]
+        if others:
+            versions = ", ".join(sorted({v.hello.version or "an earlier version" for v in others if v.hello}))
+            yield f"{len(others)} workers are of {versions}: `velocity-edge admin restart` makes them {__version__}"
     if node.last_reload and not node.last_reload.ok:
         yield f"the last reload was refused: {node.last_reload.reason}"
     if node.rollout and node.rollout.reason:

@@ -15,6 +15,7 @@ from supervisor import words as w
 from supervisor.lifecycle import NodeState
 from supervisor.shell import Shell
 from supervisor.upkeep import Upkeep
+from velocity_edge import __version__
 from velocity_edge.errors import CannotDo
 
 Line = dict[str, Any]
@@ -140,9 +141,10 @@ class Operations:
             yield _done(f"cannot reload: {reason}", 1)
 
     async def upgrade(self, body: Line) -> AsyncIterator[Line]:
-        """Become the installation that is on disk now."""
-        self._upkeep.upgrade()
-        yield _done("upgrading: the new supervisor adopts the workers and restarts them one by one", 0)
+        """Become the installation that is on disk now. How it goes on is in the status of the new supervisor."""
+        version = await self._upkeep.upgrade()
+        text = f"upgrading from {__version__} to {version}: the new supervisor adopts the workers and restarts them"
+        yield {**_done(text, 0), "from": __version__, "to": version}
 
     async def abort(self, body: Line) -> AsyncIterator[Line]:
         """Close old connections."""

@@ -307,6 +307,7 @@ class Shell:
                 cpus=self.cpus,
                 listeners=self.slots.listeners,
                 revision=max(self.materials, default=node.revision),
+                roll=self.successor is not None,
             )
         )
 

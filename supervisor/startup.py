@@ -10,10 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
+from bpf import BpfError, loader
 from supervisor import succession
 from supervisor import words as w
 from supervisor.adoption import Adoption, Returned
@@ -23,17 +26,21 @@ from supervisor.node import Node
 from supervisor.requests import Settings
 from supervisor.shell import Places, Shell
 from supervisor.slots import Slots
-from supervisor.state import SavedState, StateFile
+from supervisor.spawn import WORKER_PROGRAM
+from supervisor.state import SavedState, StateFile, read_state
 from supervisor.steering import open_steering
 from supervisor.steering_base import Tier
 from supervisor.systemd import ServiceManager
 from supervisor.worker import WorkerIds
 from velocity_edge.atomic_file import replace_file
 from velocity_edge.config.model import Config
-from velocity_edge.errors import ConfigError
+from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.paths import instance_name
 
 log = logging.getLogger("supervisor")
+
+#: To import a worker on a loaded machine.
+_CHECK_TIMEOUT_S: Final = 30
 
 
 async def start(
@@ -44,7 +51,10 @@ async def start(
     Raises `VelocityError`.
     """
     saved = state_file.load()
-    revision = saved.revision if saved else 1
+    # A predecessor began an upgrade, and perhaps another one has died since.
+    roll = saved is not None and (roll or saved.roll)
+    # Workers that are replaced anyway are not asked about our configuration: it is their successors' revision.
+    revision = saved.revision + roll if saved else 1
     materials = gather(revision, config, places.state)
     keyring = Keyring.open(config.tickets, places.state, time.time())
     node_id = config.server.node_id if config.server.node_id is not None else kept_node_id(places.state)
@@ -115,12 +125,38 @@ def _begin(shell: Shell, saved: SavedState | None, returned: list[Returned], rol
     for worker in returned:
         for report in worker.later:
             shell.happen(w.Reported(worker.saved.worker_id, report))
+    if roll:
+        shell.happen(w.Restart())
+        return
     # They serve what the last supervisor gave them; ours may be newer, and refused like any other revision.
     revision = saved.revision + 1
     shell.materials[revision] = gather(revision, shell.active.config, shell.places.state)
     shell.happen(w.Reload(revision))
-    if roll:
-        shell.happen(w.Restart())
+
+
+def check(config: Config, places: Places, worker_program: Sequence[str] | None) -> None:
+    """Raise `VelocityError` when a node of this installation would not start; warm the cache for one that would.
+
+    What an upgrade asks before it becomes this program: afterwards nobody would be left to say no.
+    """
+    read_state(places.runtime)
+    gather(0, config, places.state).close()
+    Keyring.open(config.tickets, places.state, time.time())
+    program = [*(worker_program or [*WORKER_PROGRAM, *worker_options(config)]), "--check"]
+    try:
+        answer = subprocess.run(program, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise VelocityError(f"cannot start a worker: {error}") from None
+    if answer.returncode != 0:
+        last = (answer.stderr.strip().splitlines() or [f"it ends with {answer.returncode}"])[-1]
+        raise VelocityError(f"cannot start a worker: {last}")
+    if config.dispatch.mode == "socket-classic":
+        return
+    try:
+        loader.warm_up(places.cache)
+    except BpfError as error:
+        if config.dispatch.mode != "auto":
+            raise VelocityError(str(error)) from None
 
 
 def worker_options(config: Config) -> list[str]:

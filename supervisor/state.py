@@ -84,6 +84,8 @@ class SavedState:
     workers: list[SavedWorker]
     departed: list[SavedDeparted]
     quiesced: SavedQuiesce | None
+    #: The workers are to be replaced by whoever adopts them: an upgrade.
+    roll: bool = False
     version: int = VERSION
 
 
@@ -102,6 +104,53 @@ def _living(workers: list[dict[str, int]]) -> list[int]:
 def boot_id() -> str:
     """Return the name of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def read_state(runtime: Path) -> SavedState | None:
+    """Return what an earlier supervisor left; None when it left nothing, or nothing that lives.
+
+    Raises `VelocityError` when workers may live that we cannot find or would not understand: they serve on.
+    """
+    path = runtime / "state.json"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise VelocityError(f"cannot start: {path}: cannot read it: {error.strerror}") from None
+    try:
+        document = json.loads(content)
+        if document["boot_id"] != boot_id():
+            return None  # whoever it names died with the machine
+        version = document.get("version")
+        pids = _living(document["workers"])
+        saved = _ADAPTER.validate_json(content) if _readable(version) else None
+    except (ValidationError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise VelocityError(
+            f"cannot start: {path} is damaged; workers that it named may serve on and nobody would find "
+            "them: end them (`ps -eo pid,args | grep velocity-edge:`) and remove the file to start anew"
+        ) from None
+    if saved is None and pids:
+        raise VelocityError(
+            f"cannot start: {path} has version {version}, this velocity-edge reads {OLDEST_VERSION} to "
+            f"{VERSION}; its {len(pids)} workers (process {', '.join(map(str, pids))}) serve on: start the "
+            "velocity-edge that wrote it, or end them to start anew"
+        )
+    if saved is None:
+        log.warning("%s has version %s, which nobody here reads; its workers are gone: starting anew", path, version)
+    return saved
+
+
+def orphaned_workers(runtime: Path) -> list[int]:
+    """Return the process ids of the workers that serve here with no supervisor but us, as far as files tell."""
+    try:
+        holder = (runtime / "supervisor.lock").read_text().strip()
+        if holder != str(os.getpid()) and start_ticks(int(holder)) is not None:
+            return []
+        document = json.loads((runtime / "state.json").read_bytes())
+        return _living(document["workers"]) if document["boot_id"] == boot_id() else []
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 class StateFile:
@@ -125,39 +174,8 @@ class StateFile:
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def load(self) -> SavedState | None:
-        """Return what an earlier supervisor left; None when it left nothing, or nothing that lives.
-
-        Raises `VelocityError` when workers may live that we cannot find or would not understand: they serve on.
-        """
-        try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise VelocityError(f"cannot start: {self._path}: cannot read it: {error.strerror}") from None
-        try:
-            document = json.loads(content)
-            if document["boot_id"] != boot_id():
-                return None  # whoever it names died with the machine
-            version = document.get("version")
-            pids = _living(document["workers"])
-            saved = _ADAPTER.validate_json(content) if _readable(version) else None
-        except (ValidationError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise VelocityError(
-                f"cannot start: {self._path} is damaged; workers that it named may serve on and nobody would find "
-                "them: end them (`ps -eo pid,args | grep velocity-edge:`) and remove the file to start anew"
-            ) from None
-        if saved is None and pids:
-            raise VelocityError(
-                f"cannot start: {self._path} has version {version}, this velocity-edge reads {OLDEST_VERSION} to "
-                f"{VERSION}; its {len(pids)} workers (process {', '.join(map(str, pids))}) serve on: start the "
-                "velocity-edge that wrote it, or end them to start anew"
-            )
-        if saved is None:
-            log.warning(
-                "%s has version %s, which nobody here reads; its workers are gone: starting anew", self._path, version
-            )
-        return saved
+        """Return what an earlier supervisor left (`read_state`)."""
+        return read_state(self._path.parent)
 
     def save(self, state: SavedState) -> None:
         """Replace the file, if something has changed.

@@ -24,8 +24,12 @@ def left_behind(
     cpus: list[int],
     listeners: list[Listener],
     revision: int,
+    roll: bool = False,
 ) -> SavedState:
-    """Return what a successor must know. *processes*: worker id -> pid and start time; *revision*: the last one."""
+    """Return what a successor must know. *processes*: worker id -> pid and start time; *revision*: the last one.
+
+    *roll*: whoever adopts the workers is to replace them.
+    """
     quiesced = node.quiesced
     return SavedState(
         boot_id=boot_id,
@@ -51,6 +55,7 @@ def left_behind(
             quiesced.deadline_s,
             quiesced.since_s or 0.0,
         ),
+        roll=roll,
     )
 
 

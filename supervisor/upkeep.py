@@ -11,7 +11,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ from velocity_edge.logs import Logs
 log = logging.getLogger("supervisor")
 
 _LOOK_S: Final = 1.0
+#: For a new installation to import everything, read its files and compile its packet programs.
+_CHECK_TIMEOUT_S: Final = 90.0
 #: How often the age of the sealing key is looked at; ages are hours.
 _ROTATION_LOOK_S: Final = 30.0
 #: What belongs to the sockets, the programs and the processes, not to a revision.
@@ -60,6 +62,8 @@ class Upkeep:
         self._load = load
         self._file = file
         self._watch = Watch(signature(self._watched()))
+        self._upgrading = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def reload(self) -> int:
         """Read the configuration again and have the workers try it; return its revision.
@@ -111,33 +115,40 @@ class Upkeep:
         epochs = shell.keyring.epochs
         shell.happen(w.UseEpochs(epochs, epochs[0]))
 
-    def upgrade(self) -> None:
+    async def upgrade(self) -> str:
         """Become the installation that is on disk now: same process, same workers, sockets and programs; then roll.
 
-        The new one must be able to start: it is asked for its version first. Raises `CannotDo`. What follows is an
-        adoption like any other (adoption.py), so that a new supervisor that dies on the way changes nothing either.
+        The new one must be able to start with our options, files and workers: it is asked first (`--check`), and says
+        its version, which is returned. Raises `CannotDo`. What follows is an adoption like any other (adoption.py), so
+        that a new supervisor that dies on the way changes nothing either.
         """
         shell = self._shell
-        if shell.node.state in (NodeState.STARTING, NodeState.STOPPING, NodeState.STOPPED):
-            raise CannotDo(f"cannot upgrade: the node is {shell.node.state}")
-        if shell.node.rollout and shell.node.rollout.running:
-            raise CannotDo(f"cannot upgrade: a restart is under way, {shell.node.rollout.progress}")
+        self._refuse_upgrade()
+        if self._upgrading:
+            raise CannotDo("cannot upgrade: an upgrade is under way")
         program = [sys.executable, "-I", "-m", "supervisor"]
-        try:
-            answer = subprocess.run([*program, "--version"], capture_output=True, text=True, timeout=20, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise CannotDo(f"cannot upgrade: the new program does not start: {error}") from None
-        if answer.returncode != 0:
-            last = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise CannotDo(f"cannot upgrade: the new program does not start: {last}")
-        log.info("upgrading from %s to %s", __version__, answer.stdout.strip())
         arguments = [argument for argument in sys.argv[1:] if argument != "--roll"]
+        self._upgrading = True
+        try:
+            version = await _checked([*program, *arguments, "--check"])
+            self._refuse_upgrade()  # things may have changed meanwhile
+        finally:
+            self._upgrading = False
+        log.info("upgrading from %s to %s", __version__, version)
         shell.replace([*program, *arguments, "--roll"])
+        return version
 
-    def try_to_upgrade(self) -> None:
+    def _refuse_upgrade(self) -> None:
+        node = self._shell.node
+        if node.state in (NodeState.STARTING, NodeState.STOPPING, NodeState.STOPPED):
+            raise CannotDo(f"cannot upgrade: the node is {node.state}")
+        if node.rollout and node.rollout.running:
+            raise CannotDo(f"cannot upgrade: a restart is under way, {node.rollout.progress}")
+
+    async def try_to_upgrade(self) -> None:
         """Upgrade for nobody who waits."""
         try:
-            self.upgrade()
+            await self.upgrade()
         except CannotDo as error:
             log.error("%s", error)
 
@@ -148,7 +159,12 @@ class Upkeep:
         add(signal.SIGQUIT, self._shell.happen, w.StopNode())
         add(signal.SIGINT, self._shell.happen, w.StopNode(fast=True))
         add(signal.SIGHUP, self.try_to_reload)
-        add(signal.SIGUSR2, self.try_to_upgrade)
+        add(signal.SIGUSR2, self._start, self.try_to_upgrade)
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = self._shell.loop.create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def try_to_reload(self) -> None:
         """Reload for nobody who waits: what cannot be is in the log and in `status`."""
@@ -189,6 +205,32 @@ class Upkeep:
         tls = self._shell.active.config.server.tls
         paths = [self._file, tls.certificate, tls.private_key]
         return [path for path in paths if path is not None]
+
+
+async def _checked(command: list[str]) -> str:
+    """Have an installation say whether it would start; return its version. Raises `CannotDo` with its reason.
+
+    Not waited for in a blocking call: meanwhile workers report, and a crashed one is replaced.
+    """
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        raise CannotDo(f"cannot upgrade: the new program does not start: {error.strerror}") from None
+    try:
+        async with asyncio.timeout(_CHECK_TIMEOUT_S):
+            output, errors = await child.communicate()
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+        raise CannotDo(
+            f"cannot upgrade: the new program does not start: no answer for {_CHECK_TIMEOUT_S:g} s"
+        ) from None
+    if child.returncode != 0:
+        last = (errors.decode(errors="replace").strip().splitlines() or [f"it ends with {child.returncode}"])[-1]
+        raise CannotDo(f"cannot upgrade: the new program does not start: {last.removeprefix('velocity-edge: ')}")
+    return output.decode(errors="replace").strip()
 
 
 def _refuse_fixed(old: Config, new: Config) -> None:

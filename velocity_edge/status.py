@@ -87,6 +87,23 @@ class Reload(TypedDict):
     at_s: float
 
 
+class Rollout(TypedDict):
+    """The last rolling restart, or the one under way: of an operator, or of an upgrade."""
+
+    #: bringing_up, handing_over, done, aborted: supervisor/rollout.py.
+    state: str
+    running: bool
+    #: Workers to restart, and how many of them are done.
+    total: int
+    done: int
+    #: Requests that drains cut off at their deadline.
+    lost: int
+    #: Why it was aborted.
+    reason: str
+    #: What it is at, in words.
+    progress: str
+
+
 class NodeStatus(TypedDict):
     """A node. Times are seconds; `*_at_s` since 1970."""
 
@@ -117,5 +134,7 @@ class NodeStatus(TypedDict):
     buffers: Buffers
     keys: Keys
     last_reload: Reload | None
+    #: Since this supervisor is there.
+    rollout: Rollout | None
     #: What is not as it should be, one sentence each.
     degraded: list[str]

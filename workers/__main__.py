@@ -1,7 +1,10 @@
 """python -I -m workers --worker-id N --slot S --cpu C --channel FD [--engine auto|native|portable] [--user NAME]
+   python -I -m workers --engine NAME [--user NAME] --check    say whether a worker could start here, and which version
 
 Started by the supervisor, which says the rest over the channel. Everything is imported here, before the rights are
 dropped: afterwards neither this program nor the interpreter may be readable any more.
+
+The supervisor may be of another version, so an option of a later one is passed over.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from velocity_edge import __version__
 from velocity_edge.errors import VelocityError
 from velocity_edge.quic.open_engine import choose_engine
 from workers import preload, priority
@@ -41,15 +45,36 @@ def main() -> int:
     parser.add_argument("--channel", type=int, required=True, help="descriptor of the SEQPACKET channel")
     parser.add_argument("--engine", choices=("auto", "native", "portable"), default="auto")
     parser.add_argument("--user", default=None, help="whom to become when started by root")
-    arguments = parser.parse_args()
+    parser.add_argument("--check", action=_Check, help="import everything, and end")
+    arguments, unknown = parser.parse_known_args()
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s worker {arguments.worker_id} %(levelname)s %(message)s"
     )
+    if unknown:
+        log.warning("passing over options of another version: %s", " ".join(unknown))
     try:
         return asyncio.run(_run(arguments))
     except VelocityError as error:
         log.error("%s", error)
         return 1
+
+
+class _Check(argparse.Action):
+    """Ends the program: the options before this one say what is checked."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        try:
+            if os.geteuid() == 0:
+                find_user(namespace.user)
+            choice = choose_engine(namespace.engine)
+        except VelocityError as error:
+            parser.exit(1, f"{error}\n")
+        preload.everything()
+        print(f"{__version__}, engine {choice.name}")
+        parser.exit()
 
 
 async def _run(arguments: argparse.Namespace) -> int:

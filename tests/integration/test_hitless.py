@@ -152,7 +152,7 @@ def test_an_upgrade() -> None:
 
         def play(result: Result) -> None:
             os.kill(pid, signal.SIGUSR2)
-            poll(lambda: all_new(node, before), "workers of the new installation", 40)
+            poll(lambda: all_new(node, before), "workers of the new installation", 90)
 
         result = under_load(node, play)
         assert node.status()["pid"] == pid

@@ -133,5 +133,6 @@ def sample_status() -> NodeStatus:
         "buffers": {"receive_wanted": 1, "receive_got": 1, "send_wanted": 1, "send_got": 1},
         "keys": {"seal_with": 3, "ages_s": {"3": 100.0, "2": 43300.0}},
         "last_reload": None,
+        "rollout": None,
         "degraded": [],
     }

@@ -14,7 +14,9 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 
+from velocity_edge import __version__
 from velocity_edge import messages as m
 from velocity_edge.channel import Channel
 
@@ -39,7 +41,8 @@ class Pretend:
     def hello(self) -> None:
         engine = f"pretend ({self.arguments.character})"
         ident = self.arguments.worker_id
-        self.say(m.Hello(ident, os.getpid(), engine, "a test", revision=self.revision, draining=self.draining))
+        hello = m.Hello(ident, os.getpid(), engine, "a test", revision=self.revision, draining=self.draining)
+        self.say(replace(hello, version=__version__))
 
     def run(self) -> None:
         self.hello()
@@ -137,6 +140,7 @@ def main() -> None:
     parser.add_argument("character")
     for name in ("worker-id", "slot", "cpu", "channel"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--check", action="version", version="pretend")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if arguments.character == "exits":

@@ -127,8 +127,18 @@ def reload(timeout: float, reason: str, as_json: bool) -> int:
 @_REASON
 @_JSON
 def upgrade(timeout: float, reason: str, as_json: bool) -> int:
-    """Become what is installed now: the supervisor first, in place, then the workers, one after the other."""
-    return _ask("upgrade", {}, reason, as_json, timeout)
+    """Become what is installed now: the supervisor first, in place, then the workers, one after the other.
+
+    Waits until the last worker is replaced. Refused, with nothing changed, when the new installation would not start.
+    """
+    from velocity_edge.cli.upgrade import follow
+
+    node = Node()
+    before = node.status()
+    code = _ask("upgrade", {}, reason, as_json, timeout)
+    if code != Exit.DONE:
+        return code
+    return follow(node, before, timeout, lambda seen: _print({"text": seen.text, "exit_code": seen.exit_code}, as_json))
 
 
 @admin.command()
@@ -182,9 +192,13 @@ def _ask(verb: str, body: dict[str, Any], reason: str, as_json: bool, timeout_s:
     last: dict[str, Any] = {}
     request = body | {"reason": reason or f"by {_user()}"}
     for last in Node().lines(f"/v1/{verb}", request, timeout_s=timeout_s + _SLACK_S):
-        clock = time.strftime("%H:%M:%SZ", time.gmtime())
-        click.echo(json.dumps(last) if as_json else f"{clock}  {last.get('text', '')}")
+        _print(last, as_json)
     return int(last.get("exit_code", Exit.FAILED))
+
+
+def _print(line: dict[str, Any], as_json: bool) -> None:
+    clock = time.strftime("%H:%M:%SZ", time.gmtime())
+    click.echo(json.dumps(line) if as_json else f"{clock}  {line.get('text', '')}")
 
 
 def _user() -> str:

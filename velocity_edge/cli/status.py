@@ -139,6 +139,8 @@ def _traffic(found: NodeStatus) -> Iterator[str]:
 
 
 def _end(found: NodeStatus) -> Iterator[str]:
+    if (rollout := found.get("rollout")) and rollout["running"]:
+        yield f"restarting workers: {rollout['progress']}"
     if found["restarts"]:
         yield f"workers were started again {found['restarts']} times"
     for sentence in found["degraded"]:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from velocity_edge.cli.banner import banner
 from velocity_edge.cli.health import verdict
 from velocity_edge.cli.status import screen
 from velocity_edge.cli.units import count, duration, size
+from velocity_edge.cli.upgrade import judge
+from velocity_edge.status import NodeStatus
 
 
 @pytest.fixture(name="node")
@@ -109,7 +112,6 @@ def texts(out: str) -> list[str]:
         ("restart --worker 17", "restart", {"worker_id": 17}),
         ("reload", "reload", {}),
         ("abort --age 2m", "abort", {"age_s": 120.0}),
-        ("upgrade", "upgrade", {}),
         ("scale 3", "scale", {"workers": 3}),
         ("stop --fast", "stop", {"fast": True}),
     ],
@@ -160,6 +162,83 @@ def test_a_refusal_is_the_nodes_sentence(
 ) -> None:
     node.answers["/v1/restart"] = (status, {"error": "cannot restart: a rollout is under way"})
     assert run(capsys, "admin", "restart") == (code, "", "velocity-edge: cannot restart: a rollout is under way\n")
+
+
+def upgraded(**changes: Any) -> NodeStatus:
+    """Return the status of the supervisor that came after the one of `sample_status`."""
+    rollout = {"state": "done", "running": False, "total": 2, "done": 2, "lost": 0, "reason": "", "progress": "done"}
+    found: Any = sample_status() | {"version": "0.2.0", "started_at_s": 1_000_001.0, "rollout": rollout}
+    found["rollout"] |= changes.pop("rollout", {})
+    return found | changes  # type: ignore[no-any-return]
+
+
+AT_WORK = {"state": "bringing_up", "running": True, "progress": "core 0 (1 of 2): bringing up"}
+ABORTED = {"state": "aborted", "reason": "worker 9 did not become ready: exited with 1"}
+
+
+@pytest.mark.parametrize(
+    ("now", "text", "code"),
+    [
+        (None, "the new supervisor starts", None),
+        (sample_status(), "the new supervisor starts", None),
+        (upgraded(state="starting"), "supervisor 0.2.0 adopts the workers", None),
+        (upgraded(rollout=AT_WORK), "supervisor 0.2.0 serves; restarting workers: core 0 (1 of 2): bringing up", None),
+        (upgraded(), "upgraded to 0.2.0: 2 workers replaced, lost=0", 0),
+        (upgraded(rollout=ABORTED), "its workers are not: worker 9 did not become ready: exited with 1.", 1),
+        (upgraded() | {"rollout": None}, "supervisor 0.2.0 serves; restarting workers", None),
+    ],
+)
+def test_an_upgrade_is_judged_by_what_the_new_supervisor_says(
+    now: NodeStatus | None, text: str, code: int | None
+) -> None:
+    seen = judge(sample_status(), now)
+    assert text in seen.text
+    assert seen.exit_code == code
+
+
+def test_a_former_version_without_word_of_its_rollout_is_judged_by_its_workers() -> None:
+    now: Any = upgraded()
+    del now["rollout"]
+    assert judge(sample_status(), now).exit_code is None, "those of before are still there"
+    for worker in now["workers"]:
+        worker |= {"worker_id": worker["worker_id"] + 100, "state": "ready"}
+    assert judge(sample_status(), now) == ("upgraded to 0.2.0: 2 workers replaced", 0)
+
+
+def test_an_upgrade_is_followed_across_the_change_of_supervisors(
+    node: PretendAdmin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.answers["/v1/upgrade"] = [{"text": "upgrading from 0.1.0 to 0.2.0", "ok": True, "exit_code": 0}]
+    seen = iter([sample_status(), sample_status(), (503, {}), upgraded(rollout=AT_WORK), upgraded()])
+    node.answers["/v1/status"] = lambda: next(seen)
+    code, out, _ = run(capsys, "admin", "upgrade", "--reason", "CHG-1")
+    assert texts(out) == [
+        "upgrading from 0.1.0 to 0.2.0",
+        "the new supervisor starts",
+        "supervisor 0.2.0 serves; restarting workers: core 0 (1 of 2): bringing up",
+        "upgraded to 0.2.0: 2 workers replaced, lost=0",
+    ]
+    assert code == 0
+    assert ("POST", "/v1/upgrade", {"reason": "CHG-1"}) in node.asked
+
+
+def test_an_upgrade_that_is_refused_is_not_followed(node: PretendAdmin, capsys: pytest.CaptureFixture[str]) -> None:
+    node.answers["/v1/upgrade"] = (409, {"error": "cannot upgrade: the new program does not start: SyntaxError"})
+    code, _, err = run(capsys, "admin", "upgrade")
+    assert (code, err) == (5, "velocity-edge: cannot upgrade: the new program does not start: SyntaxError\n")
+
+
+def test_an_upgrade_whose_supervisor_dies_says_who_serves_on_and_what_helps(
+    node: PretendAdmin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("velocity_edge.cli.upgrade._SUCCESSOR_S", 0.1)
+    node.answers["/v1/upgrade"] = [{"text": "upgrading", "ok": True, "exit_code": 0}]
+    dead: Any = sample_status() | {"pid": 2**22 + 1}
+    seen = iter([dead])
+    node.answers["/v1/status"] = lambda: next(seen, (503, {}))
+    code, out, _ = run(capsys, "admin", "upgrade")
+    assert code == 1
+    assert "the workers serve on without one; `velocity-edge serve`" in texts(out)[-1]
 
 
 def test_the_banner_says_where_how_and_what_to_try() -> None:
