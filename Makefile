@@ -6,8 +6,9 @@ NATIVE_SOURCES := $(wildcard velocity_edge/quic/native/*.py velocity_edge/quic/n
 
 # The guide's own command. Other arguments: make run ARGS="--listen [::]:443 --xdp eth0"
 ARGS ?= --root public --self-signed --listen 0.0.0.0:4433
-# Passed on to pytest and to bench/run.py: make test PYTEST="-k curl -x", make bench BENCH=--quick
+# Passed on to pytest and to bench/run.py: make test PYTEST="-k curl -x" JOBS=0, make bench BENCH=--quick
 PYTEST ?=
+JOBS ?= 2
 BENCH ?=
 HITLESS ?= --seconds 60
 
@@ -25,8 +26,12 @@ build: $(STAMPS)/run $(STAMPS)/native ## Make .venv with velocity-edge in it (as
 run: build ## Build, then serve the welcome page on UDP port 4433
 	.venv/bin/velocity-edge serve $(ARGS)
 
+# Most tests wait for processes and clocks more than they compute, so files run side by side; those that count packets
+# or milliseconds (marked `alone`) follow one by one. 5: no test was selected.
 test: build $(STAMPS)/test ## Build, install what the tests need, run them all
-	$(PYTHON_IN_VENV) -m pytest $(PYTEST)
+	@part() { $(PYTHON_IN_VENV) -m pytest "$$@" $(PYTEST) || [ $$? -eq 5 ]; }; \
+	part -m "not alone" --numprocesses $(JOBS) --dist loadfile; first=$$?; \
+	part -m alone && exit $$first
 
 check: build $(STAMPS)/dev ## Format, lint, types and the fast tests; under a minute
 	.venv/bin/ruff format --check .

@@ -49,7 +49,14 @@ def short_dir() -> Iterator[Path]:
 # --- what is left over ------------------------------------------------------------------------------------------------
 
 
+def _is_part(config: pytest.Config) -> bool:
+    """Whether this process runs a part of the tests for another one (pytest-xdist), which then looks at what is left."""
+    return hasattr(config, "workerinput")
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
+    if _is_part(session.config):
+        return  # its environment has the mark already
     os.environ[MARK] = f"{os.getpid()}-{time.time_ns()}"
     session.config.stash[_before] = {kind: look() for kind, look in SHARED.items()}
 

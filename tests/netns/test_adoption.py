@@ -35,7 +35,7 @@ from velocity_edge.errors import Unavailable
 from velocity_edge.messages import Listener
 from velocity_edge.quic.engine import MUST_RETRY_DSCP
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.alone]
 
 HOLDER = Path(__file__).parents[1] / "support" / "steering_holder.py"
 WORKERS = {0x0101: 0, 0x0102: 1, 0xFFFF: 2, 0x0000: 3}

@@ -21,7 +21,7 @@ from tests.support.packets import long, random_dcid, short
 from tests.support.traffic import CODEC, CONFIG, INITIAL, PORT, Sender, clients, group, receiving
 from velocity_edge.messages import Listener
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.alone]
 
 WORKERS = {0x0101: 0, 0x0102: 1, 0xFFFF: 2, 0x0000: 3}  # worker id -> slot
 ACCEPTING = [0x0102, 0x0000]

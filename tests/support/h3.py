@@ -121,7 +121,9 @@ class H3Client:
     def head(self, path: str) -> Reply:
         return self.finish(self.send("HEAD", path, {}))
 
-    def send(self, method: str, path: str, headers: dict[str, str] | None = None, *, end: bool = True) -> int:
+    def send(
+        self, method: str, path: str, headers: dict[str, str] | None = None, *, body: bytes = b"", end: bool = True
+    ) -> int:
         """Send a request; return its stream."""
 
         async def go() -> int:
@@ -130,7 +132,9 @@ class H3Client:
             fields = [(":method", method), (":scheme", "https"), (":authority", self._host), (":path", path)]
             fields += [(name.replace("_", "-"), value) for name, value in (headers or {}).items()]
             protocol.replies[stream] = Reply()
-            protocol.h3.send_headers(stream, [(name.encode(), value.encode()) for name, value in fields], end)
+            protocol.h3.send_headers(stream, [(name.encode(), value.encode()) for name, value in fields], end and not body)
+            if body:
+                protocol.h3.send_data(stream, body, end)
             protocol.transmit()
             return stream
 
