@@ -50,7 +50,7 @@ def short_dir() -> Iterator[Path]:
 
 
 def _is_part(config: pytest.Config) -> bool:
-    """Whether this process runs a part of the tests for another one (pytest-xdist), which then looks at what is left."""
+    """Whether this process runs a part of the tests for another one (pytest-xdist), which looks at what is left."""
     return hasattr(config, "workerinput")
 
 

@@ -132,7 +132,9 @@ class H3Client:
             fields = [(":method", method), (":scheme", "https"), (":authority", self._host), (":path", path)]
             fields += [(name.replace("_", "-"), value) for name, value in (headers or {}).items()]
             protocol.replies[stream] = Reply()
-            protocol.h3.send_headers(stream, [(name.encode(), value.encode()) for name, value in fields], end and not body)
+            protocol.h3.send_headers(
+                stream, [(name.encode(), value.encode()) for name, value in fields], end and not body
+            )
             if body:
                 protocol.h3.send_data(stream, body, end)
             protocol.transmit()
