@@ -16,6 +16,7 @@ from typing import Any
 from velocity_edge import keyfile, keys
 from velocity_edge.cid import CidConfig
 from velocity_edge.config.model import Tickets
+from velocity_edge.errors import CannotDo
 from velocity_edge.messages import UseKeys
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,17 @@ class Keyring:
     @property
     def epochs(self) -> tuple[int, ...]:
         """The numbers in the table, newest first."""
-        return tuple(epoch.epoch for epoch in self.table.epochs)
+        return self.table.numbers
 
     def order(self, epochs: Collection[int], seal_with: int) -> UseKeys:
         """Return the message that gives these epochs to a worker."""
-        return UseKeys([epoch for epoch in self.table.epochs if epoch.epoch in epochs], seal_with)
+        table = self.table
+        return UseKeys(
+            [epoch for epoch in table.epochs if epoch.epoch in epochs],
+            seal_with,
+            [epoch for epoch in table.cid_live if epoch in epochs],
+            [epoch for epoch in table.closed if epoch in epochs],
+        )
 
     def cid_configs(self) -> list[CidConfig]:
         """Return what the packet programs decode."""
@@ -56,21 +63,40 @@ class Keyring:
 
     def due(self, settings: Tickets, wall_s: float, *, force: bool = False) -> bool:
         """Return whether a rotation should begin, or go on after a predecessor's death."""
-        unfinished = self.epochs[0] != self.table.seal_with
         step = keys.next_step(self.table, wall_s, settings.rotate_after_s, (), force=force)
-        return unfinished or step is keys.Step.ANNOUNCE
+        return bool(self.table.announced) or step is keys.Step.ANNOUNCE
 
-    def announce(self, settings: Tickets, wall_s: float) -> None:
-        """Add an epoch, unless one is announced already, and store it."""
-        if self.epochs[0] == self.table.seal_with:
-            self.table = keys.announce(self.table, os.urandom(keys.ROOT_BYTES), wall_s, settings.max_age_s)
-            keyfile.save(self.path, self.table)
+    def announce(self, settings: Tickets, wall_s: float, number: int | None = None) -> int:
+        """Add an epoch, unless one is announced already, and store it; return its number.
 
-    def sealed_with(self, epoch: int) -> None:
-        """Take in that every worker seals with *epoch* now."""
-        if self.table.seal_with != epoch:
-            self.table = keys.switch(self.table)
-            keyfile.save(self.path, self.table)
+        Raises `CannotDo` while connections hold ids of an epoch whose place it needs.
+        """
+        table = self.table
+        if table.announced:
+            return table.announced
+        if (old := keys.blocking(table, number)) is not None:
+            wanted = keys.next_number(table) if number is None else number
+            raise CannotDo(
+                f"cannot rotate keys: epoch {wanted} needs the connection IDs of epoch {old}, which are in use; "
+                f"`velocity-edge tickets list` shows by how many connections, `tickets expire --epoch {old}` moves them"
+            )
+        self._store(keys.announce(table, os.urandom(keys.ROOT_BYTES), wall_s, settings.max_age_s, number))
+        return self.table.announced or 0
+
+    def follow(self, seal_with: int, cid_epochs: Collection[int]) -> None:
+        """Take in what the node has agreed on: which epoch seals, and whose connection IDs are still needed."""
+        table = self.table
+        if table.seal_with != seal_with and table.announced == seal_with:
+            table = keys.switch(table)
+        if gone := set(table.cid_live) - {*cid_epochs, table.announced}:
+            table = keys.retire(table, gone)
+        if table != self.table:
+            self._store(table)
+
+    def _store(self, table: keys.EpochTable) -> None:
+        """Use another table, once it is on disk."""
+        keyfile.save(self.path, table)
+        self.table = table
 
     def describe(self, wall_s: float) -> dict[str, Any]:
         """Return what `status` says: no key."""

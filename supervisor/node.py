@@ -15,6 +15,7 @@ from typing import assert_never
 
 from supervisor import words as w
 from supervisor.agreement import Agreement
+from supervisor.epochs import idle_epochs
 from supervisor.lifecycle import NodeEvent, NodeState, WorkerEvent, WorkerState
 from supervisor.requests import Requests
 from supervisor.rollout import RolloutState
@@ -67,8 +68,10 @@ class Node(Requests):
                 self.abort_old(age_s)
             case w.Scale(count):
                 self.scale(count)
-            case w.UseEpochs(epochs, seal_with):
-                self.use_epochs(epochs, seal_with)
+            case w.UseEpochs():
+                self.use_epochs(happening)
+            case w.MoveFrom(epochs, spread_s):
+                self.move_from(epochs, spread_s)
             case w.StopNode(fast):
                 self.stop(fast=fast)
             case _ as forgotten:
@@ -78,6 +81,8 @@ class Node(Requests):
 
     def _start(self, started: w.Started) -> None:
         self.departed = dict(started.departed)
+        # Connections of before may still speak, and get resets.
+        self.lingering = dict.fromkeys(self.cid_epochs, self.now_s + self.settings.quarantine_s)
         for a in started.adopted:
             self._adopt(a)
         for core in range(self.target):
@@ -119,7 +124,7 @@ class Node(Requests):
             case m.KeysInUse():
                 self._keys_in_use(worker, report)
             case m.Heartbeat():
-                worker.heartbeat = report
+                worker.heartbeat, worker.by_config = report, report.connections_by_config
             case m.Drained(lost):
                 self._drained(worker, lost)
             case _ as forgotten:
@@ -179,9 +184,14 @@ class Node(Requests):
             self._drain(worker, self.draining_order)
 
     def _keys_in_use(self, worker: Worker, report: m.KeysInUse) -> None:
+        if worker.keys_in_use is None or worker.keys_in_use.seal_with != report.seal_with:
+            worker.by_config = None  # until then it may have given out ids of the earlier epoch
         worker.keys_in_use = report
         change = self.key_change
-        if change and set(self.epochs) <= set(report.epochs) and change.acknowledge(worker.worker_id):
+        # A worker of an earlier version cannot close an epoch, and is no reason to wait.
+        closed = report.closed is None or set(self.closed_epochs) <= set(report.closed)
+        has_all = set(self.epochs) <= set(report.epochs) and closed
+        if change and has_all and change.acknowledge(worker.worker_id):
             self.finish_key_change()
 
     def _drained(self, worker: Worker, lost: int) -> None:
@@ -338,6 +348,7 @@ class Node(Requests):
             if core.respawn_s is not None and core.respawn_s <= self.now_s:
                 self._respawn(core)
         self._bring_up()
+        self._retire_epochs()
         staying = [worker for worker in self.workers.values() if not worker.doomed]
         if self.state is NodeState.STARTING and self._complete(staying):
             self.advance(NodeEvent.ALL_READY)
@@ -345,6 +356,16 @@ class Node(Requests):
         if self.state is NodeState.QUIESCING and not self.accepts and drained:
             self.advance(NodeEvent.EMPTY)
             self.say("quiesced: no connection is left")
+
+    def _retire_epochs(self) -> None:
+        """Stop decoding the connection IDs of epochs that nobody holds one of."""
+        self.lingering = {epoch: until_s for epoch, until_s in self.lingering.items() if until_s > self.now_s}
+        if self.key_change or self.departed:
+            return
+        if idle := idle_epochs(
+            self.cid_epochs, self.seal_with, {*self.lingering, self.announced}, self.workers.values()
+        ):
+            self.retire_epochs(idle)
 
     def _complete(self, staying: list[Worker]) -> bool:
         return len({worker.core for worker in staying if worker.serving}) >= self.target

@@ -117,8 +117,7 @@ class Shell:
         if self.finished.done():
             return
         commands = self.node.handle(happening, self.clock())
-        if self.node.seal_with != self.keyring.table.seal_with:
-            self.keyring.sealed_with(self.node.seal_with)
+        self.keyring.follow(self.node.seal_with, self.node.cid_epochs)
         self._save()
         for command in commands:
             self._do(command)

@@ -89,6 +89,9 @@ async def start(
         target=min(adopting.target if adopting else config.server.workers or len(cpus), len(cpus)),
         epochs=keyring.epochs,
         seal_with=keyring.table.seal_with,
+        cid_epochs=keyring.table.cid_live,
+        closed_epochs=keyring.table.closed,
+        announced=keyring.table.announced or 0,
         revision=revision,
         ids=WorkerIds(saved.next_id if saved else 1 + secrets.randbelow(0xFFFF)),
     )

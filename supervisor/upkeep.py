@@ -111,9 +111,8 @@ class Upkeep:
         shell = self._shell
         if shell.node.key_change:
             raise CannotDo("cannot rotate keys: a rotation is under way")
-        shell.keyring.announce(shell.active.config.tickets, shell.wall_clock())
-        epochs = shell.keyring.epochs
-        shell.happen(w.UseEpochs(epochs, epochs[0]))
+        number = shell.keyring.announce(shell.active.config.tickets, shell.wall_clock())
+        shell.happen(w.UseEpochs(shell.keyring.epochs, number, shell.keyring.table.closed))
 
     async def upgrade(self) -> str:
         """Become the installation that is on disk now: same process, same workers, sockets and programs; then roll.

@@ -151,10 +151,22 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class UseEpochs:
-    """Use this key table, newest first. Accepted everywhere first, then `seal_with` seals."""
+    """Use this key table, newest first. Accepted everywhere first, then `seal_with` seals.
+
+    `closed`: epochs that open nothing any more; they are in the table for their connection IDs.
+    """
 
     epochs: tuple[int, ...]
     seal_with: int
+    closed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MoveFrom:
+    """Move connections off the connection IDs of these epochs."""
+
+    epochs: tuple[int, ...]
+    spread_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,7 @@ Happening = (
     | AbortOld
     | Scale
     | UseEpochs
+    | MoveFrom
     | StopNode
 )
 

@@ -40,6 +40,8 @@ class Worker:
     #: Its channel ended; its exit is overdue then.
     hung_up_due_s: float | None = None
     keys_in_use: m.KeysInUse | None = None
+    #: CID config id -> connections that hold an id of it, said since it last changed what it seals with; None: not yet.
+    by_config: dict[int, int] | None = None
     #: It leaves for good: nobody replaces it.
     leaving: bool = False
     drained: bool = False
@@ -59,9 +61,14 @@ class Worker:
         return self.state in (WorkerState.READY, WorkerState.DRAINING)
 
     @property
+    def ending(self) -> bool:
+        """Whether it need not answer any more."""
+        return self.state in (WorkerState.STOPPING, WorkerState.KILLED)
+
+    @property
     def doomed(self) -> bool:
         """Whether it is on its way out."""
-        return self.leaving or self.state in (WorkerState.STOPPING, WorkerState.KILLED)
+        return self.leaving or self.ending
 
 
 @dataclass(slots=True)

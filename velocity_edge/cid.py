@@ -6,7 +6,7 @@
 
 One id serves three readers: QUIC-LB balancers and other nodes open the block (draft-ietf-quic-load-balancers, single
 pass, server id of 8 bytes); our kernel programs need only the SipHash (bpf/quic.h is the C twin of `WorkerMask`);
-humans use `velocity-edge cid decode`. Two configurations may be live at once, for key rotation.
+humans use `velocity-edge cid decode`. A configuration is live while a connection holds an id of it: up to 7 at once.
 
 This file decides the format. Who holds the keys (velocity_edge/keys.py) and what a worker does with a foreign id
 (velocity_edge/quic/demux.py) is decided elsewhere.

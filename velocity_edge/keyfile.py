@@ -1,6 +1,9 @@
 """The epoch table on disk (`tickets.storage`): JSON, mode 0600, replaced as a whole, never half written.
 
-    {"version": 1, "seal_with": 7, "epochs": [{"epoch": 7, "created_s": 1790000000.0, "root": "<base64>"}, ...]}
+    {"version": 1, "seal_with": 7, "epochs": [{"epoch": 7, "created_s": 1790000000.0, "root": "<base64>"}, ...],
+     "cid_epochs": [7, 6], "closed": [], "announced": 0}
+
+The second line may be missing (files of the first version, which does not read it either); keys.py has what it means.
 
 A field that we do not know is ignored, and left out when the table is stored again; `version` changes only when the
 meaning of a field does, and then an older node refuses to start instead of losing keys
@@ -30,33 +33,56 @@ VERSION: Final = 1
 _MAX_FILE_BYTES: Final = 65_536
 
 
+class DamagedKeys(ConfigError):
+    """What is in the file is no table. (A file that cannot be opened, or that others can read, is another thing.)"""
+
+
 def dump(table: EpochTable) -> bytes:
     """Return the file's content."""
-    document = {
+    return json.dumps(document(table), indent=1).encode("ascii") + b"\n"
+
+
+def document(table: EpochTable) -> dict[str, Any]:
+    """Return the file's content as JSON types."""
+    return {
         "version": VERSION,
         "seal_with": table.seal_with,
         "epochs": [
             {"epoch": e.epoch, "created_s": e.created_s, "root": base64.b64encode(e.root).decode("ascii")}
             for e in table.epochs
         ],
+        "cid_epochs": list(table.cid_live),
+        "closed": list(table.closed),
+        "announced": table.announced,
     }
-    return json.dumps(document, indent=1).encode("ascii") + b"\n"
 
 
 def parse(content: bytes, where: str) -> EpochTable:
-    """Return the table in a file's content, or raise `ConfigError` that begins with *where* and quotes no key."""
+    """Return the table in a file's content, or raise `DamagedKeys` that begins with *where* and quotes no key."""
     try:
-        document = json.loads(content)
+        found = json.loads(content)
     except (ValueError, RecursionError):
-        raise ConfigError(f"{where}: cannot read the keys: not JSON") from None
-    if not isinstance(document, dict) or document.get("version") != VERSION:
-        raise ConfigError(f"{where}: cannot read the keys: version {VERSION} would be right")
+        raise DamagedKeys(f"{where}: cannot read the keys: not JSON") from None
+    return table_in(found, where)
+
+
+def table_in(found: Any, where: str) -> EpochTable:
+    """Return the table in a document; as `parse`."""
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise DamagedKeys(f"{where}: cannot read the keys: version {VERSION} would be right")
     try:
-        return EpochTable(tuple(_epoch(row) for row in document["epochs"]), int(document["seal_with"]))
+        announced = found.get("announced")
+        return EpochTable(
+            tuple(_epoch(row) for row in found["epochs"]),
+            int(found["seal_with"]),
+            tuple(map(int, found.get("cid_epochs", ()))),
+            tuple(map(int, found.get("closed", ()))),
+            None if announced is None else int(announced),
+        )
     except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
         # Our own ValueErrors name numbers of epochs and bytes, others might quote the input.
         reason = str(error) if type(error) is ValueError else f"a field is missing or wrong ({type(error).__name__})"
-        raise ConfigError(f"{where}: cannot read the keys: {reason}") from None
+        raise DamagedKeys(f"{where}: cannot read the keys: {reason}") from None
 
 
 def _epoch(row: Any) -> Epoch:
@@ -80,7 +106,7 @@ def load(path: Path) -> EpochTable | None:
             raise ConfigError(f"{path}: cannot trust keys that others can read (mode {mode & 0o777:04o}): chmod 600 it")
         content = file.read(_MAX_FILE_BYTES + 1)
     if len(content) > _MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: cannot read the keys: larger than {_MAX_FILE_BYTES} bytes")
+        raise DamagedKeys(f"{path}: cannot read the keys: larger than {_MAX_FILE_BYTES} bytes")
     return parse(content, str(path))
 
 

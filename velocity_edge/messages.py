@@ -111,13 +111,16 @@ class Keep:
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
 class UseKeys:
-    """The epoch table, newest first. All of them open; `seal_with` names the epoch that seals.
+    """The epoch table, newest first. All of them open but the `closed`; `seal_with` names the epoch that seals.
 
-    A key is in this table everywhere before anyone is told to seal with it.
+    A key is in this table everywhere before anyone is told to seal with it. `cid_epochs`: those whose connection IDs
+    decode; empty from a supervisor that does not say: the one that seals and its neighbour.
     """
 
     epochs: list[Epoch]
     seal_with: int
+    cid_epochs: list[int] = field(default_factory=list)
+    closed: list[int] = field(default_factory=list)
     kind: Literal["UseKeys"] = "UseKeys"
 
 
@@ -179,6 +182,19 @@ class Abort:
 
     age_s: float
     kind: Literal["Abort"] = "Abort"
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Move:
+    """Have the connections that hold ids of these epochs change to new ids, or leave; spread over `spread_s`.
+
+    Only sent to a worker that counts them (`Heartbeat.connections_by_config`). It ends when no such connection is left,
+    or with the next `Move`.
+    """
+
+    epochs: list[int]
+    spread_s: float
+    kind: Literal["Move"] = "Move"
 
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
@@ -249,22 +265,31 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
 class KeysInUse:
-    """I hold these epochs and seal with that one: the acknowledgement of `UseKeys`."""
+    """I hold these epochs and seal with that one: the acknowledgement of `UseKeys`.
+
+    `closed`: those of them that open nothing; None from a worker that does not know of it.
+    """
 
     epochs: list[int]
     seal_with: int
+    closed: list[int] | None = None
     kind: Literal["KeysInUse"] = "KeysInUse"
 
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
 class Heartbeat:
-    """Sent every second by the loop that serves packets, never by a helper thread."""
+    """Sent every second by the loop that serves packets, never by a helper thread.
+
+    `connections_by_config`: CID config id -> connections that hold an id of it (one may hold ids of several); None
+    from a worker that does not count them.
+    """
 
     connections: int
     half_open: int
     requests: int
     loop_lag_ms: float
     rss_bytes: int
+    connections_by_config: dict[int, int] | None = None
     kind: Literal["Heartbeat"] = "Heartbeat"
 
 
@@ -276,7 +301,7 @@ class Drained:
     kind: Literal["Drained"] = "Drained"
 
 
-Order = Equip | Keep | UseKeys | Roster | Configure | Activate | Drain | Resume | Abort | Stop
+Order = Equip | Keep | UseKeys | Roster | Configure | Activate | Drain | Resume | Abort | Move | Stop
 Report = Hello | Held | Prepared | Refused | Ready | KeysInUse | Heartbeat | Drained
 Message = Order | Report
 

@@ -129,6 +129,8 @@ class Worker:
             case m.Abort():
                 if self.serving is not None:
                     self.serving.close_connections(order.age_s, "aborted by the operator")
+            case m.Move():
+                pass
             case m.Stop():
                 self.stop()
             case _ as forgotten:
@@ -151,7 +153,7 @@ class Worker:
         self.table = keys.table_of(order)
         if self.serving is not None:
             self.serving.use_keys(self.table)
-        self.supervision.report(m.KeysInUse([epoch.epoch for epoch in order.epochs], order.seal_with))
+        self.supervision.report(m.KeysInUse([epoch.epoch for epoch in order.epochs], order.seal_with, order.closed))
 
     def _configure(self, order: m.Configure, roots: list[Descriptor]) -> None:
         try:
@@ -284,8 +286,16 @@ class Worker:
         lag_s = self.lag.take_s()
         counters = self._count(lag_s)
         connections, half_open = self._connections(counters)
+        by_config = self.serving.engine.connections_by_config() if self.serving is not None else {}
         self.supervision.report(
-            m.Heartbeat(connections, half_open, counters.get("requests", 0), lag_s * 1000, self.memory.rss_bytes())
+            m.Heartbeat(
+                connections,
+                half_open,
+                counters.get("requests", 0),
+                lag_s * 1000,
+                self.memory.rss_bytes(),
+                by_config,
+            )
         )
         self._show_title(connections)
 

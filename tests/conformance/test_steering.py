@@ -212,18 +212,6 @@ def test_what_can_open_nothing_is_dropped_under_its_name(world: Make, datagram: 
     assert w.sent == []
 
 
-def test_a_new_key_epoch_issues_new_ids_and_the_old_ones_still_work(world: Make) -> None:
-    w = world()
-    client = w.ready()
-    table = keys.switch(keys.announce(w.table, bytes(range(1, 33)), 10.0, 1e6))
-    w.engine.use_keys(keys.engine_keys(table))
-    assert client.fetch("/bytes/10").status == 200
-    w.hooks.admission.use_keys(table)
-    again = w.ready()
-    assert again.quic._peer_cid.cid[0] != client.quic._peer_cid.cid[0]
-    assert again.fetch("/bytes/10").status == 200
-
-
 def test_a_client_that_moves_is_followed(world: Make) -> None:
     w = world()
     client = w.ready()

@@ -8,6 +8,8 @@
 6. A rolling restart asks a worker to leave only when another one of its core is ready. One rollout at a time.
 7. When the trouble ends, everybody serves the node's revision again; a quiesce ends in quiesced or resumed.
 8. A stop ends: all processes are gone, and the node quits once.
+9. Whatever connection ID a living process's connection holds, or a dead one's held until its packets cannot come any
+   more, decodes: in steering and in every process; and epochs that nobody needs make room for the next ones.
 
 A node, pretend workers, a virtual clock and a seed. A failure prints the seed: `SEED=1234 pytest tests/simulation`.
 """
@@ -30,7 +32,6 @@ from velocity_edge.errors import CannotDo
 
 ONE_SEED = [int(os.environ["SEED"])] if "SEED" in os.environ else None
 TROUBLE_S = 150.0
-HEARTBEAT = m.Heartbeat(1, 0, 0, 0.1, 1)
 
 
 @dataclass
@@ -45,15 +46,21 @@ class Process:
     prepared: set[int] = field(default_factory=set)
     revision: int = 0
     epochs: set[int] = field(default_factory=set)
+    #: What it seals with, the epochs whose ids it decodes, and those that connections of it hold ids of.
+    seal_with: int = 0
+    decodes: frozenset[int] = frozenset()
+    held: set[int] = field(default_factory=set)
     draining: bool = False
     silent: bool = False
+    orders: list[tuple[int, frozenset[int], tuple[int, ...], int]] = field(default_factory=list)
 
 
 class World:
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
         cores = self.dice.randint(1, 4)
-        self.node = Node(Settings(cores), target=self.dice.randint(1, cores), epochs=(1,), seal_with=1)
+        settings = Settings(cores, quarantine_s=self.dice.choice([3.0, 40.0]))
+        self.node = Node(settings, target=self.dice.randint(1, cores), epochs=(1,), seal_with=1)
         # So few ids that they come round.
         self.node.ids.last = 20
         self.now_s = 0.0
@@ -61,12 +68,15 @@ class World:
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.alive: dict[int, Process] = {}
         self.dead_until: dict[int, float] = {}
+        #: Until when ids of these epochs may come, of processes that are dead.
+        self.dead_held: list[tuple[float, set[int]]] = []
+        self.decodes: frozenset[int] = frozenset({1})
+        self.most_epochs = 0
         self.known: dict[int, int] = {}
         self.accepting: tuple[int, ...] = ()
         self.had_somebody = False
         self.bad_revisions: set[int] = set()
         self.revisions = itertools.count(2)
-        self.epoch = 1
         self.trouble = True
         self.quit: int | None = None
         self.tick_s: float | None = None
@@ -145,7 +155,10 @@ class World:
                 assert self.quit is None
                 assert not self.alive, "the node quits while somebody lives"
                 self.quit = exit_code
-            case w.UseCidKeys() | w.Activated() | w.Say():
+            case w.UseCidKeys(epochs):
+                assert len({epoch % 7 for epoch in epochs}) == len(epochs), "promise 9: two epochs, one config id"
+                self.decodes = frozenset(epochs)
+            case w.Activated() | w.Say():
                 pass
 
     def spawn(self, worker_id: int, slot: int, core: int) -> None:
@@ -186,6 +199,7 @@ class World:
         def gone() -> None:
             if process := self.alive.pop(worker_id, None):
                 if process.revision:
+                    self.dead_held.append((self.now_s + self.node.settings.quarantine_s, process.held))
                     self.dead_until[worker_id] = self.now_s + self.node.settings.quarantine_s
                 self.happen(w.Exited(worker_id, status))
 
@@ -214,7 +228,13 @@ class World:
 
     def beat(self, process: Process) -> None:
         if process.worker_id in self.alive and self.quit is None:
-            self.say(process, HEARTBEAT)
+            # Clients come, and leave; they keep their ids when others are sealed.
+            if process.revision and self.dice.random() < 0.5:
+                process.held.add(process.seal_with)
+            if self.dice.random() < (0.05 if self.trouble else 0.9):
+                process.held.clear()
+            counts = {epoch % 7: 1 for epoch in process.held}
+            self.say(process, m.Heartbeat(1, 0, 0, 0.1, 1, counts if process.character != "of before" else None))
             self.later(4.0, lambda: self.beat(process))
 
     def keys(self, worker_id: int, epochs: tuple[int, ...], seal_with: int) -> None:
@@ -226,11 +246,22 @@ class World:
                 and seal_with not in (other.epochs | (set(epochs) if other is process else set()))
             ):
                 raise AssertionError(f"promise 5: {worker_id} is told to seal with {seal_with}, {other} lacks it")
+        decodes = frozenset(self.node.cid_epochs)
         if not process.silent:
             process.epochs |= set(epochs)
-        self.busy(worker_id, 0.5, lambda p: self.say(p, m.KeysInUse(list(epochs), seal_with)))
+
+        number = next(self.order)
+        process.orders.append((number, decodes, epochs, seal_with))
+        self.busy(worker_id, 0.5, lambda p: self.take_keys(p, number))
+
+    def take_keys(self, process: Process, number: int) -> None:
+        """Orders are carried out in the order in which they were sent, whenever the process comes to it."""
+        while process.orders and process.orders[0][0] <= number:
+            _, process.decodes, epochs, process.seal_with = process.orders.pop(0)
+            self.say(process, m.KeysInUse(list(epochs), process.seal_with))
 
     def prepare(self, process: Process, revision: int) -> None:
+        self.take_keys(process, next(self.order))  # they came before it
         if revision in self.bad_revisions or (process.character == "refuses" and self.dice.random() < 0.5):
             self.say(process, m.Refused(revision, "cannot use it"))
         else:
@@ -273,6 +304,12 @@ class World:
     def check(self) -> None:
         for process in self.alive.values():
             assert self.known[process.worker_id] == process.slot, "promise 2"
+        self.dead_held = [(until_s, held) for until_s, held in self.dead_held if until_s > self.now_s]
+        needed = [process.held for process in self.alive.values()] + [held for _, held in self.dead_held]
+        assert set().union(*needed) <= self.decodes, "promise 9: steering"
+        for process in self.alive.values():
+            assert process.silent or not process.revision or set().union(*needed) <= process.decodes, "promise 9"
+        self.most_epochs = max(self.most_epochs, len(self.decodes))
         assert set(self.accepting) <= set(self.known)
         serves = self.node.state is NodeState.SERVING
         if serves and self.had_somebody:
@@ -282,6 +319,15 @@ class World:
                 v.serving and not v.doomed for v in self.node.workers.values()
             ), "promise 3: somebody is ready and nobody accepts"
         self.had_somebody = serves and bool(self.accepting)
+
+    def rotate(self) -> None:
+        n = self.node
+        if n.key_change or any(epoch % 7 == (n.seal_with + 1) % 7 for epoch in n.cid_epochs):
+            return
+        # Old ones leave the table as keys.expire has it: not while their ids are needed.
+        number = n.announced or n.seal_with + 1
+        kept = [epoch for epoch in n.epochs if epoch in n.cid_epochs or epoch > number - 4]
+        self.happen(w.UseEpochs((number, *(epoch for epoch in kept if epoch != number)), number))
 
     def operate(self) -> None:
         if not self.trouble:
@@ -305,8 +351,8 @@ class World:
             case 8:
                 self.happen(w.Scale(dice.randint(0, n.settings.cores + 1)))
             case 9:
-                self.epoch += 1
-                self.happen(w.UseEpochs((self.epoch, *n.epochs[:3]), self.epoch))
+                self.rotate()
+                self.later(3.0, self.rotate)
             case 10:
                 self.happen(w.AbortOld(60.0))
             case 11 if self.alive:
@@ -338,6 +384,15 @@ def evening(world: World) -> None:
     serving = [v for v in node.workers.values() if v.state is WorkerState.READY]
     assert sorted(v.core for v in serving) == list(range(node.target)), "promise 7"
     assert {world.alive[v.worker_id].revision for v in serving} == {node.revision}, "promise 7"
+    assert set(world.known) == set(node.workers), "dead ids were forgotten"
+    # Everybody is on the present keys, and earlier epochs have made room.
+    for process in world.alive.values():
+        process.held &= {node.seal_with}
+    world.run_until(world.now_s + node.settings.quarantine_s + 20)
+    for process in world.alive.values():
+        process.held &= {node.seal_with}
+    world.run_until(world.now_s + 10)
+    assert node.cid_epochs == (node.seal_with,) or node.announced, "promise 9: old epochs never leave"
     assert set(world.accepting) == {v.worker_id for v in serving}
     assert set(world.known) == set(node.workers), "dead ids were forgotten"
     for process in world.alive.values():

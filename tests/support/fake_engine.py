@@ -89,6 +89,10 @@ class FakeEngine:
     timer_ns: int | None = None
     expired: int = 0
     alive: dict[int, tuple[int, int]] = field(default_factory=dict)
+    #: Connection -> the CID config ids that it holds ids of.
+    held: dict[int, set[int]] = field(default_factory=dict)
+    renames: bool = False
+    renamed: list[int] = field(default_factory=list)
     goaways: list[tuple[int, bool]] = field(default_factory=list)
     closed: dict[int, int] = field(default_factory=dict)
     keys: EngineKeys | None = None
@@ -161,12 +165,27 @@ class FakeEngine:
     def close(self, connection: int, error_code: int, reason: str = "") -> None:
         self.closed[connection] = error_code
         self.alive.pop(connection, None)
+        self.held.pop(connection, None)
 
     def goaway(self, connection: int, *, final: bool) -> None:
         self.goaways.append((connection, final))
 
     def connections(self) -> list[tuple[int, int, int]]:
         return [(connection, age_ns, requests) for connection, (age_ns, requests) in self.alive.items()]
+
+    def connections_by_config(self) -> dict[int, int]:
+        counts: dict[int, int] = {}
+        for configs in self.held.values():
+            for config_id in configs:
+                counts[config_id] = counts.get(config_id, 0) + 1
+        return counts
+
+    def connections_on(self, config_ids: Any) -> list[int]:
+        return [connection for connection, configs in self.held.items() if configs & set(config_ids)]
+
+    def rename(self, connection: int) -> bool:
+        self.renamed.append(connection)
+        return self.renames
 
     def counters(self) -> dict[str, int]:
         return dict(self.counted)

@@ -55,7 +55,7 @@ class Pretend:
                     self.answer(fd)
             if time.monotonic() - self.beat_s > 0.5 and self.revision:
                 self.beat_s = time.monotonic()
-                self.say(m.Heartbeat(0, 0, self.answered, 0.1, 1024))
+                self.say(m.Heartbeat(0, 0, self.answered, 0.1, 1024, {}))
             if self.channel is None:
                 self.look_for_successor()
 
@@ -85,8 +85,8 @@ class Pretend:
                 self.held[slot] = [*self.udp, fds[len(listeners)], fds[len(listeners) + 1 + slot], fds[-1]]
             case m.Keep(slot):
                 self.held[slot] = fds
-            case m.UseKeys(epochs, seal_with):
-                self.say(m.KeysInUse([e.epoch for e in epochs], seal_with))
+            case m.UseKeys(epochs, seal_with, _, closed):
+                self.say(m.KeysInUse([e.epoch for e in epochs], seal_with, closed))
             case m.Configure(revision, config, chains, roots):
                 assert len(fds) == len(roots) == 1
                 assert b"PRIVATE KEY" in chains[0].private_key_pem
@@ -102,7 +102,7 @@ class Pretend:
                     self.sockets = [socket.socket(fileno=fd) for fd in self.udp]
                 self.revision = revision
                 self.say(m.Ready(revision))
-                self.say(m.Heartbeat(0, 0, 0, 0.1, 1024))
+                self.say(m.Heartbeat(0, 0, 0, 0.1, 1024, {}))
                 if character == "stuck":
                     time.sleep(1000)
             case m.Drain(_, _, discourage):
@@ -119,7 +119,7 @@ class Pretend:
                         if self.answered == before:
                             break
                 self.running = False
-            case m.Roster() | m.Abort():
+            case m.Roster() | m.Abort() | m.Move():
                 pass
 
     def look_for_successor(self) -> None:

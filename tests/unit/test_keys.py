@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ class TestKeys:
         found |= {c.aes_key for c in given_keys.cid_configs} | {c.mask_key for c in given_keys.cid_configs}
         assert len(found) == 4 + 2 + 4
 
-    def test_the_sealing_epoch_issues_ids_and_its_neighbour_opens(self) -> None:
+    def test_a_table_of_before_decodes_the_sealing_epoch_and_its_neighbour(self) -> None:
         announced = table(7, 8, 9, seal=8)
         assert [keys.config_id(e) for e in announced.cid_epochs] == [1, 2]
         switched = table(7, 8, 9, seal=9)
@@ -55,7 +56,7 @@ class TestKeys:
 
     def test_the_message_carries_the_table(self) -> None:
         order = decode_order(encode(table(3, 4, 5, seal=4).order()))
-        assert keys.table_of(order) == table(3, 4, 5, seal=4)  # type: ignore[arg-type]
+        assert keys.table_of(order) == replace(table(3, 4, 5, seal=4), announced=0)  # type: ignore[arg-type]
 
     def test_secrets_stay_out_of_repr(self) -> None:
         secret = Epoch(epoch=1, created_s=0.0, root=b"\xabsecret-root-of-32-bytes......!!")
@@ -135,12 +136,60 @@ class TestRotation:
         current = keys.first_table(root(1), 0.0)
         for number in range(2, 40):
             current = keys.switch(keys.announce(current, root(number), float(number), 1e9))
+            current = keys.retire(current, [number - 6])
         assert len(current.epochs) == keys.MAX_EPOCHS
 
     def test_import(self) -> None:
-        merged = keys.merge(table(3, 5), table(4, 5, 6).epochs)
+        mine = table(3, 5)
+        merged = keys.merge(mine, table(4, 5, 6).epochs)
         assert [e.epoch for e in merged.epochs] == [6, 5, 4, 3]
-        assert merged.seal_with == 5
+        # It opens what the other node sealed, and goes on as before: nothing of it seals or issues an id.
+        assert (merged.seal_with, merged.announced, merged.cid_live) == (5, 0, mine.cid_live)
+        assert keys.next_step(merged, 0.0, DAY, []) is Step.NOTHING
+        assert KeyRing(merged, keys.TICKET).open(KeyRing(table(4, 5, 6), keys.TICKET).seal(b"x")) == b"x"
+        assert keys.next_number(merged) == 7
+
+    def test_collisions_have_names(self) -> None:
+        other = [Epoch(epoch=3, created_s=0.0, root=root(99)), *table(4, 5).epochs]
+        assert keys.collisions(table(3, 5), other) == (3,)
+
+    def test_connection_ids_of_every_epoch_decode_until_they_are_retired(self) -> None:
+        current = keys.first_table(root(1), 0.0)
+        first = CidCodec(keys.cid_configs(current)).issue(77, 5)
+        for number in range(2, 8):
+            current = keys.switch(keys.announce(current, root(number), number * DAY * 9, DAY))
+            assert CidCodec(keys.cid_configs(current)).open(first) is not None
+            assert keys.config_id(current.epochs[-1]) in keys.engine_keys(current).reset_keys
+        assert current.cid_live == (7, 6, 5, 4, 3, 2, 1)
+        # The eighth has the place of the first: it waits, and says for whom.
+        assert keys.blocking(current) == 1
+        with pytest.raises(ValueError, match="cannot be told apart"):
+            keys.announce(current, root(8), 0.0, DAY)
+        current = keys.retire(current, [1, 7])
+        assert current.cid_live == (7, 6, 5, 4, 3, 2), "what seals is never retired"
+        assert keys.blocking(current) is None
+        assert keys.announce(current, root(8), 0.0, DAY).cid_live == (8, 7, 6, 5, 4, 3, 2)
+
+    def test_who_is_in_the_way_is_known_a_rotation_early(self) -> None:
+        current, crowding = keys.first_table(root(1), 0.0), []
+        for number in range(2, 8):
+            current = keys.switch(keys.announce(current, root(number), number * DAY * 9, DAY))
+            crowding.append(keys.crowding(current))
+        assert crowding == [(), (), (), (), (1,), (2, 1)]
+
+    def test_a_closed_epoch_opens_nothing_and_its_connection_ids_live_on(self) -> None:
+        before = keys.switch(keys.announce(keys.first_table(root(1), 0.0), root(2), 1.0, DAY))
+        sealed = KeyRing(keys.first_table(root(1), 0.0), keys.TICKET).seal(b"x")
+        closed = keys.close(before, [1, 2])
+        assert closed.closed == (1,), "what seals cannot be closed"
+        assert KeyRing(before, keys.TICKET).open(sealed) == b"x"
+        assert KeyRing(closed, keys.TICKET).open(sealed) is None
+        assert closed.cid_live == (2, 1)
+        assert keys.retire(closed, [1]).numbers == (2,)
+
+    def test_the_next_number_has_not_the_config_id_of_the_one_that_seals(self) -> None:
+        assert keys.next_number(keys.merge(table(5), table(11).epochs)) == 13
+        assert keys.next_number(keys.merge(table(5), table(12).epochs)) == 13
 
     @given(st.lists(st.sampled_from(["announce", "worker", "switch", "time"]), max_size=60))
     def test_nobody_ever_seals_with_what_a_live_worker_lacks(self, happenings: list[str]) -> None:
@@ -160,6 +209,8 @@ class TestRotation:
                     match keys.next_step(current, now_s, 10_000.0, acknowledged, force=happening == "announce"):
                         case Step.ANNOUNCE:
                             number += 1
+                            if (taken := keys.blocking(current)) is not None:
+                                current = keys.retire(current, [taken])
                             current = keys.announce(current, root(number), now_s, DAY)
                         case Step.SWITCH:
                             current = keys.switch(current)
@@ -173,11 +224,22 @@ class TestFile:
     def test_round_trip(self, tmp_path: Path) -> None:
         path = tmp_path / "tickets.json"
         assert keyfile.load(path) is None
-        for stored in (table(1), table(3, 4, 5, seal=4)):
+        rich = keys.close(keys.announce(keys.merge(table(3, 4, 5), table(9).epochs), root(10), 0.0, DAY), [4])
+        for stored in (table(1), table(3, 4, 5, seal=4), rich):
             keyfile.save(path, stored)
             assert keyfile.load(path) == stored
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert [p.name for p in tmp_path.iterdir()] == ["tickets.json"]
+
+    def test_the_first_version_reads_what_we_write_and_we_read_what_it_wrote(self) -> None:
+        current = keys.announce(table(3, 4, 5), root(6), 0.0, DAY)
+        written = json.loads(keyfile.dump(current))
+        assert (written["version"], written["seal_with"]) == (1, 5)
+        assert {"epoch", "created_s", "root"} == set(written["epochs"][0])
+        for later in ("cid_epochs", "closed", "announced"):
+            del written[later]
+        # It had no names for these: the newest was announced if it did not seal, two were live.
+        assert keyfile.parse(json.dumps(written).encode(), "t.json") == replace(current, cid_live=(6, 5))
 
     def test_mode_does_not_depend_on_umask(self, tmp_path: Path) -> None:
         old = os.umask(0o777)

@@ -13,13 +13,14 @@ from velocity_edge import messages as m
 ORDERS = [
     m.Equip(7, [m.Listener("0.0.0.0", 443), m.Listener("::", 443)], 4, "/run/velocity/workers.sock"),
     m.Keep(3),
-    m.UseKeys([m.Epoch(2, 1.5, bytes(range(32))), m.Epoch(1, 0.5, bytes(32))], 2),
+    m.UseKeys([m.Epoch(2, 1.5, bytes(range(32))), m.Epoch(1, 0.5, bytes(32))], 2, [2], [1]),
     m.Roster({1: 0, 65535: 3}),
     m.Configure(1, {"content": {"sites": []}}, [m.KeyedChain("a", b"pem", b"key", ["h3"])], ["/srv"]),
     m.Activate(1),
     m.Drain(30.0, 5.0, True),
     m.Resume(),
     m.Abort(60.0),
+    m.Move([3, 1], 10.0),
     m.Stop(),
 ]
 REPORTS = [
@@ -28,8 +29,8 @@ REPORTS = [
     m.Prepared(1),
     m.Refused(1, "cannot use this"),
     m.Ready(1),
-    m.KeysInUse([2, 1], 2),
-    m.Heartbeat(1, 2, 3, 0.5, 4096),
+    m.KeysInUse([2, 1], 2, [1]),
+    m.Heartbeat(1, 2, 3, 0.5, 4096, {0: 7, 6: 1}),
     m.Drained(0),
 ]
 
@@ -47,6 +48,16 @@ def test_reports_survive_the_wire(report: m.Report) -> None:
 def test_the_lists_above_are_complete() -> None:
     assert {type(o) for o in ORDERS} == set(typing.get_args(m.Order))
     assert {type(r) for r in REPORTS} == set(typing.get_args(m.Report))
+
+
+def test_what_an_earlier_version_leaves_out_is_unknown() -> None:
+    """An older worker does not count by key, and an older supervisor does not say which connection IDs are live."""
+    report = m.decode_report(
+        b'{"kind":"Heartbeat","connections":1,"half_open":0,"requests":2,"loop_lag_ms":0,"rss_bytes":3}'
+    )
+    assert report == m.Heartbeat(1, 0, 2, 0.0, 3, None)
+    assert m.decode_report(b'{"kind":"KeysInUse","epochs":[1],"seal_with":1}') == m.KeysInUse([1], 1, None)
+    assert m.decode_order(b'{"kind":"UseKeys","epochs":[],"seal_with":1}') == m.UseKeys([], 1, [], [])
 
 
 def test_an_order_is_not_a_report() -> None:

@@ -27,7 +27,7 @@ Rules that both engines keep, and the shared tests check:
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
@@ -383,6 +383,23 @@ class Engine(Protocol):
 
     def connections(self) -> list[tuple[int, int, int]]:
         """Return (connection, age in ns, open request streams) of each."""
+
+    def connections_by_config(self) -> dict[int, int]:
+        """Return CID config id -> connections that hold an id of it, where there are any. Costs nothing.
+
+        One that holds ids of several counts for each. An id counts from when it is issued until the client has given
+        it back, or the connection and its closing period are over. Ids that clients made up don't count.
+        """
+
+    def connections_on(self, config_ids: Collection[int]) -> list[int]:
+        """Return the open connections that hold an id of one of these configurations."""
+
+    def rename(self, connection: int) -> bool:
+        """Give the client ids of the present keys and have it retire the others (RFC 9000 section 5.1.2).
+
+        False: this engine cannot; GOAWAY is what moves its clients. An engine that can does so by itself, with the
+        first packet of a client after the keys have changed; this is for those that say nothing.
+        """
 
     def counters(self) -> dict[str, int]:
         """Return all counters of this engine since it began; names of counters.py."""

@@ -124,6 +124,113 @@ def test_keys_are_accepted_everywhere_before_anybody_seals() -> None:
     assert play.says(2, m.KeysInUse([2, 1], 1)) == [w.GiveKeys(1, (2, 1), 2), w.GiveKeys(2, (2, 1), 2)]
 
 
+class TestOldEpochs:
+    """An epoch's connection IDs decode until it is certain that nobody holds one."""
+
+    @pytest.fixture
+    def rotated(self, serving: Play) -> Play:
+        """Epoch 2 seals, worker 1 has acknowledged it, epoch 1 has been over for long."""
+        serving(w.UseEpochs((2, 1), 2))
+        serving.says(1, m.KeysInUse([2, 1], 1, []))
+        for _ in range(6):
+            self.beat(serving, None, after_s=9.0)
+        assert serving.node.cid_epochs == (2, 1)
+        return serving
+
+    def beat(
+        self, play: Play, counts: dict[int, int] | None, worker_id: int = 1, after_s: float = 0
+    ) -> list[w.Command]:
+        play.now_s += after_s
+        return play.says(worker_id, m.Heartbeat(0, 0, 0, 0.0, 0, counts))
+
+    def test_it_leaves_when_everybody_says_so(self, rotated: Play) -> None:
+        rotated.says(1, m.KeysInUse([2, 1], 2, []))
+        assert self.beat(rotated, {1: 1, 2: 5}) == []
+        assert self.beat(rotated, {2: 5}) == [w.UseCidKeys((2,)), w.GiveKeys(1, (2, 1), 2)]
+        assert rotated.node.cid_epochs == (2,)
+
+    def test_a_worker_that_may_still_seal_with_it_is_not_believed(self, rotated: Play) -> None:
+        assert self.beat(rotated, {2: 5}) == []
+        # This count was made before it took over the new epoch.
+        assert rotated.says(1, m.KeysInUse([2, 1], 2, [])) == []
+        assert self.beat(rotated, {2: 5}) != []
+
+    def test_a_worker_that_does_not_count_keeps_it(self, rotated: Play) -> None:
+        rotated.says(1, m.KeysInUse([2, 1], 2))
+        assert self.beat(rotated, None) == []
+
+    def test_the_ids_of_a_dead_worker_keep_it(self, rotated: Play) -> None:
+        rotated.says(1, m.KeysInUse([2, 1], 2, []))
+        rotated(w.Exited(1, -9))
+        rotated.ready(2)
+        rotated.says(2, m.KeysInUse([2, 1], 2, []))
+        assert self.beat(rotated, {}, 2) == []
+        for _ in range(4):
+            self.beat(rotated, {}, 2, after_s=9.0)
+        assert rotated.node.cid_epochs == (2, 1)
+        rotated(w.Ticked(), after_s=9.0)
+        assert rotated.node.cid_epochs == (2,)
+
+    def test_a_worker_that_is_being_killed_keeps_it(self, rotated: Play) -> None:
+        rotated.says(1, m.KeysInUse([2, 1], 2, []))
+        rotated.node.workers[1].by_config = {}
+        assert rotated(w.Broke(1, "junk")) == [w.Kill(1)]
+
+    def test_it_stays_for_late_packets_after_the_switch(self, serving: Play) -> None:
+        serving(w.UseEpochs((2, 1), 2))
+        serving.says(1, m.KeysInUse([2, 1], 1, []))
+        serving.says(1, m.KeysInUse([2, 1], 2, []))
+        for _ in range(4):
+            assert self.beat(serving, {}, after_s=9.0) == []
+        assert self.beat(serving, {}, after_s=4.0)[0] == w.UseCidKeys((2,))
+
+    def test_a_cold_start_answers_the_clients_of_before(self) -> None:
+        play = Play()
+        play.node = Node(Settings(1), target=1, epochs=(2, 1), seal_with=2, cid_epochs=(2, 1))
+        play(w.Started())
+        play.ready(1)
+        play.says(1, m.KeysInUse([2, 1], 2, []))
+        for _ in range(4):
+            assert self.beat(play, {}, after_s=9.0) == []
+        assert self.beat(play, {}, after_s=4.0)[0] == w.UseCidKeys((2,))
+
+    def test_a_rotation_that_an_earlier_supervisor_began_keeps_its_epoch(self) -> None:
+        play = Play()
+        play.node = Node(Settings(1), target=1, epochs=(2, 1), seal_with=1, cid_epochs=(2, 1), announced=2)
+        play(w.Started())
+        play.ready(1)
+        play.says(1, m.KeysInUse([2, 1], 1, []))
+        for _ in range(9):
+            assert self.beat(play, {}, after_s=9.0) == []
+
+    def test_a_rotation_that_needs_the_place_of_a_live_one_is_refused(self, serving: Play) -> None:
+        with pytest.raises(CannotDo, match="cannot rotate keys: epoch 8 needs the connection IDs of epoch 1"):
+            serving(w.UseEpochs((8, 1), 8))
+        with pytest.raises(CannotDo, match="connections live on epoch 1, which is not in the new table"):
+            serving(w.UseEpochs((2,), 2))
+        assert serving.node.epochs == (1,)
+
+    def test_a_closed_epoch_is_acknowledged_and_leaves_the_table_with_its_ids(self, rotated: Play) -> None:
+        rotated.says(1, m.KeysInUse([2, 1], 2, []))
+        assert rotated(w.UseEpochs((2, 1), 2, (1,))) == [w.UseCidKeys((2, 1)), w.GiveKeys(1, (2, 1), 2)]
+        rotated.says(1, m.KeysInUse([2, 1], 2, []))
+        assert rotated.node.key_change
+        rotated.says(1, m.KeysInUse([2, 1], 2, [1]))
+        assert not rotated.node.key_change
+        assert self.beat(rotated, {2: 1}) == [w.UseCidKeys((2,)), w.GiveKeys(1, (2,), 2)]
+        assert (rotated.node.epochs, rotated.node.closed_epochs) == ((2,), ())
+
+    def test_connections_are_moved_by_workers_that_count_them(self, rotated: Play) -> None:
+        assert rotated(w.MoveFrom((1,), 5.0)) == []
+        rotated.says(1, m.KeysInUse([2, 1], 2, []))
+        self.beat(rotated, {1: 3})
+        assert rotated(w.MoveFrom((1, 99), 5.0)) == [w.Tell(1, m.Move([1], 5.0))]
+        with pytest.raises(CannotDo, match="cannot move connections off epoch 2: it seals"):
+            rotated(w.MoveFrom((2,), 5.0))
+        self.beat(rotated, {2: 3})
+        assert rotated.node.moving == frozenset()
+
+
 def test_a_worker_without_the_keys_is_killed(serving: Play) -> None:
     serving(w.UseEpochs((2, 1), 2))
     assert serving(w.Ticked(), after_s=5.0) == [w.Kill(1)]

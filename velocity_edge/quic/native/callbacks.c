@@ -58,7 +58,7 @@ static int on_new_connection_id(ngtcp2_conn *quic, ngtcp2_cid *cid, uint8_t *tok
     if (length != VE_CID_LENGTH || connection->id_count >= MAX_IDS ||
         ve_cid_issue(&engine->cids, engine->node_id, engine->worker_id, cid->data) != 0 ||
         !ve_cid_reset_token(&engine->cids, cid->data, length, token) ||
-        ve_id_add(&engine->ids, connection, cid->data, length) != 0) {
+        ve_id_add(&engine->ids, connection, cid->data, length, cid->data[0] >> 5) != 0) {
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
     cid->datalen = length;

@@ -183,6 +183,10 @@ int ve_cid_worker(const ve_cids *cids, const uint8_t *cid, size_t length) {
     return (trailer & 0xff) == CHECK ? (int)(trailer >> 8) : -1;
 }
 
+int ve_cid_config_of(const ve_cids *cids, const ngtcp2_cid *cid) {
+    return ve_cid_worker(cids, cid->data, cid->datalen) < 0 ? VE_FOREIGN_ID : cid->data[0] >> 5;
+}
+
 bool ve_cid_open(const ve_cids *cids, const uint8_t *cid, size_t length, uint32_t *node_id) {
     uint8_t plain[32]; /* EVP wants room for a block more */
     int n = 0;

@@ -8,7 +8,6 @@
 
 #include "crypto.h"
 
-#define VE_CID_CONFIGS 7 /* config ids 0..6 */
 #define VE_MAX_RESET_KEY 64
 
 typedef struct ve_cid_config {
@@ -33,6 +32,9 @@ int ve_cids_use(ve_cids *cids, ve_crypto *crypto, PyObject *keys);
 
 /* A fresh id of this worker. 0 or -1. */
 int ve_cid_issue(const ve_cids *cids, uint32_t node_id, uint16_t worker_id, uint8_t out[VE_CID_LENGTH]);
+
+/* The configuration of an id that may be ours (the client came back with it from a Retry); VE_FOREIGN_ID: it is not. */
+int ve_cid_config_of(const ve_cids *cids, const ngtcp2_cid *cid);
 
 /* The worker id in the trailer, or -1: what the kernel programs see. */
 int ve_cid_worker(const ve_cids *cids, const uint8_t *cid, size_t length);

@@ -156,7 +156,7 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
         ngtcp2_cid_init(&parameters.original_dcid, opening->dcid, opening->dcid_length);
         ours.datalen = VE_CID_LENGTH;
         if (ve_cid_issue(&engine->cids, engine->node_id, engine->worker_id, ours.data) != 0 ||
-            ve_id_add(&engine->ids, connection, opening->dcid, opening->dcid_length) != 0) {
+            ve_id_add(&engine->ids, connection, opening->dcid, opening->dcid_length, VE_FOREIGN_ID) != 0) {
             discard(connection);
             return NULL;
         }
@@ -164,7 +164,7 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
     parameters.original_dcid_present = 1;
     parameters.stateless_reset_token_present =
         ve_cid_reset_token(&engine->cids, ours.data, ours.datalen, parameters.stateless_reset_token);
-    if (ve_id_add(&engine->ids, connection, ours.data, ours.datalen) != 0 ||
+    if (ve_id_add(&engine->ids, connection, ours.data, ours.datalen, ve_cid_config_of(&engine->cids, &ours)) != 0 ||
         ngtcp2_conn_server_new(&connection->quic, &scid, &ours, opening->path, opening->version, &ve_callbacks,
                                &settings, &parameters, NULL, connection) != 0) {
         connection->quic = NULL;

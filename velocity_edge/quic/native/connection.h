@@ -48,6 +48,7 @@ struct ve_connection {
 
     ve_id *ids;
     unsigned id_count;
+    uint8_t ids_by_config[VE_CID_CONFIGS]; /* how many of them were issued under each (MAX_IDS at most) */
 
     bool in_timers;
     size_t timer_index;

@@ -240,6 +240,62 @@ static PyObject *engine_connections(PyObject *self, PyObject *unused) {
     return list;
 }
 
+/* CID config id -> connections that hold an id of it, where there are any. */
+static PyObject *engine_connections_by_config(PyObject *self, PyObject *unused) {
+    ve_engine *engine = (ve_engine *)self;
+    PyObject *counts = PyDict_New();
+    (void)unused;
+    for (int config = 0; counts != NULL && config < VE_CID_CONFIGS; config++) {
+        size_t number = engine->ids.by_config[config];
+        PyObject *key = number == 0 ? NULL : PyLong_FromLong(config);
+        PyObject *value = key == NULL ? NULL : PyLong_FromSize_t(number);
+        if (number != 0 && (value == NULL || PyDict_SetItem(counts, key, value) != 0)) {
+            Py_CLEAR(counts);
+        }
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    return counts;
+}
+
+/* Handles of the open connections that hold an id of one of these configurations. */
+static PyObject *engine_connections_on(PyObject *self, PyObject *configs) {
+    ve_engine *engine = (ve_engine *)self;
+    PyObject *wanted = PySequence_Fast(configs, "connections_on(config_ids)");
+    PyObject *list = wanted == NULL ? NULL : PyList_New(0);
+    unsigned mask = 0;
+    for (Py_ssize_t i = 0; list != NULL && i < PySequence_Fast_GET_SIZE(wanted); i++) {
+        long config = PyLong_AsLong(PySequence_Fast_GET_ITEM(wanted, i));
+        if (PyErr_Occurred()) {
+            Py_CLEAR(list);
+        } else if (config >= 0 && config < VE_CID_CONFIGS) {
+            mask |= 1u << config;
+        }
+    }
+    for (ve_connection *c = engine->open_first; list != NULL && mask != 0 && c != NULL; c = c->next) {
+        bool held = false;
+        for (int config = 0; config < VE_CID_CONFIGS; config++) {
+            held = held || ((mask >> config & 1) != 0 && c->ids_by_config[config] > 0);
+        }
+        if (held) {
+            PyObject *handle = PyLong_FromUnsignedLongLong((unsigned long long)c->handle);
+            if (handle == NULL || PyList_Append(list, handle) != 0) {
+                Py_CLEAR(list);
+            }
+            Py_XDECREF(handle);
+        }
+    }
+    Py_XDECREF(wanted);
+    return list;
+}
+
+/* ngtcp2 decides itself when it issues ids, and writes Retire Prior To as 0: it cannot rename a connection. */
+static PyObject *engine_rename(PyObject *self, PyObject *connection) {
+    (void)self;
+    (void)connection;
+    Py_RETURN_FALSE;
+}
+
 static int add_number(PyObject *dict, const char *name, uint64_t number) {
     PyObject *value = PyLong_FromUnsignedLongLong(number);
     int result = value == NULL ? -1 : PyDict_SetItemString(dict, name, value);
@@ -390,6 +446,9 @@ static PyMethodDef engine_methods[] = {
     {"close", FAST(ve_engine_close), METH_VARARGS | METH_KEYWORDS, "Close a connection."},
     {"goaway", FAST(ve_engine_goaway), METH_VARARGS | METH_KEYWORDS, "Send GOAWAY."},
     {"connections", engine_connections, METH_NOARGS, "(connection, age in ns, open streams) of each."},
+    {"connections_by_config", engine_connections_by_config, METH_NOARGS, "CID config id -> connections on its ids."},
+    {"connections_on", engine_connections_on, METH_O, "Connections that hold ids of these CID config ids."},
+    {"rename", engine_rename, METH_O, "False: this engine cannot give a connection other ids."},
     {"counters", engine_counters, METH_NOARGS, "All counters since the engine began."},
     {0},
 };

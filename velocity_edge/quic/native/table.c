@@ -56,7 +56,7 @@ static void grow(ve_id_table *table) {
     free(old);
 }
 
-int ve_id_add(ve_id_table *table, ve_connection *connection, const uint8_t *bytes, size_t length) {
+int ve_id_add(ve_id_table *table, ve_connection *connection, const uint8_t *bytes, size_t length, int config) {
     ve_id **at = place(table, bytes, length);
     if (*at != NULL) {
         return 0;
@@ -64,6 +64,10 @@ int ve_id_add(ve_id_table *table, ve_connection *connection, const uint8_t *byte
     ve_id *id = malloc(sizeof *id);
     if (id == NULL) {
         return -1;
+    }
+    id->config = (int8_t)config;
+    if (config != VE_FOREIGN_ID && connection->ids_by_config[config]++ == 0) {
+        table->by_config[config]++;
     }
     id->length = (uint8_t)length;
     memcpy(id->bytes, bytes, length);
@@ -80,6 +84,9 @@ int ve_id_add(ve_id_table *table, ve_connection *connection, const uint8_t *byte
 }
 
 static void unlink_id(ve_id_table *table, ve_id *id) {
+    if (id->config != VE_FOREIGN_ID && --id->connection->ids_by_config[id->config] == 0) {
+        table->by_config[id->config]--;
+    }
     ve_id **at = place(table, id->bytes, id->length);
     *at = id->next;
     table->count--;

@@ -16,6 +16,7 @@ typedef struct ve_id {
     struct ve_id *next;    /* in its bucket */
     struct ve_id *sibling; /* of the same connection */
     ve_connection *connection;
+    int8_t config; /* the CID configuration that we issued it under; VE_FOREIGN_ID: somebody else chose it */
     uint8_t length;
     uint8_t bytes[VE_CID_LENGTH];
 } ve_id;
@@ -24,6 +25,7 @@ typedef struct ve_id_table {
     ve_id **buckets;
     size_t mask;
     size_t count;
+    size_t by_config[VE_CID_CONFIGS]; /* connections that hold at least one id of it */
     uint8_t key[16];
 } ve_id_table;
 
@@ -31,8 +33,9 @@ int ve_id_table_init(ve_id_table *table);
 void ve_id_table_free(ve_id_table *table);
 ve_connection *ve_id_find(const ve_id_table *table, const uint8_t *bytes, size_t length);
 
-/* Both keep the connection's list in step; 0, or -1 without memory. An id that is taken stays with its connection. */
-int ve_id_add(ve_id_table *table, ve_connection *connection, const uint8_t *bytes, size_t length);
+/* Both keep the connection's list and the counts in step; 0, or -1 without memory. An id that is taken stays with its
+ * connection. `config` as in ve_id. */
+int ve_id_add(ve_id_table *table, ve_connection *connection, const uint8_t *bytes, size_t length, int config);
 void ve_id_remove(ve_id_table *table, ve_connection *connection, const uint8_t *bytes, size_t length);
 void ve_id_remove_all(ve_id_table *table, ve_connection *connection);
 

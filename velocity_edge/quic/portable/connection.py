@@ -5,6 +5,7 @@
     _replenish_connection_ids      ids and reset tokens of ours, few of them
     _handle_retire_connection_id_frame  an id that was never sent cannot be given back (stock issues a new one for each:
                                    four hundred in one packet)
+    _write_new_connection_id_frame Retire Prior To, so that clients move to ids of new keys (stock: always 0)
     _write_handshake_done_frame    NEW_TOKEN rides with HANDSHAKE_DONE, and is repeated with it when lost
 
 Receive windows are windows.py's. `velocity_edge/quic/compat.py` pins the source of all overridden methods.
@@ -13,7 +14,7 @@ Receive windows are windows.py's. `velocity_edge/quic/compat.py` pins the source
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
@@ -33,6 +34,9 @@ from velocity_edge.quic.portable.congestion import NAMES
 from velocity_edge.quic.portable.ids import NewId
 from velocity_edge.quic.portable.tls import LEVEL_OF, HandshakeFactory, TlsAdapter
 from velocity_edge.quic.portable.windows import SlidingWindows
+
+#: Of one frame with ids of 20 bytes: type 1, numbers 8 and 8, length 1, id 20, reset token 16.
+_NEW_CONNECTION_ID_BYTES: Final = 54
 
 
 def server_configuration(limits: Limits, congestion_control: str) -> QuicConfiguration:
@@ -81,6 +85,7 @@ class EdgeConnection(SlidingWindows):
         self._parameters = b""
         self._token = b""
         self._highest_sent_id = 0
+        self._retire_prior_to = 0
         self._host_cids = [_connection_id(first_id, 0, was_sent=True)]
         self.host_cid = self._local_initial_source_connection_id = first_id.cid
         self._local_active_connection_id_limit = limits.max_active_cids
@@ -163,6 +168,24 @@ class EdgeConnection(SlidingWindows):
         """How many request streams the peer has opened; a frame on stream 396 opens a hundred."""
         return int(self._local_max_streams_bidi.used)
 
+    def rename(self) -> bool:
+        """Give the peer as many new ids as it may have, and have it retire all others.
+
+        It may have more than its limit for a moment: each frame asks to retire the excess (RFC 9000 section 5.1.1).
+        False: it has not retired those of the last time, and gets no more before.
+        """
+        if len(self._host_cids) > self._most_ids:
+            return False
+        self._retire_prior_to = self._host_cid_seq
+        for _ in range(self._most_ids):
+            self._host_cids.append(_connection_id(self._issue_id(), self._host_cid_seq))
+            self._host_cid_seq += 1
+        return True
+
+    @property
+    def _most_ids(self) -> int:
+        return int(min(self._limits.max_active_cids, self._remote_active_connection_id_limit))
+
     def stream_ids(self) -> frozenset[int]:
         """Return the ids of all streams that are not finished."""
         return frozenset(self._streams)
@@ -188,7 +211,7 @@ class EdgeConnection(SlidingWindows):
         super()._handle_crypto_frame(context, frame_type, buf)
 
     def _replenish_connection_ids(self) -> None:
-        while len(self._host_cids) < min(self._limits.max_active_cids, self._remote_active_connection_id_limit):
+        while len(self._host_cids) < self._most_ids:
             self._host_cids.append(_connection_id(self._issue_id(), self._host_cid_seq))
             self._host_cid_seq += 1
 
@@ -203,8 +226,22 @@ class EdgeConnection(SlidingWindows):
         super()._handle_retire_connection_id_frame(context, frame_type, buf)
 
     def _write_new_connection_id_frame(self, builder: QuicPacketBuilder, connection_id: QuicConnectionId) -> None:
-        super()._write_new_connection_id_frame(builder, connection_id)
-        self._highest_sent_id = max(self._highest_sent_id, connection_id.sequence_number)
+        # Stock writes Retire Prior To as 0.
+        sequence_number = connection_id.sequence_number
+        frame = builder.start_frame(
+            QuicFrameType.NEW_CONNECTION_ID,
+            capacity=_NEW_CONNECTION_ID_BYTES,
+            handler=self._on_new_connection_id_delivery,
+            handler_args=(connection_id,),
+        )
+        frame.push_uint_var(sequence_number)
+        # An old id that is repeated: more than its own number would be an error (RFC 9000 section 19.15).
+        frame.push_uint_var(min(self._retire_prior_to, sequence_number))
+        frame.push_uint8(len(connection_id.cid))
+        frame.push_bytes(connection_id.cid)
+        frame.push_bytes(connection_id.stateless_reset_token)
+        connection_id.was_sent = True
+        self._highest_sent_id = max(self._highest_sent_id, sequence_number)
 
     def _write_handshake_done_frame(self, builder: QuicPacketBuilder) -> None:
         super()._write_handshake_done_frame(builder)

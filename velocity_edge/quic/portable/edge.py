@@ -49,7 +49,11 @@ class Edge:
         self.quic = quic
         self.opened_ns = opened_ns
         self.cids: set[bytes] = set()
+        #: CID config id -> ids issued under it that the peer has not given back.
+        self.held: dict[int, int] = {}
         self.retired: deque[bytes] = deque()
+        #: The engine's generation of keys that it was renamed for last.
+        self.named = 0
         self.completed = False
         #: The handshake took too long.
         self.timed_out = False
@@ -323,6 +327,12 @@ class Edge:
         """Abandon a stream both ways."""
         self._close_stream(stream.stream_id, error_code, out)
         self._abandon(stream.stream_id, error_code)
+
+    def rename(self, config_id: int) -> bool:
+        """Give the client ids of this configuration and have it retire the others; False: it is too early for that."""
+        if not self.completed or self.closed:
+            return False
+        return set(self.held) == {config_id} or self.quic.rename()
 
     def goaway(self, final: bool) -> None:
         """Send GOAWAY; nothing to say before HTTP/3 began."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
+from collections.abc import Collection
 from typing import Any, Final
 
 from aioquic.quic.packet import QuicErrorCode
@@ -69,6 +70,8 @@ class PortableEngine:
         self._resets = PerSecond(settings.limits.max_resets_per_s)
         self._version_negotiations = PerSecond(settings.limits.max_version_negotiations_per_s)
         self._ids: Ids | None = None
+        #: Counts the changes of what issues connection IDs.
+        self._generation = 0
         self._here: demux.Whereabouts | None = None
         self._live: frozenset[int] = frozenset()
         self._now_ns = 0
@@ -81,7 +84,9 @@ class PortableEngine:
 
     def use_keys(self, keys: seam.EngineKeys) -> None:
         """From now on."""
-        self._ids = Ids(keys, self._settings.node_id, self._settings.worker_id)
+        before, self._ids = self._ids, Ids(keys, self._settings.node_id, self._settings.worker_id)
+        if before is not None and before.config_id != self._ids.config_id:
+            self._generation += 1
         self._look_around()
 
     def use_roster(self, live_worker_ids: frozenset[int]) -> None:
@@ -212,9 +217,11 @@ class PortableEngine:
         edge = Edge(
             table.new_handle(), quic, self._limits, self._held, self._count, table.add_stream, table.retire, now_ns
         )
+        edge.named = self._generation
         table.add(edge)
-        for cid in (initial.dcid, first_id.cid):
-            table.register(edge, cid)
+        if initial.dcid != first_id.cid:
+            table.register(edge, initial.dcid, ours=False)
+        table.register(edge, first_id.cid)
         return edge
 
     def _feed(self, edge: Edge, datagram: bytes, path: Path, now_ns: int) -> None:
@@ -227,6 +234,9 @@ class PortableEngine:
         """Whatever happened to *edge*: take its events, note that it may have to send, arm its timer, or bury it."""
         if edge.handle not in self._table.edges:
             return
+        if edge.named != self._generation and self._ids is not None and edge.rename(self._ids.config_id):
+            # The keys have changed: its client gets new ids now that it is awake. Nobody is woken for it.
+            edge.named = self._generation
         first = len(self._events)
         try:
             edge.collect(now_ns, self._events)
@@ -415,6 +425,23 @@ class PortableEngine:
     def connections(self) -> list[tuple[int, int, int]]:
         """Return (connection, age in ns, open request streams) of each."""
         return [(edge.handle, self._now_ns - edge.opened_ns, len(edge.streams)) for edge in self._table.edges.values()]
+
+    def connections_by_config(self) -> dict[int, int]:
+        """Return CID config id -> connections that hold an id of it."""
+        return {config_id: count for config_id, count in self._table.by_config.items() if count}
+
+    def connections_on(self, config_ids: Collection[int]) -> list[int]:
+        """Return the open connections that hold an id of one of these configurations."""
+        wanted = set(config_ids)
+        return [edge.handle for edge in self._table.edges.values() if not wanted.isdisjoint(edge.held)]
+
+    def rename(self, connection: int) -> bool:
+        """Give the client ids of the present keys and have it retire the others."""
+        edge = self._table.edges.get(connection)
+        if edge is not None and self._ids is not None:
+            edge.rename(self._ids.config_id)
+            self._dirty[edge] = None
+        return True
 
     def counters(self) -> dict[str, int]:
         """Return all counters."""

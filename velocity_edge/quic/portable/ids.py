@@ -22,6 +22,8 @@ class Ids:
 
     def __init__(self, keys: EngineKeys, node_id: int, worker_id: int) -> None:
         self.codec = CidCodec(keys.cid_configs)
+        #: The configuration that issues.
+        self.config_id = keys.cid_configs[0].config_id
         self._reset_keys = keys.reset_keys
         self._node_id = node_id
         self._worker_id = worker_id

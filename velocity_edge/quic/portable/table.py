@@ -24,6 +24,8 @@ class Farewell:
     """What is left of a connection: its ids, and what it has to say when somebody still calls."""
 
     cids: set[bytes]
+    #: As in Edge.
+    held: dict[int, int]
     path: Any
     #: CONNECTION_CLOSE, or empty when the peer closed (draining: RFC 9000 section 10.2.2).
     datagrams: list[bytes]
@@ -43,6 +45,8 @@ class Table:
         self.edges: dict[int, Edge] = {}
         self.streams: dict[int, Stream] = {}
         self.half_open = 0
+        #: CID config id -> connections that hold an id of it.
+        self.by_config: dict[int, int] = {}
         self.calendar: Calendar[Edge | Farewell] = Calendar()
         self._count = count
         self._max_farewells = max_farewells
@@ -65,13 +69,25 @@ class Table:
         self.edges[edge.handle] = edge
         self.half_open += 1
 
-    def register(self, edge: Edge, cid: bytes) -> None:
-        """Packets with this id are for *edge*."""
+    def register(self, edge: Edge, cid: bytes, *, ours: bool = True) -> None:
+        """Packets with this id are for *edge*. *ours*: we issued it; the client made it up otherwise."""
         edge.cids.add(cid)
         self.by_cid[cid] = edge
+        if ours:
+            config_id = cid[0] >> 5
+            edge.held[config_id] = edge.held.get(config_id, 0) + 1
+            if edge.held[config_id] == 1:
+                self.by_config[config_id] = self.by_config.get(config_id, 0) + 1
+
+    def _let_go(self, held: dict[int, int], config_id: int, n_ids: int) -> None:
+        held[config_id] -= n_ids
+        if held[config_id] == 0:
+            del held[config_id]
+            self.by_config[config_id] -= 1
 
     def retire(self, edge: Edge, cid: bytes) -> None:
         """The peer gave an id back."""
+        self._let_go(edge.held, cid[0] >> 5, 1)
         edge.retired.append(cid)
         if len(edge.retired) > _MAX_RETIRED_IDS:
             old = edge.retired.popleft()
@@ -81,13 +97,18 @@ class Table:
     def remove(self, edge: Edge) -> None:
         """Forget *edge* and its ids."""
         self._detach(edge)
-        for cid in edge.cids:
+        self._release(edge.cids, edge.held)
+
+    def _release(self, cids: set[bytes], held: dict[int, int]) -> None:
+        for cid in cids:
             self.by_cid.pop(cid, None)
+        for config_id, n_ids in list(held.items()):
+            self._let_go(held, config_id, n_ids)
 
     def bury(self, edge: Edge, datagrams: list[bytes], now_ns: int) -> None:
         """Leave a farewell in the place of *edge* for three PTOs."""
         self._detach(edge)
-        farewell = Farewell(edge.cids, edge.quic.active_path, datagrams)
+        farewell = Farewell(edge.cids, edge.held, edge.quic.active_path, datagrams)
         for cid in edge.cids:
             self.by_cid[cid] = farewell
         self._farewells[farewell] = None
@@ -99,8 +120,7 @@ class Table:
         """Nobody will call any more."""
         self._farewells.pop(farewell, None)
         self.calendar.discard(farewell)
-        for cid in farewell.cids:
-            self.by_cid.pop(cid, None)
+        self._release(farewell.cids, farewell.held)
 
     def _detach(self, edge: Edge) -> None:
         if self.edges.pop(edge.handle, None) is None:
