@@ -370,7 +370,8 @@ class Requests:
         deadline_s = self.now_s + self.settings.start_timeout_s
         self.workers[worker_id] = Worker(worker_id, core, slot, self.now_s, deadline_s, heard_s=self.now_s)
         self.cores[core].respawn_s = None
-        self.commands.append(w.Spawn(worker_id, slot, core))
+        patient = any(worker.core == core and worker.serving for worker in self.workers.values())
+        self.commands.append(w.Spawn(worker_id, slot, core, patient))
         return worker_id
 
     def _other_slot(self, slot: int) -> int:

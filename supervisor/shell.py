@@ -245,7 +245,10 @@ class Shell:
     def _spawn(self, command: w.Spawn) -> None:
         ours, theirs = c.pair()
         try:
-            process = spawn.spawn(self.worker_program, command.worker_id, command.slot, self.cpus[command.core], theirs)
+            cpu = self.cpus[command.core]
+            process = spawn.spawn(
+                self.worker_program, command.worker_id, command.slot, cpu, theirs, patient=command.patient
+            )
         except OSError as error:
             log.error("cannot start worker %d: %s", command.worker_id, error.strerror)
             ours.close()

@@ -4,8 +4,9 @@ A worker is a program, never a fork of us: `python -I -m workers`, in a session 
 for the supervisor alone) and without a death signal (it serves on when we die). It is watched through its pidfd, which
 cannot come to name somebody else; a worker that was adopted is no child of ours, so its exit status stays unknown.
 
-A newcomer starts with a low priority: it imports for a second on a core where another worker serves, and packets are
-more urgent than imports. It raises itself when it gets its sockets (workers/priority.py).
+A newcomer on a core where another worker serves starts with a low priority: it imports for a second, and packets are
+more urgent than imports. It raises itself when it gets its sockets (workers/priority.py). The successor of a dead
+worker does not: nobody serves there, connections wait for their resets, and on a busy machine patience cost it 20 s.
 """
 
 from __future__ import annotations
@@ -60,15 +61,20 @@ class Process:
         os.close(self.pidfd)
 
 
-def spawn(program: Sequence[str], worker_id: int, slot: int, cpu: int, channel: socket.socket) -> Process:
-    """Start a worker on a CPU, with its end of the channel. Raises OSError (no memory, no processes)."""
+def spawn(
+    program: Sequence[str], worker_id: int, slot: int, cpu: int, channel: socket.socket, *, patient: bool
+) -> Process:
+    """Start a worker on a CPU, with its end of the channel. *patient*: leave the CPU to who serves there.
+
+    Raises OSError (no memory, no processes).
+    """
     fd = channel.fileno()
     arguments = ["--worker-id", str(worker_id), "--slot", str(slot), "--cpu", str(cpu), "--channel", str(fd)]
     child = subprocess.Popen([*program, *arguments], pass_fds=[fd], stdin=subprocess.DEVNULL, start_new_session=True)
     process = Process(child.pid, os.pidfd_open(child.pid), child)
     try:
         os.sched_setaffinity(child.pid, {cpu})
-        if may_raise_priority():
+        if patient and may_raise_priority():
             os.setpriority(os.PRIO_PROCESS, child.pid, NEWCOMER_NICE)
             # A session has a share of its own where the kernel groups tasks by session: that, too.
             with contextlib.suppress(OSError), open(f"/proc/{child.pid}/autogroup", "w") as file:

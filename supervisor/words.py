@@ -200,11 +200,12 @@ Happening = (
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a worker process. It finds its sockets in `slot`."""
+    """Start a worker process. It finds its sockets in `slot`. *patient*: somebody serves on its core meanwhile."""
 
     worker_id: int
     slot: int
     core: int
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,10 +103,24 @@ def test_the_supervisor_gives_up_what_it_does_not_need() -> None:
 
 @pytest.mark.root
 def test_a_newcomer_waits_for_those_who_serve() -> None:
-    """Imports have a low priority. The pretend worker never takes a higher one, so it can be seen here."""
+    """Its imports have a low priority, but not when its core has nobody: first workers, and successors of dead ones.
+
+    The pretend worker never takes a higher one, so it can be seen here.
+    """
     with supervised() as node:
+
+        def priority() -> int:
+            [worker] = node.wait_for_serving()["workers"]
+            return os.getpriority(os.PRIO_PROCESS, worker["pid"])
+
+        assert priority() == 0
+        assert node.post("restart")[0] == 200
+        node.wait_until("one worker", lambda status: len(status["workers"]) == 1)
+        assert priority() == 10
         [worker] = node.status()["workers"]
-        assert os.getpriority(os.PRIO_PROCESS, worker["pid"]) == 10
+        os.kill(worker["pid"], signal.SIGKILL)
+        node.wait_until("a successor", lambda status: [w["pid"] for w in status["workers"]] != [worker["pid"]])
+        assert priority() == 0
 
 
 # --- workers die

@@ -72,7 +72,7 @@ def test_with_others_ready_new_connections_go_to_them() -> None:
 
 
 def test_a_rolling_restart_hands_over_before_it_drains(serving: Play) -> None:
-    assert serving(w.Restart()) == [w.Lend(2, 1, 0), w.Spawn(2, 1, 0)]
+    assert serving(w.Restart()) == [w.Lend(2, 1, 0), w.Spawn(2, 1, 0, patient=True)]
     drain = m.Drain(serving.node.settings.drain_timeout_s, serving.node.settings.drain_spread_s)
     assert serving.ready(2)[:2] == [w.Accept((2,)), w.Tell(1, drain)]
     assert serving.says(1, m.Drained(0)) == [w.Tell(1, m.Stop())]
