@@ -10,16 +10,17 @@ ARGS ?= --root public --self-signed --listen 0.0.0.0:4433
 PYTEST ?=
 JOBS ?= 2
 BENCH ?=
-HITLESS ?= --seconds 60
+HITLESS ?= --seconds 75
+SOAK ?= --seconds 600
 
 # What needs no process, no network and no rights: seconds.
 FAST := tests/unit tests/property tests/simulation tests/conformance
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check bench hitless fix clean requirements
+.PHONY: help build run test check bench hitless hitless-full soak fix clean requirements
 
 help: ## Print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: $(STAMPS)/run $(STAMPS)/native ## Make .venv with velocity-edge in it (as root: Debian packages for BPF and the native engine too)
 
@@ -46,10 +47,18 @@ fix: $(STAMPS)/dev ## Format, and repair what the linter can
 bench: build $(STAMPS)/bench ## Compare one worker with stock aioquic, nginx, Caddy and h2o on this machine (BENCH=--quick: 3 minutes)
 	$(PYTHON_IN_VENV) -m bench.run $(BENCH)
 
-hitless: build $(STAMPS)/dev tools/sid-root ## Reload, restart and kill a node under load, then nginx (as root; HITLESS="--seconds 60 --seed 7")
+hitless: build $(STAMPS)/dev tools/sid-root ## Reload, restart, upgrade and kill a node under load, then nginx and Caddy (as root; HITLESS="--full --seed 7")
 	tools/sid-root ensure test bench go
-	$(PYTHON_IN_VENV) tests/hitless/experiment.py velocity-edge $(HITLESS)
-	$(PYTHON_IN_VENV) tests/hitless/experiment.py nginx $(HITLESS)
+	$(PYTHON_IN_VENV) -m tests.hitless.experiment velocity-edge $(HITLESS)
+	$(PYTHON_IN_VENV) -m tests.hitless.experiment nginx $(HITLESS)
+	$(PYTHON_IN_VENV) -m tests.hitless.experiment caddy $(HITLESS)
+
+hitless-full: HITLESS = --full
+hitless-full: hitless ## The same with 20 reloads, 20 rolling restarts, 5 upgrades, 3 kills of each: 20 minutes
+
+soak: build $(STAMPS)/dev tools/sid-root ## Change a node for 10 minutes: memory, descriptors, map entries stay flat (as root; SOAK="--seconds 120")
+	tools/sid-root ensure test bench go
+	$(PYTHON_IN_VENV) -m tests.hitless.soak $(SOAK)
 
 clean: ## Delete the environment and everything built (not the cached sid root: tools/sid-root path)
 	rm -rf .venv .build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

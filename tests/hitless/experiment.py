@@ -1,461 +1,205 @@
-"""The hitless experiment: clients of others keep a server busy while it is reloaded, restarted and killed.
+"""The hitless experiment: clients of others keep a server busy while it is reloaded, restarted, upgraded and killed.
 
-One run has a subject (velocity-edge, or a peer as control), a load (client/main.go on quic-go: downloads, short
-requests, fresh connections, ClientHellos whose second datagram is late, idle connections, NAT rebinds, active
-migration, many connections on one socket), and a seeded sequence of disturbances. It prints what was lost. Server and
-client live in two network namespaces joined by a veth pair. Every loop is bounded by `--seconds`.
+One run has a subject (node.py, subjects.py), a load (load.py) and a seeded plan (plan.py). It prints what was lost
+(outcome.py), where each packet went (ledger.py), and ends with 1 when velocity-edge lost anything that it should not.
 
-    python tests/hitless/experiment.py velocity-edge --seconds 60 --seed 7
-    python tests/hitless/experiment.py nginx --seconds 60 --seed 7
+    python -m tests.hitless.experiment velocity-edge --seconds 60 --seed 7
+    python -m tests.hitless.experiment velocity-edge --full
+    python -m tests.hitless.experiment velocity-edge --naive        must fail: the experiment can
+    python -m tests.hitless.experiment nginx --full
 
-What surprises: a request that was cut by a stateless reset and answered on the next connection is not a failed request,
-but its connection is counted in `connections_reset`; it may only be that of a killed worker.
+Server and client live in two network namespaces joined by a veth pair. Every loop is bounded by `--seconds`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT))
+from tests.hitless.ledger import Counts
+from tests.hitless.load import BIG_BYTES, Load, build_client
+from tests.hitless.network import Net, network
+from tests.hitless.node import VelocityEdge
+from tests.hitless.outcome import Outcome, judge, report, verdict
+from tests.hitless.plan import Hands
+from tests.hitless.subjects import Caddy, Nginx, Subject, make_certificate, make_site
+from tests.support.waiting import poll
 
-from tests.support import sid  # noqa: E402
-from tests.support.waiting import poll  # noqa: E402
-
-SERVER_IP, CLIENT_IP = "10.88.0.1", "10.88.0.2"
-PORT = 4433
-BIG_BYTES = 3_000_000
-#: Kinds of work of the client, and how many goroutines do each.
-WORK = "download=6,short=8,fresh=6,split=6,idle=12,rebind=4,migrate=4,mux=8"
-
-
-# --- where it happens ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Net:
-    """Two namespaces joined by a veth pair."""
-
-    server: str
-    client: str
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-@contextlib.contextmanager
-def network() -> Iterator[Net]:
-    """Make the namespaces, and delete them (and whatever still runs in them) afterwards."""
-    net = Net(f"vehl-s{os.getpid()}", f"vehl-c{os.getpid()}")
-    _ip("netns", "add", net.server)
-    try:
-        _ip("netns", "add", net.client)
-        _ip("link", "add", "s0", "netns", net.server, "type", "veth", "peer", "name", "c0", "netns", net.client)
-        for name, device, address in ((net.server, "s0", SERVER_IP), (net.client, "c0", CLIENT_IP)):
-            _ip("-n", name, "addr", "add", f"{address}/24", "dev", device)
-            _ip("-n", name, "link", "set", device, "up")
-            _ip("-n", name, "link", "set", "lo", "up")
-        yield net
-    finally:
-        for name in (net.server, net.client):
-            pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False).stdout
-            for pid in pids.split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-
-
-def build_client(directory: Path) -> Path:
-    """Compile the quic-go client in the sid root (Debian's own packages of it) and return the binary."""
-    shutil.copy(HERE / "client" / "main.go", directory / "main.go")
-    cache = (
-        Path(subprocess.run([sid.TOOL, "path"], capture_output=True, text=True, check=True).stdout.strip()).parent
-        / "go-build"
-    )
-    cache.mkdir(parents=True, exist_ok=True)
-    binary = directory / "client"
-    done = sid.run(
-        *("env", "GO111MODULE=off", "GOPATH=/usr/share/gocode", f"GOCACHE={cache}", "CGO_ENABLED=0"),
-        *("go", "build", "-o", binary, directory / "main.go"),
-        timeout_s=300,
-        env={**os.environ, "VELOCITY_SID_BIND": str(cache)},
-    )
-    if done.returncode:
-        raise RuntimeError(f"cannot build the client: {done.stderr}")
-    return binary
-
-
-# --- who is tried -----------------------------------------------------------------------------------------------------
-
-
-class Subject(Protocol):
-    """A server under test. `disturbances` are what can be done to it while it serves."""
-
-    name: str
-    disturbances: dict[str, Callable[[], None]]
-
-    def start(self) -> None:
-        """Serve the site on SERVER_IP:PORT; return when it answers."""
-
-    def stop(self) -> None:
-        """End it."""
-
-    def report(self) -> dict[str, Any]:
-        """What it counted itself."""
+SUBJECTS = ("velocity-edge", "nginx", "caddy")
+SHORT = "reload=4,restart=1,upgrade=1,worker-kill=1,supervisor-kill=1"
+FULL = "reload=20,restart=20,upgrade=5,worker-kill=3,supervisor-kill=3"
+FULL_SECONDS, FULL_CONTROL_SECONDS = 560.0, 240.0
 
 
 @dataclass(slots=True)
-class Nginx:
-    """The control: nginx of the sid root with the settings its documentation gives for QUIC on several workers."""
+class Watch:
+    """Looks at the node once per second, and at the machine's idle time."""
 
-    net: Net
-    directory: Path
-    name: str = "nginx"
-    disturbances: dict[str, Callable[[], None]] = field(default_factory=dict)
-    process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        """Start with quic_bpf and reuseport, two workers."""
-        for kind in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
-            (self.directory / kind).mkdir()
-        temporary = "".join(
-            f"{kind}_temp_path {self.directory}/{short};"
-            for kind, short in (
-                ("client_body", "body"),
-                ("proxy", "proxy"),
-                ("fastcgi", "fastcgi"),
-                ("uwsgi", "uwsgi"),
-                ("scgi", "scgi"),
-            )
-        )
-        conf = self.directory / "nginx.conf"
-        conf.write_text(
-            f"""daemon off; worker_processes 2; pid {self.directory}/nginx.pid; user root;
-error_log {self.directory}/error.log warn; quic_bpf on; worker_rlimit_nofile 65536;
-events {{ worker_connections 16384; }}
-http {{
-  {temporary} access_log off; keepalive_timeout 60s; keepalive_requests 1000000;
-  server {{
-    listen {SERVER_IP}:{PORT} quic reuseport; http3 on; server_name localhost;
-    ssl_certificate {self.directory}/cert.pem; ssl_certificate_key {self.directory}/key.pem; ssl_protocols TLSv1.3;
-    root {self.directory}/site;
-  }}
-}}
-"""
-        )
-        self.process = subprocess.Popen(
-            ["ip", "netns", "exec", self.net.server, *sid.command("nginx", "-c", conf)], text=True
-        )
-        poll(lambda: (self.directory / "nginx.pid").exists(), what="nginx to start", timeout_s=10)
-        self.disturbances = {"reload": self.reload}
-
-    def reload(self) -> None:
-        """SIGHUP: new workers take over, old ones finish their connections."""
-        os.kill(int((self.directory / "nginx.pid").read_text()), signal.SIGHUP)
-
-    def stop(self) -> None:
-        """SIGTERM."""
-        if self.process:
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                os.kill(int((self.directory / "nginx.pid").read_text()), signal.SIGTERM)
-            self.process.wait(20)
-
-    def report(self) -> dict[str, Any]:
-        """It counts nothing."""
-        return {}
-
-
-@dataclass(slots=True)
-class VelocityEdge:
-    """Our node: two workers, the shield on the veth, everything by the commands that an operator would use."""
-
-    net: Net
-    directory: Path
-    name: str = "velocity-edge"
-    disturbances: dict[str, Callable[[], None]] = field(default_factory=dict)
-    supervisor: subprocess.Popen[str] | None = None
-    notes: list[str] = field(default_factory=list)
-    _dice: random.Random = field(default_factory=lambda: random.Random(1))
+    node: VelocityEdge | None
+    most_connections: int = 0
+    #: Datagrams that one worker received in a second, at most.
+    most_per_s: int = 0
+    _over: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _cpu: tuple[int, int] = (0, 0)
 
     def start(self) -> None:
-        """Start the node and wait until it serves."""
-        config = self.directory / "serve.yaml"
-        config.write_text(
-            f"""server:
-  listen: "{SERVER_IP}:{PORT}"
-  workers: 2
-  tls:
-    certificate: {self.directory}/cert.pem
-    private_key: {self.directory}/key.pem
-dispatch:
-  interfaces: [s0]
-  initials_per_s: 100000
-  initials_burst: 100000
-content:
-  sites:
-    - hostname: localhost
-      root: {self.directory}/site
-"""
-        )
-        self._spawn()
-        self.disturbances = {
-            "reload": lambda: self._admin("reload"),
-            "restart": lambda: self._admin("restart", "--timeout", "60s"),
-            "upgrade": lambda: self._admin("upgrade", "--timeout", "60s"),
-            "quiesce": self._quiesce_and_resume,
-            "worker-kill": self._kill_worker,
-            "supervisor-kill": self._kill_supervisor,
-        }
+        """Begin."""
+        self._cpu = _cpu_times()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
 
-    def _spawn(self) -> None:
-        log = (self.directory / "node.log").open("a")
-        self.supervisor = subprocess.Popen(
-            [
-                # Not `ip netns exec`: that gives every process a /sys of its own, and so a bpffs without our pins.
-                *("nsenter", f"--net=/run/netns/{self.net.server}", str(ROOT / ".venv" / "bin" / "velocity-edge")),
-                *("serve", "--config", str(self.directory / "serve.yaml")),
-            ],
-            env=self._environment(),
-            stdout=log,
-            stderr=log,
-            text=True,
-        )
-        poll(lambda: self._status().get("state") == "serving", what="the node to serve", timeout_s=30)
+    def stop(self) -> float:
+        """End; return the share of the CPU time that was idle."""
+        self._over.set()
+        if self._thread:
+            self._thread.join()
+        idle, total = (after - before for after, before in zip(_cpu_times(), self._cpu, strict=True))
+        return idle / max(1, total)
 
-    def _environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "VELOCITY_RUNTIME_DIR": str(self.directory / "run"),
-            "VELOCITY_STATE_DIR": str(self.directory / "state"),
-        }
-
-    def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(ROOT / ".venv" / "bin" / "velocity-edge"), *arguments],
-            env=self._environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-
-    def _status(self) -> dict[str, Any]:
-        done = self._command("status", "--json")
-        return json.loads(done.stdout) if done.stdout.startswith("{") else {}
-
-    def _admin(self, *arguments: str) -> None:
-        done = self._command("admin", *arguments)
-        if done.returncode:
-            self.notes.append(f"admin {' '.join(arguments)}: exit {done.returncode}: {done.stderr.strip()[-200:]}")
-
-    def _quiesce_and_resume(self) -> None:
-        self._admin("quiesce", "--mode", "discourage")
-        self._admin("resume")
-
-    def _kill_worker(self) -> None:
-        workers = self._status().get("workers") or []
-        ready = [worker for worker in workers if worker["state"] == "ready"]
-        if ready:
-            os.kill(self._dice.choice(ready)["pid"], signal.SIGKILL)
-
-    def _kill_supervisor(self) -> None:
-        assert self.supervisor
-        os.kill(self.supervisor.pid, signal.SIGKILL)
-        self.supervisor.wait(10)
-        self._spawn()
-
-    def stop(self) -> None:
-        """Drain for a moment, then go."""
-        if self.supervisor:
-            self.supervisor.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.supervisor.wait(15)
-
-    def report(self) -> dict[str, Any]:
-        """The node's own counters, and what the commands said."""
-        return {"status": self._status(), "notes": self.notes}
+    def _run(self) -> None:
+        last: tuple[float, int] | None = None
+        while self.node is not None and not self._over.wait(1.0):
+            status = self.node.status()
+            if not status:
+                last = None
+                continue
+            self.most_connections = max(self.most_connections, sum(w["connections"] for w in status["workers"]))
+            # All workers together, which one worker cannot exceed.
+            now = (time.monotonic(), status["counters"]["datagrams_received"])
+            if last is not None:
+                self.most_per_s = max(self.most_per_s, int((now[1] - last[1]) / (now[0] - last[0])))
+            last = now
 
 
-# --- the run ------------------------------------------------------------
+def _cpu_times() -> tuple[int, int]:
+    """Return (idle, total) of all CPUs, in ticks."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What a run ended with."""
-
-    subject: str
-    seed: int
-    done: dict[str, int]
-    by_kind: dict[str, dict[str, Any]]
-    p99_calm_ms: float
-    p99_disturbed_ms: float
-    own_report: dict[str, Any]
-
-    def total(self, what: str) -> int:
-        """Sum of a column over all kinds of work."""
-        return sum(int(row[what]) for row in self.by_kind.values())
-
-
-def run(subject: Subject, client: Path, net: Net, *, seconds: float, seed: int, plan: dict[str, int]) -> Outcome:
-    """Let the load run and disturb the subject: each kind of *plan* that often, in random order, evenly spread."""
-    dice = random.Random(seed)
-    deeds = [kind for kind, times in plan.items() for _ in range(times) if kind in subject.disturbances]
-    dice.shuffle(deeds)
-    # Into a file: nobody reads while disturbances are made, and a full pipe would stop the load.
-    samples = tempfile.TemporaryFile("w+")  # noqa: SIM115
-    load = subprocess.Popen(
-        [
-            *("ip", "netns", "exec", net.client, str(client), "-addr", f"{SERVER_IP}:{PORT}", "-seed", str(seed)),
-            *("-seconds", str(seconds), "-big-bytes", str(BIG_BYTES), "-work", WORK),
-        ],
-        stdout=samples,
-        text=True,
-    )
-    began = time.monotonic()
-    marks: list[float] = []
+def run(
+    subject: Subject, net: Net, directory: Path, *, seconds: float, seed: int, plan: dict[str, int], calm_s: float
+) -> Outcome:
+    """Let the load run and disturb the subject."""
+    node = subject if isinstance(subject, VelocityEdge) else None
+    load, hands, watch = Load(net, directory, seed, seconds), Hands(subject.deeds, random.Random(seed)), Watch(node)
+    load.start()
+    watch.start()
+    began_s = time.time()
     # The first and the last seconds are calm: connections open, and late damage shows.
-    slot_s = (seconds - 6) / max(1, len(deeds))
-    for number, kind in enumerate(deeds):
-        at = began + 3 + number * slot_s + dice.random() * slot_s * 0.3
-        while (left := at - time.monotonic()) > 0:
-            time.sleep(min(left, 0.5))
-        marks.append(time.monotonic() - began)
-        subject.disturbances[kind]()
-    load.wait(timeout=seconds + 60)
-    samples.seek(0)
-    lines = [json.loads(line) for line in samples]
-    by_kind = lines.pop()["summary"]
-    calm, disturbed = _split_latencies(lines, marks)
-    done = {kind: deeds.count(kind) for kind in plan if kind in deeds}
-    return Outcome(subject.name, seed, done, by_kind, _p99(calm), _p99(disturbed), subject.report())
+    time.sleep(calm_s)
+    hands.run(plan, seconds - 2 * calm_s)
+    time.sleep(min(calm_s, 10.0))
+    ended_s = time.time()
+    idle_share = watch.stop()
+    facts = load.stop()
+    sent, dropped = net.sent_by_client()
+    kills = node.kills if node is not None else []
+    outcome = Outcome(subject.name, subject.about, seed, ended_s - began_s, {}, plan, hands.done, kills)
+    outcome.idle_share, outcome.most_connections = idle_share, watch.most_connections
+    judge(outcome, facts)
+    if node is not None:
+        _at_rest(node)
+        status = node.status()
+        sent, dropped = net.sent_by_client()
+        packets = status["packets"]
+        outcome.counts = Counts(
+            sent,
+            dropped,
+            packets["xdp"],
+            packets["select"],
+            net.udp_of_server(),
+            status["counters"],
+            len(kills),
+            watch.most_per_s,
+        )
+    outcome.client_sent, outcome.udp = sent, net.udp_of_server()
+    return outcome
 
 
-def _split_latencies(samples: list[dict[str, Any]], marks: list[float]) -> tuple[list[float], list[float]]:
-    calm: list[float] = []
-    disturbed: list[float] = []
-    for sample in samples:
-        if sample["kind"] == "split":
-            continue  # late on purpose
-        near = any(-0.1 <= sample["at_s"] - mark <= 1.0 for mark in marks)
-        (disturbed if near else calm).append(sample["ms"])
-    return calm, disturbed
+def _at_rest(node: VelocityEdge) -> None:
+    """Wait until the node has nothing to do and has said so."""
 
+    def still() -> Any:
+        before = node.status()
+        time.sleep(2.5)  # workers tell once per second
+        after = node.status()
+        return before and before["counters"]["datagrams_received"] == after["counters"]["datagrams_received"]
 
-def _p99(values: list[float]) -> float:
-    return sorted(values)[int(len(values) * 0.99)] if values else 0.0
-
-
-COLUMNS = (
-    ("connections_lost", "connections lost"),
-    ("handshakes_failed", "handshakes lost"),
-    ("requests_failed", "requests failed"),
-    ("connections_reset", "connections reset"),
-    ("connections_moved", "connections moved"),
-    ("retried", "requests sent again"),
-    ("migrations", "migrations"),
-    ("handshakes", "handshakes"),
-    ("requests", "requests"),
-)
-
-
-def table(outcome: Outcome) -> str:
-    """Markdown: a row per kind of work, and the sum."""
-    kinds = sorted(outcome.by_kind)
-    lines = [
-        "| work | " + " | ".join(title for _, title in COLUMNS) + " |",
-        "| --- |" + " ---: |" * len(COLUMNS),
-        *(f"| {kind} | " + " | ".join(str(outcome.by_kind[kind][key]) for key, _ in COLUMNS) + " |" for kind in kinds),
-        "| **all** | " + " | ".join(f"**{outcome.total(key)}**" for key, _ in COLUMNS) + " |",
-    ]
-    recoveries = sorted(ms for row in outcome.by_kind.values() for ms in row.get("recover_ms") or ())
-    deeds = ", ".join(f"{times} x {kind}" for kind, times in outcome.done.items())
-    lines += [
-        "",
-        f"{outcome.subject}, seed {outcome.seed}: {deeds}. p99 {outcome.p99_calm_ms:.1f} ms calm, "
-        f"{outcome.p99_disturbed_ms:.1f} ms within a second of a disturbance."
-        + (f" Back after a reset: median {recoveries[len(recoveries) // 2]:.1f} ms." if recoveries else ""),
-    ]
-    errors: dict[str, int] = {}
-    for row in outcome.by_kind.values():
-        for text, times in (row.get("errors") or {}).items():
-            errors[text] = errors.get(text, 0) + times
-    lines += [f"- {times} x {text}" for text, times in sorted(errors.items(), key=lambda item: -item[1])[:12]]
-    return "\n".join(lines)
-
-
-def prepare(directory: Path) -> None:
-    """The site that is served, and a certificate."""
-    site = directory / "site"
-    site.mkdir(parents=True)
-    (site / "small").write_bytes(b"x" * 1024)
-    (site / "big").write_bytes(os.urandom(BIG_BYTES))
-    subprocess.run(
-        [
-            *(
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-days",
-                "2",
-            ),
-            *("-keyout", directory / "key.pem", "-out", directory / "cert.pem", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost"),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    poll(still, what="the node to rest", timeout_s=60)
 
 
 def main() -> int:
     """Run one experiment from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("subject", choices=["velocity-edge", "nginx"])
-    parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument("subject", choices=SUBJECTS)
+    parser.add_argument(
+        "--seconds", type=float, help="the longest that a run may take (60; with --full 560, controls 240)"
+    )
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
-    parser.add_argument("--plan", default="reload=6,restart=4,supervisor-kill=2", help="kind=times,...")
+    parser.add_argument("--plan", help=f"kind=times,... ({SHORT})")
+    parser.add_argument("--full", action="store_true", help=f"the whole thing: {FULL}")
+    parser.add_argument("--naive", action="store_true", help="velocity-edge with a drain that does not wait: must fail")
     parser.add_argument("--keep", type=Path, help="copy logs and configuration to this folder")
     arguments = parser.parse_args()
+    ours = arguments.subject == "velocity-edge"
     print(f"seed {arguments.seed}", flush=True)
-    plan = {kind: int(times) for kind, _, times in (item.partition("=") for item in arguments.plan.split(","))}
+    text = arguments.plan or (FULL if arguments.full else SHORT)
+    plan = {kind: int(times) for kind, _, times in (item.partition("=") for item in text.split(","))}
+    if not ours:
+        plan = {"reload": plan.get("reload", 0)}
+    full_s = FULL_SECONDS if ours else FULL_CONTROL_SECONDS
+    seconds = arguments.seconds or (full_s if arguments.full else 60.0)
     with tempfile.TemporaryDirectory(prefix="ve-hitless-", dir="/tmp") as name, network() as net:
         directory = Path(name)
         directory.chmod(0o755)
-        prepare(directory)
-        client = build_client(directory)
-        subject: Subject = (Nginx if arguments.subject == "nginx" else VelocityEdge)(net, directory)
+        make_site(directory, BIG_BYTES)
+        make_certificate(directory)
+        build_client(directory)
+        makers: dict[str, Callable[[], Subject]] = {
+            "velocity-edge": lambda: VelocityEdge(net, directory, random.Random(arguments.seed), arguments.naive),
+            "nginx": lambda: Nginx(net, directory),
+            "caddy": lambda: Caddy(net, directory),
+        }
+        subject = makers[arguments.subject]()
         try:
             subject.start()
-            outcome = run(subject, client, net, seconds=arguments.seconds, seed=arguments.seed, plan=plan)
+            outcome = run(
+                subject,
+                net,
+                directory,
+                seconds=seconds,
+                seed=arguments.seed,
+                plan=plan,
+                calm_s=20.0 if arguments.full else 8.0,
+            )
         finally:
             subject.stop()
             if arguments.keep:
                 for log in directory.glob("*.log"):
                     shutil.copy(log, arguments.keep)
-    print(table(outcome))
-    for note in outcome.own_report.get("notes", ()):
-        print("-", note)
-    return 0
+    print(report(outcome))
+    for line in outcome.lost_at[:40]:
+        print("  lost:", line, file=sys.stderr)
+    for done in outcome.done:
+        if done.note:
+            print(f"  note: {done.kind}: {done.note}", file=sys.stderr)
+    if not ours:
+        return 0
+    found = verdict(outcome)
+    print("\nNothing was lost that should not be." if not found else "\nLOST: " + "; ".join(found))
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@
 //   - a connection that was lost (a close we did not ask for, or silence), from one that moved (closed with H3_NO_ERROR
 //     while nothing was in flight) and from one that was reset (a stateless reset that verified: its process died).
 //
-// Output: one JSON object per line; "sample" lines carry latencies, the last line is the summary.
+// Output: one JSON object per line, with wall clock times in seconds: samples (latencies), losses and resets with the time
+// in which they happened, so that whoever knows what was done to the server can judge them; the last line is the summary.
+// It ends at the latest after -seconds, and in good order at SIGTERM.
 package main
 
 import (
@@ -22,8 +24,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -36,6 +41,7 @@ var (
 	big      = flag.String("big", "/big", "path of the file that downloads take")
 	bigBytes = flag.Int64("big-bytes", 0, "its size")
 	small    = flag.String("small", "/small", "path of the file that short requests take")
+	upload   = flag.String("upload", "/upload", "path that takes uploads")
 	seconds  = flag.Float64("seconds", 10, "how long")
 	seed     = flag.Int64("seed", 1, "seed of all dice")
 	timeout  = flag.Duration("timeout", 8*time.Second, "a request or handshake that takes longer has failed")
@@ -52,7 +58,7 @@ type tally struct {
 	Moved            int            `json:"connections_moved"`
 	Reset            int            `json:"connections_reset"`
 	Migrations       int            `json:"migrations"`
-	RecoverMs        []float64      `json:"recover_ms,omitempty"`
+	Cut              int            `json:"requests_cut"` // in flight when a reset came; a GET was sent again
 	Errors           map[string]int `json:"errors,omitempty"`
 }
 
@@ -61,8 +67,16 @@ var (
 	tallies = map[string]*tally{}
 	out     = bufio.NewWriter(os.Stdout)
 	start   = time.Now()
-	end     time.Time
+	over    atomic.Bool
 )
+
+func at(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
+
+func emit(v map[string]any) {
+	mu.Lock()
+	defer mu.Unlock()
+	json.NewEncoder(out).Encode(v)
+}
 
 func count(kind string, f func(*tally)) {
 	mu.Lock()
@@ -76,9 +90,16 @@ func count(kind string, f func(*tally)) {
 }
 
 func sample(kind string, took time.Duration) {
-	mu.Lock()
-	defer mu.Unlock()
-	fmt.Fprintf(out, "{\"kind\":%q,\"at_s\":%.4f,\"ms\":%.3f}\n", kind, time.Since(start).Seconds(), float64(took.Microseconds())/1e3)
+	emit(map[string]any{"sample": kind, "at_s": at(time.Now()), "ms": float64(took.Microseconds()) / 1e3})
+}
+
+// loss reports something that is gone. `began` is when we last knew it was well; a request that took its connection
+// along, which is reported by itself, is not `alone`.
+func (c *client) loss(what string, began time.Time, alone bool, err error) {
+	emit(map[string]any{
+		"loss": what, "kind": c.kind, "began_s": at(began), "at_s": at(time.Now()), "migrated": c.migrations > 0 || c.migrated,
+		"alone": alone, "error": short(err),
+	})
 }
 
 // ---- sockets with habits ------------------------------------------------------------------------------------------
@@ -151,15 +172,18 @@ func (h *habit) SetWriteDeadline(t time.Time) error { return h.current().SetWrit
 // ---- connections ----------------------------------------------------------------------------------------------------
 
 type client struct {
-	kind      string
-	dice      *rand.Rand
-	socket    *habit
-	transport *quic.Transport
-	shared    bool
-	conn      *quic.Conn
-	h3        *http3.ClientConn
+	kind       string
+	dice       *rand.Rand
+	socket     *habit
+	transport  *quic.Transport
+	shared     bool
+	conn       *quic.Conn
+	h3         *http3.ClientConn
 	migrations int
-	broken    time.Time // when we noticed that a reset took the last connection
+	migrated   bool      // the last connection had
+	well       time.Time // when the connection last did what it should
+	dialed     time.Time // when the dial of a connection began that has not answered anything yet
+	broken     time.Time // when we noticed that a reset took the last connection
 }
 
 func (c *client) connect() error {
@@ -189,15 +213,18 @@ func (c *client) connect() error {
 		ServerName: *sni, NextProtos: []string{"h3"}, InsecureSkipVerify: true,
 		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519},
 	}
-	qc := &quic.Config{MaxIdleTimeout: 20 * time.Second, KeepAlivePeriod: 4 * time.Second}
+	qc := &quic.Config{MaxIdleTimeout: 20 * time.Second, HandshakeIdleTimeout: *timeout, KeepAlivePeriod: 4 * time.Second}
+	began := time.Now()
 	conn, err := c.transport.Dial(ctx, target, tc, qc)
 	if err != nil {
 		count(c.kind, func(t *tally) { t.HandshakesFailed++; t.Errors["handshake: "+short(err)]++ })
+		c.loss("handshake", began, true, err)
 		c.drop()
 		return err
 	}
 	count(c.kind, func(t *tally) { t.Handshakes++ })
-	c.conn = conn
+	c.migrated = false
+	c.conn, c.well, c.dialed = conn, time.Now(), began
 	c.h3 = (&http3.Transport{DisableCompression: true}).NewClientConn(conn)
 	return nil
 }
@@ -211,6 +238,7 @@ func (c *client) drop() {
 		c.socket.Close()
 		c.transport = nil
 	}
+	c.migrated = c.migrations > 0
 	c.conn, c.h3, c.migrations = nil, nil, 0
 }
 
@@ -235,19 +263,26 @@ func (c *client) ended(err error, inFlight bool) {
 	switch {
 	case errors.As(err, &reset):
 		c.broken = time.Now()
-		count(c.kind, func(t *tally) { t.Reset++ })
+		count(c.kind, func(t *tally) {
+			t.Reset++
+			if inFlight {
+				t.Cut++
+			}
+		})
+		emit(map[string]any{"reset": c.kind, "at_s": at(c.broken), "began_s": at(c.well)})
 	case errors.As(err, &app) && app.ErrorCode == 0x100 && (!app.Remote || !inFlight):
 		// Either side may end it after a GOAWAY. quic-go does so by itself when no stream is open, also in the moment in
 		// which a request is about to open one: that request never left.
 		count(c.kind, func(t *tally) { t.Moved++ })
 	default:
 		count(c.kind, func(t *tally) { t.Lost++; t.Errors["connection: "+short(err)]++ })
+		c.loss("connection", c.well, true, err)
 	}
 	c.drop()
 }
 
-// get does one request and says whether the connection can go on.
-func (c *client) get(path string, want int64, pace time.Duration) bool {
+// get does one request and says whether the connection can go on. With upload > 0 it is a POST of that many bytes.
+func (c *client) get(path string, want int64, pace time.Duration, upload int64) bool {
 	for attempt := 0; ; attempt++ {
 		if c.conn != nil && c.conn.Context().Err() != nil {
 			c.ended(context.Cause(c.conn.Context()), false)
@@ -259,22 +294,30 @@ func (c *client) get(path string, want int64, pace time.Duration) bool {
 		}
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(context.Background(), *timeout+time.Duration(float64(pace)*40))
-		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+*sni+path, nil)
-		n, status, err := exchange(c.h3, req, pace)
+		method, body := http.MethodGet, (*slowBody)(nil)
+		var reader io.Reader
+		if upload > 0 {
+			method, body = http.MethodPost, &slowBody{left: upload, pace: pace}
+			reader = body
+		}
+		req, _ := http.NewRequestWithContext(ctx, method, "https://"+*sni+path, reader)
+		if upload > 0 {
+			req.ContentLength = upload
+		}
+		n, status, err := exchange(c.h3, req, pace, c.headers)
 		cancel()
+		if err == nil && body != nil && atomic.LoadInt64(&body.left) != 0 {
+			err = fmt.Errorf("answered %d bytes before the end of the upload", body.left)
+		}
 		switch {
 		case err == nil && status == 200 && (want == 0 || n == want):
 			count(c.kind, func(t *tally) { t.Requests++ })
 			if pace == 0 {
 				sample(c.kind, time.Since(began))
 			}
-			if !c.broken.IsZero() {
-				took := float64(time.Since(c.broken).Microseconds()) / 1e3
-				count(c.kind, func(t *tally) { t.RecoverMs = append(t.RecoverMs, took) })
-				c.broken = time.Time{}
-			}
+			c.well = time.Now()
 			return true
-		case err != nil && notStarted(err) && attempt < 3:
+		case err != nil && c.h3 != nil && notStarted(err) && attempt < 3:
 			count(c.kind, func(t *tally) { t.Retried++ })
 			c.drop()
 			continue
@@ -282,10 +325,12 @@ func (c *client) get(path string, want int64, pace time.Duration) bool {
 		if err == nil {
 			err = fmt.Errorf("status %d, %d bytes of %d", status, n, want)
 		}
+		last, alone := c.well, true
 		if cause := context.Cause(c.conn.Context()); cause != nil {
 			var app *quic.ApplicationError
 			own := errors.As(cause, &app) && !app.Remote
 			before := c.broken
+			alone = false
 			c.ended(cause, true)
 			if own && attempt < 3 {
 				count(c.kind, func(t *tally) { t.Retried++ })
@@ -295,20 +340,52 @@ func (c *client) get(path string, want int64, pace time.Duration) bool {
 				continue // its process died; a GET is sent again, and the loss is in connections_reset
 			}
 		}
-		fmt.Fprintf(os.Stderr, "%.3f %s: %v\n", time.Since(start).Seconds(), c.kind, err)
 		count(c.kind, func(t *tally) { t.RequestsFailed++; t.Errors["request: "+short(err)]++ })
+		c.loss("request", last, alone, err)
 		c.drop()
 		return false
 	}
 }
 
-func exchange(h3 *http3.ClientConn, req *http.Request, pace time.Duration) (int64, int, error) {
+// headers: the head of an answer is there. What a connection was before it, it is now.
+func (c *client) headers() {
+	now := time.Now()
+	if !c.broken.IsZero() {
+		emit(map[string]any{"back": c.kind, "at_s": at(now), "ms": float64(now.Sub(c.broken).Microseconds()) / 1e3})
+		c.broken = time.Time{}
+	} else if !c.dialed.IsZero() && c.kind != "split" && c.kind != "upload" {
+		emit(map[string]any{"connect": c.kind, "at_s": at(now), "ms": float64(now.Sub(c.dialed).Microseconds()) / 1e3})
+	}
+	c.dialed = time.Time{}
+	c.well = now
+}
+
+// slowBody gives its bytes piece by piece.
+type slowBody struct {
+	left int64
+	pace time.Duration
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	left := atomic.LoadInt64(&b.left)
+	if left == 0 {
+		return 0, io.EOF
+	}
+	time.Sleep(b.pace)
+	n := min(left, int64(len(p)), 16<<10)
+	clear(p[:n])
+	atomic.AddInt64(&b.left, -n)
+	return int(n), nil
+}
+
+func exchange(h3 *http3.ClientConn, req *http.Request, pace time.Duration, headers func()) (int64, int, error) {
 	rsp, err := h3.RoundTrip(req)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer rsp.Body.Close()
-	if pace == 0 {
+	headers()
+	if pace == 0 || req.Body != nil {
 		n, err := io.Copy(io.Discard, rsp.Body)
 		return n, rsp.StatusCode, err
 	}
@@ -331,26 +408,30 @@ func exchange(h3 *http3.ClientConn, req *http.Request, pace time.Duration) (int6
 
 func work(c *client) {
 	lastHabit := time.Now()
-	for time.Now().Before(end) {
+	for !over.Load() {
 		switch c.kind {
 		case "download":
-			c.get(*big, *bigBytes, time.Duration(20+c.dice.Intn(60))*time.Millisecond)
+			c.get(*big, *bigBytes, time.Duration(20+c.dice.Intn(60))*time.Millisecond, 0)
+		case "upload":
+			size := int64(200<<10 + c.dice.Intn(500<<10))
+			c.get(*upload, 0, time.Duration(20+c.dice.Intn(40))*time.Millisecond, size)
+			pause(c, 50, 200)
 		case "fresh", "split":
-			c.get(*small, 0, 0)
+			c.get(*small, 0, 0, 0)
 			c.drop()
-			pause(c, 20, 80)
+			pause(c, 100, 300)
 		case "idle":
-			c.get(*small, 0, 0)
-			pause(c, 2000, 6000)
+			c.get(*small, 0, 0, 0)
+			pause(c, 3000, 9000)
 		case "rebind":
-			c.get(*small, 0, 0)
+			c.get(*small, 0, 0, 0)
 			if c.socket != nil && time.Since(lastHabit) > time.Second {
 				c.socket.rebind()
 				lastHabit = time.Now()
 			}
-			pause(c, 20, 80)
+			pause(c, 50, 200)
 		case "migrate":
-			c.get(*small, 0, 0)
+			c.get(*small, 0, 0, 0)
 			if c.conn != nil && time.Since(lastHabit) > time.Second {
 				if c.migrations == 3 {
 					c.drop()
@@ -359,10 +440,13 @@ func work(c *client) {
 				}
 				lastHabit = time.Now()
 			}
-			pause(c, 20, 80)
-		default: // short, mux
-			c.get(*small, 0, 0)
-			pause(c, 10, 50)
+			pause(c, 50, 200)
+		case "mux":
+			c.get(*small, 0, 0, 0)
+			pause(c, 300, 900)
+		default: // short
+			c.get(*small, 0, 0, 0)
+			pause(c, 20, 100)
 		}
 	}
 	c.drop()
@@ -399,7 +483,10 @@ func pause(c *client, low, high int) {
 
 func main() {
 	flag.Parse()
-	end = start.Add(time.Duration(*seconds * float64(time.Second)))
+	time.AfterFunc(time.Duration(*seconds*float64(time.Second)), func() { over.Store(true) })
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM)
+	go func() { <-told; over.Store(true) }()
 	var all sync.WaitGroup
 	number := int64(0)
 	for _, item := range strings.Split(*kinds, ",") {
@@ -409,20 +496,20 @@ func main() {
 			fmt.Sscanf(item[at+1:], "%d", &n)
 		}
 		var shared *quic.Transport
-		if kind == "mux" {
-			socket, err := net.ListenUDP("udp", nil)
-			if err != nil {
-				panic(err)
-			}
-			shared = &quic.Transport{Conn: socket}
-		}
 		for i := 0; i < n; i++ {
 			number++
+			if kind == "mux" && i%20 == 0 { // so many connections on each socket
+				socket, err := net.ListenUDP("udp", nil)
+				if err != nil {
+					panic(err)
+				}
+				shared = &quic.Transport{Conn: socket}
+			}
 			c := &client{kind: kind, dice: rand.New(rand.NewSource(*seed*1000 + number)), transport: shared, shared: shared != nil}
 			all.Add(1)
 			go func() {
 				defer all.Done()
-				time.Sleep(time.Duration(c.dice.Intn(500)) * time.Millisecond)
+				time.Sleep(time.Duration(c.dice.Intn(3000)) * time.Millisecond)
 				work(c)
 			}()
 		}

@@ -1,0 +1,124 @@
+"""Where each packet went: from the client's interface to a worker's verdict, stage by stage, and whether it adds up.
+
+Pure: numbers in, lines out. Between the shield and the workers the kernel joins packets to trains (GRO), so the stages
+are compared in two units: packets (interface, shield, workers) and trains (socket selection, the kernel's UDP counts,
+what workers took from sockets). A worker that is killed takes with it what it had read since it last told (once per
+second): only then may "by killed workers" be more than nothing, and never more than `kills * most_per_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+#: XDP verdicts that are no packets to our port.
+_NOT_OURS = "passed_not_ours"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What everybody counted, from the start of the node until it was at rest."""
+
+    #: tc: packets that left the client's queue; what the queue or the interface dropped.
+    client_sent: int
+    client_dropped: int
+    xdp: Mapping[str, int]
+    select: Mapping[str, int]
+    #: /proc/net/snmp of the server's namespace.
+    udp: Mapping[str, int]
+    #: counters.COUNTERS of all workers that ever were.
+    workers: Mapping[str, int]
+    kills: int = 0
+    #: The most datagrams that one worker received in a second, as far as it was seen.
+    most_per_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Two sums that must be the same, but for what killed workers took with them."""
+
+    what: str
+    left: int
+    right: int
+    #: right may be this much below left.
+    slack: int = 0
+
+    @property
+    def missing(self) -> int:
+        """What is on the left and not on the right."""
+        return self.left - self.right
+
+    @property
+    def holds(self) -> bool:
+        """Whether it adds up."""
+        return 0 <= self.missing <= self.slack
+
+
+def lines(c: Counts) -> list[Line]:
+    """Return each identity."""
+    ours = {name: n for name, n in c.xdp.items() if name != _NOT_OURS}
+    passed = _sum(ours, "passed_")
+    selected, refused = _sum(c.select, "selected_"), _sum(c.select, "dropped_")
+    full = c.udp["RcvbufErrors"] + c.udp.get("MemErrors", 0)
+    slack = c.kills * c.most_per_s
+    verdicts = _sum(c.workers, "verdict_")
+    handed_over = c.workers["verdict_handed_over"]
+    return [
+        Line("packets: client's interface = shield", c.client_sent, sum(c.xdp.values())),
+        Line("packets: shield, ours = passed + dropped", sum(ours.values()), passed + _sum(ours, "dropped_")),
+        # A train that is not selected or that finds the socket full has an unknown number of packets: then this fails.
+        Line(
+            "packets: passed = received by workers (+ by killed ones)", passed, c.workers["datagrams_received"], slack
+        ),
+        Line("trains: selected = taken from sockets + socket full", selected, c.udp["InDatagrams"] + full),
+        Line("trains: not selected = kernel's NoPorts", refused, c.udp["NoPorts"]),
+        Line(
+            "trains: taken from sockets = taken by workers (+ by killed ones)",
+            c.udp["InDatagrams"],
+            c.workers["receive_calls"],
+            slack,
+        ),
+        Line(
+            "packets: received + injected = worker verdicts",
+            c.workers["datagrams_received"] + c.workers["datagrams_injected"],
+            verdicts,
+        ),
+        Line(
+            "packets: handed over = injected (+ link full, or to killed ones)",
+            handed_over - c.workers["handover_full"],
+            c.workers["datagrams_injected"],
+            slack,
+        ),
+    ]
+
+
+def problems(c: Counts) -> list[str]:
+    """Return what does not add up."""
+    return [
+        f"packets: {line.what}: {line.left} and {line.right}, {line.missing} missing (at most {line.slack} could be)"
+        for line in lines(c)
+        if not line.holds
+    ]
+
+
+def table(c: Counts) -> str:
+    """Markdown: the verdicts of each stage, and the identities."""
+    rows = ["| stage | verdict | packets |", "| --- | --- | ---: |"]
+    rows += [f"| client's interface | sent | {c.client_sent:,} |"]
+    if c.client_dropped:
+        rows += [f"| client's interface | dropped before the wire | {c.client_dropped:,} |"]
+    workers = {name: n for name, n in c.workers.items() if name.startswith("verdict_")}
+    for stage, verdicts in (("shield", c.xdp), ("socket selection (trains)", c.select), ("workers", workers)):
+        rows += [f"| {stage} | {name.removeprefix('verdict_')} | {n:,} |" for name, n in verdicts.items() if n]
+    rows += ["", "| sum | left | right | missing | |", "| --- | ---: | ---: | ---: | --- |"]
+    rows += [
+        f"| {line.what} | {line.left:,} | {line.right:,} | {line.missing:,} | "
+        + ("exact" if line.missing == 0 else f"killed workers: at most {line.slack:,}" if line.holds else "**wrong**")
+        + " |"
+        for line in lines(c)
+    ]
+    return "\n".join(rows)
+
+
+def _sum(counts: Mapping[str, int], prefix: str) -> int:
+    return sum(n for name, n in counts.items() if name.startswith(prefix))

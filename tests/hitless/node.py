@@ -1,0 +1,217 @@
+"""velocity-edge as the subject: two workers, the shield on the veth, and everything by an operator's commands.
+
+Reloads change something each time: the certificate, a header of the node, a header of the site, the log level, a limit.
+`naive` is the control of the experiment itself: a drain that does not wait. Then the same run must show losses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.hitless.network import PORT, SERVER_IP, Net
+from tests.hitless.subjects import Deed, make_certificate
+from tests.support.waiting import poll
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = ROOT / ".venv" / "bin" / "velocity-edge"
+
+#: GOAWAYs within half a second, so that twenty restarts fit into minutes; the time to finish stays as it always is.
+DRAIN = "{timeout: 30s, spread: 500ms}"
+NAIVE_DRAIN = "{timeout: 100ms, spread: 0s}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A worker that was killed."""
+
+    at_s: float
+    worker_id: int
+    connections: int
+
+
+@dataclass(slots=True)
+class VelocityEdge:
+    """Our node."""
+
+    net: Net
+    directory: Path
+    dice: random.Random
+    naive: bool = False
+    workers: int = 2
+    name: str = "velocity-edge"
+    about: str = "tier C on a veth pair, the native engine, 2 workers"
+    deeds: dict[str, Deed] = field(default_factory=dict)
+    supervisor: subprocess.Popen[str] | None = None
+    kills: list[Kill] = field(default_factory=list)
+    generation: int = 0
+
+    def start(self) -> None:
+        """Start the node and wait until it serves."""
+        if self.naive:
+            self.about += ", with a naive drain (100 ms)"
+        self._configure()
+        self._spawn()
+        self.deeds = {
+            "reload": self.reload,
+            "restart": lambda: self._admin("restart", "--timeout", "90s"),
+            "upgrade": lambda: self._admin("upgrade", "--timeout", "90s"),
+            "rotate": self._rotate,
+            "quiesce": self._quiesce_and_resume,
+            "worker-kill": self._kill_worker,
+            "supervisor-kill": self._kill_supervisor,
+        }
+
+    def _configure(self) -> None:
+        self.generation += 1
+        n = self.generation
+        new = self.directory / ".serve.yaml.new"
+        new.write_text(
+            f"""server:
+  listen: "{SERVER_IP}:{PORT}"
+  workers: {self.workers}
+  server_header: edge-{n // 5}
+  log_level: {"debug" if n % 5 == 3 else "info"}
+  tls:
+    certificate: {self.directory}/cert.pem
+    private_key: {self.directory}/key.pem
+  drain: {NAIVE_DRAIN if self.naive else DRAIN}
+  limits:
+    max_glitches_per_s: {200 + (n + 1) // 5}
+dispatch:
+  interfaces: [s0]
+  initials_per_s: 100000
+  initials_burst: 100000
+content:
+  sites:
+    - hostname: localhost
+      root: {self.directory}/site
+      cache_control: max-age={(n + 3) // 5}
+  routes:
+    - match: {{path: /upload, methods: [POST, PUT]}}
+      action: {{type: static, status: 200, body: all of it}}
+"""
+        )
+        if n % 5 == 1:
+            make_certificate(self.directory)
+        new.rename(self.directory / "serve.yaml")
+
+    def _spawn(self) -> None:
+        log = (self.directory / "node.log").open("a")
+        self.supervisor = subprocess.Popen(
+            self.net.in_server(str(COMMAND), "serve", "--config", str(self.directory / "serve.yaml")),
+            env=self._environment(),
+            stdout=log,
+            stderr=log,
+            text=True,
+        )
+        poll(lambda: self.status().get("state") == "serving", what="the node to serve", timeout_s=30)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "VELOCITY_RUNTIME_DIR": str(self.directory / "run"),
+            "VELOCITY_STATE_DIR": str(self.directory / "state"),
+            # Compiled packet programs, shared with the tests: bcc takes seconds.
+            "VELOCITY_CACHE_DIR": f"/tmp/ve-cache-{os.getuid()}",
+        }
+
+    def ask(self, method: str, path: str, body: str | None = None, timeout_s: float = 10.0) -> bytes:
+        """Ask the admin API. Raises OSError or HTTPException when nobody answers."""
+        connection = http.client.HTTPConnection("node", timeout=timeout_s)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.settimeout(timeout_s)
+            connection.sock.connect(str(self.directory / "run" / "admin.sock"))
+            connection.request(method, path, body)
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return what the node says of itself; nothing when it says nothing."""
+        try:
+            found = json.loads(self.ask("GET", "/v1/status"))
+        except (OSError, http.client.HTTPException, ValueError):
+            return {}
+        return dict(found)
+
+    def dispatch(self) -> dict[str, Any]:
+        """Return what the pinned maps say (`velocity-edge dispatch status`)."""
+        found = json.loads(self._command("dispatch", "status", "--json").stdout or "[]")
+        return dict(found[0]) if found else {}
+
+    def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.net.in_server(str(COMMAND), *arguments),
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=150,
+        )
+
+    def _admin(self, *arguments: str) -> str:
+        poll(lambda: self.status().get("state") == "serving", what="a node that can be told", timeout_s=60)
+        done = self._command("admin", *arguments)
+        said = (done.stdout.strip().splitlines() or [""])[-1] + done.stderr.strip()[-200:]
+        return "" if done.returncode == 0 else f"exit {done.returncode}: {said}"
+
+    def reload(self) -> str:
+        """Change something, and say so; every worker must have it afterwards."""
+        self._configure()
+        if note := self._admin("reload"):
+            return note
+        # The watch on the files may be at the next revision already.
+        poll(lambda: len(self._revisions()) == 1, what="the same revision in all workers", timeout_s=20)
+        return ""
+
+    def _revisions(self) -> set[int]:
+        return {w["revision"] for w in self.status().get("workers", ()) if w["state"] == "ready"}
+
+    def _rotate(self) -> str:
+        return (
+            "" if b'"exit_code": 0' in self.ask("POST", "/v1/tickets/rotate", "{}", 60) else "the keys did not rotate"
+        )
+
+    def _quiesce_and_resume(self) -> str:
+        return self._admin("quiesce", "--mode", "discourage") or self._admin("resume")
+
+    def _kill_worker(self) -> str:
+        ready = [w for w in self.status().get("workers", ()) if w["state"] == "ready"]
+        if not ready:
+            return "nobody was ready"
+        victim = self.dice.choice(ready)
+        self.kills.append(Kill(time.time(), victim["worker_id"], victim["connections"]))
+        os.kill(victim["pid"], signal.SIGKILL)
+        return ""
+
+    def _kill_supervisor(self) -> str:
+        """SIGKILL, while every core has a worker: without systemd's fd store the sockets of a core die with both."""
+        assert self.supervisor
+        poll(self._complete, what="a worker on each core", timeout_s=60)
+        os.kill(self.supervisor.pid, signal.SIGKILL)
+        self.supervisor.wait(10)
+        self._spawn()
+        return ""
+
+    def _complete(self) -> bool:
+        workers = self.status().get("workers", ())
+        return {w["core"] for w in workers if w["state"] == "ready"} == set(range(self.workers))
+
+    def stop(self) -> None:
+        """Drain for a moment, then go."""
+        if self.supervisor:
+            self.supervisor.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.supervisor.wait(15)

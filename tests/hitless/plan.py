@@ -1,0 +1,84 @@
+"""What is done to a subject, and when: two hands, so that reloads and kills also fall into the middle of rollouts.
+
+One hand does the rollouts (restarts and upgrades), one after the other with pauses by dice; the other one the rest, at
+random moments of the run. A deed that fails because of another one (a restart whose supervisor was killed) is noted and
+done again; only those that succeeded count.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+ROLLOUTS = ("restart", "upgrade")
+#: How often a deed may fail before it is left.
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One deed. Wall clock times; an empty note is a success."""
+
+    kind: str
+    began_s: float
+    ended_s: float
+    note: str
+
+
+@dataclass(slots=True)
+class Hands:
+    """Carries out a plan."""
+
+    deeds: Mapping[str, Callable[[], str]]
+    dice: random.Random
+    done: list[Done] = field(default_factory=list)
+
+    def run(self, plan: Mapping[str, int], seconds: float) -> None:
+        """Do each kind of *plan* that often within *seconds*; return when all is done or the time is over."""
+        end_s = time.time() + seconds
+        kinds = [kind for kind, times in plan.items() for _ in range(times) if kind in self.deeds]
+        self.dice.shuffle(kinds)
+        rollouts = [kind for kind in kinds if kind in ROLLOUTS]
+        others = [kind for kind in kinds if kind not in ROLLOUTS]
+        # Seeded for each hand, so that one's pace does not change the other's dice.
+        pauses = random.Random(self.dice.random())
+        times = sorted(self.dice.random() * seconds for _ in others)
+        first = threading.Thread(target=self._one_after_the_other, args=(rollouts, pauses, end_s))
+        first.start()
+        start_s = end_s - seconds
+        for kind, at_s in zip(others, times, strict=True):
+            _wait_until(start_s + at_s)
+            self.do(kind)
+        first.join()
+
+    def _one_after_the_other(self, kinds: list[str], pauses: random.Random, end_s: float) -> None:
+        for kind in kinds:
+            for _ in range(_TRIES):
+                if time.time() > end_s:
+                    return
+                if self.do(kind):
+                    break
+            _wait_until(time.time() + pauses.random() * 2)
+
+    def do(self, kind: str) -> bool:
+        """Do one thing now; return whether it succeeded."""
+        began_s = time.time()
+        try:
+            note = self.deeds[kind]()
+        except Exception as error:
+            note = f"{type(error).__name__}: {error}"
+        self.done.append(Done(kind, began_s, time.time(), note))
+        return not note
+
+    def succeeded(self) -> Counter[str]:
+        """Return how often each kind was done."""
+        return Counter(done.kind for done in self.done if not done.note)
+
+
+def _wait_until(at_s: float) -> None:
+    while (left_s := at_s - time.time()) > 0:
+        time.sleep(min(left_s, 0.5))
