@@ -92,10 +92,17 @@ class Shell:
     _timer: asyncio.TimerHandle | None = None
     _writing: set[int] = field(default_factory=set)
     _told: NodeState = NodeState.STARTING
+    _last_revision: int = field(init=False)
     _boot_id: str = field(default_factory=boot_id)
 
     def __post_init__(self) -> None:
         self.finished = self.loop.create_future()
+        self._last_revision = max(self.materials)
+
+    def new_revision(self) -> int:
+        """Return a number that no revision had: a late word about a refused one must not count for the next."""
+        self._last_revision += 1
+        return self._last_revision
 
     @property
     def active(self) -> Materials:
@@ -308,7 +315,7 @@ class Shell:
                 boot_id=self._boot_id,
                 cpus=self.cpus,
                 listeners=self.slots.listeners,
-                revision=max(self.materials, default=node.revision),
+                revision=self._last_revision,
                 roll=self.successor is not None,
             )
         )

@@ -132,7 +132,7 @@ def _begin(shell: Shell, saved: SavedState | None, returned: list[Returned], rol
         shell.happen(w.Restart())
         return
     # They serve what the last supervisor gave them; ours may be newer, and refused like any other revision.
-    revision = saved.revision + 1
+    revision = shell.new_revision()
     shell.materials[revision] = gather(revision, shell.active.config, shell.places.state)
     shell.happen(w.Reload(revision))
 

@@ -19,9 +19,10 @@ from supervisor import spawn
 from supervisor import words as w
 from supervisor.lifecycle import NodeState
 from supervisor.materials import gather
+from supervisor.reloadable import refuse_fixed, refuse_workers
 from supervisor.shell import Shell
 from supervisor.startup import node_settings, worker_options
-from supervisor.watch import Watch, signature
+from supervisor.watch import Signature, Watch, signature
 from velocity_edge import __version__
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError
@@ -34,15 +35,6 @@ _LOOK_S: Final = 1.0
 _CHECK_TIMEOUT_S: Final = 90.0
 #: How often the age of the sealing key is looked at; ages are hours.
 _ROTATION_LOOK_S: Final = 30.0
-#: What belongs to the sockets, the programs and the processes, not to a revision.
-_FIXED: Final = (
-    ("server.listen", lambda c: c.server.listen),
-    ("server.node_id", lambda c: c.server.node_id),
-    ("server.telemetry.metrics_listen", lambda c: c.server.telemetry.metrics_listen),
-    ("dispatch.mode", lambda c: c.dispatch.mode),
-    ("dispatch.interfaces", lambda c: c.dispatch.interfaces),
-    ("tickets.storage", lambda c: c.tickets.storage),
-)
 
 
 class Upkeep:
@@ -61,7 +53,7 @@ class Upkeep:
         shell.on_activated = self.adapt
         self._load = load
         self._file = file
-        self._watch = Watch(signature(self._watched()))
+        self._watch = Watch(self._watched())
         self._upgrading = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -71,11 +63,12 @@ class Upkeep:
         Raises `VelocityError` when it cannot be used; `status` remembers why.
         """
         shell = self._shell
-        revision = max(shell.materials) + 1
+        revision = shell.new_revision()
         shell.manager.reloading()
         try:
             config = self._load()
-            _refuse_fixed(shell.active.config, config)
+            refuse_fixed(shell.active.config, config)
+            refuse_workers(config, shell.slots.cores)
             shell.materials[revision] = gather(revision, config, shell.places.state)
             shell.happen(w.Reload(revision))
         except (ConfigError, CannotDo) as error:
@@ -92,19 +85,25 @@ class Upkeep:
         """Take from the revision that has just been activated what concerns the supervisor, and workers to come."""
         shell, config = self._shell, self._shell.active.config
         shell.node.settings = node_settings(config, shell.slots.cores)
+        restart = False
         if not self._own_program:
-            shell.worker_program = [*spawn.WORKER_PROGRAM, *worker_options(config)]
+            program = [*spawn.WORKER_PROGRAM, *worker_options(config)]
+            restart = program != list(shell.worker_program)
+            shell.worker_program = program
         self._logs.use(structured=config.server.telemetry.structured_logs, level=config.server.log_level)
         wanted = config.server.workers
+        # Not from within the happening that activated the revision; first those that come, as newcomers they know it.
         if wanted and wanted != shell.node.target:
-            # Not from within the happening that activated the revision.
-            shell.loop.call_soon(self._try_to_scale, wanted)
+            shell.loop.call_soon(self._try, w.Scale(wanted), "server.workers: `velocity-edge admin scale` would do it")
+        if restart:
+            why = "server.engine or server.user: `velocity-edge admin restart` would do it"
+            shell.loop.call_soon(self._try, w.Restart(), why)
 
-    def _try_to_scale(self, wanted: int) -> None:
+    def _try(self, happening: w.Happening, key: str) -> None:
         try:
-            self._shell.happen(w.Scale(wanted))
+            self._shell.happen(happening)
         except CannotDo as error:
-            log.error("%s (server.workers; a restart of the node would do it)", error)
+            log.error("%s (%s)", error, key)
 
     def rotate_keys(self) -> None:
         """Begin a rotation of the epoch table. Raises `CannotDo` while one is under way."""
@@ -173,11 +172,11 @@ class Upkeep:
             pass  # the node has said it
 
     async def watch_files(self) -> None:
-        """Reload when the configuration or a certificate changes on disk."""
+        """Reload when the configuration, a certificate or the folder that a root names changes on disk."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            if self._watch.changed(signature(self._watched())):
-                log.info("a file of the configuration has changed")
+            if self._watch.changed(self._watched()):
+                log.info("a file or folder of the configuration has changed")
                 self.try_to_reload()
 
     async def rotate_in_time(self) -> None:
@@ -200,10 +199,11 @@ class Upkeep:
             self._shell.manager.alive()
             await asyncio.sleep(self._shell.manager.watchdog_s / 3)
 
-    def _watched(self) -> list[Path]:
-        tls = self._shell.active.config.server.tls
+    def _watched(self) -> Signature:
+        config = self._shell.active.config
+        tls = config.server.tls
         paths = [self._file, tls.certificate, tls.private_key]
-        return [path for path in paths if path is not None]
+        return signature([path for path in paths if path is not None], [site.root for site in config.content.sites])
 
 
 async def _checked(command: list[str]) -> str:
@@ -230,14 +230,3 @@ async def _checked(command: list[str]) -> str:
         last = (errors.decode(errors="replace").strip().splitlines() or [f"it ends with {child.returncode}"])[-1]
         raise CannotDo(f"cannot upgrade: the new program does not start: {last.removeprefix('velocity-edge: ')}")
     return output.decode(errors="replace").strip()
-
-
-def _refuse_fixed(old: Config, new: Config) -> None:
-    """Refuse a revision that needs other sockets or programs."""
-    changed: list[str] = []
-    value: Any
-    for name, value in _FIXED:
-        if value(old) != value(new):
-            changed.append(name)
-    if changed:
-        raise CannotDo(f"cannot reload: a new value of {', '.join(changed)} needs a restart of the node")

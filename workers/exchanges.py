@@ -97,7 +97,7 @@ class Exchanges:
         self._respond = engine.respond
         self._start = start
         self._flush_soon = flush_soon
-        self._send_high_bytes = send_high_bytes
+        self.send_high_bytes = send_high_bytes
         self._clock = clock
         self._revision: Revision | None = None
         self._open: dict[int, Exchange] = {}
@@ -289,7 +289,7 @@ class Exchanges:
                     return sent
                 sent += len(chunk)
                 self._flush_soon()
-                if buffered > self._send_high_bytes:
+                if buffered > self.send_high_bytes:
                     exchange.writable = asyncio.get_running_loop().create_future()
                     await exchange.writable
         except Exception as error:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from velocity_edge import keys
@@ -18,6 +18,7 @@ from velocity_edge import messages as m
 from velocity_edge.keys import EpochTable
 from velocity_edge.quic import udp
 from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
+from velocity_edge.quic.open_engine import refuse_settings
 from workers.endpoint import Endpoint
 from workers.exchanges import Exchanges
 from workers.http import H3_NO_ERROR
@@ -68,6 +69,7 @@ class Serving:
     upcalls: WorkerUpcalls
     exchanges: Exchanges
     endpoint: Endpoint
+    settings: EngineSettings
     active: Prepared | None = None
 
     @classmethod
@@ -84,7 +86,7 @@ class Serving:
         table: EpochTable,
         first: Prepared,
     ) -> Self:
-        """Put everything together; nothing is read or sent before `use`. The limits are those of the *first* revision.
+        """Put everything together; nothing is read or sent before `use`. The first limits are those of *first*.
 
         Raises `VelocityError` when the engine cannot do what the configuration wants.
         """
@@ -104,10 +106,24 @@ class Serving:
         endpoint = Endpoint(
             loop, engine, exchanges, sockets=equipment.sockets, link=equipment.link, links=equipment.links
         )
-        return cls(engine, upcalls, exchanges, endpoint)
+        return cls(engine, upcalls, exchanges, endpoint, settings)
+
+    def settings_of(self, prepared: Prepared) -> EngineSettings:
+        """Return what a revision wants of the engine. Raises `Unavailable` when this engine cannot do it."""
+        server = prepared.config.server
+        settings = replace(self.settings, limits=server.limits.limits(), congestion_control=server.congestion_control)
+        refuse_settings(self.engine.name, settings)
+        return settings
 
     def use(self, prepared: Prepared, table: EpochTable) -> None:
         """Serve this revision from now on."""
+        settings = self.settings_of(prepared)
+        if settings != self.settings:
+            # Writers compare with the same bound as the engine, or one would wait for a wake-up that never comes.
+            self.engine.use_settings(settings)
+            self.upcalls.admission.limits = settings.limits
+            self.exchanges.send_high_bytes = settings.limits.send_high_bytes
+            self.settings = settings
         self.upcalls.policy = prepared.policy(table)
         self.exchanges.use(prepared.requests)
         first = self.active is None

@@ -10,8 +10,8 @@
     Drain       leaving.py -> Drained                       Resume  stop doing that
     Abort       close old connections                       Stop    close all, and exit 0
 
-The engine is made with the first revision (its limits are in there), and lives as long as the process: limits and the
-engine itself change with a restart of the worker, everything else with a reload.
+The engine is made with the first revision and lives as long as the process: another engine or user needs another worker
+(the supervisor replaces them), everything else changes with a reload.
 
 Who sends orders may die at any time: nothing here needs the supervisor for serving (supervision.py).
 """
@@ -164,6 +164,7 @@ class Worker:
                 prepared.policy(self.table)
             if self.serving is None:
                 self.serving = self._open_serving(prepared)
+            self.serving.settings_of(prepared)
         except VelocityError as error:
             self.supervision.report(m.Refused(order.revision, str(error)))
             return

@@ -105,6 +105,8 @@ class Application:
         self.bodies: dict[int, bytearray] = {}
         self.ended: set[int] = set()
         self.writable: list[int] = []
+        #: The bound that the engine has: whoever compares with another one waits for a wake-up that never comes.
+        self.send_high_bytes = Limits().send_high_bytes
         #: Streams whose bodies are kept but not credited.
         self.paths: dict[int, bytes] = {}
         self.handler: Callable[[RequestReceived], None] = self.respond_by_path
@@ -180,7 +182,7 @@ class Application:
             buffered = self.engine.write(stream, bytes(piece), fin=self._feeding[stream] == 0)
             if buffered < 0:
                 del self._feeding[stream]
-            elif buffered > Limits().send_high_bytes:
+            elif buffered > self.send_high_bytes:
                 break
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from velocity_edge.quic.engine import EngineKeys, Event, FileRange, RequestReceived, Train
+from velocity_edge.quic.engine import EngineKeys, EngineSettings, Event, FileRange, RequestReceived, Train
 
 
 class FakeBatch:
@@ -96,6 +96,7 @@ class FakeEngine:
     goaways: list[tuple[int, bool]] = field(default_factory=list)
     closed: dict[int, int] = field(default_factory=dict)
     keys: EngineKeys | None = None
+    settings: EngineSettings | None = None
     roster: frozenset[int] = frozenset()
     counted: dict[str, int] = field(default_factory=dict)
     batches: list[FakeBatch] = field(default_factory=list)
@@ -104,6 +105,9 @@ class FakeEngine:
     def batch(self) -> FakeBatch:
         self.batches.append(FakeBatch())
         return self.batches[-1]
+
+    def use_settings(self, settings: EngineSettings) -> None:
+        self.settings = settings
 
     def use_keys(self, keys: EngineKeys) -> None:
         self.keys = keys

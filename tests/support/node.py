@@ -111,8 +111,13 @@ def running_node(
     dispatch: str | None = None,
     root: Path | None = None,
     listen: str = "127.0.0.1:0",
+    config: str = "",
 ) -> Iterator[Node]:
-    """Start a node with these further options of `serve`, wait until it serves, stop it and look at how it ended."""
+    """Start a node with these further options of `serve`, wait until it serves, stop it and look at how it ended.
+
+    With *config* it is started from a file of that text (`serve.yaml` in its directory), in which DIRECTORY is a path,
+    and has no flags but the dispatch; *workers* is how many are waited for.
+    """
     require_engine(engine)
     directory = Path(tempfile.mkdtemp(prefix="ve-", dir="/tmp"))  # short: a socket's path has 107 bytes
     directory.chmod(0o755)  # clients of the sid root and workers without rights pass through
@@ -129,9 +134,14 @@ def running_node(
         "VELOCITY_CACHE_DIR": f"/tmp/ve-cache-{os.getuid()}",
     }
     mode = dispatch or ("socket" if os.geteuid() == 0 else "socket-classic")
-    argv: list[str | Path] = [COMMAND, "serve", "--listen", listen, "--root", root, "--workers", str(workers)]
-    argv += ["--engine", engine]
-    argv += ["--dispatch", mode, "--cert", certificate.chain, "--key", certificate.key, *options]
+    argv: list[str | Path] = [COMMAND, "serve"]
+    if config:
+        (directory / "serve.yaml").write_text(config.replace("DIRECTORY", str(directory)))
+        argv += ["--config", directory / "serve.yaml"]
+    else:
+        argv += ["--listen", listen, "--root", root, "--workers", str(workers), "--engine", engine]
+        argv += ["--cert", certificate.chain, "--key", certificate.key]
+    argv += ["--dispatch", mode, *options]
     with (directory / "log").open("wb") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, env=environment)
     node = Node(directory, root, certificate, process, environment)

@@ -156,7 +156,7 @@ def abort(age: float, reason: str, as_json: bool) -> int:
 @_REASON
 @_JSON
 def scale(workers: int, timeout: float, reason: str, as_json: bool) -> int:
-    """Have this many WORKERS, up to the number of cores that the node was started with."""
+    """Have this many WORKERS, up to the larger of the cores and the workers that the node was started with."""
     return _ask("scale", {"workers": workers}, reason, as_json, timeout)
 
 

@@ -19,7 +19,10 @@ _COUNT = Annotated[int, Field(ge=0)]
 
 
 class LimitsSection(BaseModel):
-    """What a stranger on the network can make grow, and how far; per worker, or per connection where it says so."""
+    """What a stranger on the network can make grow, and how far; per worker, or per connection where it says so.
+
+    A reload changes them: what bounds a worker holds at once, a connection keeps what its client was told.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 

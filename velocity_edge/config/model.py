@@ -99,15 +99,24 @@ class Server(Section):
     limits: LimitsSection = LimitsSection()
     drain: DrainSection = DrainSection()
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Worker processes. Nothing: one per core that the supervisor may use."""
+    """Worker processes. Nothing: one per core that the supervisor may use.
+
+    A reload and `admin scale` change it, up to the larger of the cores and the workers that the node was started with.
+    """
     engine: Literal["auto", "native", "portable"] = "auto"
-    """What serves packets: `native` (C, ngtcp2), `portable` (Python, aioquic), or `auto`: the best that is there."""
+    """What serves packets: `native` (C, ngtcp2), `portable` (Python, aioquic), or `auto`: the best that is there.
+
+    A reload that changes it replaces the workers, one after the other.
+    """
     congestion_control: Literal["cubic", "bbr", "reno"] = "cubic"
-    """How fast is sent. `bbr` only with the native engine."""
+    """How fast is sent. `bbr` only with the native engine. A reload changes it for new connections."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged. Can be changed by a reload."""
     user: str | None = None
-    """Who workers are when the supervisor is root. Nothing: `velocity` where it exists, else `nobody`."""
+    """Who workers are when the supervisor is root. Nothing: `velocity` where it exists, else `nobody`.
+
+    A reload that changes it replaces the workers, one after the other.
+    """
     node_id: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] | None = None
     """The number in this node's connection IDs. Nothing: a random one, kept in the state directory."""
     server_header: str = Field(default="velocity-edge", max_length=128, pattern=r"^[ -~]*$")

@@ -337,6 +337,13 @@ class Engine(Protocol):
     def batch(self) -> Batch:
         """Return a new batch of this engine's kind."""
 
+    def use_settings(self, settings: EngineSettings) -> None:
+        """Use these limits from now on, and this congestion control for new connections.
+
+        Bounds of the worker hold at once, also for those who are here. A connection keeps what its peer was told and
+        what its handshake began with (`limits.PROMISED`).
+        """
+
     def use_keys(self, keys: EngineKeys) -> None:
         """From now on. Connections keep the ids they have."""
 

@@ -5,7 +5,20 @@ Each value has the story of why it is not smaller or larger; the attack that it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
+
+#: What a peer was told (transport parameters, SETTINGS) or began its handshake under: its connection keeps them.
+PROMISED: Final = (
+    "handshake_timeout_s",
+    "idle_timeout_s",
+    "stream_window_bytes",
+    "connection_window_bytes",
+    "max_streams_bidi",
+    "max_streams_uni",
+    "max_field_section_bytes",
+    "max_active_cids",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +63,7 @@ class Limits:
     #: Stateless resets and version negotiation packets per worker and second: reflection is capped.
     max_resets_per_s: int = 100
     max_version_negotiations_per_s: int = 100
+
+    def for_connection_of(self, earlier: Limits) -> Limits:
+        """Return what holds now for a connection that began under *earlier* limits."""
+        return replace(self, **{name: getattr(earlier, name) for name in PROMISED})

@@ -42,11 +42,16 @@ def choose_engine(choice: EngineChoice) -> Chosen:
     from velocity_edge.quic.portable import PortableEngine
 
     def open_portable(settings: EngineSettings, upcalls: Upcalls) -> Engine:
-        if settings.congestion_control == "bbr":
-            raise Unavailable("cannot use BBR with the portable engine: cubic or reno would be right")
+        refuse_settings("portable", settings)
         return PortableEngine(settings, upcalls)
 
     return Chosen("portable", f"{why} ({PORTABLE_LACKS})", open_portable)
+
+
+def refuse_settings(engine_name: str, settings: EngineSettings) -> None:
+    """Raise `Unavailable` when this engine cannot do what the settings want."""
+    if engine_name == "portable" and settings.congestion_control == "bbr":
+        raise Unavailable("cannot use BBR with the portable engine: cubic or reno would be right")
 
 
 def open_engine(choice: EngineChoice, settings: EngineSettings, upcalls: Upcalls) -> tuple[Engine, str]:

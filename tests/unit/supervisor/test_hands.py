@@ -10,7 +10,7 @@ import pytest
 from supervisor import sockets, spawn, startup
 from supervisor.slots import Slots, bundle_of
 from supervisor.state import SavedState, SavedWorker, StateFile, boot_id
-from supervisor.watch import Watch, signature
+from supervisor.watch import Signature, Watch, signature
 from velocity_edge import slab
 from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.messages import Listener
@@ -212,6 +212,31 @@ def test_the_symlink_swap_of_a_config_map_is_a_change(tmp_path: Path) -> None:
     (tmp_path / "tmp").symlink_to("two")
     (tmp_path / "tmp").replace(data)
     assert [watch.changed(signature([path])) for _ in range(2)] == [False, True]
+
+
+def test_a_root_changes_when_its_path_names_another_folder_and_not_with_what_is_in_it(tmp_path: Path) -> None:
+    for name in ("v1", "v2"):
+        (tmp_path / name).mkdir()
+    root, file = tmp_path / "current", tmp_path / "serve.yaml"
+    file.write_text("a")
+    root.symlink_to("v1")
+
+    def look(*more: Path) -> Signature:
+        return signature([file], [root, *more])
+
+    watch = Watch(look())
+    (tmp_path / "v1" / "new.html").write_text("new")
+    assert [watch.changed(look()) for _ in range(2)] == [False, False]
+    (tmp_path / "next").symlink_to("v2")
+    (tmp_path / "next").replace(root)
+    assert [watch.changed(look()) for _ in range(3)] == [False, True, False]
+    assert [watch.changed(look(tmp_path / "v1")) for _ in range(3)] == [False] * 3, "another site, read just now"
+    # A folder that is gone hides no change of a file; it counts when it is there again as another one.
+    root.unlink()
+    file.write_text("bb")
+    assert [watch.changed(look()) for _ in range(3)] == [False, True, False]
+    root.symlink_to("v1")
+    assert [watch.changed(look()) for _ in range(3)] == [False, True, False]
 
 
 def test_the_node_id_stays(tmp_path: Path) -> None:

@@ -138,6 +138,8 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
     }
     connection->engine = engine;
     connection->opened_ns = engine->now_ns;
+    connection->max_streams_bidi = engine->limits.max_streams_bidi;
+    connection->max_field_section_bytes = engine->limits.max_field_section_bytes;
     connection->handle = ve_handle_new(&engine->connections, connection);
     if (connection->handle == 0) {
         free(connection);

@@ -432,6 +432,7 @@ static PyGetSetDef engine_attributes[] = {
 #define FAST(function) (PyCFunction)(void (*)(void))(function)
 static PyMethodDef engine_methods[] = {
     {"batch", engine_batch, METH_NOARGS, "Return a new batch."},
+    {"use_settings", ve_engine_use_settings, METH_O, "Use these limits from now on."},
     {"use_keys", ve_engine_use_keys, METH_O, "Use these keys from now on."},
     {"use_roster", ve_engine_use_roster, METH_O, "Whose packets are handed over."},
     {"receive", FAST(engine_receive), METH_FASTCALL, "Take in all trains of the batch and clear it."},

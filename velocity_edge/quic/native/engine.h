@@ -86,6 +86,7 @@ bool ve_engine_enter(ve_engine *engine);
 
 /* settings.c; an exception tells of failure. */
 void ve_engine_read_settings(ve_engine *engine, PyObject *settings);
+PyObject *ve_engine_use_settings(PyObject *self, PyObject *settings);
 PyObject *ve_engine_use_keys(PyObject *self, PyObject *keys);
 PyObject *ve_engine_use_roster(PyObject *self, PyObject *ids);
 

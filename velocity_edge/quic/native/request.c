@@ -51,7 +51,7 @@ static int begin_headers(nghttp3_conn *http, int64_t id, void *user, void *strea
 /* RFC 9114 section 4.2.2: the size of a field is both lengths and 32. The peer was told the limit and may ignore it. */
 static bool fits(ve_stream *stream, nghttp3_rcbuf *name, nghttp3_rcbuf *value) {
     stream->field_bytes += nghttp3_rcbuf_get_buf(name).len + nghttp3_rcbuf_get_buf(value).len + 32;
-    if (stream->field_bytes > stream->connection->engine->limits.max_field_section_bytes) {
+    if (stream->field_bytes > stream->connection->max_field_section_bytes) {
         stream->too_large = true;
     }
     return !stream->too_large;
@@ -276,7 +276,7 @@ int ve_http_receive(ve_connection *connection, int64_t id, ve_stream *stream, co
     }
     if (stream->incomplete) {
         stream->wire_bytes += length;
-        if (stream->wire_bytes > connection->engine->limits.max_field_section_bytes) {
+        if (stream->wire_bytes > connection->max_field_section_bytes) {
             stream->too_large = true;
         }
     }
@@ -302,7 +302,6 @@ static const nghttp3_callbacks CALLBACKS = {
 };
 
 int ve_http_start(ve_connection *connection) {
-    const ve_limits *limits = &connection->engine->limits;
     nghttp3_settings settings;
     int64_t control;
     int64_t encoder;
@@ -316,7 +315,7 @@ int ve_http_start(ve_connection *connection) {
         return -1;
     }
     nghttp3_settings_default(&settings);
-    settings.max_field_section_size = limits->max_field_section_bytes;
+    settings.max_field_section_size = connection->max_field_section_bytes;
     settings.qpack_max_dtable_capacity = 0;
     settings.qpack_encoder_max_dtable_capacity = 0;
     settings.qpack_blocked_streams = 0;
@@ -324,7 +323,7 @@ int ve_http_start(ve_connection *connection) {
         connection->http = NULL;
         return -1;
     }
-    nghttp3_conn_set_max_client_streams_bidi(connection->http, limits->max_streams_bidi);
+    nghttp3_conn_set_max_client_streams_bidi(connection->http, connection->max_streams_bidi);
     if (ngtcp2_conn_open_uni_stream(connection->quic, &control, NULL) != 0 ||
         ngtcp2_conn_open_uni_stream(connection->quic, &encoder, NULL) != 0 ||
         ngtcp2_conn_open_uni_stream(connection->quic, &decoder, NULL) != 0 ||

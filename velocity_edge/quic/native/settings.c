@@ -38,7 +38,7 @@ static void read_limits(ve_limits *limits, PyObject *object) {
     limits->max_version_negotiations_per_s = (unsigned)number(object, "max_version_negotiations_per_s", 1);
 }
 
-static void read_congestion_control(ve_engine *engine, PyObject *settings) {
+static void read_congestion_control(ngtcp2_cc_algo *algorithm, PyObject *settings) {
     static const struct {
         const char *name;
         ngtcp2_cc_algo algorithm;
@@ -49,7 +49,7 @@ static void read_congestion_control(ve_engine *engine, PyObject *settings) {
     }
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, known[i].name) == 0) {
-            engine->congestion_control = known[i].algorithm;
+            *algorithm = known[i].algorithm;
             Py_DECREF(name);
             return;
         }
@@ -59,15 +59,39 @@ static void read_congestion_control(ve_engine *engine, PyObject *settings) {
 }
 
 void ve_engine_read_settings(ve_engine *engine, PyObject *settings) {
+    ve_limits fresh = {0}; /* all of them, or none: the engine may be serving */
+    ngtcp2_cc_algo algorithm = engine->congestion_control;
     PyObject *limits = PyObject_GetAttrString(settings, "limits");
     if (limits == NULL) {
         return;
     }
-    read_limits(&engine->limits, limits);
+    read_limits(&fresh, limits);
     Py_DECREF(limits);
-    engine->worker_id = (uint16_t)number(settings, "worker_id", 1);
-    engine->node_id = (uint32_t)number(settings, "node_id", 1);
-    read_congestion_control(engine, settings);
+    uint16_t worker_id = (uint16_t)number(settings, "worker_id", 1);
+    uint32_t node_id = (uint32_t)number(settings, "node_id", 1);
+    read_congestion_control(&algorithm, settings);
+    if (PyErr_Occurred()) {
+        return;
+    }
+    engine->limits = fresh;
+    engine->worker_id = worker_id;
+    engine->node_id = node_id;
+    engine->congestion_control = algorithm;
+}
+
+/* ngtcp2 keeps what a connection began with: windows, streams, time-outs, congestion control. The rest of the limits is
+ * read where it is needed, and holds from now on. */
+PyObject *ve_engine_use_settings(PyObject *self, PyObject *settings) {
+    ve_engine *engine = (ve_engine *)self;
+    if (!ve_engine_enter(engine)) {
+        return NULL;
+    }
+    ve_engine_read_settings(engine, settings);
+    engine->busy = false;
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 PyObject *ve_engine_use_keys(PyObject *self, PyObject *keys) {

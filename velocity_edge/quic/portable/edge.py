@@ -73,6 +73,12 @@ class Edge:
         #: Streams that we gave up; what still comes on them is thrown away.
         self._abandoned: set[int] = set()
 
+    def use_limits(self, limits: Limits) -> None:
+        """Live by other limits, as far as nothing else was promised."""
+        self._limits = limits.for_connection_of(self._limits)
+        self._outbox.use_limits(self._limits)
+        self._glitches.limit = limits.max_glitches_per_s
+
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def deadline_ns(self) -> int | None:

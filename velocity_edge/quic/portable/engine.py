@@ -82,6 +82,17 @@ class PortableEngine:
         """Return a new batch."""
         return PortableBatch(self._count)
 
+    def use_settings(self, settings: seam.EngineSettings) -> None:
+        """Use these limits from now on; connections keep what they were promised."""
+        limits = settings.limits
+        self._configuration = server_configuration(limits, settings.congestion_control)
+        self._settings, self._limits = settings, limits
+        self._table.max_farewells = limits.max_connections
+        self._resets.limit = limits.max_resets_per_s
+        self._version_negotiations.limit = limits.max_version_negotiations_per_s
+        for edge in self._table.edges.values():
+            edge.use_limits(limits)
+
     def use_keys(self, keys: seam.EngineKeys) -> None:
         """From now on."""
         before, self._ids = self._ids, Ids(keys, self._settings.node_id, self._settings.worker_id)

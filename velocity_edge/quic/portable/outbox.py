@@ -70,6 +70,10 @@ class Outbox:
         self._worker = held
         self._held = 0
 
+    def use_limits(self, limits: Limits) -> None:
+        """Hold as much as these say, from now on."""
+        self._limits = limits
+
     def respond(
         self, stream: Stream, status: int, head_frame: bytes, body: bytes | seam.FileRange | None, fin: bool
     ) -> None:

@@ -49,7 +49,7 @@ class Table:
         self.by_config: dict[int, int] = {}
         self.calendar: Calendar[Edge | Farewell] = Calendar()
         self._count = count
-        self._max_farewells = max_farewells
+        self.max_farewells = max_farewells
         self._farewells: OrderedDict[Farewell, None] = OrderedDict()
         self._last_handle = 0
 
@@ -113,7 +113,7 @@ class Table:
             self.by_cid[cid] = farewell
         self._farewells[farewell] = None
         self.calendar.set(farewell, now_ns + int(3e9 * edge.quic.probe_timeout_s))
-        if len(self._farewells) > self._max_farewells:
+        if len(self._farewells) > self.max_farewells:
             self.forget(next(iter(self._farewells)))
 
     def forget(self, farewell: Farewell) -> None:
