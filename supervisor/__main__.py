@@ -119,7 +119,12 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
         async with asyncio.TaskGroup() as tasks:
             chores = [
                 tasks.create_task(chore)
-                for chore in (upkeep.watch_files(), upkeep.rotate_in_time(), upkeep.feed_watchdog())
+                for chore in (
+                    upkeep.watch_files(),
+                    upkeep.rotate_in_time(),
+                    upkeep.count_arrivals(),
+                    upkeep.feed_watchdog(),
+                )
             ]
             code = await shell.finished
             for chore in chores:

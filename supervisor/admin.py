@@ -1,12 +1,12 @@
 """The admin API: HTTP/1.1 on `<runtime>/admin.sock`, for the command line, for scripts and for `curl --unix-socket`.
 
-    GET   /v1/status  the node (velocity_edge/status.py)       /v1/workers  only them
+    GET   /v1/status  the node (velocity_edge/status.py)       /v1/workers  only them   /v1/connections  who is left
           /v1/readyz  200 when clients should come, else 503   /v1/livez    200
           /v1/metrics Prometheus                               /v1/config   the resolved configuration
-    POST  /v1/quiesce {mode, reason, announce_s, spread_s, deadline_s, wait, below, timeout_s}
-          /v1/drain   the same, graceful; waits, with the disable file of ExaBGP and anycast-healthchecker
-          /v1/resume   /v1/restart {worker_id | core}   /v1/reload   /v1/upgrade   /v1/abort {age_s}
-          /v1/scale {workers}   /v1/tickets/rotate   /v1/stop {fast}
+    POST  /v1/quiesce {mode, announce_s, spread_s, deadline_s, wait, below, timeout_s}
+          /v1/drain   {settle_s, settle_below_per_s, announce_max_s, spread_s, max_wait_s, attach, dry_run}
+          /v1/resume   /v1/restart {worker_id | core, dry_run}   /v1/reload   /v1/upgrade   /v1/abort {age_s}
+          /v1/scale {workers}   /v1/tickets/rotate   /v1/stop {fast}      and {reason} with each of them
 
 A POST answers with lines of JSON (NDJSON) while it is at work: {"text": ...} for each thing that happens, and last
 {"ok": true | false, "text": ..., "exit_code": n} with the exit codes of design 6. What can never be is an error before
@@ -14,11 +14,12 @@ anything has begun: {"error": "cannot ..."} with 400 (nonsense), 403 (not you), 
 never changes anything: a POST-only path answers it with 405.
 
 Who may: the socket is 0660. The supervisor's user and root may everything; members of its group may all but stop, abort
-and the keys. Every POST is written to the audit log: who, what, how it ended.
+and the keys. Every POST is written to the audit log: who, what, how it ended (and that it has begun, when it lasts).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -32,10 +33,12 @@ from typing import Final
 
 from aiohttp import web
 
-from supervisor.describe import describe
-from supervisor.operations import Line, Nonsense, Operations
+from supervisor.departures import Departures
+from supervisor.describe import describe, describe_left
+from supervisor.operations import Operations
 from supervisor.shell import Shell
 from supervisor.upkeep import Upkeep
+from supervisor.wishes import Line, Nonsense
 from velocity_edge import metrics
 from velocity_edge.errors import CannotDo, ConfigError, VelocityError
 
@@ -62,18 +65,19 @@ class Admin:
     def __init__(self, shell: Shell, upkeep: Upkeep) -> None:
         self._shell = shell
         self._changes = 0
-        operations = Operations(shell, upkeep)
+        operations, departures = Operations(shell, upkeep), Departures(shell)
         self.app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_errors])
         get, post = self.app.router.add_get, self._add_post
         get("/v1/status", self._status)
         get("/v1/workers", self._workers)
+        get("/v1/connections", self._connections)
         get("/v1/config", self._config)
         get("/v1/readyz", self.readyz)
         get("/v1/livez", self.livez)
         get("/v1/metrics", self.metrics)
-        post("/v1/quiesce", operations.quiesce)
-        post("/v1/drain", operations.drain)
-        post("/v1/resume", operations.resume)
+        post("/v1/quiesce", departures.quiesce)
+        post("/v1/drain", departures.drain)
+        post("/v1/resume", departures.resume)
         post("/v1/restart", operations.restart)
         post("/v1/reload", operations.reload)
         post("/v1/upgrade", operations.upgrade)
@@ -89,6 +93,15 @@ class Admin:
 
     async def _workers(self, _: web.Request) -> web.Response:
         return web.json_response(describe(self._shell)["workers"])
+
+    async def _connections(self, _: web.Request) -> web.Response:
+        """Answer who is there: counts, and the oldest connections of workers that drain."""
+        workers = describe(self._shell)["workers"]
+        names = ("worker_id", "state", "connections", "half_open")
+        by_worker = [{name: worker[name] for name in names} for worker in workers]  # type: ignore[literal-required]
+        total = sum(worker["connections"] for worker in workers)
+        left = describe_left(self._shell)
+        return web.json_response({"connections": total, "workers": by_worker, "left": left})
 
     async def _config(self, _: web.Request) -> web.Response:
         return web.json_response(self._shell.active.config.to_json(), headers={"ETag": self._etag})
@@ -140,15 +153,22 @@ class Admin:
             await response.prepare(request)
             await response.write(_ndjson(first))
             outcome = str(first.get("text", ""))
+            if "exit_code" not in first:
+                # It may take a quarter of an hour, and we may be killed meanwhile.
+                self._audit(caller, request.path, body, f"begun: {outcome}")
             async for line in lines:
                 await response.write(_ndjson(line))
                 outcome = str(line.get("text", ""))
+        except ConnectionError:
+            # Whoever asked has left. What was begun goes on; its end is in the log.
+            outcome = f"{outcome} (nobody listens any more)"
         except VelocityError as error:
             outcome = str(error)
             raise
         finally:
             self._audit(caller, request.path, body, outcome)
-        await response.write_eof()
+        with contextlib.suppress(ConnectionError):
+            await response.write_eof()
         return response
 
     def _audit(self, caller: Caller, path: str, body: Line, outcome: str) -> None:

@@ -17,6 +17,7 @@ class Agreement:
     deadline_s: float
     #: Somebody did acknowledge; a change that nobody lived to try is not agreed on.
     vouched: bool = False
+    began_s: float = 0.0
 
     def acknowledge(self, worker_id: int) -> bool:
         """Take in an acknowledgement; return whether nobody is waited for any more."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from supervisor import sockets
+from supervisor.contract import Phase, verdict
 from supervisor.lifecycle import NodeState, WorkerState
 from supervisor.steering_base import Tier
 from supervisor.worker import Worker
@@ -17,12 +18,14 @@ from velocity_edge import __version__
 from velocity_edge.config.values import format_address
 from velocity_edge.counters import VERDICTS
 from velocity_edge.slab import total
-from velocity_edge.status import API_VERSION, Buffers, NodeStatus, Reload, WorkerStatus
+from velocity_edge.status import API_VERSION, Buffers, Connection, Drain, NodeStatus, Reload, WorkerStatus
 from velocity_edge.status import Rollout as RolloutStatus
 
 if TYPE_CHECKING:
     from supervisor.shell import Shell
 
+#: Connections that `status` names; workers report as many each.
+MAX_LEFT = 8
 _TIERS = {Tier.A: "A", Tier.B: "B", Tier.C: "C", Tier.D: "D"}
 
 
@@ -35,6 +38,7 @@ def describe(shell: Shell) -> NodeStatus:
     return {
         "api_version": API_VERSION,
         "state": node.state,
+        "state_at_s": node.state_since_s + wall_s - now_s if node.state_since_s else shell.started_at_s,
         "reason": node.failure or (node.quiesced.reason if node.quiesced else ""),
         "version": __version__,
         "pid": os.getpid(),
@@ -53,7 +57,11 @@ def describe(shell: Shell) -> NodeStatus:
         "metrics_listen": shell.metrics_address,
         "certificates": shell.active.certificates,
         "workers": [_worker(shell, worker, now_s) for worker in node.workers.values()],
+        "drain": describe_drain(shell),
+        "left": describe_left(shell)[:MAX_LEFT],
+        "disabled": shell.places.disable_file.exists(),
         "restarts": sum(core.restarts for core in node.cores),
+        "adoptions": node.adoptions,
         "counters": counters,
         "packets": {**steering.counters(), "worker": {name: counters[name] for name in VERDICTS}},
         "buffers": _buffers(shell),
@@ -99,7 +107,61 @@ def _last_reload(shell: Shell, to_wall_s: float) -> Reload | None:
     result = shell.node.last_reload
     if result is None:
         return None
-    return {"revision": result.revision, "ok": result.ok, "reason": result.reason, "at_s": result.at_s + to_wall_s}
+    return {
+        "revision": result.revision,
+        "ok": result.ok,
+        "reason": result.reason,
+        "at_s": result.at_s + to_wall_s,
+        "took_s": result.took_s,
+    }
+
+
+def describe_left(shell: Shell) -> list[Connection]:
+    """Return the oldest connections that workers wait for, oldest first."""
+    left: list[Connection] = [
+        {"worker_id": worker.worker_id, "site": c.site, "age_s": c.age_s, "requests": c.requests}
+        for worker in shell.node.workers.values()
+        if worker.state is WorkerState.DRAINING and worker.heartbeat and worker.heartbeat.left
+        for c in worker.heartbeat.left.oldest
+    ]
+    return sorted(left, key=lambda connection: -connection["age_s"])
+
+
+def describe_drain(shell: Shell) -> Drain | None:
+    """Return how far the drain is, or how the last one ended."""
+    contract, now_s = shell.node.contract, shell.clock()
+    if contract is None:
+        return None
+    to_wall_s = shell.wall_clock() - now_s
+    # A heartbeat may be a second old; what a worker said since, that nobody is left, is newer.
+    beats = [worker.heartbeat for worker in shell.node.workers.values() if worker.heartbeat and not worker.drained]
+    connections, half_open = sum(b.connections for b in beats), sum(b.half_open for b in beats)
+    text, exit_code = ("", None) if contract.running else verdict(contract)
+    quiet = contract.quiet_since_s
+    falls = contract.left.falls_per_s()
+    return {
+        "phase": contract.phase,
+        "running": contract.running,
+        "reason": contract.terms.reason,
+        "since_at_s": contract.since_s + to_wall_s,
+        "phase_at_s": contract.phase_since_s + to_wall_s,
+        "hard_stop_at_s": contract.hard_stop_s + to_wall_s,
+        "new_per_s": contract.new_per_s,
+        "settle_below_per_s": contract.terms.settle_below_per_s,
+        "settle_s": contract.terms.settle_s,
+        "quiet_s": now_s - quiet if quiet is not None and contract.phase is Phase.ARRIVALS else 0.0,
+        "proof": contract.proof,
+        "established": connections - half_open,
+        "in_handshake": half_open,
+        "told": sum(b.left.told for b in beats if b.left),
+        "running_requests": sum(b.left.running for b in beats if b.left),
+        "decay_per_s": falls,
+        "eta_s": contract.left.eta_s(),
+        "lost": contract.lost,
+        "cut": contract.cut,
+        "verdict": text,
+        "exit_code": exit_code,
+    }
 
 
 def _rollout(shell: Shell) -> RolloutStatus | None:
@@ -142,6 +204,11 @@ def _degraded(shell: Shell) -> Iterator[str]:
         if others:
             versions = ", ".join(sorted({v.hello.version or "an earlier version" for v in others if v.hello}))
             yield f"{len(others)} workers are of {versions}: `velocity-edge admin restart` makes them {__version__}"
+    if node.state is NodeState.SERVING and shell.places.disable_file.exists():
+        yield (
+            f"the disable file {shell.places.disable_file} is there: health checkers withdraw the routes of a node "
+            "that serves; `velocity-edge admin resume` removes it"
+        )
     if node.last_reload and not node.last_reload.ok:
         yield f"the last reload was refused: {node.last_reload.reason}"
     if node.rollout and node.rollout.reason:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
+from supervisor import drains
 from supervisor import words as w
 from supervisor.agreement import Agreement
 from supervisor.epochs import idle_epochs
@@ -37,6 +38,7 @@ class Node(Requests):
         self.commands = []
         self._take(happening)
         self._go_on()
+        drains.go_on(self)
         first, last = self.routes.update(self.workers, self.departed, accepts=self.accepts)
         return [*first, *self.commands, *last]
 
@@ -54,8 +56,17 @@ class Node(Requests):
                 self._condemn(worker_id, reason)
             case w.Ticked():
                 self._tick()
+            case w.Counted(handshakes):
+                self._counted(handshakes)
+            case w.DisableFileWritten(error):
+                drains.written(self, error)
+            case w.DisableFileRemoved():
+                if self.contract:
+                    self.contract.file_there = False
             case w.Quiesce():
                 self.quiesce(happening)
+            case w.DrainNode(terms):
+                drains.begin(self, terms)
             case w.Resume():
                 self.resume()
             case w.Restart(cores):
@@ -91,8 +102,17 @@ class Node(Requests):
         if started.adopted:
             self.say(f"adopted {len(started.adopted)} workers that served on without a supervisor")
             self.advance(NodeEvent.ALL_READY)
-            if started.quiesced:
+            self.adoptions = started.adoptions + 1
+            if started.quiesced and started.contract and started.contract.running:
+                drains.adopt(self, started.contract, started.quiesced)
+            elif started.quiesced:
                 self.quiesce(started.quiesced)
+            if self.contract is None:
+                self.contract = started.contract
+            if self.contract and self.contract.file_there and not self.quiesced:
+                self.commands.append(w.RemoveDisableFile())  # the earlier one was killed before it could
+            if started.quiesced and started.quiesced.since_s is not None:
+                self.state_since_s = started.quiesced.since_s
 
     def _adopt(self, a: w.Adopted) -> None:
         worker = Worker(a.worker_id, a.core, a.slot, self.now_s, None, hello=a.hello, heard_s=self.now_s)
@@ -125,8 +145,11 @@ class Node(Requests):
                 self._keys_in_use(worker, report)
             case m.Heartbeat():
                 worker.heartbeat, worker.by_config = report, report.connections_by_config
-            case m.Drained(lost):
-                self._drained(worker, lost)
+            case m.Drained(lost, cut):
+                self._drained(worker, lost, cut)
+            case m.Aborted():
+                self.aborted.append(report)
+                self.aborting.discard(worker_id)
             case _ as forgotten:
                 assert_never(forgotten)
 
@@ -181,7 +204,13 @@ class Node(Requests):
         if self.rollout and self.rollout.newcomer == worker.worker_id:
             self._hand_over(worker)
         if self.draining_order and not worker.doomed:
-            self._drain(worker, self.draining_order)
+            self._drain(worker, self.drain_order())
+
+    def _counted(self, handshakes: int) -> None:
+        if self.contract and self.contract.running:
+            beats = [worker.heartbeat for worker in self.workers.values() if worker.heartbeat]
+            self.contract.left.add(self.now_s, sum(beat.connections for beat in beats))
+            self.contract.count(self.now_s, handshakes, accepts=self.accepts)
 
     def _keys_in_use(self, worker: Worker, report: m.KeysInUse) -> None:
         if worker.keys_in_use is None or worker.keys_in_use.seal_with != report.seal_with:
@@ -194,10 +223,10 @@ class Node(Requests):
         if change and has_all and change.acknowledge(worker.worker_id):
             self.finish_key_change()
 
-    def _drained(self, worker: Worker, lost: int) -> None:
+    def _drained(self, worker: Worker, lost: int, cut: int) -> None:
         if worker.state is not WorkerState.DRAINING or (self.discouraging and not worker.leaving):
             return  # resumed or stopped meanwhile; or others have come in its place
-        worker.drained, worker.lost = True, lost
+        worker.drained, worker.lost, worker.cut = True, lost, cut
         if self.rollout:
             self.rollout.lost += lost
         if lost:
@@ -214,6 +243,8 @@ class Node(Requests):
         if worker.ready_s is not None:
             until_s = self.now_s + self.settings.quarantine_s
             self.departed[worker_id] = w.Departed(worker.core, worker.slot, until_s)
+        drains.worker_gone(self, worker, planned=planned)
+        self.aborting.discard(worker_id)
         how = worker.reason or describe_exit(status)
         if planned and status in (0, None):
             self.say(f"worker {worker_id} of core {worker.core} is gone", worker=worker)
@@ -287,7 +318,7 @@ class Node(Requests):
         times = [core.respawn_s for core in self.cores]
         times += [gone.until_s for worker_id, gone in self.departed.items() if worker_id not in self.routes.accepting]
         times += [agreement.deadline_s for agreement in (self.reloading, self.key_change) if agreement]
-        times.append(self.drain_at_s)
+        times += [self.drain_at_s, self.contract.due_s if self.contract else None]
         for worker in self.workers.values():
             if worker.state is WorkerState.KILLED:
                 continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from supervisor import contract, drains
 from supervisor import words as w
 from supervisor.agreement import Agreement
 from supervisor.epochs import refuse_table
@@ -52,6 +53,7 @@ class ReloadResult:
     ok: bool
     reason: str
     at_s: float
+    took_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -88,6 +90,14 @@ class Requests:
     quiesced: w.Quiesce | None = None
     drain_at_s: float | None = None
     draining_order: m.Drain | None = None
+    #: The drain that is under way, or the last one.
+    contract: contract.Contract | None = None
+    #: When the node came into its state; and how often a supervisor adopted it.
+    state_since_s: float = 0.0
+    adoptions: int = 0
+    #: What workers closed because of the last `abort_old`, and who has yet to say.
+    aborted: list[m.Aborted] = field(default_factory=list)
+    aborting: set[int] = field(default_factory=set)
     #: Why the node stops by itself.
     failure: str = ""
     exit_code: int = 0
@@ -127,6 +137,13 @@ class Requests:
             raise CannotDo("cannot quiesce: the node is still starting")
         if self.state in (NodeState.STOPPING, NodeState.STOPPED):
             raise CannotDo("cannot quiesce: the node is stopping")
+        if self.contract and self.contract.running:
+            if wish.mode is w.QuiesceMode.DISCOURAGE:
+                raise CannotDo("cannot discourage: a drain is under way; `resume` ends it")
+            if wish.mode is w.QuiesceMode.IMMEDIATE:
+                self.contract.hurry(self.now_s)
+                self.drain_everybody()
+            return
         if self.quiesced and self.quiesced.mode is wish.mode:
             return  # already under way; the first one's reason and times stay
         if self.state is NodeState.QUIESCED:
@@ -144,20 +161,32 @@ class Requests:
         """Carry out the quiesce, after its announcement."""
         assert self.quiesced is not None
         self.drain_at_s = None
-        spread_s = 0.0 if self.quiesced.mode is w.QuiesceMode.IMMEDIATE else self.quiesced.spread_s
-        discourage = self.quiesced.mode is w.QuiesceMode.DISCOURAGE
-        self.draining_order = m.Drain(self.quiesced.deadline_s, spread_s, discourage)
+        self.draining_order = self.drain_order()
         for worker in self.workers.values():
             if worker.serving and not worker.doomed:
                 self._drain(worker, self.draining_order)
 
+    def drain_order(self) -> m.Drain:
+        """Return what the quiesce means for a worker that is told now: the deadline does not move."""
+        assert self.quiesced is not None
+        mode, since_s = self.quiesced.mode, self.quiesced.since_s
+        announce_s = self.quiesced.announce_s if mode is w.QuiesceMode.GRACEFUL else 0.0
+        passed_s = 0.0 if since_s is None else self.now_s - since_s - announce_s
+        spread_s = 0.0 if mode is w.QuiesceMode.IMMEDIATE else self.quiesced.spread_s
+        return m.Drain(max(0.0, self.quiesced.deadline_s - passed_s), spread_s, mode is w.QuiesceMode.DISCOURAGE)
+
     def resume(self) -> None:
         """Serve again."""
         if self.state is NodeState.SERVING:
+            self.commands.append(w.RemoveDisableFile())  # somebody may have written it by hand
             return
         if self.state not in (NodeState.QUIESCING, NodeState.QUIESCED):
             raise CannotDo(f"cannot resume: the node is {self.state}")
+        drains.over(self, contract.Event.RESUME)
+        if self.contract:
+            self.contract.released = True
         self.quiesced = self.draining_order = self.drain_at_s = None
+        self.commands.append(w.RemoveDisableFile())
         self.advance(NodeEvent.RESUME)
         for worker in self.workers.values():
             if worker.state is WorkerState.DRAINING and not worker.leaving:
@@ -168,6 +197,12 @@ class Requests:
 
     def restart(self, cores: tuple[int, ...] | None) -> None:
         """Begin a rolling restart."""
+        chosen = self.may_restart(cores)
+        self.rollout = Rollout(chosen)
+        self.say(f"rolling restart of {len(chosen)} workers")
+
+    def may_restart(self, cores: tuple[int, ...] | None) -> list[int]:
+        """Return the cores that a restart would be of, or raise `CannotDo`."""
         if self.state in (NodeState.STARTING, NodeState.STOPPING, NodeState.STOPPED):
             raise CannotDo(f"cannot restart: the node is {self.state}")
         if self.rollout and self.rollout.running:
@@ -178,8 +213,7 @@ class Requests:
                 raise CannotDo(f"cannot restart core {core}: this node has the cores 0 to {self.target - 1}")
         if not chosen:
             raise CannotDo("cannot restart: no core is named")
-        self.rollout = Rollout(chosen)
-        self.say(f"rolling restart of {len(chosen)} workers")
+        return chosen
 
     def reload(self, revision: int) -> None:
         """Have every worker prepare *revision*, and use it if all can."""
@@ -190,15 +224,15 @@ class Requests:
         waiting = {worker.worker_id for worker in self.workers.values() if worker.serving}
         if not waiting:
             raise CannotDo("cannot reload: no worker is up to try it")
-        self.reloading = Agreement(revision, waiting, self.now_s + self.settings.prepare_timeout_s)
+        self.reloading = Agreement(revision, waiting, self.now_s + self.settings.prepare_timeout_s, began_s=self.now_s)
         self.commands += [w.GiveConfig(worker_id, revision) for worker_id in sorted(waiting)]
 
     def finish_reload(self) -> None:
         """Everybody is prepared: activate."""
         assert self.reloading is not None
-        revision, self.reloading = self.reloading.target, None
+        revision, took_s, self.reloading = self.reloading.target, self.now_s - self.reloading.began_s, None
         self.revision = revision
-        self.last_reload = ReloadResult(revision, True, "", self.now_s)
+        self.last_reload = ReloadResult(revision, True, "", self.now_s, took_s)
         self.commands.append(w.Activated(revision))
         for worker in self.workers.values():
             if worker.prepared == revision and worker.serving:
@@ -221,9 +255,9 @@ class Requests:
 
     def abort_old(self, age_s: float) -> None:
         """Close old connections everywhere."""
-        for worker in self.workers.values():
-            if worker.serving:
-                self.tell(worker, m.Abort(age_s))
+        self.aborted, self.aborting = [], {worker.worker_id for worker in self.workers.values() if worker.serving}
+        for worker_id in sorted(self.aborting):
+            self.tell(self.workers[worker_id], m.Abort(age_s))
 
     def scale(self, count: int) -> None:
         """Have *count* workers."""
@@ -325,6 +359,7 @@ class Requests:
             self.rollout.abort("the node stops")
         if self.reloading:
             self.fail_reload("the node stops")
+        drains.over(self, contract.Event.STOP)
         self.key_change = self.drain_at_s = None
         for core in self.cores:
             core.respawn_s = None
@@ -354,7 +389,7 @@ class Requests:
     def _drain(self, worker: Worker, order: m.Drain) -> None:
         if worker.state is WorkerState.READY:
             worker.advance(WorkerEvent.DRAIN)
-        worker.drained = False
+        worker.drained, worker.lost, worker.cut = False, 0, 0
         self.tell(worker, order)
 
     def _stop_worker(self, worker: Worker) -> None:
@@ -384,7 +419,9 @@ class Requests:
 
     def advance(self, event: NodeEvent) -> None:
         """Change the node's state by the table."""
-        self.state = next_node_state(self.state, event)
+        before, self.state = self.state, next_node_state(self.state, event)
+        if self.state is not before:
+            self.state_since_s = self.now_s
 
     def tell(self, worker: Worker, order: m.Order) -> None:
         """Send an order."""

@@ -48,6 +48,11 @@ class Places:
     cache: Path
 
     @property
+    def disable_file(self) -> Path:
+        """What ExaBGP's healthcheck and anycast-healthchecker look for: while it is there, routes are withdrawn."""
+        return self.runtime / "disabled"
+
+    @property
     def workers_socket(self) -> Path:
         """Where workers look for a supervisor after this one."""
         return self.runtime / "workers.sock"
@@ -226,6 +231,11 @@ class Shell:
                 self.steering.accept(list(worker_ids))
             case w.UseCidKeys():
                 self.steering.use_cid_configs(self.keyring.cid_configs())
+            case w.WriteDisableFile(reason):
+                # Not from within the happening that wants it.
+                self.loop.call_soon(self._disable, reason)
+            case w.RemoveDisableFile():
+                self.loop.call_soon(self._enable)
             case w.Activated():
                 self.use_dispatch_settings()
                 self.on_activated()
@@ -248,6 +258,25 @@ class Shell:
             attack=dispatch.attack,
         )
         self.steering.deny(dispatch.denied)
+
+    def _disable(self, reason: str) -> None:
+        """Write the disable file, as a whole: who reads it while it is written sees all of it or none."""
+        aside = self.places.disable_file.with_name(".disabled.new")
+        error = ""
+        try:
+            aside.write_text(f"{reason or 'drain'}\n")
+            aside.replace(self.places.disable_file)
+        except OSError as problem:
+            error = f"cannot write {self.places.disable_file}: {problem.strerror}"
+        self.happen(w.DisableFileWritten(error))
+
+    def _enable(self) -> None:
+        try:
+            self.places.disable_file.unlink(missing_ok=True)
+        except OSError as problem:
+            log.error("cannot remove %s: %s; routes stay withdrawn", self.places.disable_file, problem.strerror)
+            return
+        self.happen(w.DisableFileRemoved())
 
     def _spawn(self, command: w.Spawn) -> None:
         ours, theirs = c.pair()

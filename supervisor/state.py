@@ -71,6 +71,29 @@ class SavedQuiesce:
 
 
 @dataclass(frozen=True, slots=True, config=_GROWING)
+class SavedDrain:
+    """A drain that is under way, or the last one (contract.py)."""
+
+    reason: str
+    settle_below_per_s: float
+    settle_s: float
+    announce_max_s: float
+    spread_s: float
+    max_wait_s: float
+    since_s: float
+    phase: str
+    phase_since_s: float
+    proof: str = ""
+    error: str = ""
+    lost: int = 0
+    cut: int = 0
+    was_quiesced: bool = False
+    ordered: bool = False
+    released: bool = False
+    file_there: bool = True
+
+
+@dataclass(frozen=True, slots=True, config=_GROWING)
 class SavedState:
     """The file."""
 
@@ -86,6 +109,8 @@ class SavedState:
     quiesced: SavedQuiesce | None
     #: The workers are to be replaced by whoever adopts them: an upgrade.
     roll: bool = False
+    drain: SavedDrain | None = None
+    adoptions: int = 0
     version: int = VERSION
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from supervisor import words as w
+from supervisor.contract import Contract, Phase, Terms
 from supervisor.requests import Requests
-from supervisor.state import SavedDeparted, SavedQuiesce, SavedState, SavedWorker
+from supervisor.state import SavedDeparted, SavedDrain, SavedQuiesce, SavedState, SavedWorker
 from velocity_edge import messages as m
 from velocity_edge.messages import Listener
 
@@ -56,6 +57,62 @@ def left_behind(
             quiesced.since_s or 0.0,
         ),
         roll=roll,
+        drain=None if node.contract is None else _saved_drain(node.contract),
+        adoptions=node.adoptions,
+    )
+
+
+def _saved_drain(drain: Contract) -> SavedDrain:
+    t = drain.terms
+    return SavedDrain(
+        reason=t.reason,
+        settle_below_per_s=t.settle_below_per_s,
+        settle_s=t.settle_s,
+        announce_max_s=t.announce_max_s,
+        spread_s=t.spread_s,
+        max_wait_s=t.max_wait_s,
+        since_s=drain.since_s,
+        phase=drain.phase,
+        phase_since_s=drain.phase_since_s,
+        proof=drain.proof,
+        error=drain.error,
+        lost=drain.lost,
+        cut=drain.cut,
+        was_quiesced=drain.was_quiesced,
+        ordered=drain.ordered,
+        released=drain.released,
+        file_there=drain.file_there,
+    )
+
+
+def _drain(saved: SavedDrain) -> Contract | None:
+    """Return it as it was; arrivals are measured anew, because nobody counted meanwhile.
+
+    None: it is in a phase that only a later version has. The node stays quiesced, as an operator wanted it.
+    """
+    if saved.phase not in set(Phase):
+        return None
+    return Contract(
+        Terms(
+            saved.reason,
+            saved.settle_below_per_s,
+            saved.settle_s,
+            saved.announce_max_s,
+            saved.spread_s,
+            saved.max_wait_s,
+        ),
+        saved.since_s,
+        Phase(saved.phase),
+        saved.phase_since_s,
+        saved.proof,
+        saved.error,
+        saved.lost,
+        saved.cut,
+        was_quiesced=saved.was_quiesced,
+        ordered=saved.ordered,
+        said=Phase(saved.phase),
+        released=saved.released,
+        file_there=saved.file_there,
     )
 
 
@@ -80,4 +137,5 @@ def started(saved: SavedState, came: Mapping[int, m.Hello], now_s: float, quaran
     if q := saved.quiesced:
         mode = w.QuiesceMode(q.mode)
         quiesced = w.Quiesce(mode, q.reason, q.announce_s, q.spread_s, q.deadline_s, q.since_s)
-    return w.Started(adopted, departed, quiesced)
+    contract = _drain(saved.drain) if saved.drain else None
+    return w.Started(adopted, departed, quiesced, contract, saved.adoptions)

@@ -27,12 +27,15 @@ from velocity_edge import __version__
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError
 from velocity_edge.logs import Logs
+from velocity_edge.slab import total
 
 log = logging.getLogger("supervisor")
 
 _LOOK_S: Final = 1.0
 #: For a new installation to import everything, read its files and compile its packet programs.
 _CHECK_TIMEOUT_S: Final = 90.0
+#: Workers bring their counters up to date once per second.
+_COUNT_S: Final = 1.0
 #: How often the age of the sealing key is looked at; ages are hours.
 _ROTATION_LOOK_S: Final = 30.0
 
@@ -190,6 +193,15 @@ class Upkeep:
             ):
                 self.rotate_keys()
             await asyncio.sleep(_ROTATION_LOOK_S)
+
+    async def count_arrivals(self) -> None:
+        """While the node drains: tell it every second how many handshakes were completed."""
+        shell = self._shell
+        while True:
+            if shell.node.contract and shell.node.contract.running:
+                counters = total(bundle.slab for bundle in shell.slots.bundles)
+                shell.happen(w.Counted(counters["handshakes_completed"]))
+            await asyncio.sleep(_COUNT_S)
 
     async def feed_watchdog(self) -> None:
         """Tell the service manager that this loop turns, if it wants to know."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
+from supervisor.contract import Contract, Terms
 from velocity_edge import messages as m
 
 # --- happenings: the world ------------------------------------------------------------------------------------------
@@ -43,6 +44,10 @@ class Started:
     departed: dict[int, Departed] = field(default_factory=dict)
     #: An earlier supervisor had quiesced the node: it stays so.
     quiesced: Quiesce | None = None
+    #: The drain that was under way then, or the last one.
+    contract: Contract | None = None
+    #: Adoptions before this one.
+    adoptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,25 @@ class Ticked:
     """Time has passed: `Node.next_deadline_s` is reached."""
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The shell looked at the counters of all workers: handshakes completed ever. Every second during a drain."""
+
+    handshakes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DisableFileWritten:
+    """`WriteDisableFile` was carried out; `error`: why it could not be."""
+
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DisableFileRemoved:
+    """`RemoveDisableFile` was carried out."""
+
+
 # --- happenings: an operator ------------------------------------------------------------------------------------------
 
 
@@ -109,8 +133,15 @@ class Quiesce:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainNode:
+    """Take the node out by the contract (contract.py)."""
+
+    terms: Terms = field(default_factory=Terms)
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
-    """The opposite of `Quiesce`."""
+    """The opposite of `Quiesce` and of `DrainNode`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +214,11 @@ Happening = (
     | HungUp
     | Broke
     | Ticked
+    | Counted
+    | DisableFileWritten
+    | DisableFileRemoved
     | Quiesce
+    | DrainNode
     | Resume
     | Restart
     | Reload
@@ -280,6 +315,18 @@ class UseCidKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteDisableFile:
+    """Write the file that tells health checkers to withdraw the routes, and say `DisableFileWritten`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDisableFile:
+    """Remove it, if it is there, and say `DisableFileRemoved`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Activated:
     """The node uses this revision now: earlier ones and refused ones may be forgotten."""
 
@@ -303,5 +350,19 @@ class Quit:
 
 
 Command = (
-    Spawn | Kill | Equip | GiveKeys | GiveConfig | Tell | Lend | Forget | Accept | UseCidKeys | Activated | Say | Quit
+    Spawn
+    | Kill
+    | Equip
+    | GiveKeys
+    | GiveConfig
+    | Tell
+    | Lend
+    | Forget
+    | Accept
+    | UseCidKeys
+    | WriteDisableFile
+    | RemoveDisableFile
+    | Activated
+    | Say
+    | Quit
 )

@@ -45,7 +45,9 @@ class Worker:
     #: It leaves for good: nobody replaces it.
     leaving: bool = False
     drained: bool = False
+    #: What its drain cut off at the deadline: requests, and connections.
     lost: int = 0
+    cut: int = 0
     #: Why it was condemned, for whoever reads about its end.
     reason: str = ""
     #: The roster that it was sent last.

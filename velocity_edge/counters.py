@@ -69,7 +69,18 @@ COUNTERS: Final = (
     "upcall_errors",
 )
 
+#: Losses, counted by the worker and not by an engine. `cut`: connections that it closed before they had left or been
+#: idle for long enough; `lost`: requests that ran on them. By the deadline of a drain, the worker's stop, an abort.
+LOSSES: Final = (
+    "connections_cut_drain",
+    "connections_cut_stop",
+    "connections_cut_abort",
+    "requests_lost_drain",
+    "requests_lost_stop",
+    "requests_lost_abort",
+)
+
 #: Values that go up and down; a worker that takes over a slot sets them to zero.
 GAUGES: Final = ("connections", "half_open", "streams", "rss_bytes", "loop_lag_us", "heartbeat_ns", "worker_id")
 
-CELLS: Final = (*COUNTERS, *GAUGES)
+CELLS: Final = (*COUNTERS, *LOSSES, *GAUGES)

@@ -75,6 +75,25 @@ class KeyedChain:
     audience: list[str] | None = None
 
 
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class OpenConnection:
+    """A connection that is still there: the site its client asked for (SNI), its age, its running requests."""
+
+    site: str
+    age_s: float
+    requests: int
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Left:
+    """What is left of a worker that drains. `told`: connections that have both their GOAWAYs; `oldest`: a few."""
+
+    told: int
+    #: Requests that run, on all connections.
+    running: int
+    oldest: list[OpenConnection]
+
+
 # --- supervisor -> worker: orders ------------------------------------------------------------------------------------
 
 
@@ -160,7 +179,8 @@ class Drain:
     """Take no new connection, send GOAWAY over `spread_s`, report `Drained` when empty, close the rest at the deadline.
 
     With `discourage` new connections are still taken: those that are here are asked to leave, and
-    nothing is reported.
+    nothing is reported. While a drain is under way, another order changes its deadline and its kind; who has been told
+    stays told, and `Drained` is said again.
     """
 
     deadline_s: float
@@ -178,7 +198,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
 class Abort:
-    """Close the connections that are older than this, in seconds."""
+    """Close the connections that are older than this, in seconds, and report `Aborted`."""
 
     age_s: float
     kind: Literal["Abort"] = "Abort"
@@ -290,19 +310,31 @@ class Heartbeat:
     loop_lag_ms: float
     rss_bytes: int
     connections_by_config: dict[int, int] | None = None
+    #: Only while draining.
+    left: Left | None = None
     kind: Literal["Heartbeat"] = "Heartbeat"
 
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
 class Drained:
-    """No connection is left. `lost` were closed by the deadline with a request in flight."""
+    """No connection is left. The deadline closed `cut` of them, with `lost` requests running."""
 
     lost: int
+    cut: int = 0
     kind: Literal["Drained"] = "Drained"
 
 
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class Aborted:
+    """I closed so many connections, on which so many requests ran: the answer to `Abort`."""
+
+    connections: int
+    requests: int
+    kind: Literal["Aborted"] = "Aborted"
+
+
 Order = Equip | Keep | UseKeys | Roster | Configure | Activate | Drain | Resume | Abort | Move | Stop
-Report = Hello | Held | Prepared | Refused | Ready | KeysInUse | Heartbeat | Drained
+Report = Hello | Held | Prepared | Refused | Ready | KeysInUse | Heartbeat | Drained | Aborted
 Message = Order | Report
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from velocity_edge.counters import COUNTERS, VERDICTS
+from velocity_edge.counters import COUNTERS, LOSSES, VERDICTS
 from velocity_edge.status import NodeStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -44,6 +44,11 @@ LABELLED: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
         "code",
         {f"{kind}xx": f"responses_{kind}xx" for kind in range(1, 6)},
     ),
+}
+#: What workers cut off, by cause: the names of counters.LOSSES without the cause.
+CUT_OFF: Final[Mapping[str, tuple[str, str]]] = {
+    "velocity_requests_lost": ("Requests that ran on a connection that the node closed.", "requests_lost_"),
+    "velocity_connections_cut": ("Connections that the node closed before they had left.", "connections_cut_"),
 }
 #: Metric -> (help, counter).
 RENAMED: Final[Mapping[str, tuple[str, str]]] = {
@@ -101,16 +106,41 @@ class _Node(Collector):
         reload = status["last_reload"]
         ok = 1 if reload is None or reload["ok"] else 0
         yield GaugeMetricFamily("velocity_config_last_reload_success", "0 when it was refused.", value=ok)
+        if reload is not None:
+            text = "How long the workers took to agree on the last revision."
+            yield GaugeMetricFamily("velocity_config_reload_seconds", text, value=reload["took_s"])
+        yield from self._drain()
         # Until velocity/1 is served, a client that could not do post-quantum key exchange is the only downgrade.
         reasons = {"client_profile": status["counters"]["handshakes_classical"]}
         for name in ("velocity_downgrade_events", "downgrade_events"):
             yield _labelled(name, "Handshakes that ended with less than they could have.", "reason", reasons)
 
+    def _drain(self) -> Iterator[Metric]:
+        status, drain = self._status, self._status["drain"]
+        text = "Supervisors that adopted the workers of another."
+        yield CounterMetricFamily("velocity_adoptions", text, value=status["adoptions"])
+        yield GaugeMetricFamily(
+            "velocity_disabled",
+            "1 while the disable file is there: routes are withdrawn.",
+            value=int(status["disabled"]),
+        )
+        phase = GaugeMetricFamily(
+            "velocity_drain_phase", "1 for where the drain is, or how it ended.", labels=["phase"]
+        )
+        if drain is not None:
+            phase.add_metric([drain["phase"]], 1)
+        yield phase
+        if drain is not None:
+            text = "Requests that the drain, or the last one, cut off."
+            yield GaugeMetricFamily("velocity_drain_lost_requests", text, value=drain["lost"])
+
     def _workers(self) -> Iterator[Metric]:
         labels = ["worker", "core"]
         families = {
             "up": GaugeMetricFamily("velocity_worker_up", "1 when it is ready.", labels=labels),
-            "connections": GaugeMetricFamily("velocity_active_connections", "Connections.", labels=labels),
+            "connections": GaugeMetricFamily(
+                "velocity_active_connections", "Connections, also of workers that drain.", labels=[*labels, "state"]
+            ),
             "half_open": GaugeMetricFamily("velocity_half_open_connections", "Handshakes in flight.", labels=labels),
             "lag": GaugeMetricFamily("velocity_worker_loop_lag_seconds", "Delay of its loop.", labels=labels),
             "rss": GaugeMetricFamily("velocity_worker_resident_bytes", "Resident memory.", labels=labels),
@@ -119,7 +149,7 @@ class _Node(Collector):
         for worker in self._status["workers"]:
             values = [str(worker["worker_id"]), str(worker["core"])]
             families["up"].add_metric(values, int(worker["state"] == "ready"))
-            families["connections"].add_metric(values, worker["connections"])
+            families["connections"].add_metric([*values, worker["state"]], worker["connections"])
             families["half_open"].add_metric(values, worker["half_open"])
             families["lag"].add_metric(values, worker["loop_lag_ms"] / 1000)
             families["rss"].add_metric(values, worker["rss_bytes"])
@@ -131,6 +161,9 @@ class _Node(Collector):
         counters = self._status["counters"]
         for name, (text, label, by_value) in LABELLED.items():
             yield _labelled(name, text, label, {value: counters[counter] for value, counter in by_value.items()})
+        for name, (text, prefix) in CUT_OFF.items():
+            by_cause = {c.removeprefix(prefix): counters[c] for c in LOSSES if c.startswith(prefix)}
+            yield _labelled(name, text, "cause", by_cause)
         for name, (text, counter) in RENAMED.items():
             yield CounterMetricFamily(name, text, value=counters[counter])
         for name, (text, verdict) in FROM_VERDICTS.items():

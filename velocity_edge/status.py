@@ -85,6 +85,50 @@ class Reload(TypedDict):
     ok: bool
     reason: str
     at_s: float
+    took_s: float
+
+
+class Connection(TypedDict):
+    """A connection that is waited for."""
+
+    worker_id: int
+    site: str
+    age_s: float
+    requests: int
+
+
+class Drain(TypedDict):
+    """The drain that is under way, or the last one (supervisor/contract.py)."""
+
+    #: routes, arrivals, quiesce, live, cutting; drained, stopped_hard, resumed, node_stopped, failed.
+    phase: str
+    running: bool
+    reason: str
+    since_at_s: float
+    phase_at_s: float
+    #: When what is left is closed.
+    hard_stop_at_s: float
+    #: New connections per second; None: not measured (yet). They are to be fewer than this, for so long.
+    new_per_s: float | None
+    settle_below_per_s: float
+    settle_s: float
+    quiet_s: float
+    #: What ended the wait for arrivals: a measurement, or the clock.
+    proof: str
+    established: int
+    in_handshake: int
+    #: Connections that have both GOAWAYs, and requests that run. Known from `quiesce` on.
+    told: int
+    running_requests: int
+    #: By how many connections per second they get fewer; when none will be left if it goes on like this.
+    decay_per_s: float | None
+    eta_s: float | None
+    #: Requests that were cut off, and connections.
+    lost: int
+    cut: int
+    #: How it ended, and the exit code of that; empty and None while it runs.
+    verdict: str
+    exit_code: int | None
 
 
 class Rollout(TypedDict):
@@ -110,7 +154,8 @@ class NodeStatus(TypedDict):
     api_version: int
     #: starting, serving, quiesced, stopping ...: supervisor/lifecycle.py.
     state: str
-    #: Why, where an operator gave a reason.
+    #: Since when, and why, where an operator gave a reason.
+    state_at_s: float
     reason: str
     version: str
     pid: int
@@ -125,8 +170,14 @@ class NodeStatus(TypedDict):
     metrics_listen: str
     certificates: list[Certificate]
     workers: list[WorkerStatus]
-    #: Workers started again since the node is up.
+    drain: Drain | None
+    #: The oldest connections of workers that drain.
+    left: list[Connection]
+    #: The disable file is there: health checkers withdraw the routes.
+    disabled: bool
+    #: Workers started again since the node is up; supervisors that adopted it.
     restarts: int
+    adoptions: int
     #: Sums of all workers since the node is up, by the names of velocity_edge/counters.py.
     counters: dict[str, int]
     #: Stage (xdp, select, worker) -> verdict -> packets.

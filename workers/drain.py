@@ -4,12 +4,15 @@
     serving         its turn within `spread_s` has come                      GOAWAY "soon" (RFC 9114 section 5.2)
     warned          `_FINAL_AFTER_S` later: requests on the way are in       final GOAWAY
     told            no request for `_CLOSE_AFTER_S`                          close with H3_NO_ERROR
-    any             the deadline                                             close; lost if a request was running
+    any             the deadline                                             close: cut; its requests are lost
 
 Spreading keeps thousands of clients from coming back in the same moment. The client may close first, and mostly does.
 A connection that appears while we drain (its handshake was on the way) is warned as soon as it stands. For `LINGER_S`
 new ones are still taken: what was steered here before the switch waits in our socket, or comes back from a Retry. When
 no connection is left after that, the drain is over.
+
+A connection that got its final GOAWAY in an earlier drain (there was a resume) gets none again: the limit in it may
+never grow (RFC 9114 section 5.2), a client would close with H3_ID_ERROR. It is closed when its turn has come.
 
 `discourage` only asks: those that are here get their GOAWAYs; nobody is closed, newcomers stay, and it is never over.
 """
@@ -56,7 +59,10 @@ class Drain:
     deadline_s: float
     spread_s: float
     discourage: bool = False
-    #: Connections that the deadline closed with a request running.
+    #: Connections that have had their final GOAWAY, now or in an earlier drain.
+    told: set[int] = field(default_factory=set)
+    #: Connections that the deadline closed, and the requests that ran on them.
+    cut: int = 0
     lost: int = 0
     over: bool = False
     _planned: bool = False
@@ -66,6 +72,15 @@ class Drain:
         """Return whether new connections are taken."""
         return self.discourage or now_s < min(self.started_s + LINGER_S, self.deadline_s)
 
+    def renew(self, now_s: float, deadline_s: float, spread_s: float, *, discourage: bool) -> None:
+        """Go on under another order: another deadline, another kind. Who has been told is not told again."""
+        if discourage is not self.discourage:
+            # Those who came while they were welcome get their turns from now on.
+            self.started_s, self.discourage, self._planned = now_s, discourage, False
+        self.deadline_s, self.spread_s, self.over = deadline_s, spread_s, False
+        for leaving in self._known.values():
+            leaving.warn_at_s = min(leaving.warn_at_s, now_s + spread_s)
+
     def step(self, now_s: float, connections: Sequence[tuple[int, int, bool]]) -> list[tuple[Act, int]]:
         """Return what to do now. Call it every 100 ms.
 
@@ -74,6 +89,7 @@ class Drain:
         if not self._planned:
             self._planned = True
             self._plan([connection for connection, _, _ in connections])
+            self.told.intersection_update(self._known)
         late = now_s >= self.deadline_s and not self.discourage
         acts: list[tuple[Act, int]] = []
         for connection, requests, established in connections:
@@ -89,15 +105,20 @@ class Drain:
             if late:
                 if not leaving.closed:
                     leaving.closed = True
-                    self.lost += requests > 0
+                    self.cut += 1
+                    self.lost += requests
                     acts.append((Act.CLOSE, connection))
             elif leaving.warned_s is None:
                 if now_s >= leaving.warn_at_s and established:
                     leaving.warned_s = now_s
-                    acts.append((Act.WARN, connection))
+                    if connection in self.told:
+                        leaving.told_s = now_s
+                    else:
+                        acts.append((Act.WARN, connection))
             elif leaving.told_s is None:
                 if now_s >= leaving.warned_s + _FINAL_AFTER_S:
                     leaving.told_s = now_s
+                    self.told.add(connection)
                     acts.append((Act.TELL, connection))
             elif (
                 not (leaving.closed or self.discourage)
@@ -108,6 +129,7 @@ class Drain:
                 acts.append((Act.CLOSE, connection))
         for connection in self._known.keys() - {connection for connection, _, _ in connections}:
             del self._known[connection]
+            self.told.discard(connection)
         self.over = not connections and not self.accepts(now_s)
         return acts
 
@@ -117,4 +139,6 @@ class Drain:
         room_s = max(0.0, self.deadline_s - self.started_s - _FINAL_AFTER_S - _CLOSE_AFTER_S)
         spread_s = min(self.spread_s, room_s)
         for index, connection in enumerate(order):
+            if connection in self._known:
+                continue
             self._known[connection] = _Leaving(self.started_s + spread_s * index / len(order))

@@ -103,6 +103,8 @@ class Exchanges:
         self._open: dict[int, Exchange] = {}
         #: Established connections and who is at the other end.
         self._peers: dict[int, Address] = {}
+        #: Which site each of them asked for (SNI), for operators who want to know who is left.
+        self._sites: dict[int, str] = {}
         self._shared: dict[tuple[bytes, bytes, bytes | None], tuple[Headers, bytes | FileRange]] = {}
         self._shared_bytes = 0
         self._shared_second = 0
@@ -143,6 +145,10 @@ class Exchanges:
         """Return whether that connection's handshake is complete."""
         return connection in self._peers
 
+    def site(self, connection: int) -> str:
+        """Return the server name that the client asked for; empty when it named none."""
+        return self._sites.get(connection, "")
+
     @property
     def running(self) -> int:
         """Exchanges that are open."""
@@ -156,6 +162,7 @@ class Exchanges:
 
     def _on_handshake(self, event: HandshakeCompleted) -> None:
         self._peers[event.connection] = event.peer
+        self._sites[event.connection] = event.server_name
 
     def _on_request(self, event: RequestReceived) -> None:
         if event.fin and event.method == b"GET":
@@ -198,6 +205,7 @@ class Exchanges:
 
     def _on_connection_closed(self, event: ConnectionClosed) -> None:
         self._peers.pop(event.connection, None)
+        self._sites.pop(event.connection, None)
 
     # --- answers -----------------------------------------------------------------------------------------------------
 

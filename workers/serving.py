@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from velocity_edge import keys
 from velocity_edge import messages as m
+from velocity_edge.counters import LOSSES
 from velocity_edge.keys import EpochTable
 from velocity_edge.quic import udp
 from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
@@ -71,6 +72,10 @@ class Serving:
     endpoint: Endpoint
     settings: EngineSettings
     active: Prepared | None = None
+    #: Connections whose final GOAWAY went out, in whichever drain (drain.py says why that is kept).
+    told: set[int] = field(default_factory=set)
+    #: What was cut off by us, by the names of counters.LOSSES.
+    losses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LOSSES, 0))
 
     @classmethod
     def open(
@@ -138,13 +143,25 @@ class Serving:
         if self.active is not None:
             self.upcalls.policy = self.active.policy(table)
 
-    def close_connections(self, older_than_s: float | None, reason: str = "") -> None:
-        """Close those that are older than this (None: all), without error."""
-        for connection, age_ns, _ in self.engine.connections():
+    def close_connections(self, older_than_s: float | None, cause: str, reason: str = "") -> tuple[int, int]:
+        """Close those that are older than this (None: all), without error; count them as cut by *cause*.
+
+        Return how many they were, and how many requests ran on them.
+        """
+        cut = lost = 0
+        for connection, age_ns, requests in self.engine.connections():
             if older_than_s is None or age_ns > older_than_s * 1e9:
                 self.engine.close(connection, H3_NO_ERROR, reason)
+                cut, lost = cut + 1, lost + requests
+        self.count_losses(cause, cut, lost)
         self.endpoint.flush_soon()
+        return cut, lost
+
+    def count_losses(self, cause: str, cut: int, lost: int) -> None:
+        """Add to what was lost by *cause*: drain, stop or abort."""
+        self.losses[f"connections_cut_{cause}"] += cut
+        self.losses[f"requests_lost_{cause}"] += lost
 
     def counters(self) -> dict[str, int]:
         """Return all counters since this process began."""
-        return {**self.engine.counters(), "handover_full": self.endpoint.handover_full}
+        return {**self.engine.counters(), "handover_full": self.endpoint.handover_full, **self.losses}

@@ -14,7 +14,7 @@ from typing import Final
 
 from setproctitle import setproctitle
 
-from velocity_edge.counters import COUNTERS
+from velocity_edge.counters import COUNTERS, LOSSES
 from velocity_edge.slab import Slab
 
 _PROBE_S: Final = 0.25
@@ -70,8 +70,8 @@ class Tally:
 
     def update(self, counters: Mapping[str, int], gauges: Mapping[str, int]) -> None:
         """Write both. *counters* are totals since this process began; names of counters.py."""
-        told = self._told
-        self._slab.add({name: counters[name] - told.get(name, 0) for name in COUNTERS if name in counters})
+        told, names = self._told, (*COUNTERS, *LOSSES)
+        self._slab.add({name: counters[name] - told.get(name, 0) for name in names if name in counters})
         self._told = dict(counters)
         self._slab.set({**gauges, "worker_id": self._worker_id, "heartbeat_ns": time.monotonic_ns()})
 

@@ -8,7 +8,7 @@
     Configure   build the revision beside the running one -> Prepared or Refused
     Activate    put it in place; the first one starts the serving -> Ready
     Drain       leaving.py -> Drained                       Resume  stop doing that
-    Abort       close old connections                       Stop    close all, and exit 0
+    Abort       close old connections -> Aborted            Stop    close all, and exit 0
 
 The engine is made with the first revision and lives as long as the process: another engine or user needs another worker
 (the supervisor replaces them), everything else changes with a reload.
@@ -127,8 +127,7 @@ class Worker:
             case m.Resume():
                 self._resume()
             case m.Abort():
-                if self.serving is not None:
-                    self.serving.close_connections(order.age_s, "aborted by the operator")
+                self._abort(order.age_s)
             case m.Move():
                 pass
             case m.Stop():
@@ -206,17 +205,26 @@ class Worker:
         self._show_title()
 
     def _drain(self, order: m.Drain) -> None:
-        self._resume()
-        if self.serving is None or self.serving.active is None:
-            self._drained(0)
+        serving = self.serving
+        if serving is None or serving.active is None:
+            self._drained(0, 0)
             return
         now_s = self.loop.time()
-        drain = Drain(now_s, now_s + order.deadline_s, order.spread_s, order.discourage)
-        self.leaving = Leaving(self.loop, self.serving, drain, self._drained)
+        if self.leaving is not None:
+            self.leaving.renew(now_s + order.deadline_s, order.spread_s, discourage=order.discourage)
+        else:
+            drain = Drain(now_s, now_s + order.deadline_s, order.spread_s, order.discourage, serving.told)
+            self.leaving = Leaving(self.loop, serving, drain, self._drained)
         self._show_title()
 
-    def _drained(self, lost: int) -> None:
-        self.supervision.report(m.Drained(lost))
+    def _drained(self, lost: int, cut: int) -> None:
+        self.supervision.report(m.Drained(lost, cut))
+
+    def _abort(self, age_s: float) -> None:
+        closed = (0, 0)
+        if self.serving is not None:
+            closed = self.serving.close_connections(age_s, "abort", "aborted by the operator")
+        self.supervision.report(m.Aborted(*closed))
 
     def _resume(self) -> None:
         if self.leaving is not None:
@@ -233,7 +241,7 @@ class Worker:
     async def _stop(self) -> None:
         serving = self.serving
         if serving is not None and serving.active is not None:
-            serving.close_connections(None)
+            serving.close_connections(None, "stop")
             if not await serving.endpoint.drained_output(_LAST_FLUSH_S):
                 log.warning("some last packets did not leave: the socket had no room")
             serving.endpoint.stop()
@@ -296,6 +304,7 @@ class Worker:
                 lag_s * 1000,
                 self.memory.rss_bytes(),
                 by_config,
+                self.leaving.left() if self.leaving is not None else None,
             )
         )
         self._show_title(connections)

@@ -71,6 +71,7 @@ def sample_status() -> NodeStatus:
     return {
         "api_version": 1,
         "state": "serving",
+        "state_at_s": 1_000_000.0,
         "reason": "",
         "version": "0.1.0",
         "pid": 100,
@@ -117,7 +118,11 @@ def sample_status() -> NodeStatus:
             }
             for i in (1, 2)
         ],
+        "drain": None,
+        "left": [],
+        "disabled": False,
         "restarts": 0,
+        "adoptions": 0,
         "counters": {
             "handshakes_completed": 1000,
             "handshakes_x25519mlkem768": 900,

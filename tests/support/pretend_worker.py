@@ -3,11 +3,13 @@
     pretend_worker.py CHARACTER --worker-id N --slot S --cpu C --channel FD
 
 Characters: `good`; `exits` at once; `refuses` every configuration; `mute` (never says Hello); `stuck` (serves, then its
-loop hangs: no heartbeat); `picky` (refuses a configuration whose log level is debug); `slow` (ready after a second).
+loop hangs: no heartbeat); `picky` (refuses a configuration whose log level is debug); `slow` (ready after a second);
+`busy` (has two connections with three requests that never end: only the deadline of a drain does it).
 What it sends back: its worker id, a space, and the datagram.
 """
 
 import argparse
+import math
 import os
 import select
 import signal
@@ -32,6 +34,9 @@ class Pretend:
         self.draining = False
         self.answered = 0
         self.beat_s = 0.0
+        self.cut_at_s = math.inf
+        self.cut = False
+        self.told_at_s = math.inf
         self.running = True
 
     def say(self, report: m.Report, descriptors: list[int] | None = None) -> None:
@@ -55,9 +60,20 @@ class Pretend:
                     self.answer(fd)
             if time.monotonic() - self.beat_s > 0.5 and self.revision:
                 self.beat_s = time.monotonic()
-                self.say(m.Heartbeat(0, 0, self.answered, 0.1, 1024, {}))
+                self.beat()
+            if self.draining and time.monotonic() >= self.cut_at_s:
+                self.cut_at_s, self.cut = math.inf, True
+                self.say(m.Drained(3, 2))
             if self.channel is None:
                 self.look_for_successor()
+
+    def beat(self) -> None:
+        if self.arguments.character != "busy" or self.cut:
+            self.say(m.Heartbeat(0, 0, self.answered, 0.1, 1024, {}))
+            return
+        oldest = [m.OpenConnection("example.com", 460.0, 2), m.OpenConnection("", 12.0, 1)]
+        left = m.Left(2 if time.monotonic() >= self.told_at_s else 0, 3, oldest) if self.draining else None
+        self.say(m.Heartbeat(2, 0, self.answered, 0.1, 1024, {}, left))
 
     def answer(self, fd: int) -> None:
         sock = next(s for s in self.sockets if s.fileno() == fd)
@@ -105,12 +121,18 @@ class Pretend:
                 self.say(m.Heartbeat(0, 0, 0, 0.1, 1024, {}))
                 if character == "stuck":
                     time.sleep(1000)
-            case m.Drain(_, _, discourage):
+            case m.Drain(deadline_s, spread_s, discourage):
+                if not self.draining:
+                    self.told_at_s = time.monotonic() + spread_s
                 self.draining = True
-                if not discourage:
+                if self.cut:
+                    self.say(m.Drained(3, 2))
+                elif character == "busy" and not discourage:
+                    self.cut_at_s = time.monotonic() + deadline_s
+                elif not discourage:
                     self.say(m.Drained(0))
             case m.Resume():
-                self.draining = False
+                self.draining, self.cut_at_s = False, math.inf
             case m.Stop():
                 for sock in self.sockets:
                     while True:  # what waits is answered: a real worker would reset or close
@@ -119,7 +141,9 @@ class Pretend:
                         if self.answered == before:
                             break
                 self.running = False
-            case m.Roster() | m.Abort() | m.Move():
+            case m.Abort():
+                self.say(m.Aborted(2, 1))
+            case m.Roster() | m.Move():
                 pass
 
     def look_for_successor(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from velocity_edge import metrics
-from velocity_edge.counters import COUNTERS, VERDICTS
+from velocity_edge.counters import COUNTERS, LOSSES, VERDICTS
 
 STATUS: Any = {
     "api_version": 1,
@@ -36,11 +36,14 @@ STATUS: Any = {
         }
     ],
     "restarts": 1,
+    "adoptions": 2,
+    "disabled": True,
+    "drain": {"phase": "live", "lost": 3},
     # A number of its own for each counter, so that a mix-up shows.
-    "counters": {name: 1000 + n for n, name in enumerate(COUNTERS)},
+    "counters": {name: 1000 + n for n, name in enumerate((*COUNTERS, *LOSSES))},
     "packets": {"worker": {name: 5000 + n for n, name in enumerate(VERDICTS)}},
     "keys": {"seal_with": 2, "ages_s": {"2": 10.0, "1": 90.0}},
-    "last_reload": {"revision": 2, "ok": False, "reason": "no", "at_s": 1.0},
+    "last_reload": {"revision": 2, "ok": False, "reason": "no", "at_s": 1.0, "took_s": 0.25},
     "degraded": ["something"],
 }
 
@@ -73,7 +76,12 @@ def test_the_names_of_the_guide_and_of_the_dashboards() -> None:
     found = samples()
     assert found["active_connections", ()] == 3
     assert found["downgrade_events_total", (("reason", "client_profile"),)]
-    assert found["velocity_active_connections", (("core", "0"), ("worker", "17"))] == 3
+    assert found["velocity_active_connections", (("core", "0"), ("state", "ready"), ("worker", "17"))] == 3
+    assert found["velocity_adoptions_total", ()] == 2
+    assert found["velocity_drain_phase", (("phase", "live"),)] == 1
+    assert found["velocity_config_reload_seconds", ()] == 0.25
+    lost = found["velocity_requests_lost_total", (("cause", "drain"),)]
+    assert lost == STATUS["counters"]["requests_lost_drain"]
     assert found["velocity_config_last_reload_success", ()] == 0
     assert found["velocity_udp_receive_drops_total", (("listener", "0.0.0.0:443"), ("slot", "0"))] == 4
     assert found["velocity_ticket_key_age_seconds", ()] == 10.0

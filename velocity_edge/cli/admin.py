@@ -10,7 +10,7 @@ import getpass
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -18,9 +18,12 @@ import click
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.config.values import parse_duration
+from velocity_edge.errors import CannotDo, Unreachable
 
 #: The node ends a wait itself and says how it stands; this is for when it does not.
 _SLACK_S = 30.0
+#: A supervisor that dies during a drain has a successor within seconds, where something starts it again.
+_ATTACH_S = 30.0
 
 
 class Duration(click.ParamType[float]):
@@ -39,6 +42,8 @@ class Duration(click.ParamType[float]):
 _SECONDS = Duration()
 _REASON = click.option("--reason", default="", help='Why, for the log and for colleagues: "CHG-1234".')
 _JSON = click.option("--json", "as_json", is_flag=True, help="The node's answers as JSON, one per line.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+_SPREAD = click.option("--spread", type=_SECONDS, default="10s", help="GOAWAY to all of them within this (10s).")
 _BELOW = click.option("--below", type=int, default=0, help="Done when no more connections than this are left (0).")
 
 
@@ -60,6 +65,7 @@ def admin() -> None:
     "discourage: new ones are still taken.",
 )
 @click.option("--announce", type=_SECONDS, default="0s", help="Be not ready for so long before anything else (0s).")
+@_SPREAD
 @click.option("--deadline", type=_SECONDS, default="24h", help="Close what is left after this (24h).")
 @click.option("--wait", is_flag=True, help="Wait until few enough connections are left.")
 @_BELOW
@@ -69,6 +75,7 @@ def admin() -> None:
 def quiesce(
     mode: str,
     announce: float,
+    spread: float,
     deadline: float,
     wait: bool,
     below: int,
@@ -76,8 +83,11 @@ def quiesce(
     reason: str,
     as_json: bool,
 ) -> int:
-    """Take leave of clients, and stay up. `admin resume` undoes it at any moment."""
-    body = {"mode": mode, "announce_s": announce, "deadline_s": deadline}
+    """Take leave of clients, and stay up. `admin resume` undoes it at any moment.
+
+    Exit code with --wait: 0, few enough are left; 4, the time is up; 5, somebody resumed or stopped the node.
+    """
+    body = {"mode": mode, "announce_s": announce, "spread_s": spread, "deadline_s": deadline}
     if wait:
         body |= {"wait": True, "below": below, "timeout_s": timeout}
     return _ask("quiesce", body, reason, as_json, timeout)
@@ -92,25 +102,74 @@ def resume(reason: str, as_json: bool) -> int:
 
 
 @admin.command()
-@click.option("--announce", type=_SECONDS, default="0s", help="Be not ready for so long before anything else (0s).")
-@_BELOW
-@_timeout("10m")
+@click.option("--settle", type=_SECONDS, default="30s", help="Arrivals are over when few come for so long (30s).")
+@click.option("--settle-below", type=float, default=1.0, help="Fewer new connections per second than this are few (1).")
+@click.option(
+    "--announce-max",
+    type=_SECONDS,
+    help="Go on after this although clients arrive (120s, or half of --max-wait).",
+)
+@click.option("--spread", type=_SECONDS, help="GOAWAY to all of them within this (10s, or a quarter of --max-wait).")
+@click.option("--max-wait", type=_SECONDS, default="15m", help="Close what is left so long after the beginning (15m).")
+@_DRY_RUN
 @_REASON
 @_JSON
-def drain(announce: float, below: int, timeout: float, reason: str, as_json: bool) -> int:
-    """Take the node out: write the disable file, quiesce, wait until the connections are gone."""
-    body = {"announce_s": announce, "below": below, "timeout_s": timeout}
-    return _ask("drain", body, reason, as_json, timeout)
+def drain(
+    settle: float,
+    settle_below: float,
+    announce_max: float | None,
+    spread: float | None,
+    max_wait: float,
+    dry_run: bool,
+    reason: str,
+    as_json: bool,
+) -> int:
+    """Take the node out, step by step, and say whether anything was lost.
+
+    Disable file and /readyz; wait until arrivals have been measured to be over; no new connections, GOAWAY; wait for
+    those that are left; close them at --max-wait. Leaving early (Ctrl-C) undoes nothing: `admin drain` attaches again,
+    `admin resume` undoes it at any moment.
+
+    Exit code 0: nothing was lost; 4: requests were cut off at --max-wait; 1: lost otherwise, or it failed; 5: somebody
+    resumed or stopped the node meanwhile.
+    """
+    body = {"settle_s": settle, "settle_below_per_s": settle_below, "max_wait_s": max_wait}
+    body |= {} if announce_max is None else {"announce_max_s": announce_max}
+    body |= {} if spread is None else {"spread_s": spread}
+    request = body | ({"dry_run": True} if dry_run else {}) | {"reason": reason or f"by {_user()}"}
+    return _tell(_attached(request), as_json)
+
+
+def _attached(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Follow a drain, also from one supervisor to the next."""
+    last: dict[str, Any] = {}
+    try:
+        for last in Node().lines("/v1/drain", request, timeout_s=_SLACK_S):
+            yield last
+    except Unreachable:
+        if not last:
+            raise
+    end_s = time.monotonic() + _ATTACH_S
+    while "exit_code" not in last:
+        try:
+            for last in Node().lines("/v1/drain", {"attach": True, "reason": request["reason"]}, timeout_s=_SLACK_S):
+                yield last
+        except (Unreachable, CannotDo):
+            if time.monotonic() > end_s:
+                raise
+        time.sleep(0.2)
 
 
 @admin.command()
 @click.option("--worker", type=int, help="Only this worker (its id, see status).")
 @_timeout("10m")
+@_DRY_RUN
 @_REASON
 @_JSON
-def restart(worker: int | None, timeout: float, reason: str, as_json: bool) -> int:
+def restart(worker: int | None, timeout: float, dry_run: bool, reason: str, as_json: bool) -> int:
     """Restart the workers, one after the other; connections are drained, new ones go to the newcomer."""
-    return _ask("restart", {} if worker is None else {"worker_id": worker}, reason, as_json, timeout)
+    body: dict[str, Any] = {} if worker is None else {"worker_id": worker}
+    return _ask("restart", body | ({"dry_run": True} if dry_run else {}), reason, as_json, timeout)
 
 
 @admin.command()
@@ -146,7 +205,7 @@ def upgrade(timeout: float, reason: str, as_json: bool) -> int:
 @_REASON
 @_JSON
 def abort(age: float, reason: str, as_json: bool) -> int:
-    """Close old connections."""
+    """Close old connections, and say how many they were and how many requests ran on them."""
     return _ask("abort", {"age_s": age}, reason, as_json)
 
 
@@ -189,9 +248,14 @@ def admin_health(ctx: click.Context) -> Any:
 
 def _ask(verb: str, body: dict[str, Any], reason: str, as_json: bool, timeout_s: float = 0.0) -> int:
     """Send one request, print the node's lines, return the exit code of the last one."""
-    last: dict[str, Any] = {}
     request = body | {"reason": reason or f"by {_user()}"}
-    for last in Node().lines(f"/v1/{verb}", request, timeout_s=timeout_s + _SLACK_S):
+    return _tell(Node().lines(f"/v1/{verb}", request, timeout_s=timeout_s + _SLACK_S), as_json)
+
+
+def _tell(lines: Iterator[dict[str, Any]], as_json: bool) -> int:
+    """Print each line; return the exit code that the last one has."""
+    last: dict[str, Any] = {}
+    for last in lines:
         _print(last, as_json)
     return int(last.get("exit_code", Exit.FAILED))
 

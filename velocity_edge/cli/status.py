@@ -68,6 +68,9 @@ def _head(found: NodeStatus, now_s: float, colour: bool) -> Iterator[str]:
         state = click.style(state, fg="green" if state == "serving" else "yellow", bold=True)
     why = f" ({found['reason']})" if found["reason"] else ""
     facts = list(dispatch_lines(found))
+    if found["state"] in ("quiescing", "quiesced"):
+        why += f" since {time.strftime('%H:%M:%SZ', time.gmtime(found['state_at_s']))}"
+        why += f", {duration(now_s - found['state_at_s'])} ago"
     yield (
         f"{state}{why}  {', '.join(found['listeners'])}  {facts[0][1]}  "
         f"up {duration(now_s - found['started_at_s'])}  velocity-edge {found['version']}"
@@ -80,9 +83,36 @@ def _head(found: NodeStatus, now_s: float, colour: bool) -> Iterator[str]:
         yield f"certificate {certificate['name']} {when}  SHA-256 {certificate['fingerprint'][:23]}..."
     ages = ", ".join(f"{epoch}: {duration(age)}" for epoch, age in found["keys"]["ages_s"].items())
     yield f"keys: epoch {found['keys']['seal_with']} seals (age {ages})"
+    yield from _drain(found, now_s)
+    yield from _left(found)
     if reload := found["last_reload"]:
         result = "worked" if reload["ok"] else f"was refused: {reload['reason']}"
-        yield f"last reload, {duration(now_s - reload['at_s'])} ago, {result} (revision {reload['revision']})"
+        took = f" in {reload['took_s']:.1f} s" if reload["ok"] else ""
+        yield f"last reload, {duration(now_s - reload['at_s'])} ago, {result}{took} (revision {reload['revision']})"
+
+
+def _drain(found: NodeStatus, now_s: float) -> Iterator[str]:
+    drain = found["drain"]
+    if drain is None:
+        return
+    if not drain["running"]:
+        yield f"last drain, {duration(now_s - drain['phase_at_s'])} ago, {drain['verdict']}"
+        return
+    new = "" if drain["new_per_s"] is None else f"new {drain['new_per_s']:.1f}/s, "
+    eta = "" if drain["eta_s"] is None else f", eta ~{duration(drain['eta_s'])}"
+    yield (
+        f"drain: {drain['phase']} for {duration(now_s - drain['phase_at_s'])}, {new}"
+        f"{count(drain['established'])} connections, {count(drain['running_requests'])} requests running{eta}, "
+        f"hard stop in {duration(drain['hard_stop_at_s'] - now_s)}"
+    )
+
+
+def _left(found: NodeStatus) -> Iterator[str]:
+    if left := found["left"]:
+        named = ", ".join(
+            f"{c['site'] or '(no name)'} {duration(c['age_s'])} {c['requests']} requests" for c in left[:3]
+        )
+        yield f"oldest: {named}{', ...' if len(left) > 3 else ''}"
 
 
 def _workers(workers: list[WorkerStatus]) -> Iterator[str]:
@@ -141,6 +171,9 @@ def _traffic(found: NodeStatus) -> Iterator[str]:
 def _end(found: NodeStatus) -> Iterator[str]:
     if (rollout := found.get("rollout")) and rollout["running"]:
         yield f"restarting workers: {rollout['progress']}"
+    losses = [(found["counters"].get(f"requests_lost_{cause}", 0), cause) for cause in ("drain", "stop", "abort")]
+    if any(number for number, _ in losses):
+        yield "lost        " + ", ".join(f"{count(number)} requests by {cause}" for number, cause in losses if number)
     if found["restarts"]:
         yield f"workers were started again {found['restarts']} times"
     for sentence in found["degraded"]:

@@ -54,7 +54,9 @@ def test_status_as_json_is_what_the_node_said(node: PretendAdmin, capsys: pytest
 def test_degraded_and_expired_are_seen() -> None:
     found = sample_status()
     found["degraded"] = ["the receive buffer is small"]
-    found["last_reload"] = {"revision": 4, "ok": False, "reason": "s.yaml:1:1: cannot", "at_s": 1_000_000.0}
+    found["last_reload"] = {
+        "revision": 4, "ok": False, "reason": "s.yaml:1:1: cannot", "at_s": 1_000_000.0, "took_s": 0.1
+    }  # fmt: skip
     text = screen(found, 1_000_000.0 + 91 * 86400)
     assert "DEGRADED: the receive buffer is small" in text
     assert "HAS EXPIRED" in text
@@ -62,19 +64,24 @@ def test_degraded_and_expired_are_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "degraded", "live", "code"),
+    ("state", "degraded", "options", "code"),
     [
-        ("serving", [], False, 0),
-        ("serving", ["x"], False, 6),
-        ("quiesced", [], False, 1),
-        ("quiesced", [], True, 0),
-        ("starting", ["x"], True, 6),
+        ("serving", [], {}, 0),
+        ("serving", ["x"], {}, 6),
+        ("serving", [], {"ready": True}, 0),
+        ("quiescing", [], {}, 0),
+        ("quiesced", [], {}, 0),
+        ("quiesced", ["x"], {}, 6),
+        ("quiesced", [], {"ready": True}, 1),
+        ("starting", [], {}, 1),
+        ("starting", ["x"], {"live": True}, 6),
+        ("stopping", [], {"live": True}, 0),
     ],
 )
-def test_health_is_a_code(state: str, degraded: list[str], live: bool, code: int) -> None:
+def test_health_is_a_code(state: str, degraded: list[str], options: dict[str, bool], code: int) -> None:
     found = sample_status()
     found["state"], found["degraded"] = state, degraded
-    assert verdict(found, live=live)[0] == code
+    assert verdict(found, **options)[0] == code
 
 
 def test_health_counts_active_connections(node: PretendAdmin, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,20 +100,33 @@ def texts(out: str) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "path", "body"),
     [
-        ("quiesce", "quiesce", {"mode": "graceful", "announce_s": 0.0, "deadline_s": 86400.0}),
+        ("quiesce", "quiesce", {"mode": "graceful", "announce_s": 0.0, "spread_s": 10.0, "deadline_s": 86400.0}),
         (
             "quiesce --mode immediate --deadline 1h --wait --below 5 --timeout 2m",
             "quiesce",
             {
                 "mode": "immediate",
                 "announce_s": 0.0,
+                "spread_s": 10.0,
                 "deadline_s": 3600.0,
                 "wait": True,
                 "below": 5,
                 "timeout_s": 120.0,
             },
         ),
-        ("drain --announce 5s", "drain", {"announce_s": 5.0, "below": 0, "timeout_s": 600.0}),
+        ("drain", "drain", {"settle_s": 30.0, "settle_below_per_s": 1.0, "max_wait_s": 900.0}),
+        (
+            "drain --settle 5s --settle-below 0.5 --announce-max 1m --spread 20s --max-wait 5m --dry-run",
+            "drain",
+            {
+                "settle_s": 5.0,
+                "settle_below_per_s": 0.5,
+                "announce_max_s": 60.0,
+                "spread_s": 20.0,
+                "max_wait_s": 300.0,
+                "dry_run": True,
+            },
+        ),
         ("resume", "resume", {}),
         ("restart", "restart", {}),
         ("restart --worker 17", "restart", {"worker_id": 17}),

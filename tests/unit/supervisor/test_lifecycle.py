@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import lifecycle as lc
+from supervisor.contract import CONTRACT_TABLE, Event, Phase
 from supervisor.rollout import ROLLOUT_TABLE, RolloutEvent, RolloutState
 
 DOCS = Path(__file__).parents[3] / "docs/architecture.md"
@@ -42,6 +43,7 @@ def test_death_is_possible_in_every_state_and_final() -> None:
         (lc.WORKER_TABLE, lc.WorkerState.STARTING, lc.WorkerState),
         (lc.NODE_TABLE, lc.NodeState.STARTING, lc.NodeState),
         (ROLLOUT_TABLE, RolloutState.BRINGING_UP, RolloutState),
+        (CONTRACT_TABLE, Phase.ROUTES, Phase),
     ],
 )
 def test_every_state_can_be_reached(table: dict, first: str, states: type) -> None:
@@ -57,7 +59,9 @@ def test_the_drawings_are_current() -> None:
     assert lc.render(lc.WORKER_TABLE) in text
     assert lc.render(lc.NODE_TABLE) in text
     assert lc.render(ROLLOUT_TABLE, RolloutState.BRINGING_UP) in text
+    assert lc.render(CONTRACT_TABLE, Phase.ROUTES) in text
 
 
 def test_every_rollout_event_means_something() -> None:
     assert {event for _, event in ROLLOUT_TABLE} == set(RolloutEvent)
+    assert {event for _, event in CONTRACT_TABLE} == set(Event)

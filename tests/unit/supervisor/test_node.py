@@ -257,7 +257,7 @@ def test_an_announced_quiesce_takes_connections_until_then(serving: Play) -> Non
 
 def test_resume_undoes_a_quiesce_at_any_moment(serving: Play) -> None:
     serving(w.Quiesce())
-    assert serving(w.Resume()) == [w.Accept((1,)), w.Tell(1, m.Resume())]
+    assert serving(w.Resume()) == [w.Accept((1,)), w.RemoveDisableFile(), w.Tell(1, m.Resume())]
     # What was on its way when it was resumed has no effect.
     assert serving.says(1, m.Drained(0)) == []
     assert serving.node.state is NodeState.SERVING

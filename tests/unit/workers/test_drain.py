@@ -38,7 +38,7 @@ def test_a_running_request_is_waited_for_and_lost_only_at_the_deadline() -> None
     assert [act for each in acts.values() for act, _ in each] == [Act.WARN, Act.TELL]
     assert drain.step(10.0, busy) == [(Act.CLOSE, 1), (Act.CLOSE, 2)]
     assert drain.step(10.1, busy) == []  # closing takes a while; said once
-    assert drain.lost == 1
+    assert (drain.lost, drain.cut) == (2, 2), "two requests ran on the one, none on the other"
 
 
 def test_a_request_that_ends_frees_its_connection_after_the_client_had_time_to_read_the_answer() -> None:
@@ -71,6 +71,35 @@ def test_an_immediate_drain_closes_at_once() -> None:
     assert not drain.accepts(0.0)
     assert drain.step(0.0, [(1, 1, True), (2, 0, True)]) == [(Act.CLOSE, 1), (Act.CLOSE, 2)]
     assert drain.lost == 1
+
+
+def test_who_was_told_before_a_resume_is_not_told_again() -> None:
+    told: set[int] = set()
+    play(Drain(0.0, 60.0, 0.0, told=told), {0.0: idle(1), 1.0: idle(1)})
+    assert told == {1}
+    again = Drain(10.0, 70.0, 0.0, told=told)
+    acts = play(again, {10.0: idle(1, 2), 11.0: idle(1, 2), 15.0: idle(1, 2), 16.0: idle(1, 2)})
+    assert acts == {10.0: [(Act.WARN, 2)], 11.0: [(Act.TELL, 2)], 15.0: [(Act.CLOSE, 1)], 16.0: [(Act.CLOSE, 2)]}
+    again.step(17.0, [])
+    assert told == set()
+
+
+def test_another_order_moves_the_deadline_and_nobody_is_told_twice() -> None:
+    drain = Drain(0.0, 60.0, 0.0)
+    play(drain, {0.0: [(1, 3, True)], 1.0: [(1, 3, True)]})
+    drain.renew(2.0, 5.0, 0.0, discourage=False)
+    assert play(drain, {2.0: [(1, 3, True)], 5.0: [(1, 3, True)]}) == {5.0: [(Act.CLOSE, 1)]}
+    assert (drain.lost, drain.cut) == (3, 1)
+
+
+def test_who_came_while_only_discouraged_gets_a_turn_when_it_becomes_earnest() -> None:
+    drain = Drain(0.0, 60.0, 0.0, discourage=True)
+    play(drain, {0.0: idle(1), 1.0: idle(1), 2.0: idle(1, 2, 3)})
+    drain.renew(10.0, 70.0, 4.0, discourage=False)
+    acts = play(drain, {10.0: idle(1, 2, 3), 11.5: idle(1, 2, 3), 14.0: idle(2, 3)})
+    assert drain.accepts(10.5)
+    assert not drain.accepts(11.5)
+    assert acts == {10.0: [(Act.CLOSE, 1)], 11.5: [(Act.WARN, 2)], 14.0: [(Act.TELL, 2), (Act.WARN, 3)]}
 
 
 def test_discouraging_asks_those_who_are_here_and_nothing_else() -> None:
