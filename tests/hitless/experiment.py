@@ -14,6 +14,7 @@ Server and client live in two network namespaces joined by a veth pair. Every lo
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,10 @@ def run(
     outcome = Outcome(subject.name, subject.about, seed, ended_s - began_s, {}, plan, hands.done, kills)
     outcome.idle_share, outcome.most_connections = idle_share, watch.most_connections
     judge(outcome, facts)
+    # For whoever looks for the reason of a loss (--keep).
+    (directory / "facts.log").write_text(
+        json.dumps({"deeds": hands.done, "kills": kills, **asdict(facts)}, default=asdict)
+    )
     if node is not None:
         _at_rest(node)
         status = node.status()
@@ -151,7 +156,7 @@ def main() -> int:
     parser.add_argument("--plan", help=f"kind=times,... ({SHORT})")
     parser.add_argument("--full", action="store_true", help=f"the whole thing: {FULL}")
     parser.add_argument("--naive", action="store_true", help="velocity-edge with a drain that does not wait: must fail")
-    parser.add_argument("--keep", type=Path, help="copy logs and configuration to this folder")
+    parser.add_argument("--keep", type=Path, help="copy logs, and what the clients said, to this folder")
     arguments = parser.parse_args()
     ours = arguments.subject == "velocity-edge"
     print(f"seed {arguments.seed}", flush=True)

@@ -78,12 +78,11 @@ class Outcome:
     disturbed: list[float] = field(default_factory=list)
     back: list[float] = field(default_factory=list)
     connects: list[float] = field(default_factory=list)
-    #: Of `timed_out`: connections that had migrated away from where quic-go looks for resets; and handshakes, which a
-    #: kill can cut before the client has a token to know a reset by.
+    #: Of `timed_out`: connections that had migrated away from where quic-go looks for resets; and those whose handshake
+    #: the kill cut: nothing was ever answered on them. The client may have no token yet to know a reset by, and as long
+    #: as the handshake is not confirmed it sends Handshake packets, which nobody but the dead could answer.
     migrated: int = 0
     cut_handshakes: int = 0
-    #: Resets at a time when nobody was killed.
-    stray_resets: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     lost_at: list[str] = field(default_factory=list)
     counts: Counts | None = None
@@ -121,8 +120,8 @@ def judge(outcome: Outcome, facts: Facts) -> None:
             if _killed(outcome.kills, event["began_s"], event["at_s"]):
                 rows[event["reset"]].reset += 1
             else:
-                outcome.stray_resets += 1
                 rows[event["reset"]].connections_lost += 1
+                _note(outcome, "reset", event["reset"], event["began_s"], event["at_s"], began_s)
         elif "back" in event:
             outcome.back.append(event["ms"])
         elif "connect" in event:
@@ -143,7 +142,7 @@ def _loss(outcome: Outcome, event: dict[str, Any], began_s: float) -> None:
         if event["alone"]:
             row.timed_out += 1
             outcome.migrated += event["migrated"]
-            outcome.cut_handshakes += event["loss"] == "handshake"
+            outcome.cut_handshakes += event["unanswered"] and not event["migrated"]
         return
     _note(outcome, f"{event['loss']}: {event['error']}", event["kind"], event["began_s"], event["at_s"], began_s)
 
@@ -206,8 +205,8 @@ def _note(outcome: Outcome, text: str, kind: str, from_s: float, at_s: float, be
 
 
 def _killed(kills: Sequence[Kill], from_s: float, at_s: float) -> bool:
-    """Whether a kill falls into that time; half a second for what was on the way when it was last well."""
-    return any(from_s - 0.5 <= kill.at_s <= at_s for kill in kills)
+    """Whether a kill falls into that time; a second for what was on the way, or unread, when it was last well."""
+    return any(from_s - 1.0 <= kill.at_s <= at_s for kill in kills)
 
 
 def _near(done: Sequence[Done], at_s: float) -> bool:

@@ -27,9 +27,11 @@ def outcome(*events: dict[str, object], kills: tuple[Kill, ...] = (), said: dict
     return made
 
 
-def loss(what: str, began_s: float, at_s: float, *, migrated: bool = False, alone: bool = True) -> dict[str, object]:
+def loss(
+    what: str, began_s: float, at_s: float, *, migrated: bool = False, alone: bool = True, unanswered: bool = False
+) -> dict[str, object]:
     facts = {"loss": what, "kind": "short", "began_s": began_s, "at_s": at_s, "migrated": migrated}
-    return {**facts, "alone": alone, "error": "silence"}
+    return {**facts, "alone": alone, "unanswered": unanswered, "error": "silence"}
 
 
 def test_a_run_without_losses_passes() -> None:
@@ -50,7 +52,7 @@ def test_a_loss_belongs_to_a_killed_worker_only_when_the_kill_explains_it() -> N
     kill = (Kill(20.0, 7, 30),)
     reset = outcome({"reset": "short", "began_s": 19.0, "at_s": 20.1}, kills=kill)
     assert (verdict(reset), reset.rows["short"].reset) == ([], 1)
-    assert verdict(outcome(loss("connection", 21.0, 29.0), kills=kill, said={"connections_lost": 1}))
+    assert verdict(outcome(loss("connection", 21.1, 29.0), kills=kill, said={"connections_lost": 1}))
     assert verdict(outcome({"reset": "short", "began_s": 5.0, "at_s": 6.0}, kills=kill)), "reset without a kill"
 
 
@@ -60,6 +62,8 @@ def test_a_client_of_a_killed_worker_that_was_not_told_fails_the_run_unless_quic
     assert verdict(silent) == ["1 connections of killed workers were not told by a reset"]
     moved = outcome(loss("request", 19.0, 28.0, migrated=True), kills=kill, said={"requests_failed": 1})
     assert (verdict(moved), moved.migrated) == ([], 1)
+    cut = outcome(loss("handshake", 19.0, 28.0, unanswered=True), kills=kill, said={"handshakes_failed": 1})
+    assert (verdict(cut), cut.cut_handshakes) == ([], 1)
 
 
 def test_more_losses_than_killed_workers_had_connections_are_not_theirs() -> None:

@@ -61,7 +61,7 @@ class Limits:
     #: windows, this bounds how long one request can occupy a worker and a drain.
     max_request_body_bytes: int = 16 * 1024 * 1024
     #: Stateless resets and version negotiation packets per worker and second: reflection is capped.
-    #: Resets bring the clients of a killed worker back, and they all ask at once: with 100 here, 150 connections had 800
+    #: Resets bring the clients of a dead worker back, and they all ask at once: with 100 here, 150 connections had 800
     #: packets unanswered, and some clients waited for seconds. A reset is smaller than what it answers.
     max_resets_per_s: int = 1000
     max_version_negotiations_per_s: int = 100

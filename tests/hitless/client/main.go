@@ -94,11 +94,11 @@ func sample(kind string, took time.Duration) {
 }
 
 // loss reports something that is gone. `began` is when we last knew it was well; a request that took its connection
-// along, which is reported by itself, is not `alone`.
+// along, which is reported by itself, is not `alone`; `unanswered`: nothing on this connection was ever answered.
 func (c *client) loss(what string, began time.Time, alone bool, err error) {
 	emit(map[string]any{
 		"loss": what, "kind": c.kind, "began_s": at(began), "at_s": at(time.Now()), "migrated": c.migrations > 0 || c.migrated,
-		"alone": alone, "error": short(err),
+		"alone": alone, "unanswered": !c.dialed.IsZero(), "error": short(err),
 	})
 }
 
@@ -215,6 +215,7 @@ func (c *client) connect() error {
 	}
 	qc := &quic.Config{MaxIdleTimeout: 20 * time.Second, HandshakeIdleTimeout: *timeout, KeepAlivePeriod: 4 * time.Second}
 	began := time.Now()
+	c.dialed = began
 	conn, err := c.transport.Dial(ctx, target, tc, qc)
 	if err != nil {
 		count(c.kind, func(t *tally) { t.HandshakesFailed++; t.Errors["handshake: "+short(err)]++ })
@@ -224,7 +225,7 @@ func (c *client) connect() error {
 	}
 	count(c.kind, func(t *tally) { t.Handshakes++ })
 	c.migrated = false
-	c.conn, c.well, c.dialed = conn, time.Now(), began
+	c.conn, c.well = conn, time.Now()
 	c.h3 = (&http3.Transport{DisableCompression: true}).NewClientConn(conn)
 	return nil
 }
@@ -325,6 +326,9 @@ func (c *client) get(path string, want int64, pace time.Duration, upload int64) 
 		if err == nil {
 			err = fmt.Errorf("status %d, %d bytes of %d", status, n, want)
 		}
+		if strings.Contains(err.Error(), "stateless reset") {
+			<-c.conn.Context().Done() // the stream hears of it first
+		}
 		last, alone := c.well, true
 		if cause := context.Cause(c.conn.Context()); cause != nil {
 			var app *quic.ApplicationError
@@ -350,7 +354,9 @@ func (c *client) get(path string, want int64, pace time.Duration, upload int64) 
 // headers: the head of an answer is there. What a connection was before it, it is now.
 func (c *client) headers() {
 	now := time.Now()
-	if !c.broken.IsZero() {
+	if c.kind == "upload" {
+		c.broken = time.Time{} // its answer comes when all of it is there
+	} else if !c.broken.IsZero() {
 		emit(map[string]any{"back": c.kind, "at_s": at(now), "ms": float64(now.Sub(c.broken).Microseconds()) / 1e3})
 		c.broken = time.Time{}
 	} else if !c.dialed.IsZero() && c.kind != "split" && c.kind != "upload" {
