@@ -41,6 +41,7 @@ class _Command(IntEnum):
     OBJ_GET = 7
     PROG_TEST_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
+    MAP_LOOKUP_BATCH = 24
     LINK_CREATE = 28
     LINK_UPDATE = 29
     ENABLE_STATS = 32
@@ -194,6 +195,32 @@ def keys(fd: int, key_bytes: int) -> list[bytes]:
             raise
         key = following.raw
         found.append(key)
+
+
+def values(fd: int, entries: int, value_bytes: int) -> list[bytes]:
+    """Return all elements of an array, in one call."""
+    keys_ = ctypes.create_string_buffer(4 * entries)
+    values_ = ctypes.create_string_buffer(value_bytes * entries)
+    out_batch = ctypes.create_string_buffer(4)
+    # struct { in_batch, out_batch, keys, values: u64; count, map_fd: u32; elem_flags, flags: u64 } of bpf(2).
+    attr = struct.pack(
+        "=QQQQIIQQ",
+        0,
+        ctypes.addressof(out_batch),
+        ctypes.addressof(keys_),
+        ctypes.addressof(values_),
+        entries,
+        fd,
+        0,
+        0,
+    )
+    try:
+        _bpf(_Command.MAP_LOOKUP_BATCH, attr)
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # the end was reached
+            raise
+    raw = values_.raw
+    return [raw[at : at + value_bytes] for at in range(0, len(raw), value_bytes)]
 
 
 def map_spec(fd: int) -> MapSpec:

@@ -204,6 +204,12 @@ def _degraded(shell: Shell) -> Iterator[str]:
         if others:
             versions = ", ".join(sorted({v.hello.version or "an earlier version" for v in others if v.hello}))
             yield f"{len(others)} workers are of {versions}: `velocity-edge admin restart` makes them {__version__}"
+        stale = [v for v in node.workers.values() if v.serving and not v.doomed and v.revision != node.revision]
+        if stale and not node.reloading and all(v.activation_due_s is None for v in stale):
+            yield (
+                f"{len(stale)} workers serve an earlier configuration than revision {node.revision}: "
+                "`velocity-edge admin reload` or `admin restart` brings them up to date"
+            )
     if node.state is NodeState.SERVING and shell.places.disable_file.exists():
         yield (
             f"the disable file {shell.places.disable_file} is there: health checkers withdraw the routes of a node "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
@@ -34,6 +35,8 @@ class Materials:
     #: Key exchange groups, in order of preference.
     groups: list[str]
     warnings: list[str]
+    #: `config` as it travels to workers and to a successor of this supervisor.
+    config_json: dict[str, Any]
     #: Path -> O_PATH descriptor.
     roots: dict[str, int] = field(default_factory=dict)
 
@@ -67,6 +70,7 @@ def gather(revision: int, config: Config, state_directory: Path) -> Materials:
         [_describe(chain) for chain in loaded],
         [group_name(group.id) for group in policy.groups],
         warnings,
+        config.to_json(),
     )
     try:
         for site in config.content.sites:

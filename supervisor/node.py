@@ -1,8 +1,8 @@
 """Every decision of the supervisor: `Node.handle(happening, now_s)` returns commands. No I/O, no clock, no dice.
 
 The shell feeds it what happens and carries out what it wants, in order. The life of workers is here; who gets which
-packets follows from their states (routes.py), what an operator asks for is in requests.py, a rolling restart is a
-machine of its own (rollout.py).
+packets follows from their states (routes.py), what an operator asks for is in requests.py, who sits on which core in
+staffing.py, a rolling restart is a machine of its own (rollout.py).
 
 Facts and no answers: a worker is equipped when it said Hello, activated when it is Prepared, serves when it says Ready.
 What does not come in time is a fact too (`_overdue`).
@@ -18,15 +18,15 @@ from supervisor import words as w
 from supervisor.agreement import Agreement
 from supervisor.epochs import idle_epochs
 from supervisor.lifecycle import NodeEvent, NodeState, WorkerEvent, WorkerState
-from supervisor.requests import Requests
 from supervisor.rollout import RolloutState
 from supervisor.routes import current_worker, desired_roster
-from supervisor.worker import Core, Worker
+from supervisor.staffing import Staffing
+from supervisor.worker import Worker
 from velocity_edge import messages as m
 
 
 @dataclass(slots=True)
-class Node(Requests):
+class Node(Staffing):
     """Every worker of one machine, and what to do next."""
 
     def handle(self, happening: w.Happening, now_s: float) -> list[w.Command]:
@@ -88,41 +88,6 @@ class Node(Requests):
             case _ as forgotten:
                 assert_never(forgotten)
 
-    # --- start ---------------------------------------------------------------------------------------------------
-
-    def _start(self, started: w.Started) -> None:
-        self.departed = dict(started.departed)
-        # Connections of before may still speak, and get resets.
-        self.lingering = dict.fromkeys(self.cid_epochs, self.now_s + self.settings.quarantine_s)
-        for a in started.adopted:
-            self._adopt(a)
-        for core in range(self.target):
-            if current_worker(self.workers.values(), core) is None:
-                self._respawn(self.cores[core])
-        if started.adopted:
-            self.say(f"adopted {len(started.adopted)} workers that served on without a supervisor")
-            self.advance(NodeEvent.ALL_READY)
-            self.adoptions = started.adoptions + 1
-            if started.quiesced and started.contract and started.contract.running:
-                drains.adopt(self, started.contract, started.quiesced)
-            elif started.quiesced:
-                self.quiesce(started.quiesced)
-            if self.contract is None:
-                self.contract = started.contract
-            if self.contract and self.contract.file_there and not self.quiesced:
-                self.commands.append(w.RemoveDisableFile())  # the earlier one was killed before it could
-            if started.quiesced and started.quiesced.since_s is not None:
-                self.state_since_s = started.quiesced.since_s
-
-    def _adopt(self, a: w.Adopted) -> None:
-        worker = Worker(a.worker_id, a.core, a.slot, self.now_s, None, hello=a.hello, heard_s=self.now_s)
-        worker.state = WorkerState.DRAINING if a.hello.draining else WorkerState.READY
-        worker.ready_s, worker.revision, worker.leaving = self.now_s, a.hello.revision, a.leaving
-        if a.leaving:
-            worker.deadline_s = self.now_s + self.settings.drain_timeout_s + self.settings.grace_s
-        self.workers[a.worker_id] = worker
-        self.commands.append(w.GiveKeys(a.worker_id, self.epochs, self.seal_with))
-
     # --- what a worker says -----------------------------------------------------------------------------------------
 
     def _heard(self, worker_id: int, report: m.Report) -> None:
@@ -171,13 +136,14 @@ class Node(Requests):
             w.Equip(worker_id, worker.slot, self._other_slot(worker.slot)),
             w.GiveKeys(worker_id, self.epochs, self.seal_with),
             w.Tell(worker_id, m.Roster(worker.roster)),
-            w.GiveConfig(worker_id, self.revision),
         ]
+        self.give(worker, self.revision)
 
     def _prepared(self, worker: Worker, revision: int) -> None:
         worker.prepared = revision
         if revision == self.revision:
-            self.activate(worker)
+            if worker.given == revision:
+                self.activate(worker)
         elif self.reloading and revision == self.reloading.target and self.reloading.acknowledge(worker.worker_id):
             self.finish_reload()
 
@@ -204,7 +170,8 @@ class Node(Requests):
         if self.rollout and self.rollout.newcomer == worker.worker_id:
             self._hand_over(worker)
         if self.draining_order and not worker.doomed:
-            self._drain(worker, self.drain_order())
+            # While a discouraged node only announces to take none any more, it still takes them.
+            self._drain(worker, self.draining_order if self.discouraging else self.drain_order())
 
     def _counted(self, handshakes: int) -> None:
         if self.contract and self.contract.running:
@@ -240,8 +207,9 @@ class Node(Requests):
         worker = self.workers.pop(worker_id)
         planned = worker.leaving or self.state is NodeState.STOPPING
         worker.advance(WorkerEvent.EXITED)
-        if worker.ready_s is not None:
-            until_s = self.now_s + self.settings.quarantine_s
+        if worker.ready_s is not None or worker_id in self.routes.accepting:
+            # One that never served has no packets of its own, but new connections may wait in its slot.
+            until_s = self.now_s + (0.0 if worker.ready_s is None else self.settings.quarantine_s)
             self.departed[worker_id] = w.Departed(worker.core, worker.slot, until_s)
         drains.worker_gone(self, worker, planned=planned)
         self.aborting.discard(worker_id)
@@ -380,9 +348,13 @@ class Node(Requests):
                 self._respawn(core)
         self._bring_up()
         self._retire_epochs()
+        self._shrink()
         staying = [worker for worker in self.workers.values() if not worker.doomed]
         if self.state is NodeState.STARTING and self._complete(staying):
             self.advance(NodeEvent.ALL_READY)
+            if self.quiesce_first:
+                self.quiesce(self.quiesce_first)
+                self.quiesce_first = None
         drained = self._complete(staying) and all(worker.drained for worker in staying)
         if self.state is NodeState.QUIESCING and not self.accepts and drained:
             self.advance(NodeEvent.EMPTY)
@@ -400,32 +372,6 @@ class Node(Requests):
 
     def _complete(self, staying: list[Worker]) -> bool:
         return len({worker.core for worker in staying if worker.serving}) >= self.target
-
-    def _respawn(self, core: Core) -> None:
-        """Start the successor in the slot of the dead, where packets wait; in the other one when that is taken."""
-        slots = self._free_slots(core.index)
-        if slots:
-            self.spawn(core.index, core.respawn_slot if core.respawn_slot in slots else slots[0])
-        else:
-            # Two workers that leave still sit here.
-            core.respawn_s = self.now_s + 1.0
-
-    def _bring_up(self) -> None:
-        """Start the newcomer of a rollout, as soon as its core has a free slot."""
-        rollout = self.rollout
-        if rollout is None or rollout.state is not RolloutState.BRINGING_UP or rollout.newcomer is not None:
-            return
-        core = rollout.cores[0]
-        if slots := self._free_slots(core):
-            rollout.newcomer = self.spawn(core, slots[0])
-
-    def _hand_over(self, newcomer: Worker) -> None:
-        assert self.rollout is not None
-        old = [v for v in self.workers.values() if v.core == newcomer.core and v is not newcomer]
-        for worker in old:
-            self.dismiss(worker)
-        self.rollout.ready({worker.worker_id for worker in old})
-        self._bring_up()
 
 
 def describe_exit(status: int | None) -> str:

@@ -89,6 +89,8 @@ class Requests:
     #: What an operator asked for, and what the workers were told because of it.
     quiesced: w.Quiesce | None = None
     drain_at_s: float | None = None
+    #: An earlier supervisor had quiesced the node, and no worker of it lives: none takes a connection meanwhile.
+    quiesce_first: w.Quiesce | None = None
     draining_order: m.Drain | None = None
     #: The drain that is under way, or the last one.
     contract: contract.Contract | None = None
@@ -113,7 +115,9 @@ class Requests:
     @property
     def accepts(self) -> bool:
         """Whether new connections are taken."""
-        if self.state in (NodeState.STARTING, NodeState.SERVING):
+        if self.state is NodeState.STARTING:
+            return self.quiesce_first is None
+        if self.state is NodeState.SERVING:
             return True
         if self.state is NodeState.QUIESCING:
             return self.draining_order is None or self.discouraging
@@ -188,12 +192,16 @@ class Requests:
         self.quiesced = self.draining_order = self.drain_at_s = None
         self.commands.append(w.RemoveDisableFile())
         self.advance(NodeEvent.RESUME)
+        self.resume_workers()
+        self.say("resumed")
+
+    def resume_workers(self) -> None:
+        """Have everybody who drains and stays serve again."""
         for worker in self.workers.values():
             if worker.state is WorkerState.DRAINING and not worker.leaving:
                 worker.advance(WorkerEvent.RESUME)
                 worker.drained = False
                 self.tell(worker, m.Resume())
-        self.say("resumed")
 
     def restart(self, cores: tuple[int, ...] | None) -> None:
         """Begin a rolling restart."""
@@ -222,10 +230,15 @@ class Requests:
         if revision <= max(self.revision, self.reloading.target if self.reloading else 0):
             raise CannotDo(f"cannot reload: revision {revision} is not new")
         waiting = {worker.worker_id for worker in self.workers.values() if worker.serving}
-        if not waiting:
+        # Where not even the revision in use comes up, another one can only be better.
+        failing = any(core.start_failures for core in self.cores)
+        if not waiting and not failing:
             raise CannotDo("cannot reload: no worker is up to try it")
         self.reloading = Agreement(revision, waiting, self.now_s + self.settings.prepare_timeout_s, began_s=self.now_s)
-        self.commands += [w.GiveConfig(worker_id, revision) for worker_id in sorted(waiting)]
+        if not waiting:
+            self.finish_reload()
+        for worker_id in sorted(waiting):
+            self.give(self.workers[worker_id], revision)
 
     def finish_reload(self) -> None:
         """Everybody is prepared: activate."""
@@ -239,7 +252,7 @@ class Requests:
                 self.activate(worker)
             elif worker.hello and (worker.serving or worker.state is WorkerState.STARTING):
                 # It came up meanwhile, with the earlier revision.
-                self.commands.append(w.GiveConfig(worker.worker_id, revision))
+                self.give(worker, revision)
         self.say(f"revision {revision} is in use")
 
     def fail_reload(self, reason: str) -> None:
@@ -247,6 +260,9 @@ class Requests:
         assert self.reloading is not None
         revision, self.reloading = self.reloading.target, None
         self.reload_failed(revision, reason)
+        for worker in self.workers.values():
+            if worker.serving and worker.revision != self.revision and worker.given == revision:
+                self.give(worker, self.revision)  # it was still on its way there
 
     def reload_failed(self, revision: int, reason: str) -> None:
         """Remember and say why a revision is not used."""
@@ -270,9 +286,6 @@ class Requests:
         self.target = count
         for core in self.cores[count:]:
             core.respawn_s = None
-        for worker in list(self.workers.values()):
-            if worker.core >= count and not worker.doomed:
-                self.dismiss(worker)
         for core in self.cores[:count]:
             if core.respawn_s is None and current_worker(self.workers.values(), core.index) is None:
                 core.respawn_s, core.respawn_slot = self.now_s, core.index
@@ -370,21 +383,28 @@ class Requests:
             else:
                 self.dismiss(worker)
 
+    def give(self, worker: Worker, revision: int) -> None:
+        """Have a worker prepare *revision*. It can hold one that is not in use: what it was given before is void."""
+        worker.given = revision
+        self.commands.append(w.GiveConfig(worker.worker_id, revision))
+
     def activate(self, worker: Worker) -> None:
         """Have a prepared worker use the node's revision."""
         worker.activation_due_s = self.now_s + self.settings.prepare_timeout_s
         self.tell(worker, m.Activate(self.revision))
 
-    def dismiss(self, worker: Worker) -> None:
-        """Have a worker finish what it has and leave for good."""
+    def dismiss(self, worker: Worker, by_s: float | None = None) -> None:
+        """Have a worker finish what it has and leave for good; *by_s* is when an earlier supervisor wanted it gone."""
         if worker.doomed:
             return
         worker.leaving = True
+        worker.leave_by_s = self.now_s + self.settings.drain_timeout_s if by_s is None else by_s
         if worker.state is WorkerState.STARTING or worker.drained:
             self._stop_worker(worker)
         else:
-            self._drain(worker, m.Drain(self.settings.drain_timeout_s, self.settings.drain_spread_s))
-            worker.deadline_s = self.now_s + self.settings.drain_timeout_s + self.settings.grace_s
+            left_s = max(0.0, worker.leave_by_s - self.now_s)
+            self._drain(worker, m.Drain(left_s, self.settings.drain_spread_s))
+            worker.deadline_s = self.now_s + left_s + self.settings.grace_s
 
     def _drain(self, worker: Worker, order: m.Drain) -> None:
         if worker.state is WorkerState.READY:

@@ -6,19 +6,23 @@ rules:
 - A living worker's id leads to its slot.
 - A dead worker's id leads to whoever serves its core now, until no packet for it can come: that worker answers with
   stateless resets, so that clients reconnect at once instead of waiting for a time-out.
-- New connections go to the ready workers that stay. While there is none they go on to where they went before: they wait
-  in that slot's socket for the successor. A node that quiesces or stops accepts none.
+- New connections go to the ready workers that stay. While there is none they go on to where they went before, or to
+  those that start: they wait in that slot's socket for the successor. A node that quiesces or stops accepts none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from supervisor.lifecycle import WorkerState
 from supervisor.words import Accept, Command, Departed, Forget, Lend, Tell
 from supervisor.worker import Worker
 from velocity_edge import messages as m
+
+#: No slot and no core.
+NOWHERE: Final = (-1, -1)
 
 
 def current_worker(workers: Iterable[Worker], core: int) -> Worker | None:
@@ -45,7 +49,8 @@ def desired_accepting(
     if not accepts:
         return ()
     ready = tuple(sorted(w.worker_id for w in workers.values() if w.serving and not w.doomed))
-    return ready or tuple(worker_id for worker_id in before if worker_id in known)
+    waiting = tuple(worker_id for worker_id in before if worker_id in known)
+    return ready or waiting or tuple(sorted(w.worker_id for w in workers.values() if not w.doomed))
 
 
 def desired_roster(workers: Mapping[int, Worker]) -> dict[int, int]:
@@ -59,6 +64,12 @@ class Routes:
 
     known: dict[int, tuple[int, int]] = field(default_factory=dict)
     accepting: tuple[int, ...] = ()
+    #: Whether `accepting` is what steering does: not yet where an earlier supervisor may have been cut off.
+    told: bool = False
+
+    def begin_with(self, lent: Iterable[int]) -> None:
+        """Take in that these ids lead somewhere, who knows where: those that are not ours will be forgotten."""
+        self.known = dict.fromkeys(lent, NOWHERE)
 
     def update(
         self, workers: Mapping[int, Worker], departed: Mapping[int, Departed], *, accepts: bool
@@ -71,8 +82,9 @@ class Routes:
         known = desired_known(workers, departed)
         accepting = desired_accepting(workers, accepts=accepts, before=self.accepting, known=known)
         first: list[Command] = [Lend(i, *place) for i, place in known.items() if self.known.get(i) != place]
-        if accepting != self.accepting:
+        if accepting != self.accepting or not self.told:
             first.append(Accept(accepting))
+            self.told = True
         first += [Forget(i) for i in self.known if i not in known]
         self.known, self.accepting = known, accepting
 

@@ -75,6 +75,8 @@ class Shell:
     worker_program: Sequence[str]
     #: Revision -> what it names. The active one, and one that is being tried.
     materials: dict[int, Materials]
+    #: The newest number that any revision had.
+    last_revision: int
     #: Sentences for `status`: what start-up found to be less than it should.
     notes: list[str] = field(default_factory=list)
     metrics_address: str = ""
@@ -97,17 +99,15 @@ class Shell:
     _timer: asyncio.TimerHandle | None = None
     _writing: set[int] = field(default_factory=set)
     _told: NodeState = NodeState.STARTING
-    _last_revision: int = field(init=False)
     _boot_id: str = field(default_factory=boot_id)
 
     def __post_init__(self) -> None:
         self.finished = self.loop.create_future()
-        self._last_revision = max(self.materials)
 
     def new_revision(self) -> int:
         """Return a number that no revision had: a late word about a refused one must not count for the next."""
-        self._last_revision += 1
-        return self._last_revision
+        self.last_revision += 1
+        return self.last_revision
 
     @property
     def active(self) -> Materials:
@@ -309,7 +309,7 @@ class Shell:
         self._send(worker_id, m.Keep(slot), self.slots.bundles[slot].descriptors())
 
     def _give_config(self, worker_id: int, materials: Materials, revision: int) -> None:
-        order = m.Configure(revision, materials.config.to_json(), materials.chains, list(materials.roots))
+        order = m.Configure(revision, materials.config_json, materials.chains, list(materials.roots))
         self._send(worker_id, order, list(materials.roots.values()))
 
     def _send(self, worker_id: int, order: m.Order, descriptors: Sequence[int] = ()) -> None:
@@ -344,7 +344,8 @@ class Shell:
                 boot_id=self._boot_id,
                 cpus=self.cpus,
                 listeners=self.slots.listeners,
-                revision=self._last_revision,
+                last_revision=self.last_revision,
+                config=self.active.config_json,
                 roll=self.successor is not None,
             )
         )

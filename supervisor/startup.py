@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
+
 from bpf import BpfError, loader
 from supervisor import succession
 from supervisor import words as w
 from supervisor.adoption import Adoption, Returned
 from supervisor.keyring import Keyring
-from supervisor.materials import gather
+from supervisor.materials import Materials, gather
 from supervisor.node import Node
 from supervisor.requests import Settings
 from supervisor.shell import Places, Shell
@@ -34,7 +36,7 @@ from supervisor.systemd import ServiceManager
 from supervisor.worker import WorkerIds
 from velocity_edge.atomic_file import replace_file
 from velocity_edge.config.model import Config
-from velocity_edge.errors import ConfigError, VelocityError
+from velocity_edge.errors import CannotDo, ConfigError, VelocityError
 from velocity_edge.paths import instance_name
 
 log = logging.getLogger("supervisor")
@@ -53,9 +55,7 @@ async def start(
     saved = state_file.load()
     # A predecessor began an upgrade, and perhaps another one has died since.
     roll = saved is not None and (roll or saved.roll)
-    # Workers that are replaced anyway are not asked about our configuration: it is their successors' revision.
-    revision = saved.revision + roll if saved else 1
-    materials = gather(revision, config, places.state)
+    ours = gather(1 + max(saved.revision, saved.last_revision) if saved else 1, config, places.state)
     keyring = Keyring.open(config.tickets, places.state, time.time())
     node_id = config.server.node_id if config.server.node_id is not None else kept_node_id(places.state)
     adoption = Adoption(places.runtime / "workers.sock", saved) if saved else None
@@ -63,6 +63,8 @@ async def start(
     adopting = saved if returned else None
     cpus = adopting.cpus if adopting else choose_cpus(config.server.workers)
     notes: list[str] = []
+    # Workers that are replaced anyway are not asked about our configuration: it is their successors' revision.
+    in_use = _in_use(adopting, config, places.state) if adopting and not roll else ours
     if adopting and adoption:
         slots, missing = Slots.adopt(adopting.listeners, adopting.cores, adoption.bundles)
         notes += _differences(adopting, config, missing)
@@ -85,14 +87,14 @@ async def start(
     if missing and steering.tier is Tier.A:
         notes.append("classic BPF counts sockets in an order that has changed: restart the node for exact steering")
     node = Node(
-        node_settings(config, len(cpus)),
+        node_settings(in_use.config, len(cpus)),
         target=min(adopting.target if adopting else config.server.workers or len(cpus), len(cpus)),
         epochs=keyring.epochs,
         seal_with=keyring.table.seal_with,
         cid_epochs=keyring.table.cid_live,
         closed_epochs=keyring.table.closed,
         announced=keyring.table.announced or 0,
-        revision=revision,
+        revision=in_use.revision,
         ids=WorkerIds(saved.next_id if saved else 1 + secrets.randbelow(0xFFFF)),
     )
     shell = Shell(
@@ -106,15 +108,16 @@ async def start(
         cpus,
         node_id,
         worker_program,
-        {revision: materials},
+        {in_use.revision: in_use},
+        ours.revision,
         notes,
     )
     shell.use_dispatch_settings()
-    return shell, lambda: _begin(shell, adopting, returned, roll)
+    return shell, lambda: _begin(shell, ours, saved, returned, roll=roll)
 
 
-def _begin(shell: Shell, saved: SavedState | None, returned: list[Returned], roll: bool) -> None:
-    """Let the node's life begin, with the workers that came back."""
+def _begin(shell: Shell, ours: Materials, saved: SavedState | None, returned: list[Returned], *, roll: bool) -> None:
+    """Let the node's life begin, with the workers that came back; then have them try our configuration."""
     if saved is None:
         shell.happen(w.Started())
         return
@@ -124,17 +127,31 @@ def _begin(shell: Shell, saved: SavedState | None, returned: list[Returned], rol
         worker_id = worker.saved.worker_id
         shell.attach(worker_id, worker.process, worker.channel)
         came[worker_id] = worker.hello
-    shell.happen(succession.started(saved, came, shell.clock(), shell.node.settings.quarantine_s))
+    node = shell.node
+    shell.happen(succession.started(saved, came, shell.steering.lent(), node.settings, shell.clock(), roll=roll))
     for worker in returned:
         for report in worker.later:
             shell.happen(w.Reported(worker.saved.worker_id, report))
-    if roll:
-        shell.happen(w.Restart())
-        return
-    # They serve what the last supervisor gave them; ours may be newer, and refused like any other revision.
-    revision = shell.new_revision()
-    shell.materials[revision] = gather(revision, shell.active.config, shell.places.state)
-    shell.happen(w.Reload(revision))
+    if came and not roll:
+        shell.materials[ours.revision] = ours
+        try:
+            shell.happen(w.Reload(ours.revision))
+        except CannotDo as refusal:
+            log.warning("%s", refusal)
+
+
+def _in_use(saved: SavedState, config: Config, state_directory: Path) -> Materials:
+    """Return the revision that the adopted workers serve; when it cannot be had any more, ours under its number.
+
+    What is in our file is tried after that, like any other reload: it may be newer, and workers may refuse it.
+    """
+    if saved.config is None:
+        return gather(saved.revision, config, state_directory)
+    try:
+        return gather(saved.revision, Config.from_json(saved.config), state_directory)
+    except (ConfigError, ValidationError) as error:
+        log.warning("workers to come cannot use the configuration that those before them use: %s", error)
+        return gather(saved.revision, config, state_directory)
 
 
 def check(config: Config, places: Places, worker_program: Sequence[str] | None) -> None:

@@ -1,8 +1,9 @@
 """What a supervisor that comes after this one must know: `<runtime>/state.json`, replaced as a whole, and the lock.
 
-The file names the living workers (by pid and start time, so that a recycled pid is no worker), which slots there are,
-which dead worker ids may still get packets, whether an operator had quiesced the node, and the next id to lend. It is
-written before the commands that follow from it are carried out, so that no id is lent twice whenever we are killed.
+The file names the living workers (by pid and start time: a recycled pid is no worker), which slots there are,
+which dead worker ids may still get packets, what an operator had asked for (a quiesce, a rolling restart), which
+configuration is in use, and the next id to lend. It is written before the commands that follow from it are carried out,
+so that no id is lent twice whenever we are killed.
 
 Only one supervisor may use a runtime directory: it holds a lock on `<runtime>/supervisor.lock` until it dies, whichever
 way. Times are CLOCK_MONOTONIC and mean nothing after a reboot: the boot id says so, and the rest of the file goes too.
@@ -19,7 +20,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -46,6 +47,7 @@ class SavedWorker:
     pid: int
     start_ticks: int
     leaving: bool
+    leave_by_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, config=_GROWING)
@@ -94,8 +96,19 @@ class SavedDrain:
 
 
 @dataclass(frozen=True, slots=True, config=_GROWING)
+class SavedRollout:
+    """A rolling restart that outlives us, too."""
+
+    cores: list[int]
+    newcomer: int | None
+
+
+@dataclass(frozen=True, slots=True, config=_GROWING)
 class SavedState:
-    """The file."""
+    """The file. `revision` is the one in use, `last_revision` the newest that any worker may have heard of.
+
+    `config` is what `revision` means: the file that the node was configured from may have changed, or be wrong, by now.
+    """
 
     boot_id: str
     cores: int
@@ -111,6 +124,9 @@ class SavedState:
     roll: bool = False
     drain: SavedDrain | None = None
     adoptions: int = 0
+    rollout: SavedRollout | None = None
+    last_revision: int = 0
+    config: dict[str, Any] | None = None
     version: int = VERSION
 
 

@@ -52,7 +52,8 @@ def open_steering(
         raise Unavailable(f"cannot steer by {mode!r}: the modes are {', '.join(MODES)}")
     if mode == "socket-classic":
         _forget_pins(instance, bpffs)
-        return ClassicSteering(sockets, cid_configs, "tier B (socket-ebpf): dispatch.mode is socket-classic")
+        reason = "tier B (socket-ebpf): dispatch.mode is socket-classic"
+        return ClassicSteering(sockets, cid_configs, reason, live=adopt)
     try:
         steering = _open_kernel(instance, listeners, sockets, cache_dir, cid_configs, adopt, bpffs)
     except BpfError as error:
@@ -61,7 +62,7 @@ def open_steering(
             _forget_pins(instance, bpffs)
         if mode != "auto":
             raise Unavailable(str(error)) from None
-        return ClassicSteering(sockets, cid_configs, f"tier B (socket-ebpf): {error}")
+        return ClassicSteering(sockets, cid_configs, f"tier B (socket-ebpf): {error}", live=adopt)
     try:
         return _add_shield(steering, mode, listeners, interfaces)
     except BaseException:

@@ -38,6 +38,9 @@ class Steering(Protocol):
     def lend(self, worker_id: int, slot: int, cpu: int) -> None:
         """Packets for this worker id go to this slot."""
 
+    def lent(self) -> list[int]:
+        """Return the worker ids that lead to a slot: an earlier supervisor may have lent some that nobody knows of."""
+
     def forget(self, worker_id: int) -> None:
         """Nobody has this worker id."""
 

@@ -1,9 +1,11 @@
 """Tier A: steering without rights, by a classic BPF program per listener (bpf/classic.py).
 
 Every change is a new program for every listener, attached atomically. Nothing is pinned and nothing can be adopted: the
-program lives in the sockets and its tables are constants in it. When a supervisor dies, the sockets that only it held
-close and the kernel renumbers the group: packets of live connections may then reach the wrong worker, which hands them
-over (strays), until its successor has opened the slots again. Tiers B and up do not have this hole.
+program lives in the sockets and its tables are constants in it. Beside workers that serve (*live*), the program of an
+earlier supervisor goes on until the first `accept`, by which time all of them were lent again. When a supervisor dies,
+the sockets that only it held close and the kernel renumbers the group: packets of live connections may then reach the
+wrong worker, which hands them over (strays), until its successor has opened the slots again. Tiers B and up do not have
+this hole.
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ from velocity_edge.errors import Unavailable
 class ClassicSteering:
     """See `Steering`. *sockets* are by listener and slot, each listener's bound in the order of its slots."""
 
-    def __init__(self, sockets: list[list[socket.socket]], cid_configs: list[CidConfig], missing: str) -> None:
+    def __init__(
+        self, sockets: list[list[socket.socket]], cid_configs: list[CidConfig], missing: str, *, live: bool = False
+    ) -> None:
         self.tier = Tier.A
         self.missing = missing
         self.adopted = False
         self.interfaces: dict[str, str] = {}
         self._members = [slots[0] for slots in sockets]
+        self._waits = live
         self._seed = secrets.randbits(64)
         self._workers: dict[int, int] = {}
         self._accepting: list[int] = []
@@ -38,6 +43,10 @@ class ClassicSteering:
         self._workers[worker_id] = slot
         self._attach()
 
+    def lent(self) -> list[int]:
+        """See `Steering.lent`. What an earlier supervisor lent ends with our first program."""
+        return list(self._workers)
+
     def forget(self, worker_id: int) -> None:
         """See `Steering.forget`."""
         self._workers.pop(worker_id, None)
@@ -47,6 +56,7 @@ class ClassicSteering:
     def accept(self, worker_ids: list[int]) -> None:
         """See `Steering.accept`. Datagrams of a handshake in flight may be separated: there is no pin map."""
         self._accepting = list(worker_ids)
+        self._waits = False
         self._attach()
 
     def use_cid_configs(self, configs: list[CidConfig]) -> None:
@@ -76,6 +86,8 @@ class ClassicSteering:
                 pass  # closed already: nothing is attached to it
 
     def _attach(self) -> None:
+        if self._waits:
+            return
         try:
             code = classic.program(self._mask_keys, self._workers, self._accepting, self._seed)
             for member in self._members:

@@ -197,6 +197,11 @@ class KernelSteering:
         """See `Steering.lend`."""
         kernel.update(self._maps["workers"], struct.pack("=I", worker_id), struct.pack("=II", slot + 1, cpu))
 
+    def lent(self) -> list[int]:
+        """See `Steering.lent`."""
+        values = kernel.values(self._maps["workers"], abi.WORKER_ENTRIES, ctypes.sizeof(abi.Worker))
+        return [worker_id for worker_id, value in enumerate(values) if any(value[:4])]
+
     def forget(self, worker_id: int) -> None:
         """See `Steering.forget`."""
         kernel.update(self._maps["workers"], struct.pack("=I", worker_id), bytes(8))

@@ -7,12 +7,13 @@ off between any two of its commands and goes on from here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from supervisor import words as w
 from supervisor.contract import Contract, Phase, Terms
-from supervisor.requests import Requests
-from supervisor.state import SavedDeparted, SavedDrain, SavedQuiesce, SavedState, SavedWorker
+from supervisor.requests import Requests, Settings
+from supervisor.state import SavedDeparted, SavedDrain, SavedQuiesce, SavedRollout, SavedState, SavedWorker
 from velocity_edge import messages as m
 from velocity_edge.messages import Listener
 
@@ -24,24 +25,27 @@ def left_behind(
     boot_id: str,
     cpus: list[int],
     listeners: list[Listener],
-    revision: int,
+    last_revision: int,
+    config: dict[str, Any],
     roll: bool = False,
 ) -> SavedState:
-    """Return what a successor must know. *processes*: worker id -> pid and start time; *revision*: the last one.
+    """Return what a successor must know.
 
+    *processes*: worker id -> pid and start time. *config* is the revision in use, *last_revision* the newest number.
     *roll*: whoever adopts the workers is to replace them.
     """
-    quiesced = node.quiesced
+    quiesced = node.quiesced or node.quiesce_first
+    rollout = node.rollout if node.rollout and node.rollout.running else None
     return SavedState(
         boot_id=boot_id,
         cores=node.settings.cores,
         cpus=cpus,
         target=node.target,
         next_id=node.ids.next_id,
-        revision=revision,
+        revision=node.revision,
         listeners=listeners,
         workers=[
-            SavedWorker(v.worker_id, v.core, v.slot, *processes[v.worker_id], v.leaving)
+            SavedWorker(v.worker_id, v.core, v.slot, *processes[v.worker_id], v.leaving, v.leave_by_s)
             for v in node.workers.values()
             if v.worker_id in processes
         ],
@@ -59,6 +63,9 @@ def left_behind(
         roll=roll,
         drain=None if node.contract is None else _saved_drain(node.contract),
         adoptions=node.adoptions,
+        rollout=SavedRollout(rollout.cores, rollout.newcomer) if rollout else None,
+        last_revision=last_revision,
+        config=config,
     )
 
 
@@ -122,20 +129,49 @@ def worth_keeping(hello: m.Hello) -> bool:
     return m.speaks(hello) and hello.revision > 0
 
 
-def started(saved: SavedState, came: Mapping[int, m.Hello], now_s: float, quarantine_s: float) -> w.Started:
-    """Return what the Node begins with. *came*: worker id -> Hello of each worker that is kept; the others are dead."""
+def started(
+    saved: SavedState,
+    came: Mapping[int, m.Hello],
+    lent: Iterable[int],
+    settings: Settings,
+    now_s: float,
+    *,
+    roll: bool,
+) -> w.Started:
+    """Return what the Node begins with.
+
+    *came*: worker id -> Hello of each worker that is kept; the others are dead. *lent*: the ids that steering knows.
+    *roll*: all of them are to be replaced.
+    """
     adopted = tuple(
-        w.Adopted(s.worker_id, s.core, s.slot, came[s.worker_id], s.leaving)
+        w.Adopted(s.worker_id, s.core, s.slot, came[s.worker_id], s.leaving, s.leave_by_s)
         for s in saved.workers
         if s.worker_id in came
     )
-    departed = {d.worker_id: w.Departed(d.core, d.slot, d.until_s) for d in saved.departed}
+    departed = {d.worker_id: _departed(d.core, d.slot, d.until_s, settings) for d in saved.departed}
     # When they died nobody saw: their quarantine begins now.
-    until_s = now_s + quarantine_s
-    departed |= {s.worker_id: w.Departed(s.core, s.slot, until_s) for s in saved.workers if s.worker_id not in came}
+    until_s = now_s + settings.quarantine_s
+    for s in saved.workers:
+        if s.worker_id not in came:
+            departed[s.worker_id] = _departed(s.core, s.slot, until_s, settings)
     quiesced = None
     if q := saved.quiesced:
         mode = w.QuiesceMode(q.mode)
         quiesced = w.Quiesce(mode, q.reason, q.announce_s, q.spread_s, q.deadline_s, q.since_s)
-    contract = _drain(saved.drain) if saved.drain else None
-    return w.Started(adopted, departed, quiesced, contract, saved.adoptions)
+    rolling = w.Rolling(tuple(saved.rollout.cores), saved.rollout.newcomer) if saved.rollout else None
+    if roll:
+        rolling = w.Rolling(tuple(range(saved.target)), None)
+    return w.Started(
+        adopted,
+        departed,
+        quiesced,
+        contract=_drain(saved.drain) if saved.drain else None,
+        adoptions=saved.adoptions,
+        rolling=rolling,
+        lent=tuple(lent),
+    )
+
+
+def _departed(core: int, slot: int, until_s: float, settings: Settings) -> w.Departed:
+    """A node that begins without workers may have fewer cores than before."""
+    return w.Departed(core, slot, until_s) if core < settings.cores else w.Departed(0, 0, until_s)

@@ -23,8 +23,9 @@ class Adopted:
     core: int
     slot: int
     hello: m.Hello
-    #: It was asked to leave for good (rollout, scale down).
+    #: It was asked to leave for good (rollout, scale down), and when what is left of it is closed.
     leaving: bool = False
+    leave_by_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,16 @@ class Departed:
 
 
 @dataclass(frozen=True, slots=True)
+class Rolling:
+    """A rolling restart that an earlier supervisor had begun: the cores that are left, and who came up on the first."""
+
+    cores: tuple[int, ...]
+    newcomer: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
-    """The supervisor is up: sockets and steering are there; so are the workers that it adopted."""
+    """The supervisor is up: sockets and steering are there; so are the workers that it adopted, oldest first."""
 
     adopted: tuple[Adopted, ...] = ()
     departed: dict[int, Departed] = field(default_factory=dict)
@@ -48,6 +57,10 @@ class Started:
     contract: Contract | None = None
     #: Adoptions before this one.
     adoptions: int = 0
+    #: An earlier supervisor was in the middle of a rolling restart: it goes on.
+    rolling: Rolling | None = None
+    #: Worker ids that steering leads somewhere already.
+    lent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

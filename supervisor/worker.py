@@ -33,7 +33,8 @@ class Worker:
     ready_s: float | None = None
     #: The revision that it serves.
     revision: int = 0
-    #: The last revision that it said it could use.
+    #: The last revision that it was given to try, and the last one that it said it could use.
+    given: int = 0
     prepared: int = 0
     #: It was told to activate, and when that is overdue.
     activation_due_s: float | None = None
@@ -42,8 +43,9 @@ class Worker:
     keys_in_use: m.KeysInUse | None = None
     #: CID config id -> connections that hold an id of it, said since it last changed what it seals with; None: not yet.
     by_config: dict[int, int] | None = None
-    #: It leaves for good: nobody replaces it.
+    #: It leaves for good: nobody replaces it; and when what is left of it is closed.
     leaving: bool = False
+    leave_by_s: float | None = None
     drained: bool = False
     #: What its drain cut off at the deadline: requests, and connections.
     lost: int = 0
