@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from supervisor import drains
 from supervisor import words as w
 from supervisor.lifecycle import NodeEvent, WorkerState
-from supervisor.requests import Requests
 from supervisor.rollout import Rollout, RolloutState
+from supervisor.rotations import Rotations
 from supervisor.routes import current_worker
 from supervisor.worker import Core, Worker
 
 
 @dataclass(slots=True)
-class Staffing(Requests):
+class Staffing(Rotations):
     """The state of a node, and who takes and leaves its cores."""
 
     # --- the beginning ---
