@@ -24,6 +24,7 @@ import setproctitle
 from supervisor import admin, web
 from supervisor.describe import describe
 from supervisor.privileges import drop_capabilities, prepare_exec
+from supervisor.rotation import Rotation
 from supervisor.shell import Places, Shell
 from supervisor.spawn import WORKER_PROGRAM
 from supervisor.startup import check, start, worker_options
@@ -121,7 +122,7 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
                 tasks.create_task(chore)
                 for chore in (
                     upkeep.watch_files(),
-                    upkeep.rotate_in_time(),
+                    Rotation(shell).in_time(),
                     upkeep.count_arrivals(),
                     upkeep.feed_watchdog(),
                 )

@@ -3,10 +3,14 @@
     GET   /v1/status  the node (velocity_edge/status.py)       /v1/workers  only them   /v1/connections  who is left
           /v1/readyz  200 when clients should come, else 503   /v1/livez    200
           /v1/metrics Prometheus                               /v1/config   the resolved configuration
+          /v1/tickets the epochs of the keys, no key
     POST  /v1/quiesce {mode, announce_s, spread_s, deadline_s, wait, below, timeout_s}
           /v1/drain   {settle_s, settle_below_per_s, announce_max_s, spread_s, max_wait_s, attach, dry_run}
           /v1/resume   /v1/restart {worker_id | core, dry_run}   /v1/reload   /v1/upgrade   /v1/abort {age_s}
-          /v1/scale {workers}   /v1/tickets/rotate   /v1/stop {fast}      and {reason} with each of them
+          /v1/scale {workers}   /v1/stop {fast}      and {reason} with each of them
+          /v1/tickets/rotate {move, spread_s, timeout_s}
+          /v1/tickets/expire {all | older_than_s | epoch, spread_s, timeout_s}
+          /v1/tickets/export   /v1/tickets/import {document, replace, timeout_s}: keys in plain, kept out of the log
 
 A POST answers with lines of JSON (NDJSON) while it is at work: {"text": ...} for each thing that happens, and last
 {"ok": true | false, "text": ..., "exit_code": n} with the exit codes of design 6. What can never be is an error before
@@ -36,7 +40,9 @@ from aiohttp import web
 from supervisor.departures import Departures
 from supervisor.describe import describe, describe_left
 from supervisor.operations import Operations
+from supervisor.rotation import Rotation
 from supervisor.shell import Shell
+from supervisor.tickets import TicketOperations
 from supervisor.upkeep import Upkeep
 from supervisor.wishes import Line, Nonsense
 from velocity_edge import metrics
@@ -47,7 +53,17 @@ log = logging.getLogger("supervisor")
 _MAX_BODY_BYTES: Final = 65_536
 _MAX_AUDIT_BYTES: Final = 8 * 1024 * 1024
 #: Group members may not do these.
-_OWNER_ONLY: Final = {"/v1/stop", "/v1/upgrade", "/v1/abort", "/v1/tickets/rotate"}
+_OWNER_ONLY: Final = {
+    "/v1/stop",
+    "/v1/upgrade",
+    "/v1/abort",
+    "/v1/tickets/rotate",
+    "/v1/tickets/expire",
+    "/v1/tickets/export",
+    "/v1/tickets/import",
+}
+#: Fields of a body that must not get into the audit log: keys.
+_SECRET: Final = {"document"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,7 @@ class Admin:
         self._shell = shell
         self._changes = 0
         operations, departures = Operations(shell, upkeep), Departures(shell)
+        self._keys = TicketOperations(shell, Rotation(shell))
         self.app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_errors])
         get, post = self.app.router.add_get, self._add_post
         get("/v1/status", self._status)
@@ -83,13 +100,20 @@ class Admin:
         post("/v1/upgrade", operations.upgrade)
         post("/v1/abort", operations.abort)
         post("/v1/scale", operations.scale)
-        post("/v1/tickets/rotate", operations.rotate_keys)
+        get("/v1/tickets", self._tickets)
+        post("/v1/tickets/rotate", self._keys.rotate)
+        post("/v1/tickets/expire", self._keys.expire)
+        post("/v1/tickets/export", self._keys.export)
+        post("/v1/tickets/import", self._keys.merge)
         post("/v1/stop", operations.stop)
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
     async def _status(self, _: web.Request) -> web.Response:
         return web.json_response(describe(self._shell), headers={"ETag": self._etag})
+
+    async def _tickets(self, _: web.Request) -> web.Response:
+        return web.json_response(self._keys.rows())
 
     async def _workers(self, _: web.Request) -> web.Response:
         return web.json_response(describe(self._shell)["workers"])
@@ -179,7 +203,7 @@ class Admin:
             "uid": caller.uid,
             "pid": caller.pid,
             "request": path,
-            "body": body,
+            "body": {name: "(not logged)" if name in _SECRET else value for name, value in body.items()},
             "outcome": outcome,
         }
         log.info("%s by user %d: %s", path, caller.uid, outcome)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from supervisor import sockets
 from supervisor.contract import Phase, verdict
+from supervisor.describe_keys import degraded_keys, describe_keys
 from supervisor.lifecycle import NodeState, WorkerState
 from supervisor.steering_base import Tier
 from supervisor.worker import Worker
@@ -34,7 +35,6 @@ def describe(shell: Shell) -> NodeStatus:
     node, steering = shell.node, shell.steering
     wall_s, now_s = shell.wall_clock(), shell.clock()
     counters = total(bundle.slab for bundle in shell.slots.bundles)
-    keys = shell.keyring.describe(wall_s)
     return {
         "api_version": API_VERSION,
         "state": node.state,
@@ -65,7 +65,7 @@ def describe(shell: Shell) -> NodeStatus:
         "counters": counters,
         "packets": {**steering.counters(), "worker": {name: counters[name] for name in VERDICTS}},
         "buffers": _buffers(shell),
-        "keys": {"seal_with": keys["seal_with"], "ages_s": {str(e["epoch"]): e["age_s"] for e in keys["epochs"]}},
+        "keys": describe_keys(shell),
         "last_reload": _last_reload(shell, wall_s - now_s),
         "rollout": _rollout(shell),
         "degraded": list(_degraded(shell)),
@@ -215,6 +215,7 @@ def _degraded(shell: Shell) -> Iterator[str]:
             f"the disable file {shell.places.disable_file} is there: health checkers withdraw the routes of a node "
             "that serves; `velocity-edge admin resume` removes it"
         )
+    yield from degraded_keys(shell)
     if node.last_reload and not node.last_reload.ok:
         yield f"the last reload was refused: {node.last_reload.reason}"
     if node.rollout and node.rollout.reason:

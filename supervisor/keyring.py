@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from velocity_edge import keyfile, keys
 from velocity_edge.cid import CidConfig
 from velocity_edge.config.model import Tickets
 from velocity_edge.errors import CannotDo
-from velocity_edge.messages import UseKeys
+from velocity_edge.messages import Epoch, UseKeys
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +97,17 @@ class Keyring:
         keyfile.save(self.path, table)
         self.table = table
 
-    def describe(self, wall_s: float) -> dict[str, Any]:
-        """Return what `status` says: no key."""
-        return {
-            "seal_with": self.table.seal_with,
-            "epochs": [{"epoch": e.epoch, "age_s": int(wall_s - e.created_s)} for e in self.table.epochs],
-            "cid_epochs": [e.epoch for e in self.table.cid_epochs],
-            "storage": str(self.path),
-        }
+    def close(self, numbers: Collection[int]) -> None:
+        """Have these epochs open nothing any more."""
+        self._store(keys.close(self.table, numbers))
+
+    def merge(self, imported: Sequence[Epoch]) -> None:
+        """Have the epochs of another table open here. Raises `CannotDo` when that cannot be."""
+        try:
+            self._store(keys.merge(self.table, imported))
+        except ValueError as error:
+            raise CannotDo(f"cannot import: {error}") from None
+
+    def adopt(self, number: int) -> None:
+        """Announce an epoch that is here already."""
+        self._store(keys.adopt(self.table, number))

@@ -109,14 +109,6 @@ class Operations:
             yield line
         yield done(f"{node.target} workers", 0)
 
-    async def rotate_keys(self, body: Line) -> AsyncIterator[Line]:
-        """Begin a new epoch."""
-        self._upkeep.rotate_keys()
-        node = self._shell.node
-        async for line in self._follow(lambda: node.key_change is not None):
-            yield line
-        yield done(f"epoch {node.seal_with} seals", 0)
-
     async def stop(self, body: Line) -> AsyncIterator[Line]:
         """Stop the node."""
         only(body, "fast")

@@ -74,7 +74,7 @@ class Rotations(Requests):
             raise CannotDo(f"cannot move connections off epoch {self.seal_with}: it seals; rotate first")
         self.moving |= {*epochs}
         for worker in self.workers.values():
-            if worker.serving and worker.by_config is not None:
+            if worker.serving:
                 self.tell(worker, m.Move(sorted(self.moving), spread_s))
 
     def _give_keys(self) -> None:

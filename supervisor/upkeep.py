@@ -1,4 +1,4 @@
-"""What a node does by itself, or when asked, beyond the life of its workers: reloads, key rotation, watchdog, signals.
+"""What a node does by itself, or when asked, beyond the life of its workers: reloads, watchdog, signals.
 
 A reload begins with the files: a configuration that cannot be read, or that changes what only a restart of the node can
 change, is refused here, before any worker hears of it. The Node decides about the rest.
@@ -36,8 +36,6 @@ _LOOK_S: Final = 1.0
 _CHECK_TIMEOUT_S: Final = 90.0
 #: Workers bring their counters up to date once per second.
 _COUNT_S: Final = 1.0
-#: How often the age of the sealing key is looked at; ages are hours.
-_ROTATION_LOOK_S: Final = 30.0
 
 
 class Upkeep:
@@ -108,14 +106,6 @@ class Upkeep:
         except CannotDo as error:
             log.error("%s (%s)", error, key)
 
-    def rotate_keys(self) -> None:
-        """Begin a rotation of the epoch table. Raises `CannotDo` while one is under way."""
-        shell = self._shell
-        if shell.node.key_change:
-            raise CannotDo("cannot rotate keys: a rotation is under way")
-        number = shell.keyring.announce(shell.active.config.tickets, shell.wall_clock())
-        shell.happen(w.UseEpochs(shell.keyring.epochs, number, shell.keyring.table.closed))
-
     async def upgrade(self) -> str:
         """Become the installation that is on disk now: same process, same workers, sockets and programs; then roll.
 
@@ -181,18 +171,6 @@ class Upkeep:
             if self._watch.changed(self._watched()):
                 log.info("a file or folder of the configuration has changed")
                 self.try_to_reload()
-
-    async def rotate_in_time(self) -> None:
-        """Rotate keys when the one that seals is old enough."""
-        shell = self._shell
-        while True:
-            if (
-                shell.node.state in (NodeState.SERVING, NodeState.QUIESCING, NodeState.QUIESCED)
-                and not shell.node.key_change
-                and shell.keyring.due(shell.active.config.tickets, shell.wall_clock())
-            ):
-                self.rotate_keys()
-            await asyncio.sleep(_ROTATION_LOOK_S)
 
     async def count_arrivals(self) -> None:
         """While the node drains: tell it every second how many handshakes were completed."""

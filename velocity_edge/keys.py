@@ -215,6 +215,13 @@ def next_number(table: EpochTable) -> int:
     return number if number % CID_CONFIGS != table.seal_with % CID_CONFIGS else number + 1
 
 
+def bridge(table: EpochTable, other: EpochTable) -> int:
+    """Return a number for an epoch that can seal between these two: in neither, and with the place of no live one."""
+    live = {n % CID_CONFIGS for n in table.cid_live} | {other.seal_with % CID_CONFIGS}
+    number = max(table.numbers[0], other.numbers[0]) + 1
+    return next((n for n in range(number, number + CID_CONFIGS) if n % CID_CONFIGS not in live), number)
+
+
 def blocking(table: EpochTable, number: int | None = None) -> int | None:
     """Return the live epoch whose config id the next one (or *number*) needs; None when it can begin."""
     wanted = (next_number(table) if number is None else number) % CID_CONFIGS

@@ -208,8 +208,7 @@ class Abort:
 class Move:
     """Have the connections that hold ids of these epochs change to new ids, or leave; spread over `spread_s`.
 
-    Only sent to a worker that counts them (`Heartbeat.connections_by_config`). It ends when no such connection is left,
-    or with the next `Move`.
+    It ends when no such connection is left, or with the next `Move`.
     """
 
     epochs: list[int]

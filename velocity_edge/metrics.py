@@ -190,8 +190,15 @@ class _Node(Collector):
         keys = self._status["keys"]
         count = GaugeMetricFamily("velocity_ticket_keys", "Keys in the epoch table.", labels=["state"])
         count.add_metric(["sealing"], 1)
-        count.add_metric(["opening"], len(keys["ages_s"]) - 1)
+        count.add_metric(["opening"], sum(row["state"] in ("opens", "announced") for row in keys["epochs"]))
         yield count
+        held = GaugeMetricFamily(
+            "velocity_connections_by_key_epoch", "Connections that hold connection IDs of an epoch.", labels=["epoch"]
+        )
+        for row in keys["epochs"]:
+            if row["ids_live"]:
+                held.add_metric([str(row["epoch"])], row["connections"])
+        yield held
         age_s = keys["ages_s"].get(str(keys["seal_with"]), 0.0)
         yield GaugeMetricFamily("velocity_ticket_key_age_seconds", "Age of the key that seals.", value=age_s)
         ends = GaugeMetricFamily("velocity_cert_not_after_timestamp_seconds", "End of a certificate.", labels=["name"])

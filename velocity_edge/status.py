@@ -70,12 +70,29 @@ class Buffers(TypedDict):
     send_got: int
 
 
+class KeyEpoch(TypedDict):
+    """One epoch of the keys."""
+
+    epoch: int
+    age_s: float
+    #: seals, announced (opens everywhere before it seals), opens, closed (only its connection IDs are needed).
+    state: str
+    #: When what it sealed has expired; seconds since 1970. None: it seals, will seal, or never did here.
+    opens_until_s: float | None
+    #: Its connection IDs decode, and the connections that hold one.
+    ids_live: bool
+    connections: int
+
+
 class Keys(TypedDict):
     """The epoch table, without its secrets."""
 
     seal_with: int
     #: Epoch number (as text) -> age in seconds.
     ages_s: dict[str, float]
+    #: Newest first.
+    epochs: list[KeyEpoch]
+    storage: str
 
 
 class Reload(TypedDict):

@@ -9,6 +9,7 @@
     Activate    put it in place; the first one starts the serving -> Ready
     Drain       leaving.py -> Drained                       Resume  stop doing that
     Abort       close old connections -> Aborted            Stop    close all, and exit 0
+    Move        moving.py: off the connection IDs of old keys
 
 The engine is made with the first revision and lives as long as the process: another engine or user needs another worker
 (the supervisor replaces them), everything else changes with a reload.
@@ -39,6 +40,7 @@ from workers.drain import Drain
 from workers.handlers.beneath import Descriptor
 from workers.leaving import Leaving
 from workers.lines import LineWriter
+from workers.moving import Moving
 from workers.revisions import Prepared, prepare
 from workers.serving import Equipment, Serving
 from workers.supervision import Supervision
@@ -84,6 +86,7 @@ class Worker:
     #: Built, not yet active: revision -> it. Only the newest counts.
     prepared: dict[int, Prepared] = field(default_factory=dict)
     leaving: Leaving | None = None
+    moving: Moving | None = None
     heartbeat_timer: asyncio.TimerHandle | None = None
     stopping: bool = False
     tally: Tally | None = None
@@ -129,7 +132,7 @@ class Worker:
             case m.Abort():
                 self._abort(order.age_s)
             case m.Move():
-                pass
+                self._move(order)
             case m.Stop():
                 self.stop()
             case _ as forgotten:
@@ -226,6 +229,22 @@ class Worker:
             closed = self.serving.close_connections(age_s, "abort", "aborted by the operator")
         self.supervision.report(m.Aborted(*closed))
 
+    def _move(self, order: m.Move) -> None:
+        if self.moving is not None:
+            self.moving.stop()
+            self.moving = None
+        if self.serving is None or self.serving.active is None or self.leaving is not None:
+            return  # nobody is here, or everybody leaves anyway
+
+        def config_ids() -> list[int]:
+            table = self.table
+            if table is None or self.leaving is not None:
+                return []
+            old = [epoch for epoch in order.epochs if epoch in table.cid_live and epoch != table.seal_with]
+            return [epoch % keys.CID_CONFIGS for epoch in old]
+
+        self.moving = Moving(self.loop, self.serving, config_ids, order.spread_s)
+
     def _resume(self) -> None:
         if self.leaving is not None:
             self.leaving.stop()
@@ -253,6 +272,8 @@ class Worker:
 
     def close(self) -> None:
         """End every timer and hang up: nothing of us is left in the loop."""
+        if self.moving is not None:
+            self.moving.stop()
         if self.leaving is not None:
             self.leaving.stop()
         if self.heartbeat_timer is not None:

@@ -7,10 +7,16 @@ import json
 
 import pytest
 
+from tests.integration.test_hitless import Result, more_requests, under_load
 from tests.support.node import ENGINES, Node, running_node
+from tests.support.waiting import poll
 from velocity_edge.client.h3_client import Connection, Options, connect
 
-MODES = [pytest.param("socket", marks=pytest.mark.root), "socket-classic"]
+MODES = [
+    pytest.param("socket", "portable", marks=pytest.mark.root),
+    pytest.param("socket", "native", marks=pytest.mark.root),
+    ("socket-classic", "native"),
+]
 
 
 def rotate(node: Node) -> int:
@@ -29,8 +35,7 @@ async def fetch(connection: Connection) -> None:
     assert b"served by velocity-edge" in body
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "engine"), MODES)
 def test_connections_live_through_three_rotations(mode: str, engine: str) -> None:
     with running_node(workers=2, dispatch=mode, engine=engine) as node:
 
@@ -43,3 +48,61 @@ def test_connections_live_through_three_rotations(mode: str, engine: str) -> Non
                 await asyncio.gather(fetch(one), fetch(two))
 
         asyncio.run(run())
+
+
+def connections_on(node: Node, epoch: int) -> int:
+    [row] = [row for row in node.status()["keys"]["epochs"] if row["epoch"] == epoch]
+    return row["connections"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_node_knows_who_is_on_an_old_epoch_and_moves_them_without_a_failed_request(engine: str) -> None:
+    """The portable engine renames its connections; the native one has them replaced, by GOAWAY."""
+    with running_node(workers=2, engine=engine) as node:
+
+        def play(result: Result) -> None:
+            poll(lambda: connections_on(node, 1) == 6, "a count of six")
+            assert rotate(node) == 2
+            if engine == "native":
+                more_requests(result)
+                metrics = node.admin("GET", "/v1/metrics")[1].decode()
+                assert 'velocity_connections_by_key_epoch{epoch="1"} 6.0' in metrics
+                assert "still on epoch 1: 6 connections" in node.command("status").stdout
+            run = node.command("tickets", "rotate", "--move", "--spread", "1s", "--timeout", "30s", timeout_s=40)
+            assert run.returncode == 0, run
+            assert "epoch 3 seals; no connection lives on an earlier one" in run.stdout
+            poll(lambda: connections_on(node, 3) == 6, "six connections on the new epoch")
+            assert [connections_on(node, epoch) for epoch in (1, 2)] == [0, 0]
+
+        result = under_load(node, play)
+        assert result.failures == []
+        if engine == "portable":
+            assert (result.connections, result.going_away) == (6, 0), "nobody noticed"
+        else:
+            assert (result.connections, result.going_away) == (12, 6)
+
+
+def test_a_rotation_waits_for_the_connections_in_its_place() -> None:
+    """Seven epochs have room; the eighth is refused, says why, and begins when the first has been left."""
+    with running_node(workers=1, engine="native") as node:
+
+        async def run() -> None:
+            async with connect(node.url(), Options(cafile=node.ca, timeout_s=5.0)) as connection:
+                await fetch(connection)
+                for expected in range(2, 8):
+                    assert await asyncio.to_thread(rotate, node) == expected
+                await fetch(connection)
+                run = await asyncio.to_thread(node.command, "tickets", "rotate")
+                assert run.returncode == 5
+                assert "cannot rotate keys: epoch 8 needs the connection IDs of epoch 1" in run.stderr
+                await fetch(connection)
+                await asyncio.to_thread(poll, lambda: connections_on(node, 1), "a count")
+                # It stays for as long as it has something to do.
+                run = await asyncio.to_thread(node.command, "tickets", "expire", "--epoch", "1", "--timeout", "0s")
+                assert run.returncode == 4, run
+                assert "1 connections live on epoch 1" in run.stdout
+                await asyncio.to_thread(poll, lambda: connection.going_away, "GOAWAY")
+
+        asyncio.run(run())
+        assert node.command("tickets", "expire", "--epoch", "1", "--timeout", "20s").returncode == 0
+        assert node.status()["keys"]["seal_with"] == 7

@@ -42,7 +42,22 @@ STATUS: Any = {
     # A number of its own for each counter, so that a mix-up shows.
     "counters": {name: 1000 + n for n, name in enumerate((*COUNTERS, *LOSSES))},
     "packets": {"worker": {name: 5000 + n for n, name in enumerate(VERDICTS)}},
-    "keys": {"seal_with": 2, "ages_s": {"2": 10.0, "1": 90.0}},
+    "keys": {
+        "seal_with": 2,
+        "ages_s": {"2": 10.0, "1": 90.0},
+        "epochs": [
+            {
+                "epoch": 2,
+                "age_s": 10.0,
+                "state": "seals",
+                "opens_until_s": None,
+                "ids_live": True,
+                "connections": 7,
+            },
+            {"epoch": 1, "age_s": 90.0, "state": "opens", "opens_until_s": 1e9, "ids_live": True, "connections": 3},
+        ],
+        "storage": "/var/lib/velocity/tickets.json",
+    },
     "last_reload": {"revision": 2, "ok": False, "reason": "no", "at_s": 1.0, "took_s": 0.25},
     "degraded": ["something"],
 }

@@ -25,6 +25,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "status": ("velocity_edge.cli.status:status", "Show what the node is doing, on one screen."),
     "health": ("velocity_edge.cli.health:health", "Say in one word and an exit code how the node is."),
     "admin": ("velocity_edge.cli.admin:admin", "Quiesce, resume, reload, restart: change what the node does."),
+    "tickets": ("velocity_edge.cli.tickets:tickets", "Rotate, back up and expire the keys of sessions and ids."),
     "doctor": (
         "velocity_edge.cli.doctor:doctor",
         "Look at this machine: what a node can have here, and what it lacks.",

@@ -90,7 +90,7 @@ def quiesce(
     body = {"mode": mode, "announce_s": announce, "spread_s": spread, "deadline_s": deadline}
     if wait:
         body |= {"wait": True, "below": below, "timeout_s": timeout}
-    return _ask("quiesce", body, reason, as_json, timeout)
+    return ask("quiesce", body, reason, as_json, timeout)
 
 
 @admin.command()
@@ -98,7 +98,7 @@ def quiesce(
 @_JSON
 def resume(reason: str, as_json: bool) -> int:
     """Take new connections again."""
-    return _ask("resume", {}, reason, as_json)
+    return ask("resume", {}, reason, as_json)
 
 
 @admin.command()
@@ -169,7 +169,7 @@ def _attached(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def restart(worker: int | None, timeout: float, dry_run: bool, reason: str, as_json: bool) -> int:
     """Restart the workers, one after the other; connections are drained, new ones go to the newcomer."""
     body: dict[str, Any] = {} if worker is None else {"worker_id": worker}
-    return _ask("restart", body | ({"dry_run": True} if dry_run else {}), reason, as_json, timeout)
+    return ask("restart", body | ({"dry_run": True} if dry_run else {}), reason, as_json, timeout)
 
 
 @admin.command()
@@ -178,7 +178,7 @@ def restart(worker: int | None, timeout: float, dry_run: bool, reason: str, as_j
 @_JSON
 def reload(timeout: float, reason: str, as_json: bool) -> int:
     """Read the configuration again: every worker uses it, or none and the node says why."""
-    return _ask("reload", {}, reason, as_json, timeout)
+    return ask("reload", {}, reason, as_json, timeout)
 
 
 @admin.command()
@@ -194,7 +194,7 @@ def upgrade(timeout: float, reason: str, as_json: bool) -> int:
 
     node = Node()
     before = node.status()
-    code = _ask("upgrade", {}, reason, as_json, timeout)
+    code = ask("upgrade", {}, reason, as_json, timeout)
     if code != Exit.DONE:
         return code
     return follow(node, before, timeout, lambda seen: _print({"text": seen.text, "exit_code": seen.exit_code}, as_json))
@@ -206,7 +206,7 @@ def upgrade(timeout: float, reason: str, as_json: bool) -> int:
 @_JSON
 def abort(age: float, reason: str, as_json: bool) -> int:
     """Close old connections, and say how many they were and how many requests ran on them."""
-    return _ask("abort", {"age_s": age}, reason, as_json)
+    return ask("abort", {"age_s": age}, reason, as_json)
 
 
 @admin.command()
@@ -216,7 +216,7 @@ def abort(age: float, reason: str, as_json: bool) -> int:
 @_JSON
 def scale(workers: int, timeout: float, reason: str, as_json: bool) -> int:
     """Have this many WORKERS, up to the larger of the cores and the workers that the node was started with."""
-    return _ask("scale", {"workers": workers}, reason, as_json, timeout)
+    return ask("scale", {"workers": workers}, reason, as_json, timeout)
 
 
 @admin.command()
@@ -225,7 +225,7 @@ def scale(workers: int, timeout: float, reason: str, as_json: bool) -> int:
 @_JSON
 def stop(fast: bool, reason: str, as_json: bool) -> int:
     """Stop the node: drain, then exit."""
-    return _ask("stop", {"fast": fast}, reason, as_json)
+    return ask("stop", {"fast": fast}, reason, as_json)
 
 
 @admin.command(name="status")
@@ -246,7 +246,7 @@ def admin_health(ctx: click.Context) -> Any:
     return ctx.invoke(health)
 
 
-def _ask(verb: str, body: dict[str, Any], reason: str, as_json: bool, timeout_s: float = 0.0) -> int:
+def ask(verb: str, body: dict[str, Any], reason: str, as_json: bool, timeout_s: float = 0.0) -> int:
     """Send one request, print the node's lines, return the exit code of the last one."""
     request = body | {"reason": reason or f"by {_user()}"}
     return _tell(Node().lines(f"/v1/{verb}", request, timeout_s=timeout_s + _SLACK_S), as_json)

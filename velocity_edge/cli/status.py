@@ -83,6 +83,9 @@ def _head(found: NodeStatus, now_s: float, colour: bool) -> Iterator[str]:
         yield f"certificate {certificate['name']} {when}  SHA-256 {certificate['fingerprint'][:23]}..."
     ages = ", ".join(f"{epoch}: {duration(age)}" for epoch, age in found["keys"]["ages_s"].items())
     yield f"keys: epoch {found['keys']['seal_with']} seals (age {ages})"
+    for row in found["keys"]["epochs"]:
+        if row["state"] != "seals" and row["connections"]:
+            yield f"still on epoch {row['epoch']}: {count(row['connections'])} connections"
     yield from _drain(found, now_s)
     yield from _left(found)
     if reload := found["last_reload"]:

@@ -221,8 +221,7 @@ class TestOldEpochs:
         assert self.beat(rotated, {2: 1}) == [w.UseCidKeys((2,)), w.GiveKeys(1, (2,), 2)]
         assert (rotated.node.epochs, rotated.node.closed_epochs) == ((2,), ())
 
-    def test_connections_are_moved_by_workers_that_count_them(self, rotated: Play) -> None:
-        assert rotated(w.MoveFrom((1,), 5.0)) == []
+    def test_connections_are_moved(self, rotated: Play) -> None:
         rotated.says(1, m.KeysInUse([2, 1], 2, []))
         self.beat(rotated, {1: 3})
         assert rotated(w.MoveFrom((1, 99), 5.0)) == [w.Tell(1, m.Move([1], 5.0))]

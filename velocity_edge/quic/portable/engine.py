@@ -38,11 +38,6 @@ log = logging.getLogger(__name__)
 #: (peer, local, listener): what a datagram came by and an answer goes out by.
 Path = tuple[seam.Address, seam.Address, int]
 
-_GROUPS: Final = {
-    0x11EC: "handshakes_x25519mlkem768",
-    0x11EB: "handshakes_secp256r1mlkem768",
-    0x11ED: "handshakes_secp384r1mlkem1024",
-}
 #: Answers of no connection that wait for `send`; more would be a flood, and a lost answer is asked for again.
 _MAX_ANSWERS: Final = 1024
 #: Datagrams for other workers that wait for `strays`.
@@ -256,7 +251,7 @@ class PortableEngine:
             edge.collect(now_ns, self._events)
         for event in self._events[first:]:
             if isinstance(event, seam.HandshakeCompleted):
-                self._note_handshake(edge, event)
+                self._table.note_handshake(edge, event)
             elif isinstance(event, seam.StreamClosed):
                 self._table.streams.pop(event.stream, None)
         quic = edge.quic
@@ -267,13 +262,6 @@ class PortableEngine:
         else:
             self._dirty[edge] = None
             self._arm(edge)
-
-    def _note_handshake(self, edge: Edge, event: seam.HandshakeCompleted) -> None:
-        self._table.half_open -= 1
-        self._count["handshakes_completed"] += 1
-        self._count[_GROUPS.get(event.group, "handshakes_classical")] += 1
-        self._count["handshakes_resumed"] += event.resumed
-        self._count["hello_retry_requests"] += edge.quic.adapter.hello_retried
 
     def _take_events(self) -> list[seam.Event]:
         events, self._events = self._events, []

@@ -11,12 +11,18 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final
 
+from velocity_edge.quic.engine import HandshakeCompleted
 from velocity_edge.quic.portable.calendar import Calendar
 from velocity_edge.quic.portable.edge import Edge
 from velocity_edge.quic.portable.outbox import Stream
 
 #: Ids that the peer has given back stay ours for a while: a late packet must not look like a lost connection's.
 _MAX_RETIRED_IDS: Final = 8
+_GROUPS: Final = {
+    0x11EC: "handshakes_x25519mlkem768",
+    0x11EB: "handshakes_secp256r1mlkem768",
+    0x11ED: "handshakes_secp384r1mlkem1024",
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +74,14 @@ class Table:
         """Take in a connection whose handshake begins."""
         self.edges[edge.handle] = edge
         self.half_open += 1
+
+    def note_handshake(self, edge: Edge, event: HandshakeCompleted) -> None:
+        """Count a handshake that is complete."""
+        self.half_open -= 1
+        self._count["handshakes_completed"] += 1
+        self._count[_GROUPS.get(event.group, "handshakes_classical")] += 1
+        self._count["handshakes_resumed"] += event.resumed
+        self._count["hello_retry_requests"] += edge.quic.adapter.hello_retried
 
     def register(self, edge: Edge, cid: bytes, *, ours: bool = True) -> None:
         """Packets with this id are for *edge*. *ours*: we issued it; the client made it up otherwise."""

@@ -1,0 +1,61 @@
+"""The epoch table in words and numbers, for `status`, `tickets list` and the metrics: never a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from supervisor.epochs import connections_by_epoch
+from supervisor.rotation import waits_for
+from velocity_edge import keys
+from velocity_edge.keys import EpochTable
+from velocity_edge.status import KeyEpoch, Keys
+
+if TYPE_CHECKING:
+    from supervisor.shell import Shell
+
+
+def describe_keys(shell: Shell) -> Keys:
+    """Return the table as the node says it."""
+    table, node, now_s = shell.keyring.table, shell.node, shell.wall_clock()
+    held = connections_by_epoch(node.cid_epochs, node.workers.values())
+    max_age_s = shell.active.config.tickets.max_age_s
+    rows: list[KeyEpoch] = []
+    for epoch in table.epochs:
+        state = _state(table, epoch.epoch)
+        stopped_s = keys.stopped_s(table, epoch.epoch)
+        until_s = stopped_s + max_age_s if state == "opens" and stopped_s is not None else None
+        rows.append(
+            {
+                "epoch": epoch.epoch,
+                "age_s": int(now_s - epoch.created_s),
+                "state": state,
+                "opens_until_s": until_s,
+                "ids_live": epoch.epoch in node.cid_epochs,
+                "connections": held.get(epoch.epoch, 0),
+            }
+        )
+    return {
+        "seal_with": table.seal_with,
+        "ages_s": {str(row["epoch"]): row["age_s"] for row in rows},
+        "epochs": rows,
+        "storage": str(shell.keyring.path),
+    }
+
+
+def degraded_keys(shell: Shell) -> Iterator[str]:
+    """Yield what is not right with them."""
+    if (epoch := waits_for(shell)) is not None:
+        count = connections_by_epoch((epoch,), shell.node.workers.values())[epoch]
+        yield (
+            f"the keys cannot rotate: the next epoch needs the connection IDs of epoch {epoch}, on which {count} "
+            f"connections live; they are asked to leave, `velocity-edge tickets expire --epoch {epoch}` waits for it"
+        )
+
+
+def _state(table: EpochTable, number: int) -> str:
+    if number == table.seal_with:
+        return "seals"
+    if number == table.announced:
+        return "announced"
+    return "closed" if number in table.closed else "opens"
