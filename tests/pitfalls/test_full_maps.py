@@ -1,0 +1,67 @@
+"""nginx's and others' BPF maps filled up with every reload, until the fiftieth could not register its sockets.
+
+Here nothing grows with restarts: worker ids, sockets, pins in bpffs and descriptors stay as many as they were, and the
+table of handshakes in flight forgets its oldest instead of refusing the newest.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bpf import abi, kernel, pins
+from tests.support.loopback_group import Group, group, new
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+RESTARTS = 200
+
+
+def restarts(g: Group, forget: Callable[[int], None]) -> tuple[int, int, int]:
+    """Replace workers, and supervisors as well; return how many ids, pins and descriptors there are then."""
+    for number in range(RESTARTS):
+        worker_id, slot = 1 + number, number % 4
+        g.steering.lend(worker_id, slot, 0)
+        g.steering.accept(list(range(max(1, worker_id - 1), worker_id + 1)))
+        if worker_id > 2:
+            forget(worker_id - 2)
+        if number % 20 == 19:
+            g.succeed()
+    names = pins.Pins(g.instance).names()
+    return len(g.steering.lent()), len(names), len(os.listdir("/proc/self/fd"))
+
+
+def test_nothing_grows(cache_dir: Path) -> None:
+    with group(4, cache_dir) as g:
+        g.steering.lend(1, 0, 0)
+        g.steering.accept([1])
+        g.succeed()
+        before = len(pins.Pins(g.instance).names()), len(os.listdir("/proc/self/fd"))
+        assert restarts(g, lambda worker_id: g.steering.forget(worker_id)) == (2, *before)
+        assert g.where(new(40)).keys() == {(RESTARTS - 2) % 4, (RESTARTS - 1) % 4}
+
+
+def test_the_check_sees_growth(cache_dir: Path) -> None:
+    """The naive version: nobody takes back what was lent."""
+    with group(4, cache_dir) as g:
+        assert restarts(g, lambda worker_id: None)[0] == RESTARTS
+
+
+def fill(spec: kernel.MapSpec) -> None:
+    fd = kernel.create_map(replace(spec, entries=1024))
+    try:
+        for number in range(8 * 1024):
+            kernel.update(fd, number.to_bytes(spec.key_bytes, "little"), bytes(spec.value_bytes))
+    finally:
+        os.close(fd)
+
+
+def test_handshakes_in_flight_have_room() -> None:
+    spec = next(spec for spec in abi.MAPS if spec.name == "pins")
+    fill(spec)
+    naive = replace(spec, type=1)  # type: ignore[arg-type]  # BPF_MAP_TYPE_HASH
+    with pytest.raises(OSError, match=os.strerror(errno.E2BIG)):
+        fill(naive)

@@ -1,0 +1,88 @@
+"""Fewer workers than before, and the table of the kernel still led some packets to slots that nobody read any more
+(nginx#1756). From 4 workers to 1 and back to 4: no id and no entry for new connections leads to an empty slot.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor import routes
+from supervisor import words as w
+from supervisor.node import Node
+from supervisor.requests import Settings
+from tests.support.loopback_group import Group, group, known, new
+from velocity_edge import messages as m
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+
+class Played:
+    """The real Node and the real steering; workers do at once what they are told."""
+
+    def __init__(self, g: Group) -> None:
+        self.steering = g.steering
+        self.node = Node(Settings(4, quarantine_s=1000.0), target=4, epochs=(1,), seal_with=1)
+        self.alive: dict[int, int] = {}
+        self.now_s = 0.0
+        self.happen(w.Started())
+
+    def happen(self, happening: w.Happening) -> None:
+        self.now_s += 0.001
+        for command in self.node.handle(happening, self.now_s):
+            for following in self.do(command):
+                self.happen(following)
+
+    def do(self, command: w.Command) -> Iterator[w.Happening]:
+        match command:
+            case w.Lend(worker_id, slot, core):
+                self.steering.lend(worker_id, slot, core)
+            case w.Forget(worker_id):
+                self.steering.forget(worker_id)
+            case w.Accept(worker_ids):
+                self.steering.accept(list(worker_ids))
+            case w.Spawn(worker_id, slot, _):
+                self.alive[worker_id] = slot
+                yield w.Reported(worker_id, m.Hello(worker_id, 1, "portable", "test"))
+            case w.GiveConfig(worker_id, revision):
+                yield w.Reported(worker_id, m.Prepared(revision))
+            case w.Tell(worker_id, m.Activate(revision)):
+                yield w.Reported(worker_id, m.Ready(revision))
+            case w.Tell(worker_id, m.Drain()):
+                yield w.Reported(worker_id, m.Drained(0))
+            case w.Tell(worker_id, m.Stop()):
+                del self.alive[worker_id]
+                yield w.Exited(worker_id, 0)
+
+
+def four_one_four(g: Group) -> list[set[int]]:
+    """Return, for each of the three sizes, the slots without a reader that got something."""
+    node, unread = Played(g), []
+    ever: set[int] = set()
+    for count in (4, 1, 4):
+        node.happen(w.Scale(count))
+        assert len(node.alive) == count
+        ever |= {*node.alive}
+        packets = new(100) + [packet for worker_id in ever for packet in known(worker_id, 5)]
+        assert set(g.steering.lent()) == ever  # type: ignore[attr-defined]
+        got = g.where(packets)
+        assert got.total() == len(packets)
+        unread.append(set(got) - set(node.alive.values()))
+    return unread
+
+
+def test_no_slot_is_stale(cache_dir: Path) -> None:
+    with group(8, cache_dir) as g:
+        assert four_one_four(g) == [set(), set(), set()]
+
+
+def test_with_heirs_forgotten_it_is(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The naive version: an id leads to where its worker was."""
+
+    def where_they_were(workers: object, departed: dict[int, w.Departed]) -> dict[int, tuple[int, int]]:
+        living = {v.worker_id: (v.slot, v.core) for v in workers.values()}  # type: ignore[attr-defined]
+        return living | {i: (gone.slot, gone.core) for i, gone in departed.items()}
+
+    monkeypatch.setattr(routes, "desired_known", where_they_were)
+    with group(8, cache_dir) as g:
+        assert four_one_four(g)[1] != set()

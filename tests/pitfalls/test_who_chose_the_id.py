@@ -1,0 +1,47 @@
+"""The type of a packet does not say who chose its connection ID: after the first flight a client's Initials carry ours,
+and who sends all Initials to "an accepting worker" tears handshakes apart. A stray, on the other hand, looks like a
+packet of somebody who is gone: nginx answered it with a reset that ended a live connection (1.29.6), and gave away the
+token of it to whoever steered the packet there.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.loopback_group import group, new
+from tests.support.packets import HANDSHAKE, INITIAL, ZERO_RTT, long, short
+from tests.support.traffic import CODEC
+from velocity_edge.quic import demux
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["socket", "socket-classic"])
+@pytest.mark.parametrize("kind", [INITIAL, ZERO_RTT, HANDSHAKE])
+def test_an_initial_with_an_id_of_ours_goes_to_its_worker(cache_dir: Path, mode: str, kind: int) -> None:
+    """The accepting worker is another one, and gets the Initials with ids that clients made up: the naive version."""
+    with group(3, cache_dir, mode) as g:
+        for slot in range(3):
+            g.steering.lend(0x0100 + slot, slot, 0)
+        g.steering.accept([0x0100])
+        assert g.where([long(kind, CODEC.issue(1, 0x0102)) for _ in range(30)]) == {2: 30}
+        assert g.where(new(30)) == {0: 30}
+
+
+HERE = demux.Whereabouts(CODEC, 1, 7, frozenset((7, 8)))
+VICTIM = CODEC.issue(1, 8)
+
+
+@pytest.mark.parametrize("length", [22, 43, 60, 1200])
+def test_nobody_gets_the_reset_of_a_living_connection(length: int) -> None:
+    packets = [short(VICTIM, length), *(long(kind, VICTIM) for kind in (INITIAL, ZERO_RTT, HANDSHAKE))]
+    for packet in packets:
+        assert demux.decide(packet, (), HERE, forwarded=False) == demux.HandOver(8)
+        assert isinstance(demux.decide(packet, (), HERE, forwarded=True), demux.Drop)
+
+
+def test_without_the_roster_he_does() -> None:
+    """The naive version: what is not mine is gone."""
+    naive = replace(HERE, live_worker_ids=frozenset((7,)))
+    assert isinstance(demux.decide(short(VICTIM), (), naive, forwarded=False), demux.Reset)
