@@ -45,6 +45,8 @@ def adopt(node: Requests, contract: c.Contract, quiesced: w.Quiesce) -> None:
     node.advance(NodeEvent.QUIESCE)
     # The earlier one may have been killed before the file was there; writing it again is no harm.
     node.commands.append(w.WriteDisableFile(quiesced.reason))
+    if contract.phase is c.Phase.CUTTING:
+        contract.phase_since_s = node.now_s  # workers get the grace to say it once more
     if contract.ordered:
         node.drain_everybody()
 
