@@ -10,7 +10,7 @@ ARGS ?= --root public --self-signed --listen 0.0.0.0:4433
 PYTEST ?=
 JOBS ?= 2
 BENCH ?=
-HITLESS ?= --seconds 75
+HITLESS ?= --seconds 90
 SOAK ?= --seconds 600
 
 # What needs no process, no network and no rights: seconds.

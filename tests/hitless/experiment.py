@@ -39,7 +39,7 @@ from tests.support.waiting import poll
 SUBJECTS = ("velocity-edge", "nginx", "caddy")
 SHORT = "reload=4,restart=1,upgrade=1,worker-kill=1,supervisor-kill=1"
 FULL = "reload=20,restart=20,upgrade=5,worker-kill=3,supervisor-kill=3"
-FULL_SECONDS, FULL_CONTROL_SECONDS = 560.0, 240.0
+FULL_SECONDS, FULL_CONTROL_SECONDS = 840.0, 400.0
 
 
 @dataclass(slots=True)
@@ -150,7 +150,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subject", choices=SUBJECTS)
     parser.add_argument(
-        "--seconds", type=float, help="the longest that a run may take (60; with --full 560, controls 240)"
+        "--seconds", type=float, help="the longest that a run may take (60; with --full 840, controls 400)"
     )
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
     parser.add_argument("--plan", help=f"kind=times,... ({SHORT})")

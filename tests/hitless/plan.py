@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 ROLLOUTS = ("restart", "upgrade")
 #: How often a deed may fail before it is left.
 _TRIES = 3
+_SHARE_OF_OTHERS = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,11 @@ class Hands:
     done: list[Done] = field(default_factory=list)
 
     def run(self, plan: Mapping[str, int], seconds: float) -> None:
-        """Do each kind of *plan* that often within *seconds*; return when all is done or the time is over."""
+        """Do each kind of *plan* that often within *seconds*; return when all is done or the time is over.
+
+        What is not a rollout falls into the first part of that time, so that all of it is done early when rollouts are
+        quick.
+        """
         end_s = time.time() + seconds
         kinds = [kind for kind, times in plan.items() for _ in range(times) if kind in self.deeds]
         self.dice.shuffle(kinds)
@@ -46,7 +51,7 @@ class Hands:
         others = [kind for kind in kinds if kind not in ROLLOUTS]
         # Seeded for each hand, so that one's pace does not change the other's dice.
         pauses = random.Random(self.dice.random())
-        times = sorted(self.dice.random() * seconds for _ in others)
+        times = sorted(self.dice.random() * seconds * _SHARE_OF_OTHERS for _ in others)
         first = threading.Thread(target=self._one_after_the_other, args=(rollouts, pauses, end_s))
         first.start()
         start_s = end_s - seconds

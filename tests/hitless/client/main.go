@@ -251,10 +251,11 @@ func short(err error) string {
 	return s
 }
 
-// notStarted: the server says that it did not begin with the request.
+// notStarted: the server says that it did not begin with the request, or quic-go had closed the connection before it sent
+// anything ("conn unusable").
 func notStarted(err error) bool {
 	var stream *http3.Error
-	return strings.Contains(err.Error(), "graceful shutdown") || (errors.As(err, &stream) && stream.ErrorCode == http3.ErrCodeRequestRejected)
+	return strings.Contains(err.Error(), "conn unusable: Application error 0x100 (local)") || strings.Contains(err.Error(), "graceful shutdown") || (errors.As(err, &stream) && stream.ErrorCode == http3.ErrCodeRequestRejected)
 }
 
 // ended classifies the end of a connection, as seen with a request in flight or without.
