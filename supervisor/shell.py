@@ -293,6 +293,12 @@ class Shell:
         finally:
             theirs.close()
         self.attach(command.worker_id, process, c.Channel(ours, m.decode_report))
+        if command.patient:
+            self.loop.call_later(spawn.PATIENCE_S, self._hurry, command.worker_id)
+
+    def _hurry(self, worker_id: int) -> None:
+        if worker_id in self.processes:
+            self.processes[worker_id].hurry()
 
     def _equip(self, command: w.Equip) -> None:
         if self.slots.bundles[command.slot].renew_slab(command.slot):

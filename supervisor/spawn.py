@@ -19,12 +19,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from supervisor.privileges import may_raise_priority
 
 #: Of a worker that starts: about a tenth of the CPU when its core is busy, all of it when not (sched(7)).
 NEWCOMER_NICE: Final = 10
+#: It is patient for so long. Where others keep the CPU busy, too, a tenth is less, and rolling restarts failed because
+#: the newcomer was not ready in its 30 s.
+PATIENCE_S: Final = 5.0
 
 #: The program of a worker; tests pass another one.
 WORKER_PROGRAM: Final = (sys.executable, "-I", "-m", "workers")
@@ -55,6 +59,13 @@ class Process:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+    def hurry(self) -> None:
+        """Be patient no more: the normal priority, if it has not taken that itself."""
+        # Not yet reaped, so the pid is its own.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self.pid, 0)
+            Path(f"/proc/{self.pid}/autogroup").write_text("0")
 
     def close(self) -> None:
         """Stop watching."""

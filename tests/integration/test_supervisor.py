@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -106,19 +107,22 @@ def test_the_supervisor_gives_up_what_it_does_not_need() -> None:
 def test_a_newcomer_waits_for_those_who_serve() -> None:
     """Its imports have a low priority, but not when its core has nobody: first workers, and successors of dead ones.
 
-    The pretend worker never takes a higher one, so it can be seen here.
+    Nor for longer than some seconds. The pretend worker never takes a higher one, so it can be seen here.
     """
-    with supervised() as node:
+    with supervised("slow") as node:
 
         def priority() -> int:
-            [worker] = node.wait_for_serving()["workers"]
-            return os.getpriority(os.PRIO_PROCESS, worker["pid"])
+            return os.getpriority(os.PRIO_PROCESS, node.status()["workers"][-1]["pid"])
 
+        node.wait_for_serving()
         assert priority() == 0
-        assert node.post("restart")[0] == 200
-        node.wait_until("one worker", lambda status: len(status["workers"]) == 1)
+        restart = threading.Thread(target=node.post, args=("restart",))
+        restart.start()
+        node.wait_until("a newcomer", lambda status: len(status["workers"]) == 2)
         assert priority() == 10
-        [worker] = node.status()["workers"]
+        restart.join()
+        node.wait_until("the end of patience", lambda status: priority() == 0)
+        [worker] = node.wait_until("one worker", lambda status: len(status["workers"]) == 1)["workers"]
         os.kill(worker["pid"], signal.SIGKILL)
         node.wait_until("a successor", lambda status: [w["pid"] for w in status["workers"]] != [worker["pid"]])
         assert priority() == 0
