@@ -36,6 +36,8 @@ class Hands:
 
     deeds: Mapping[str, Callable[[], str]]
     dice: random.Random
+    #: Between rollouts, at most.
+    pause_s: float = 2.0
     done: list[Done] = field(default_factory=list)
 
     def run(self, plan: Mapping[str, int], seconds: float) -> None:
@@ -67,7 +69,7 @@ class Hands:
                     return
                 if self.do(kind):
                     break
-            _wait_until(time.time() + pauses.random() * 2)
+            _wait_until(time.time() + pauses.random() * self.pause_s)
 
     def do(self, kind: str) -> bool:
         """Do one thing now; return whether it succeeded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from tests.hitless.ledger import Counts, lines, problems, table
 from tests.hitless.load import Facts
 from tests.hitless.node import Kill
 from tests.hitless.outcome import Outcome, Row, judge, report, verdict
-from tests.hitless.plan import Done
+from tests.hitless.plan import Done, Hands
 
 GOOD = {
     "connections_lost": 0, "handshakes_failed": 0, "requests_failed": 0, "connections_moved": 2, "retried": 1,
@@ -150,3 +151,18 @@ def test_a_leak_is_found_and_noise_is_not() -> None:
     peak = [(s, 100.0 if s == 300 else 1.0) for s in seconds]
     assert not trend("ids", "entries", peak, Bound(30.0, 40.0)).flat
     assert "**grows**" in flat_table([found])
+
+
+def test_a_deed_that_another_one_spoilt_is_done_again_and_only_successes_count() -> None:
+    answers = {"restart": iter(["exit 3: nobody there", "", "", ""]), "reload": iter(["", ""])}
+    hands = Hands({kind: lambda kind=kind: next(answers[kind]) for kind in answers}, random.Random(1), pause_s=0.0)
+    hands.run({"restart": 3, "reload": 2, "dance": 5}, 1.0)
+    assert hands.succeeded() == {"restart": 3, "reload": 2}
+    assert [one.note for one in hands.done if one.note] == ["exit 3: nobody there"]
+
+
+def test_a_deed_that_never_succeeds_ends_and_is_missed() -> None:
+    hands = Hands({"restart": lambda: "exit 1", "reload": lambda: str(1 / 0)}, random.Random(1), pause_s=0.0)
+    hands.run({"restart": 1, "reload": 1}, 0.5)
+    assert hands.succeeded() == {}
+    assert {one.note for one in hands.done} == {"exit 1", "ZeroDivisionError: division by zero"}
