@@ -122,9 +122,12 @@ def _play(node: VelocityEdge, meter: Meter, seconds: float, dice: random.Random)
     turn = 0
     while (now_s := time.monotonic()) < end_s - 5:
         share = (now_s - meter.began_s) / seconds
-        cycle = (
-            ("reload", "rotate") if share < _RELOADS else ("restart", "reload") if share < _RESTARTS else ("upgrade",)
-        )
+        if share < _RELOADS:
+            cycle: tuple[str, ...] = (*["reload"] * 7, "rotate")
+        elif share < _RESTARTS:
+            cycle = ("restart", "reload", "rotate", "reload")
+        else:
+            cycle = ("upgrade",)
         hands.do(cycle[turn % len(cycle)])
         turn += 1
         # Workers tell once per second, and those that left are gone by then.
@@ -166,6 +169,10 @@ def main() -> int:
     print(report(outcome))
     print()
     print(table(trends))
+    if node.refused_rotations:
+        print(
+            f"\n{node.refused_rotations} rotations were refused: connections still had ids of the epoch that would go."
+        )
     found = verdict(outcome) + [
         f"{each.name} grows by {each.growth:.3g} {each.unit}" for each in trends if not each.flat
     ]
