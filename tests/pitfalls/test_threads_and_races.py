@@ -82,7 +82,9 @@ def test_a_thread_speaks_for_its_worker(tmp_path: Path, by_process: bool) -> Non
         if by_process:
             assert asyncio.run(adopted()) == [7]
         else:
-            with pytest.raises(OSError, match="Invalid argument|No such file"):  # pidfd_open(2): the id is no process's
+            with pytest.raises(
+                OSError, match=r"Invalid argument|No such file"
+            ):  # pidfd_open(2): the id is no process's
                 asyncio.run(adopted())
     finally:
         child.kill()
