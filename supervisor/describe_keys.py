@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from supervisor.epochs import connections_by_epoch
+from supervisor.keyring import LOST
 from supervisor.rotation import waits_for
 from velocity_edge import keys
 from velocity_edge.keys import EpochTable
@@ -40,11 +41,17 @@ def describe_keys(shell: Shell) -> Keys:
         "ages_s": {str(row["epoch"]): row["age_s"] for row in rows},
         "epochs": rows,
         "storage": str(shell.keyring.path),
+        "anew_at_s": shell.keyring.history.anew_s,
+        "anew_reason": shell.keyring.history.reason,
     }
 
 
 def degraded_keys(shell: Shell) -> Iterator[str]:
     """Yield what is not right with them."""
+    history, max_age_s = shell.keyring.history, shell.active.config.tickets.max_age_s
+    if history.anew_s is not None and shell.wall_clock() - history.anew_s < max_age_s:
+        # As long as a session of before could have been resumed.
+        yield f"the keys began anew: {history.reason}; {LOST}"
     if (epoch := waits_for(shell)) is not None:
         count = connections_by_epoch((epoch,), shell.node.workers.values())[epoch]
         yield (

@@ -9,16 +9,37 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
+from supervisor import key_history
+from supervisor.key_history import KeyHistory
 from velocity_edge import keyfile, keys
 from velocity_edge.cid import CidConfig
 from velocity_edge.config.model import Tickets
-from velocity_edge.errors import CannotDo
+from velocity_edge.errors import CannotDo, ConfigError
 from velocity_edge.messages import Epoch, UseKeys
 
 log = logging.getLogger(__name__)
+
+#: What it means for clients when keys are lost.
+LOST: Final = "sessions of before do full handshakes, and connections of before that are gone get no reset"
+_WAYS_OUT: Final = (
+    "a backup in its place would be right, or `tickets.on_damage: fresh`, which keeps the file aside and begins anew"
+)
+
+
+def key_file(settings: Tickets, state_directory: Path) -> Path:
+    """Return where the keys are."""
+    return settings.storage or state_directory / "tickets.json"
+
+
+def check_keys(settings: Tickets, state_directory: Path) -> None:
+    """Raise `ConfigError` where `Keyring.open` would for a supervisor that takes over; change nothing."""
+    path = key_file(settings, state_directory)
+    if keyfile.load(path) is None and key_history.load(state_directory).newest:
+        raise ConfigError(f"{path}: cannot go on without the keys that the living workers use: the file is missing")
 
 
 @dataclass(slots=True)
@@ -28,18 +49,45 @@ class Keyring:
     path: Path
     table: keys.EpochTable
     fresh: bool
+    state_directory: Path | None = None
+    history: KeyHistory = field(default_factory=KeyHistory)
 
     @classmethod
-    def open(cls, settings: Tickets, state_directory: Path, wall_s: float) -> Keyring:
-        """Read the stored table, or begin one. Raises `ConfigError` when the file is damaged or not private."""
-        path = settings.storage or state_directory / "tickets.json"
-        table = keyfile.load(path)
+    def open(cls, settings: Tickets, state_directory: Path, wall_s: float, *, living: bool = False) -> Keyring:
+        """Read the stored table, or begin one. *living*: workers of an earlier supervisor serve with these keys.
+
+        Raises `ConfigError` when the file is not private; when it is damaged, unless tickets.on_damage says to begin
+        anew; and when workers live whose connections would be lost with it.
+        """
+        path = key_file(settings, state_directory)
+        history = key_history.load(state_directory)
+        reason = ""
+        try:
+            table = keyfile.load(path)
+            if table is None and history.newest:
+                reason = f"{path} is missing"
+        except keyfile.DamagedKeys as error:
+            if settings.on_damage == "refuse":
+                raise ConfigError(f"{error}; {_WAYS_OUT}") from None
+            table, reason = None, str(error)
+        if reason and living:
+            raise ConfigError(
+                f"{path}: cannot go on without the keys that the living workers use ({reason}): put the file back, or "
+                "stop these workers"
+            )
         fresh = table is None
         if table is None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            table = keys.first_table(os.urandom(keys.ROOT_BYTES), wall_s)
+            if reason and path.exists():
+                reason += f"; it is kept as {keyfile.set_aside(path)}"
+            table = keys.first_table(os.urandom(keys.ROOT_BYTES), wall_s, history.next_number)
             keyfile.save(path, table)
-        return cls(path, table, fresh)
+        if reason:
+            log.error("the keys begin anew with epoch %d: %s; %s", table.seal_with, reason, LOST)
+            history = history.began_anew(wall_s, reason)
+        ring = cls(path, table, fresh, state_directory, history)
+        ring._remember()
+        return ring
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -96,6 +144,13 @@ class Keyring:
         """Use another table, once it is on disk."""
         keyfile.save(self.path, table)
         self.table = table
+        self._remember()
+
+    def _remember(self) -> None:
+        reached = self.history.reached(self.table.numbers[0])
+        if self.state_directory is not None and (reached != self.history or self.fresh):
+            key_history.save(self.state_directory, reached)
+        self.history, self.fresh = reached, False
 
     def close(self, numbers: Collection[int]) -> None:
         """Have these epochs open nothing any more."""

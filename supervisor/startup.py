@@ -19,10 +19,10 @@ from typing import Final
 from pydantic import ValidationError
 
 from bpf import BpfError, loader
-from supervisor import succession
+from supervisor import spawn, succession
 from supervisor import words as w
 from supervisor.adoption import Adoption, Returned
-from supervisor.keyring import Keyring
+from supervisor.keyring import Keyring, check_keys
 from supervisor.materials import Materials, gather
 from supervisor.node import Node
 from supervisor.requests import Settings
@@ -56,7 +56,8 @@ async def start(
     # A predecessor began an upgrade, and perhaps another one has died since.
     roll = saved is not None and (roll or saved.roll)
     ours = gather(1 + max(saved.revision, saved.last_revision) if saved else 1, config, places.state)
-    keyring = Keyring.open(config.tickets, places.state, time.time())
+    living = saved is not None and any(spawn.start_ticks(v.pid) == v.start_ticks for v in saved.workers)
+    keyring = Keyring.open(config.tickets, places.state, time.time(), living=living)
     node_id = config.server.node_id if config.server.node_id is not None else kept_node_id(places.state)
     adoption = Adoption(places.runtime / "workers.sock", saved) if saved else None
     returned = await adoption.gather() if adoption else []
@@ -161,7 +162,7 @@ def check(config: Config, places: Places, worker_program: Sequence[str] | None) 
     """
     read_state(places.runtime)
     gather(0, config, places.state).close()
-    Keyring.open(config.tickets, places.state, time.time())
+    check_keys(config.tickets, places.state)
     program = [*(worker_program or [*WORKER_PROGRAM, *worker_options(config)]), "--check"]
     try:
         answer = subprocess.run(program, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S, check=False)

@@ -199,6 +199,12 @@ class _Node(Collector):
             if row["ids_live"]:
                 held.add_metric([str(row["epoch"])], row["connections"])
         yield held
+        anew_s = keys["anew_at_s"]
+        yield GaugeMetricFamily(
+            "velocity_ticket_keys_lost_timestamp_seconds",
+            "When the keys began anew because those of before were lost; 0: never.",
+            value=anew_s or 0.0,
+        )
         age_s = keys["ages_s"].get(str(keys["seal_with"]), 0.0)
         yield GaugeMetricFamily("velocity_ticket_key_age_seconds", "Age of the key that seals.", value=age_s)
         ends = GaugeMetricFamily("velocity_cert_not_after_timestamp_seconds", "End of a certificate.", labels=["name"])

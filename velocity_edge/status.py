@@ -93,6 +93,9 @@ class Keys(TypedDict):
     #: Newest first.
     epochs: list[KeyEpoch]
     storage: str
+    #: When the keys began anew because those of before were lost, seconds since 1970, and why; None and "": never.
+    anew_at_s: float | None
+    anew_reason: str
 
 
 class Reload(TypedDict):

@@ -158,6 +158,8 @@ def sample_status() -> NodeStatus:
                 },
             ],
             "storage": "/var/lib/velocity/tickets.json",
+            "anew_at_s": None,
+            "anew_reason": "",
         },
         "last_reload": None,
         "rollout": None,

@@ -57,6 +57,8 @@ STATUS: Any = {
             {"epoch": 1, "age_s": 90.0, "state": "opens", "opens_until_s": 1e9, "ids_live": True, "connections": 3},
         ],
         "storage": "/var/lib/velocity/tickets.json",
+        "anew_at_s": None,
+        "anew_reason": "",
     },
     "last_reload": {"revision": 2, "ok": False, "reason": "no", "at_s": 1.0, "took_s": 0.25},
     "degraded": ["something"],

@@ -260,6 +260,8 @@ class Tickets(Section):
     """How long a key seals before the next one does. It opens for `max_age` longer."""
     storage: AbsolutePath | None = None
     """File that keeps the keys over a restart. Nothing: tickets.json in the state directory."""
+    on_damage: Literal["refuse", "fresh"] = "refuse"
+    """When this file cannot be read: do not start; or keep it aside and begin anew (sessions do full handshakes)."""
 
 
 class Config(Section):

@@ -25,7 +25,7 @@ WRONG = [
     ),
     (
         "tickets:\n  zzz: 1",
-        "2:3: tickets.zzz: cannot understand this key; known here: max_age, rotate_after, storage",
+        "2:3: tickets.zzz: cannot understand this key; known here: max_age, on_damage, rotate_after, storage",
     ),
     (
         "content:\n  sites:\n    - hostname: a\n      root: x\n      inex: y",

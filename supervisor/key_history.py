@@ -1,0 +1,66 @@
+"""What a node remembers of its keys beside the keys: `<state>/key-history.json`, no secret in it.
+
+    {"newest": 7, "anew_s": 1790000000.0, "reason": "..."}
+
+A key file that is lost takes with it that it ever was. This says which epoch was the newest, so that a node that begins
+anew begins with a number it never used (an old backup can then be imported beside it), and why and when it last began
+anew, so that `status` can say what was lost as long as it matters. Losing this file, too, costs only these two.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from velocity_edge.atomic_file import replace_file
+
+log = logging.getLogger(__name__)
+
+_NAME: Final = "key-history.json"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHistory:
+    """The file. `newest` is 0 where no node has run before; `anew_s` is None when nothing was lost."""
+
+    newest: int = 0
+    anew_s: float | None = None
+    reason: str = ""
+
+    @property
+    def next_number(self) -> int:
+        """The number for the first epoch of a new table."""
+        return self.newest + 1
+
+    def began_anew(self, now_s: float, reason: str) -> KeyHistory:
+        """Return the history of a node whose keys were lost."""
+        return replace(self, anew_s=now_s, reason=reason)
+
+    def reached(self, newest: int) -> KeyHistory:
+        """Return the history with this epoch in it."""
+        return replace(self, newest=max(self.newest, newest))
+
+
+def load(state_directory: Path) -> KeyHistory:
+    """Return what is remembered; an empty history where nothing is, or nothing that can be read."""
+    try:
+        found = json.loads((state_directory / _NAME).read_bytes())
+        anew_s = found.get("anew_s")
+        newest = int(found["newest"])
+        if not 0 <= newest < 0xFFFFFFFF:
+            return KeyHistory()
+        return KeyHistory(newest, None if anew_s is None else float(anew_s), str(found.get("reason", "")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return KeyHistory()
+
+
+def save(state_directory: Path, history: KeyHistory) -> None:
+    """Store it. A node goes on without."""
+    try:
+        state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(state_directory / _NAME, json.dumps(asdict(history)).encode() + b"\n", 0o644)
+    except OSError as error:
+        log.error("cannot write %s: %s", state_directory / _NAME, error.strerror)
