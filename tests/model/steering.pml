@@ -3,7 +3,8 @@
  * What is modelled: one client whose ClientHello takes two datagrams (I1, I2: same DCID, same SCID, same address), sent
  * any time apart, each possibly lost once and then sent again; the socket selection program (bpf/reuseport.c), whose
  * steps interleave with the supervisor's (it reads the accept table, later it writes the pin, later it enqueues); the
- * supervisor, which moves "accepting" from worker 0 to worker 1, drains worker 0 and lets it leave.
+ * supervisor, which moves "accepting" from worker 0 to worker 1, drains worker 0 and lets it leave; it may be killed
+ * between any two of these steps, and its successor knows what was written before them (state.json), not which were done.
  *
  * What is claimed (checked by spin over all interleavings):
  *   together   both datagrams of a completed handshake were taken by one worker
@@ -13,8 +14,9 @@
  * What is left out: retransmission limits, the LRU eviction of pins (65,536 entries; an evicted pin is the same as no
  * pin), hash collisions of the pin key, GRO.
  *
- * Compile with -DNO_PIN (no pin map) or -DNO_QUARANTINE (a worker leaves as soon as it has no connection) to see the
- * claims fail: these are the naive versions.
+ * Compile with -DNO_PIN (no pin map), -DNO_QUARANTINE (a worker leaves as soon as it has no connection) or
+ * -DTRUST_STEERING (a successor takes the accept table for what it should be) to see the claims fail: these are the
+ * naive versions.
  */
 
 #define NONE 255
@@ -117,8 +119,22 @@ end:	do
 
 proctype Supervisor()
 {
-	accepting = 1;          /* one byte store: the flip */
-	asked_to_leave = true
+	/* state.json says that worker 0 is to leave: written before anything is done about it */
+	if
+	:: goto successor       /* killed here */
+	:: accepting = 1        /* one byte store: the flip */
+	fi;
+	if
+	:: goto successor       /* or here */
+	:: asked_to_leave = true; goto over
+	fi;
+successor:
+#ifndef TRUST_STEERING
+	accepting = 1;
+#endif
+	asked_to_leave = true;
+over:
+	skip
 }
 
 init {

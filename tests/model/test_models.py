@@ -1,4 +1,4 @@
-"""The two hand-overs that tests cannot exhaust are model-checked: each claim holds, and fails on the naive version."""
+"""The hand-overs that tests cannot exhaust are model-checked: each claim holds, and fails on the naive version."""
 
 from __future__ import annotations
 
@@ -36,7 +36,14 @@ def test_every_handshake_completes(tmp_path: Path) -> None:
     assert "errors: 0" in check("steering.pml", tmp_path, liveness=True)
 
 
-@pytest.mark.parametrize(("naive", "broken"), [("-DNO_PIN", "has1==has2"), ("-DNO_QUARANTINE", "assertion violated")])
+@pytest.mark.parametrize(
+    ("naive", "broken"),
+    [
+        ("-DNO_PIN", "has1==has2"),
+        ("-DNO_QUARANTINE", "assertion violated"),
+        ("-DTRUST_STEERING", "assertion violated"),
+    ],
+)
 def test_the_naive_switch_breaks_it(naive: str, broken: str, tmp_path: Path) -> None:
     verdict = check("steering.pml", tmp_path, naive)
     assert broken in verdict
@@ -50,3 +57,17 @@ def test_nobody_meets_a_ticket_it_cannot_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("naive", ["-DSEAL_AT_ONCE", "-DPERSIST_LATE"])
 def test_the_naive_rotation_breaks_it(naive: str, tmp_path: Path) -> None:
     assert "assertion violated" in check("epochs.pml", tmp_path, naive)
+
+
+def test_ids_decode_as_long_as_somebody_holds_one(tmp_path: Path) -> None:
+    assert "errors: 0" in check("cid_epochs.pml", tmp_path)
+
+
+def test_three_epochs_are_live_at_a_time(tmp_path: Path) -> None:
+    """By a claim that says the opposite and must fail."""
+    assert "errors: 1" in check("cid_epochs.pml", tmp_path, liveness=True)
+
+
+@pytest.mark.parametrize("naive", ["-DTWO_LIVE", "-DOLD_COUNT", "-DTRUST_SILENCE"])
+def test_the_naive_retirement_breaks_it(naive: str, tmp_path: Path) -> None:
+    assert "assertion violated" in check("cid_epochs.pml", tmp_path, naive)

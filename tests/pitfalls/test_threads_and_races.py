@@ -82,9 +82,8 @@ def test_a_thread_speaks_for_its_worker(tmp_path: Path, by_process: bool) -> Non
         if by_process:
             assert asyncio.run(adopted()) == [7]
         else:
-            with pytest.raises(
-                OSError, match=r"Invalid argument|No such file"
-            ):  # pidfd_open(2): the id is no process's
+            # pidfd_open(2): the id is no process's.
+            with pytest.raises(OSError, match=r"Invalid argument|No such file"):
                 asyncio.run(adopted())
     finally:
         child.kill()
