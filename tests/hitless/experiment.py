@@ -119,15 +119,11 @@ def run(
         status = node.status()
         sent, dropped = net.sent_by_client()
         packets = status["packets"]
+        udp = net.udp_of_server()
+        trains, waiting = node.waiting()
         outcome.counts = Counts(
-            sent,
-            dropped,
-            packets["xdp"],
-            packets["select"],
-            net.udp_of_server(),
-            status["counters"],
-            len(kills),
-            watch.most_per_s,
+            *(sent, dropped, packets["xdp"], packets["select"], udp, status["counters"]),
+            *(trains, waiting, len(kills), watch.most_per_s),
         )
     outcome.client_sent, outcome.udp = sent, net.udp_of_server()
     return outcome

@@ -28,6 +28,9 @@ class Counts:
     udp: Mapping[str, int]
     #: counters.COUNTERS of all workers that ever were.
     workers: Mapping[str, int]
+    #: In the sockets of slots that have nobody: what came for a worker after it had left waits for the next one there.
+    waiting_trains: int = 0
+    waiting_packets: int = 0
     kills: int = 0
     #: The most datagrams that one worker received in a second, as far as it was seen.
     most_per_s: int = 0
@@ -68,9 +71,16 @@ def lines(c: Counts) -> list[Line]:
         Line("packets: shield, ours = passed + dropped", sum(ours.values()), passed + _sum(ours, "dropped_")),
         # A train that is not selected or that finds the socket full has an unknown number of packets: then this fails.
         Line(
-            "packets: passed = received by workers (+ by killed ones)", passed, c.workers["datagrams_received"], slack
+            "packets: passed = received by workers + waiting (+ by killed ones)",
+            passed,
+            c.workers["datagrams_received"] + c.waiting_packets,
+            slack,
         ),
-        Line("trains: selected = taken from sockets + socket full", selected, c.udp["InDatagrams"] + full),
+        Line(
+            "trains: selected = taken from sockets + waiting + socket full",
+            selected,
+            c.udp["InDatagrams"] + c.waiting_trains + full,
+        ),
         Line("trains: not selected = kernel's NoPorts", refused, c.udp["NoPorts"]),
         Line(
             "trains: taken from sockets = taken by workers (+ by killed ones)",
@@ -110,6 +120,8 @@ def table(c: Counts) -> str:
     workers = {name: n for name, n in c.workers.items() if name.startswith("verdict_")}
     for stage, verdicts in (("shield", c.xdp), ("socket selection (trains)", c.select), ("workers", workers)):
         rows += [f"| {stage} | {name.removeprefix('verdict_')} | {n:,} |" for name, n in verdicts.items() if n]
+    if c.waiting_packets:
+        rows += [f"| sockets of empty slots | waiting | {c.waiting_packets:,} |"]
     rows += ["", "| sum | left | right | missing | |", "| --- | ---: | ---: | ---: | --- |"]
     rows += [
         f"| {line.what} | {line.left:,} | {line.right:,} | {line.missing:,} | "

@@ -7,6 +7,7 @@ Reloads change something each time: the certificate, a header of the node, a hea
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -15,6 +16,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,37 @@ COMMAND = ROOT / ".venv" / "bin" / "velocity-edge"
 #: GOAWAYs within half a second, so that twenty restarts fit into minutes; the time to finish stays as it always is.
 DRAIN = "{timeout: 30s, spread: 500ms}"
 NAIVE_DRAIN = "{timeout: 100ms, spread: 0s}"
+
+
+#: pidfd_getfd(2), on every architecture that has it; UDP_GRO of udp(7).
+_PIDFD_GETFD, _UDP_GRO = 438, 104
+
+
+def _borrowed(pid: int, fd: int) -> socket.socket:
+    """Return a UDP socket of another process. Raises OSError when it is something else."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        got = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, fd, 0)
+    finally:
+        os.close(pidfd)
+    if got < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    found = socket.socket(fileno=got)
+    if found.type is not socket.SOCK_DGRAM or found.family not in (socket.AF_INET, socket.AF_INET6):
+        found.close()
+        raise OSError("not a UDP socket")
+    return found
+
+
+def _datagrams(sock: socket.socket) -> Iterator[tuple[int, int]]:
+    """Yield (bytes, bytes of a segment) of each train that waits."""
+    while True:
+        try:
+            data, ancillary, _, _ = sock.recvmsg(65536, 512, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        sizes = [int.from_bytes(value[:4], "little") for _, kind, value in ancillary if kind == _UDP_GRO]
+        yield len(data), sizes[0] if sizes else max(1, len(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +185,18 @@ content:
         """Return what the pinned maps say (`velocity-edge dispatch status`)."""
         done = self._command("dispatch", "status", "--json", "--instance", instance_name(self.directory / "run"))
         return dict(json.loads(done.stdout)[0])
+
+    def waiting(self) -> tuple[int, int]:
+        """Take what still waits in the node's sockets; return (trains, packets). For the end of a run."""
+        trains = packets = 0
+        assert self.supervisor
+        for entry in Path(f"/proc/{self.supervisor.pid}/fd").iterdir():
+            if os.readlink(entry).startswith("socket:"):
+                with contextlib.suppress(OSError), _borrowed(self.supervisor.pid, int(entry.name)) as borrowed:
+                    for size, segment in _datagrams(borrowed):
+                        trains += 1
+                        packets += -(-size // segment)
+        return trains, packets
 
     def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -130,6 +130,14 @@ def test_a_killed_worker_explains_what_it_can_have_read_in_a_second_and_no_more(
     assert problems(replace(COUNTS, workers=workers, kills=1, most_per_s=10))
 
 
+def test_what_waits_in_the_socket_of_an_empty_slot_is_somewhere() -> None:
+    select = {**COUNTS.select, "selected_new": 11}
+    xdp = {**COUNTS.xdp, "passed_initial": 12}
+    more = replace(COUNTS, client_sent=102, xdp=xdp, select=select)
+    assert problems(more)
+    assert problems(replace(more, waiting_trains=1, waiting_packets=2)) == []
+
+
 def test_the_report_has_a_row_for_each_kind_of_work_and_the_sum() -> None:
     made = outcome()
     made.rows["upload"] = Row(requests=1)
