@@ -4,10 +4,10 @@
     each connects, within a second   -> SO_PEERCRED says it is that process
     Hello, Held, Held                -> the sockets, links and slabs of its slot and of its core's other slot
 
-Each slot is held by the workers of its core, so every socket comes back as long as each core has a living worker. What
-nobody holds is opened anew (slots.py). A worker that does not come in time has lost its loop: it is killed, and
-replaced. Packets need none of this: programs go on steering, workers go on serving, and nobody binds or closes a
-socket that is in use.
+Each slot is held by the workers of its core, and those of a core that nobody serves by two workers of others
+(keepers.py), so every socket comes back as long as those live. What nobody holds is opened anew (slots.py). A worker
+that does not come in time has lost its loop: it is killed, and replaced. Packets need none of this: programs go on
+steering, workers go on serving, and nobody binds or closes a socket that is in use.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from supervisor import drains
 from supervisor import words as w
 from supervisor.agreement import Agreement
 from supervisor.epochs import idle_epochs
+from supervisor.keepers import keep_idle_slots
 from supervisor.lifecycle import NodeEvent, NodeState, WorkerEvent, WorkerState
 from supervisor.rollout import RolloutState
 from supervisor.routes import current_worker, desired_roster
@@ -40,7 +41,7 @@ class Node(Staffing):
         self._go_on()
         drains.go_on(self)
         first, last = self.routes.update(self.workers, self.departed, accepts=self.accepts)
-        return [*first, *self.commands, *last]
+        return [*first, *self.commands, *last, *keep_idle_slots(self.workers, self.settings.cores)]
 
     def _take(self, happening: w.Happening) -> None:
         match happening:

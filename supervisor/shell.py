@@ -217,6 +217,8 @@ class Shell:
                     process.kill()
             case w.Equip():
                 self._equip(command)
+            case w.Keep(worker_id, slot):
+                self._keep(worker_id, slot)
             case w.GiveKeys(worker_id, epochs, seal_with):
                 self._send(worker_id, self.keyring.order(epochs, seal_with))
             case w.GiveConfig(worker_id, revision):
@@ -304,7 +306,8 @@ class Shell:
         if self.slots.bundles[command.slot].renew_slab(command.slot):
             # Who keeps this slot for our successor should hold the slab that counts from now on.
             for keeper in self.node.workers.values():
-                if keeper.slot == command.keep and keeper.worker_id != command.worker_id:
+                keeps = keeper.slot == command.keep or command.slot in keeper.keeps
+                if keeps and keeper.worker_id != command.worker_id:
                     self._keep(keeper.worker_id, command.slot)
         path = str(self.places.workers_socket)
         order = m.Equip(self.node_id, self.slots.listeners, len(self.slots.bundles), path)

@@ -273,6 +273,14 @@ class Equip:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Send `messages.Keep` with the descriptors of this slot, of a core that nobody serves."""
+
+    worker_id: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class GiveKeys:
     """Send `messages.UseKeys`: these epochs, sealing with that one."""
 
@@ -366,6 +374,7 @@ Command = (
     Spawn
     | Kill
     | Equip
+    | Keep
     | GiveKeys
     | GiveConfig
     | Tell

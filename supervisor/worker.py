@@ -52,6 +52,8 @@ class Worker:
     cut: int = 0
     #: Why it was condemned, for whoever reads about its end.
     reason: str = ""
+    #: Slots of other cores that it was given to keep (keepers.py).
+    keeps: set[int] = field(default_factory=set)
     #: The roster that it was sent last.
     roster: dict[int, int] = field(default_factory=dict)
 

@@ -117,7 +117,9 @@ class Equip:
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
 class Keep:
-    """Keep the descriptors of another slot of your core, unread, for a supervisor that comes after this one (`Held`).
+    """Keep the descriptors of another slot, unread, for a supervisor that comes after this one (`Held`).
+
+    It is the other one of your core; and, beside it, those of cores that nobody serves.
 
     Descriptors travel along, in this order: one UDP socket per listener; the receiving end of its hand-over link; the
     sending end of it; its slab; what a later version may add. Nobody else would hold the sockets of a free slot when

@@ -79,7 +79,7 @@ class Worker:
     supervision: Supervision = field(init=False)
     stopped: asyncio.Future[None] = field(init=False)
     equipment: Equipment | None = None
-    kept: tuple[int, list[int]] | None = None
+    kept: dict[int, list[int]] = field(default_factory=dict)
     table: EpochTable | None = None
     roster: dict[int, int] = field(default_factory=dict)
     serving: Serving | None = None
@@ -113,8 +113,7 @@ class Worker:
             case m.Equip():
                 self._equip(order, received.descriptors)
             case m.Keep():
-                self._close_kept()
-                self.kept = (order.slot, received.descriptors)
+                self._keep(order.slot, received.descriptors)
             case m.UseKeys():
                 self._use_keys(order)
             case m.Roster():
@@ -301,14 +300,13 @@ class Worker:
         )
 
     def held(self) -> list[tuple[m.Held, Sequence[int]]]:
-        """Return what a successor of the supervisor needs back: the sockets of our slot and of the one we keep."""
+        """Return what a successor of the supervisor needs back: the sockets of our slot and of those we keep."""
         held: list[tuple[m.Held, Sequence[int]]] = []
         slot, own = self.identity.slot, self.equipment
         if own is not None:
             held.append((m.Held(slot), own.held(slot)))
-        if self.kept is not None:
-            held.append((m.Held(self.kept[0]), self.kept[1]))
-        return held
+        # Last those that a supervisor waits for: our own and our core's other one, which came first.
+        return [(m.Held(slot), kept) for slot, kept in reversed(self.kept.items())] + held
 
     def _heartbeat(self) -> None:
         self.heartbeat_timer = self.loop.call_later(_HEARTBEAT_S, self._heartbeat)
@@ -370,8 +368,7 @@ class Worker:
             state += " without supervisor"
         show_title(self.identity.worker_id, self.identity.cpu, state, connections)
 
-    def _close_kept(self) -> None:
-        if self.kept is not None:
-            for fd in self.kept[1]:
-                os.close(fd)
-            self.kept = None
+    def _keep(self, slot: int, descriptors: list[int]) -> None:
+        for fd in self.kept.get(slot, ()):
+            os.close(fd)
+        self.kept[slot] = descriptors

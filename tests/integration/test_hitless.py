@@ -56,11 +56,15 @@ async def client(node: Node, stop: asyncio.Event, result: Result) -> None:
             failed_at = failed_at or time.monotonic()
 
 
-def under_load(node: Node, play: Callable[[Result], None], clients: int = 6) -> Result:
-    """Run *play* in a thread while clients are busy; return what they saw."""
+def under_load(
+    node: Node, play: Callable[[Result], None], clients: int = 6, loops: list[asyncio.AbstractEventLoop] | None = None
+) -> Result:
+    """Run *play* in a thread while clients are busy; return what they saw. Their loop is put into *loops*."""
 
     async def run() -> Result:
         stop, result = asyncio.Event(), Result()
+        if loops is not None:
+            loops.append(asyncio.get_running_loop())
         async with asyncio.TaskGroup() as tasks:
             for _ in range(clients):
                 tasks.create_task(client(node, stop, result))

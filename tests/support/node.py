@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +57,8 @@ class Node:
     process: subprocess.Popen[bytes]
     environment: dict[str, str] = field(repr=False)
     port: int = 0
+    host: str = "localhost"
+    program: Sequence[str | Path] = (COMMAND,)
 
     @property
     def ca(self) -> Path:
@@ -70,7 +72,7 @@ class Node:
 
     def url(self, path: str = "/") -> str:
         """An address whose host name is in the certificate."""
-        return f"https://localhost:{self.port}{path}"
+        return f"https://{self.host}:{self.port}{path}"
 
     def admin(self, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
         """Ask the admin API; return status and body."""
@@ -99,7 +101,7 @@ class Node:
     def command(self, *argv: str, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
         """Run `velocity-edge ARGV` against this node."""
         return subprocess.run(
-            [COMMAND, *argv], env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
+            [*self.program, *argv], env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
         )
 
 
@@ -112,11 +114,15 @@ def running_node(
     root: Path | None = None,
     listen: str = "127.0.0.1:0",
     config: str = "",
+    program: Sequence[str | Path] = (COMMAND,),
+    within: Sequence[str] = (),
+    host: str = "localhost",
 ) -> Iterator[Node]:
     """Start a node with these further options of `serve`, wait until it serves, stop it and look at how it ended.
 
     With *config* it is started from a file of that text (`serve.yaml` in its directory), in which DIRECTORY is a path,
-    and has no flags but the dispatch; *workers* is how many are waited for.
+    and has no flags but the dispatch; *workers* is how many are waited for. *program* is the `velocity-edge` to run,
+    *within* a command that runs it elsewhere (nsenter), *host* where clients find it then.
     """
     require_engine(engine)
     directory = Path(tempfile.mkdtemp(prefix="ve-", dir="/tmp"))  # short: a socket's path has 107 bytes
@@ -125,7 +131,7 @@ def running_node(
         root = directory / "root"
         root.mkdir()
         (root / "index.html").write_text("<!doctype html><title>it works</title><p>served by velocity-edge</p>")
-    certificate = make_certificate(directory, "localhost", "127.0.0.1", "::1", "velocity.test")
+    certificate = make_certificate(directory, "localhost", "127.0.0.1", "::1", "velocity.test", "10.9.0.2")
     environment = {
         **os.environ,
         "VELOCITY_RUNTIME_DIR": str(directory / "run"),
@@ -134,7 +140,7 @@ def running_node(
         "VELOCITY_CACHE_DIR": f"/tmp/ve-cache-{os.getuid()}",
     }
     mode = dispatch or ("socket" if os.geteuid() == 0 else "socket-classic")
-    argv: list[str | Path] = [COMMAND, "serve"]
+    argv: list[str | Path] = [*within, *program, "serve"]
     if config:
         (directory / "serve.yaml").write_text(config.replace("DIRECTORY", str(directory)))
         argv += ["--config", directory / "serve.yaml"]
@@ -144,7 +150,7 @@ def running_node(
     argv += ["--dispatch", mode, *options]
     with (directory / "log").open("wb") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, env=environment)
-    node = Node(directory, root, certificate, process, environment)
+    node = Node(directory, root, certificate, process, environment, host=host, program=program)
     try:
         _wait_until_serving(node, workers)
         yield node

@@ -155,7 +155,8 @@ class Pretend:
             return
         self.channel = Channel(end, m.decode_order)
         self.hello()
-        for slot, fds in self.held.items():
+        # Its own last, as that is what a supervisor waits for.
+        for slot, fds in reversed(self.held.items()):
             self.say(m.Held(slot), fds)
 
 

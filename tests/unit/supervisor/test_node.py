@@ -4,11 +4,12 @@ import pytest
 
 from supervisor import words as w
 from supervisor.backoff import MAX_DELAY_S, STABLE_S, Backoff
+from supervisor.keepers import keep_idle_slots
 from supervisor.lifecycle import NodeState, WorkerState
 from supervisor.node import Node
 from supervisor.requests import Settings
 from supervisor.routes import desired_accepting
-from supervisor.worker import WorkerIds
+from supervisor.worker import Worker, WorkerIds
 from velocity_edge import messages as m
 from velocity_edge.errors import CannotDo
 
@@ -302,3 +303,24 @@ def test_ids_come_back_as_late_as_possible() -> None:
 def test_nobody_ready_means_that_packets_wait_where_they_went_before() -> None:
     assert desired_accepting({}, accepts=True, before=(7, 8), known={7: (0, 0)}) == (7,)
     assert desired_accepting({}, accepts=False, before=(7,), known={7: (0, 0)}) == ()
+
+
+def test_slots_of_a_core_that_nobody_serves_are_kept_by_two_others() -> None:
+    """Else the next supervisor would open them anew, and in tier A that sends everybody's packets to others."""
+    workers = {i: Worker(i, core=i, slot=i, started_s=0.0, deadline_s=None, ready_s=1.0) for i in range(3)}
+    for worker in workers.values():
+        worker.state = WorkerState.READY
+    assert keep_idle_slots(workers, 3) == []
+    assert keep_idle_slots(workers, 4) == [w.Keep(0, 3), w.Keep(0, 7), w.Keep(1, 3), w.Keep(1, 7)]
+    assert keep_idle_slots(workers, 4) == [], "once"
+    workers[0].state = WorkerState.KILLED
+    assert keep_idle_slots(workers, 4) == [
+        w.Keep(1, 0),
+        w.Keep(1, 4),
+        w.Keep(2, 0),
+        w.Keep(2, 4),
+        w.Keep(2, 3),
+        w.Keep(2, 7),
+    ]
+    workers[5] = Worker(5, core=0, slot=4, started_s=2.0, deadline_s=None)
+    assert keep_idle_slots(workers, 4) == [], "others keep the slots of a newcomer that has not served yet"

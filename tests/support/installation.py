@@ -1,0 +1,119 @@
+"""Installations side by side, as an operator has them: folders with an environment each, and a symlink to one of them.
+
+    programs = Programs(directory); a = programs.install("a"); b = programs.install("b", SECOND)
+    programs.use("a")               # `current` -> a, swapped as a deploy does it
+    [programs.python, "-I", "-m", "velocity_edge", "serve", ...]
+
+An installation has a copy of our packages and what they need from the environment of this run; `-I` finds nothing else.
+A change is (file, text that is there, text in its place), or (file, None, text to add at its end).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGES = ("velocity_edge", "supervisor", "workers", "bpf")
+Change = tuple[str, str | None, str]
+
+
+def _kind(name: str) -> str:
+    fields = (
+        f'@dataclass(frozen=True, slots=True, config=_WIRE)\nclass {name}:\n    kind: Literal["{name}"] = "{name}"\n'
+    )
+    return f"\n{fields}\n"
+
+
+def _last(name: str) -> str:
+    """The field that every message ends with."""
+    return f'    kind: Literal["{name}"] = "{name}"\n'
+
+
+def _case(name: str) -> str:
+    return f"            case m.{name}():\n                pass\n"
+
+
+#: A later version: another number, another schema and shape of the maps, more fields, kinds of messages that we do not
+#: have, and a cell more in the slabs, in front of all others.
+SECOND: tuple[Change, ...] = (
+    ("velocity_edge/__init__.py", '__version__ = "0.1.0"', '__version__ = "0.2.0"'),
+    ("bpf/abi.py", "SCHEMA: Final = 1", "SCHEMA: Final = 2"),
+    ("bpf/abi.py", "PIN_ENTRIES: Final = 65536", "PIN_ENTRIES: Final = 32768"),
+    ("velocity_edge/counters.py", "CELLS: Final = (*COUNTERS", 'CELLS: Final = ("moods", *COUNTERS'),
+    (
+        "workers/vitals.py",
+        "        self._told = dict(counters)\n",
+        '        self._slab.add({"moods": 1})\n        self._told = dict(counters)\n',
+    ),
+    ("velocity_edge/messages.py", "Order = Equip", "Order = Ponder | Equip"),
+    ("velocity_edge/messages.py", "Report = Hello", "Report = Gossip | Hello"),
+    (
+        "velocity_edge/messages.py",
+        "\n# --- worker -> supervisor",
+        _kind("Ponder") + _kind("Gossip") + "\n# --- worker -> supervisor",
+    ),
+    ("velocity_edge/messages.py", _last("Heartbeat"), '    mood: str = "good"\n' + _last("Heartbeat")),
+    ("velocity_edge/messages.py", _last("Equip"), "    later: int = 1\n" + _last("Equip")),
+    # Every order to a worker is preceded by one that only this version knows, every heartbeat by such a report.
+    (
+        "supervisor/shell.py",
+        "            channel.send(order",
+        "            channel.send(m.Ponder())\n            channel.send(order",
+    ),
+    ("supervisor/node.py", "            case m.Held():", _case("Gossip") + "            case m.Held():"),
+    ("workers/worker.py", "            case m.Equip():", _case("Ponder") + "            case m.Equip():"),
+    (
+        "workers/worker.py",
+        "        lag_s = self.lag.take_s()\n",
+        "        self.supervision.report(m.Gossip())\n        lag_s = self.lag.take_s()\n",
+    ),
+)
+
+
+class Programs:
+    """The folder of installations."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.current = directory / "current"
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of whichever is in use."""
+        return self.current / "bin" / "python"
+
+    def install(self, name: str, changes: Iterable[Change] = ()) -> Path:
+        """Make an installation of this tree with these changes; return its folder."""
+        home = self.directory / name
+        shutil.rmtree(home, ignore_errors=True)
+        packages = home / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+        packages.mkdir(parents=True)
+        (home / "bin").mkdir()
+        (home / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
+        base = Path(os.path.realpath(sys.executable)).parent
+        (home / "pyvenv.cfg").write_text(f"home = {base}\ninclude-system-site-packages = false\n")
+        # What we need, but not ourselves: a .pth in a folder that a .pth names is not read.
+        needed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        (packages / "needed.pth").write_text("\n".join(sorted(needed)) + "\n")
+        for package in PACKAGES:
+            shutil.copytree(REPOSITORY / package, packages / package, ignore=shutil.ignore_patterns("__pycache__"))
+        for file, there, instead in changes:
+            path = packages / file
+            text = path.read_text()
+            if there is None:
+                path.write_text(text + instead)
+                continue
+            assert there in text, f"{file} has changed: {there!r} is not in it"
+            path.write_text(text.replace(there, instead, 1))
+        return home
+
+    def use(self, name: str) -> None:
+        """Make *name* the one in use."""
+        aside = self.directory / "current.new"
+        aside.symlink_to(name)
+        aside.replace(self.current)
