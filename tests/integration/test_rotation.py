@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 
 import pytest
 
-from tests.integration.test_hitless import Result, more_requests, under_load
+from tests.integration.test_hitless import Result, all_new, more_requests, under_load, workers
 from tests.support.node import ENGINES, Node, running_node
 from tests.support.waiting import poll
 from velocity_edge.client.h3_client import Connection, Options, connect
@@ -106,3 +108,44 @@ def test_a_rotation_waits_for_the_connections_in_its_place() -> None:
         asyncio.run(run())
         assert node.command("tickets", "expire", "--epoch", "1", "--timeout", "20s").returncode == 0
         assert node.status()["keys"]["seal_with"] == 7
+
+
+@pytest.mark.parametrize(("mode", "engine"), MODES[1:])
+def test_a_dead_workers_connections_get_their_reset_after_rotations(mode: str, engine: str) -> None:
+    """Whatever epoch their ids are of: the successor has the keys of the reset, and the client believes it."""
+    with running_node(workers=2, dispatch=mode, engine=engine) as node:
+
+        def play(result: Result) -> None:
+            poll(lambda: connections_on(node, 1) == 6, "a count of six")
+            rotate(node)
+            rotate(node)
+            busiest = max(workers(node).values(), key=lambda worker: worker["connections"])
+            os.kill(busiest["pid"], signal.SIGKILL)
+            poll(lambda: len(result.recovered_s) >= busiest["connections"], "clients that are back")
+
+        result = under_load(node, play)
+        assert 1 <= len(result.failures) <= 6
+        assert max(result.recovered_s) < 5, result.recovered_s
+        node.counter("verdict_reset", 1)
+
+
+def test_an_address_token_spares_the_retry_on_another_worker() -> None:
+    """Also after a rotation and a rolling restart; an expired one costs nothing but the round trip."""
+    with running_node("--set", "server.limits.retry_threshold=0", workers=2) as node:
+
+        async def retried(token: bytes) -> tuple[bool, bytes]:
+            async with connect(node.url(), Options(cafile=node.ca, token=token)) as connection:
+                await fetch(connection)
+                return connection.handshake.retry, connection.tokens[-1]
+
+        asked, token = asyncio.run(retried(b""))
+        assert asked
+        rotate(node)
+        before = set(workers(node))
+        node.admin("POST", "/v1/restart", "{}")
+        assert all_new(node, before)
+        asked, later = asyncio.run(retried(token))
+        assert not asked
+        assert node.command("tickets", "expire", "--epoch", "1", "--spread", "0s", timeout_s=60).returncode == 0
+        assert asyncio.run(retried(token))[0], "its key is expired"
+        assert not asyncio.run(retried(later))[0]

@@ -1,0 +1,59 @@
+"""A session of OpenSSL's QUIC client outlives whatever happens to a node, until its keys are expired by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_hitless import _state, all_new, another_supervisor, workers
+from tests.support import sid
+from tests.support.node import ENGINES, running_node
+from tests.support.peers import OpensslRun, openssl
+from tests.support.waiting import poll
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_session_through_a_long_day(engine: str, short_dir: Path) -> None:
+    sid.require("test")
+    session = short_dir / "session"
+    with running_node(engine=engine, workers=2) as node:
+
+        def again() -> OpensslRun:
+            run = openssl(f"127.0.0.1:{node.port}", "-sess_in", str(session), ca=node.ca)
+            assert run.connected, run.log
+            return run
+
+        first = openssl(f"127.0.0.1:{node.port}", ca=node.ca, save_session=session)
+        assert first.connected
+        assert not first.resumed
+
+        node.admin("POST", "/v1/tickets/rotate", "{}")
+        assert again().resumed, "after a rotation"
+
+        before = set(workers(node))
+        node.process.kill()
+        node.process.wait()
+        another_supervisor(node)
+        poll(lambda: "serving" in _state(node), "adoption")
+        assert set(workers(node)) == before
+        assert again().resumed, "after another supervisor took over"
+
+        node.admin("POST", "/v1/restart", "{}")
+        assert all_new(node, before)
+        assert again().resumed, "by workers that did not live when it was made"
+
+        before = set(workers(node))
+        os.kill(node.process.pid, signal.SIGUSR2)
+        poll(lambda: all_new(node, before), "workers of the new installation", 40)
+        assert again().resumed, "after an upgrade"
+
+        run = node.command("tickets", "expire", "--all", "--spread", "0s", timeout_s=60)
+        assert run.returncode == 0, run
+        after = again()
+        assert not after.resumed
+        assert after.verified, "a full handshake, without an error"
