@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import os
 import resource
@@ -23,6 +24,7 @@ import setproctitle
 
 from supervisor import admin, web
 from supervisor.describe import describe
+from supervisor.orphans import end_orphans
 from supervisor.privileges import drop_capabilities, prepare_exec
 from supervisor.rotation import Rotation
 from supervisor.shell import Places, Shell
@@ -40,6 +42,10 @@ from velocity_edge.errors import VelocityError
 
 log = logging.getLogger("supervisor")
 
+#: What a new program may take until it feeds the watchdog: imports, workers to adopt, programs to load. A quarter of a
+#: minute was too short on a machine with ten times more work than CPUs, and ended the upgraded supervisor.
+_UPGRADE_PATIENCE_S = 120.0
+
 
 def main() -> int:
     """Run a node until it stops; return the exit code."""
@@ -49,10 +55,16 @@ def main() -> int:
     parser.add_argument("--worker-program", type=orjson.loads, default=None, metavar="JSON")
     parser.add_argument("--roll", action="store_true", help="restart adopted workers (an upgrade does)")
     parser.add_argument("--check", action="store_true", help="say whether a node could start so, and which version")
+    parser.add_argument("--end-orphans", action="store_true", help="start nothing: end what a dead supervisor left")
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
     setproctitle.setproctitle("velocity-edge: supervisor starting")
+    # A watchdog's SIGABRT shall say where we hung.
+    faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="velocity-edge: %(message)s", stream=sys.stderr)
+
+    if arguments.end_orphans:
+        return _end_orphans()
 
     def load_config() -> Config:
         return load(arguments.config, arguments.overrides)
@@ -77,6 +89,15 @@ def main() -> int:
         return exit_code(error)
 
 
+def _end_orphans() -> int:
+    try:
+        print(end_orphans())
+    except VelocityError as error:
+        print(f"velocity-edge: {error}", file=sys.stderr)
+        return exit_code(error)
+    return 0
+
+
 async def _run(load_config: Any, file: Path | None, worker_program: list[str] | None, roll: bool) -> int:
     config: Config = load_config()
     # Sockets, links and slabs of all slots, and what is on its way to workers.
@@ -98,6 +119,7 @@ async def _run(load_config: Any, file: Path | None, worker_program: list[str] | 
         lines.close()
     if shell.successor:
         # The same process: our parent, the workers' parent and the service manager notice nothing.
+        shell.manager.watchdog_within(_UPGRADE_PATIENCE_S)
         prepare_exec()
         os.execv(shell.successor[0], shell.successor)
     return code

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: Workers look for us every second; a loaded one needs some more.
 PATIENCE_S: Final = 6.0
+#: SIGKILL takes milliseconds, unless the machine is out of memory or disks.
+_GONE_WITHIN_S: Final = 5.0
 _BACKLOG: Final = 512
 
 
@@ -165,6 +167,9 @@ class Adoption:
             except ProcessLookupError:
                 continue
             process.kill()
+            # Until it is gone its sockets are in the group, and nobody else could bind the port.
+            if not process.wait(_GONE_WITHIN_S):
+                log.error("worker %d (process %d) does not die", worker.worker_id, pid)
             process.close()
             if returned:
                 returned.channel.close()

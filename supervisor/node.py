@@ -22,7 +22,7 @@ from supervisor.lifecycle import NodeEvent, NodeState, WorkerEvent, WorkerState
 from supervisor.rollout import RolloutState
 from supervisor.routes import current_worker, desired_roster
 from supervisor.staffing import Staffing
-from supervisor.worker import Worker
+from supervisor.worker import Worker, describe_exit
 from velocity_edge import messages as m
 
 
@@ -49,8 +49,8 @@ class Node(Staffing):
                 self._start(happening)
             case w.Reported(worker_id, report):
                 self._heard(worker_id, report)
-            case w.Exited(worker_id, status):
-                self._exited(worker_id, status)
+            case w.Exited(worker_id, status, out_of_memory):
+                self._exited(worker_id, status, out_of_memory=out_of_memory)
             case w.HungUp(worker_id):
                 self._hung_up(worker_id)
             case w.Broke(worker_id, reason):
@@ -204,7 +204,7 @@ class Node(Staffing):
 
     # --- the end of a worker -----------------------------------------------------------------------------------------
 
-    def _exited(self, worker_id: int, status: int | None) -> None:
+    def _exited(self, worker_id: int, status: int | None, *, out_of_memory: bool) -> None:
         worker = self.workers.pop(worker_id)
         planned = worker.leaving or self.state is NodeState.STOPPING
         worker.advance(WorkerEvent.EXITED)
@@ -214,7 +214,7 @@ class Node(Staffing):
             self.departed[worker_id] = w.Departed(worker.core, worker.slot, until_s)
         drains.worker_gone(self, worker, planned=planned)
         self.aborting.discard(worker_id)
-        how = worker.reason or describe_exit(status)
+        how = worker.reason or describe_exit(status, out_of_memory=out_of_memory)
         if planned and status in (0, None):
             self.say(f"worker {worker_id} of core {worker.core} is gone", worker=worker)
         else:
@@ -281,6 +281,11 @@ class Node(Staffing):
             self.finish_key_change()
 
     # --- time ------------------------------------------------------------------------------------------------------
+
+    def behind_s(self, now_s: float) -> float:
+        """Return for how long something has been due: workers are silent, and nobody has done anything about it."""
+        due_s = self.next_deadline_s()
+        return 0.0 if due_s is None else max(0.0, now_s - due_s)
 
     def next_deadline_s(self) -> float | None:
         """Return when `Ticked` is due."""
@@ -353,12 +358,16 @@ class Node(Staffing):
         staying = [worker for worker in self.workers.values() if not worker.doomed]
         if self.state is NodeState.STARTING and self._complete(staying):
             self.advance(NodeEvent.ALL_READY)
-            if self.quiesce_first:
-                self.quiesce(self.quiesce_first)
-                self.quiesce_first = None
+            if wish := self.quiesce_first:
+                self.quiesce(wish)
+                self.quiesce_first, self.came_back = None, True
+                self.state_since_s = self.now_s if wish.since_s is None else wish.since_s
         drained = self._complete(staying) and all(worker.drained for worker in staying)
         if self.state is NodeState.QUIESCING and not self.accepts and drained:
+            since_s = self.state_since_s
             self.advance(NodeEvent.EMPTY)
+            if self.came_back:
+                self.state_since_s = since_s  # it has been so all the time
             self.say("quiesced: no connection is left")
 
     def _retire_epochs(self) -> None:
@@ -373,10 +382,3 @@ class Node(Staffing):
 
     def _complete(self, staying: list[Worker]) -> bool:
         return len({worker.core for worker in staying if worker.serving}) >= self.target
-
-
-def describe_exit(status: int | None) -> str:
-    """Say how a process ended: exit code, or minus the signal."""
-    if status is None:
-        return "ended while nobody was its parent"
-    return f"was ended by signal {-status}" if status < 0 else f"exited with {status}"

@@ -113,6 +113,7 @@ class Operations:
         """Stop the node."""
         only(body, "fast")
         fast = flag(body, "fast")
+        self._shell.stopped_for_good = True
         self._shell.happen(w.StopNode(fast))
         yield done("stopping at once" if fast else "stopping: connections drain first", 0)
 

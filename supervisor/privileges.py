@@ -6,7 +6,8 @@ updates need only the descriptors. What stays: to start workers as another user 
 (DAC_READ_SEARCH).
 
 An upgrade executes a new supervisor in this process, which must load its programs again. So the bounding set stays:
-root gets its capabilities back from it. Who is not root keeps what it was given as permitted, for `prepare_exec`.
+root gets its capabilities back from it, unless it was started with no_new_privs (systemd: NoNewPrivileges=). There, and
+without root, what was given stays permitted, for `prepare_exec`.
 This is a seat belt against our own mistakes, not a prison.
 """
 
@@ -28,6 +29,7 @@ _KEPT: Final = {
 _VERSION_3: Final = 0x20080522
 
 
+_PR_GET_NO_NEW_PRIVS: Final = 39
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
 
@@ -38,12 +40,12 @@ def drop_capabilities() -> None:
     """Act with the capabilities above only, of those that we have. Raises OSError."""
     keep = sum(1 << number for number in _KEPT.values())
     effective, permitted, _ = _get()
-    _set(effective & keep, permitted & keep if os.geteuid() == 0 else permitted, 0)
+    _set(effective & keep, permitted & keep if _exec_gives_them_back() else permitted, 0)
 
 
 def prepare_exec() -> None:
-    """Hand what is permitted to the program that this process becomes. Root needs no such thing. Raises OSError."""
-    if os.geteuid() == 0:
+    """Hand what is permitted to the program that this process becomes, where exec would not. Raises OSError."""
+    if _exec_gives_them_back():
         return
     _, permitted, _ = _get()
     _set(permitted, permitted, permitted)
@@ -55,6 +57,10 @@ def prepare_exec() -> None:
 def may_raise_priority() -> bool:
     """Say whether a worker that we start could lower its nice value again: until it drops its rights it has ours."""
     return bool(_get()[0] >> _KEPT["CAP_SYS_NICE"] & 1) and os.geteuid() == 0
+
+
+def _exec_gives_them_back() -> bool:
+    return os.geteuid() == 0 and _libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1
 
 
 def _get() -> tuple[int, int, int]:

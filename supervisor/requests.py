@@ -90,6 +90,8 @@ class Requests:
     drain_at_s: float | None = None
     #: An earlier supervisor had quiesced the node, and no worker of it lives: none takes a connection meanwhile.
     quiesce_first: w.Quiesce | None = None
+    #: It did so, and nobody has been let in since.
+    came_back: bool = False
     draining_order: m.Drain | None = None
     #: The drain that is under way, or the last one.
     contract: contract.Contract | None = None
@@ -115,7 +117,8 @@ class Requests:
     def accepts(self) -> bool:
         """Whether new connections are taken."""
         if self.state is NodeState.STARTING:
-            return self.quiesce_first is None
+            # One that starts quiesced lets nobody in before somebody says so.
+            return self.quiesce_first is None or self.quiesce_first.mode is w.QuiesceMode.DISCOURAGE
         if self.state is NodeState.SERVING:
             return True
         if self.state is NodeState.QUIESCING:
@@ -183,12 +186,20 @@ class Requests:
         if self.state is NodeState.SERVING:
             self.commands.append(w.RemoveDisableFile())  # somebody may have written it by hand
             return
+        if self.state is NodeState.STARTING and self.quiesce_first:
+            self.quiesce_first = None
+            if self.contract:
+                self.contract.released = True
+            self.commands.append(w.RemoveDisableFile())
+            self.say("resumed: clients are let in as soon as workers are ready")
+            return
         if self.state not in (NodeState.QUIESCING, NodeState.QUIESCED):
             raise CannotDo(f"cannot resume: the node is {self.state}")
         drains.over(self, contract.Event.RESUME)
         if self.contract:
             self.contract.released = True
         self.quiesced = self.draining_order = self.drain_at_s = None
+        self.came_back = False
         self.commands.append(w.RemoveDisableFile())
         self.advance(NodeEvent.RESUME)
         self.resume_workers()

@@ -24,11 +24,14 @@ from supervisor import words as w
 from supervisor.keyring import Keyring
 from supervisor.lifecycle import NodeState
 from supervisor.materials import Materials
+from supervisor.memory import OutOfMemory
 from supervisor.node import Node
+from supervisor.remembered import Remembered
 from supervisor.slots import Slots
 from supervisor.spawn import Process
 from supervisor.state import StateFile, boot_id
 from supervisor.steering_base import Steering
+from supervisor.store import Store
 from supervisor.succession import left_behind
 from supervisor.systemd import ServiceManager
 from velocity_edge import channel as c
@@ -69,6 +72,8 @@ class Shell:
     state_file: StateFile
     places: Places
     manager: ServiceManager
+    store: Store
+    remembered: Remembered
     #: The CPU of each core.
     cpus: list[int]
     node_id: int
@@ -80,6 +85,11 @@ class Shell:
     #: Sentences for `status`: what start-up found to be less than it should.
     notes: list[str] = field(default_factory=list)
     metrics_address: str = ""
+    #: What an earlier supervisor left to this one, for `systemctl status`.
+    origin: str = ""
+    #: A person wants the node gone; None of what it was told outlives it. False: its service manager may bring it back.
+    stopped_for_good: bool = False
+    out_of_memory: OutOfMemory = field(default_factory=OutOfMemory)
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     started_at_s: float = field(default_factory=time.time)
@@ -99,6 +109,8 @@ class Shell:
     _timer: asyncio.TimerHandle | None = None
     _writing: set[int] = field(default_factory=set)
     _told: NodeState = NodeState.STARTING
+    _told_text: str = ""
+    _reload_told: bool = False
     _boot_id: str = field(default_factory=boot_id)
 
     def __post_init__(self) -> None:
@@ -155,7 +167,7 @@ class Shell:
         status = process.exit_status()
         process.close()
         self.slots.bundles[self.node.workers[worker_id].slot].slab.take_over()
-        self.happen(w.Exited(worker_id, status))
+        self.happen(w.Exited(worker_id, status, out_of_memory=self.out_of_memory.happened()))
 
     def _on_report(self, worker_id: int) -> None:
         channel = self.channels.get(worker_id)
@@ -304,6 +316,7 @@ class Shell:
 
     def _equip(self, command: w.Equip) -> None:
         if self.slots.bundles[command.slot].renew_slab(command.slot):
+            self.store.renew_slab(command.slot, self.slots.bundles[command.slot].slab_fd)
             # Who keeps this slot for our successor should hold the slab that counts from now on.
             for keeper in self.node.workers.values():
                 keeps = keeper.slot == command.keep or command.slot in keeper.keeps
@@ -342,6 +355,8 @@ class Shell:
 
     def _save(self) -> None:
         node = self.node
+        if not self.stopped_for_good:
+            self.remembered.keep(node)
         if node.state is NodeState.STOPPED:
             self.state_file.clear()
             return
@@ -361,19 +376,39 @@ class Shell:
 
     def _tell_state(self) -> None:
         state = self.node.state
-        text = self.title()
-        setproctitle.setproctitle(f"velocity-edge: supervisor {text}")
-        if state is self._told:
+        setproctitle.setproctitle(f"velocity-edge: supervisor {self.title()}")
+        up = state in (NodeState.SERVING, NodeState.QUIESCING, NodeState.QUIESCED)
+        reloaded = self._reload_told and self.node.reloading is None
+        text = self._status_text(counting=False)
+        if state is self._told and text == self._told_text and not reloaded:
             return
-        was, self._told = self._told, state
-        if state is NodeState.SERVING and was is NodeState.STARTING:
+        was, self._told, self._told_text = self._told, state, text
+        if up and was is NodeState.STARTING:
             self.on_serving()
-        if state in (NodeState.SERVING, NodeState.QUIESCING, NodeState.QUIESCED):
-            self.manager.ready(text)
-        elif state is NodeState.STOPPING:
-            self.manager.stopping(text)
+        if up and (state is not was or reloaded):
+            self.manager.ready(self._status_text())
+        elif state is NodeState.STOPPING and state is not was:
+            self.manager.stopping(self._status_text())
+        else:
+            self.manager.status(self._status_text())
+        self._reload_told = self._reload_told and not reloaded
 
-    def title(self) -> str:
+    def reload_begins(self) -> None:
+        """Tell the service manager, which hears of its end when workers have agreed or not."""
+        self.manager.reloading()
+        self._reload_told = True
+
+    def _status_text(self, *, counting: bool = True) -> str:
+        """Return the line of `systemctl status`; without counts it changes only when something has happened."""
+        words = [self.title(counting=counting)]
+        if self.origin:
+            words.append(self.origin)
+        reload = self.node.last_reload
+        if reload and not reload.ok:
+            words.append(f"the last reload was refused: {reload.reason[:200]}")
+        return " · ".join(words)
+
+    def title(self, *, counting: bool = True) -> str:
         """Return the node in half a line, for `ps` and `systemctl status`."""
         workers = self.node.workers.values()
         connections = sum(v.heartbeat.connections for v in workers if v.heartbeat)
@@ -381,7 +416,7 @@ class Shell:
         words = [str(self.node.state), self.steering.tier, f"{ready} of {self.node.target} workers"]
         if self.node.quiesced and self.node.quiesced.reason:
             words.insert(1, self.node.quiesced.reason)
-        return " · ".join([*words, f"{connections} connections"])
+        return " · ".join([*words, *([f"{connections} connections"] if counting else [])])
 
     def replace(self, program: list[str]) -> None:
         """End this supervisor, not the node: *program* goes on with it."""
@@ -397,10 +432,17 @@ class Shell:
         self.steering.release()
 
     def close(self) -> None:
-        """The node has stopped: leave no trace."""
+        """The node has stopped: leave no trace, but what its service manager may want for another one."""
         if self._timer:
             self._timer.cancel()
         self.steering.detach()
+        if self.stopped_for_good:
+            self.remembered.forget()
+            if self.node.contract and self.node.contract.file_there:
+                self.places.disable_file.unlink(missing_ok=True)
+            self.store.clear()
+        else:
+            self.store.release(self.slots.cores)
         self.slots.close()
         for materials in self.materials.values():
             materials.close()

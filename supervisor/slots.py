@@ -115,9 +115,9 @@ class Slots:
 
     @classmethod
     def adopt(cls, listeners: list[Listener], cores: int, held: dict[int, Bundle]) -> tuple[Slots, list[int]]:
-        """Take over what living workers held; return the slots, and which of them had to be opened anew.
+        """Take over what was *held* for us; return the slots, and which of them had to be opened anew.
 
-        Those had no keeper: their worker died while there was no supervisor. Nobody has their hand-over links yet; the
+        Those had no keeper: their workers died while there was no supervisor. Nobody has their hand-over links yet; the
         workers that live drop strays for them until they are replaced.
         """
         missing = [slot for slot in range(2 * cores) if slot not in held]
@@ -126,6 +126,12 @@ class Slots:
             udp = [sockets.open_one_more(listener, listeners) for listener in listeners]
             bundles[slot] = _fresh_bundle(udp, slot)
         return cls(cores, listeners, [bundles[slot] for slot in range(2 * cores)]), missing
+
+    def nobody_writes(self, except_in: Sequence[int]) -> None:
+        """Set the gauges of slots without a living worker to zero: whoever wrote them is dead."""
+        for slot, bundle in enumerate(self.bundles):
+            if slot not in except_in:
+                bundle.slab.take_over()
 
     def groups(self) -> list[list[socket.socket]]:
         """Return sockets[listener][slot], as steering wants them."""

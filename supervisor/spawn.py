@@ -7,12 +7,16 @@ cannot come to name somebody else; a worker that was adopted is no child of ours
 A newcomer on a core where another worker serves starts with a low priority: it imports for a second, and packets are
 more urgent than imports. It raises itself when it gets its sockets (workers/priority.py). The successor of a dead
 worker does not: nobody serves there, connections wait for their resets, and on a busy machine patience cost it 20 s.
+
+When the machine has no memory left, the kernel shall choose a worker before the supervisor, which would have to be
+started by somebody else: workers get a higher oom_score_adj.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -29,6 +33,9 @@ NEWCOMER_NICE: Final = 10
 #: It is patient for so long. Where others keep the CPU busy, too, a tenth is less, and rolling restarts failed because
 #: the newcomer was not ready in its 30 s.
 PATIENCE_S: Final = 5.0
+
+#: On top of the supervisor's own; a score of 1000 stands for all memory there is (proc(5), oom_score_adj).
+OOM_SCORE_MORE: Final = 300
 
 #: The program of a worker; tests pass another one.
 WORKER_PROGRAM: Final = (sys.executable, "-I", "-m", "workers")
@@ -67,6 +74,19 @@ class Process:
             os.setpriority(os.PRIO_PROCESS, self.pid, 0)
             Path(f"/proc/{self.pid}/autogroup").write_text("0")
 
+    def terminate(self) -> None:
+        """SIGTERM; nothing when it is gone already."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until it is gone; return whether it is."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
+
     def close(self) -> None:
         """Stop watching."""
         os.close(self.pidfd)
@@ -85,6 +105,7 @@ def spawn(
     process = Process(child.pid, os.pidfd_open(child.pid), child)
     try:
         os.sched_setaffinity(child.pid, {cpu})
+        _choose_before_us(child.pid)
         if patient and may_raise_priority():
             os.setpriority(os.PRIO_PROCESS, child.pid, NEWCOMER_NICE)
             # A session has a share of its own where the kernel groups tasks by session: that, too.
@@ -93,6 +114,13 @@ def spawn(
     except ProcessLookupError:
         pass  # gone already; its pidfd tells
     return process
+
+
+def _choose_before_us(pid: int) -> None:
+    """To raise a score needs no right."""
+    ours = int(Path("/proc/self/oom_score_adj").read_text())
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(min(ours + OOM_SCORE_MORE, 1000)))
 
 
 def adopt(pid: int) -> Process:

@@ -5,10 +5,11 @@ Pure; between requests.py, which says what is wanted, and node.py, which has the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supervisor import drains
 from supervisor import words as w
+from supervisor.contract import Event
 from supervisor.lifecycle import NodeEvent, WorkerState
 from supervisor.rollout import Rollout, RolloutState
 from supervisor.rotations import Rotations
@@ -27,6 +28,9 @@ class Staffing(Rotations):
         # Connections of before may still speak, and get resets.
         self.lingering = dict.fromkeys(self.cid_epochs, self.now_s + self.settings.quarantine_s)
         self.routes.begin_with(started.lent)
+        for worker_id in started.accepting:
+            if gone := self.departed.get(worker_id):
+                self.cores[gone.core].respawn_slot = gone.slot
         stays = {a.core for a in started.adopted if not a.leaving}
         for a in started.adopted:
             # Who was to leave and has not begun to stays when the one in its place is dead.
@@ -42,7 +46,25 @@ class Staffing(Rotations):
             self.advance(NodeEvent.ALL_READY)
             self._first_orders(started)
         else:
-            self.quiesce_first = started.quiesced
+            self._begin_anew(started)
+
+    def _begin_anew(self, started: w.Started) -> None:
+        """Nobody lives who could be adopted."""
+        if started.accepting:
+            dead = len(started.accepting)
+            self.say(f"{dead} workers died with an earlier supervisor: connections of theirs get resets", "warning")
+        self.contract = started.contract
+        if self.contract:
+            # Nobody is left who could be drained.
+            self.contract.happen(Event.STOP, self.now_s)
+            if self.contract.file_there:
+                wish = None if self.contract.released else started.quiesced
+                self.commands.append(w.WriteDisableFile(wish.reason) if wish else w.RemoveDisableFile())
+        if wish := started.quiesced:
+            # It was announced to clients before; nobody is let in meanwhile (`accepts`).
+            self.quiesce_first = replace(wish, announce_s=0.0)
+            why = f" ({wish.reason})" if wish.reason else ""
+            self.say(f"starting quiesced, as the node was{why}; `velocity-edge admin resume` lets clients in")
 
     def _adopt(self, a: w.Adopted, *, leaves: bool) -> None:
         worker = Worker(a.worker_id, a.core, a.slot, self.now_s, None, hello=a.hello, heard_s=self.now_s)

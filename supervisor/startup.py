@@ -8,11 +8,13 @@ socket behind, except those that were serving before.
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import secrets
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,18 +27,21 @@ from supervisor.adoption import Adoption, Returned
 from supervisor.keyring import Keyring, check_keys
 from supervisor.materials import Materials, gather
 from supervisor.node import Node
+from supervisor.remembered import Remembered
 from supervisor.requests import Settings
 from supervisor.shell import Places, Shell
-from supervisor.slots import Slots
+from supervisor.slots import Bundle, Slots
 from supervisor.spawn import WORKER_PROGRAM
 from supervisor.state import SavedState, StateFile, read_state
 from supervisor.steering import open_steering
 from supervisor.steering_base import Tier
-from supervisor.systemd import ServiceManager
+from supervisor.store import Store, fits
+from supervisor.systemd import ServiceManager, received
 from supervisor.worker import WorkerIds
 from velocity_edge.atomic_file import replace_file
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError, VelocityError
+from velocity_edge.messages import Listener
 from velocity_edge.paths import instance_name
 
 log = logging.getLogger("supervisor")
@@ -59,6 +64,8 @@ async def start(
     living = saved is not None and any(spawn.start_ticks(v.pid) == v.start_ticks for v in saved.workers)
     keyring = Keyring.open(config.tickets, places.state, time.time(), living=living)
     node_id = config.server.node_id if config.server.node_id is not None else kept_node_id(places.state)
+    manager = ServiceManager.find()
+    store = Store(manager, received())
     adoption = Adoption(places.runtime / "workers.sock", saved) if saved else None
     returned = await adoption.gather() if adoption else []
     adopting = saved if returned else None
@@ -67,10 +74,16 @@ async def start(
     # Workers that are replaced anyway are not asked about our configuration: it is their successors' revision.
     in_use = _in_use(adopting, config, places.state) if adopting and not roll else ours
     if adopting and adoption:
-        slots, missing = Slots.adopt(adopting.listeners, adopting.cores, adoption.bundles)
+        kept = store.take(partial(operator.eq, adopting.listeners), 2 * adopting.cores, adoption.bundles)
+        slots, missing = Slots.adopt(adopting.listeners, adopting.cores, adoption.bundles | kept)
         notes += _differences(adopting, config, missing)
     else:
-        slots, missing = Slots.open(config.server.addresses, len(cpus)), []
+        # Where any port would do, clients of the dead know one.
+        same = saved is not None and fits(config.server.addresses, saved.listeners)
+        wanted = saved.listeners if saved and same else config.server.addresses
+        kept = store.take(partial(fits, wanted), 2 * len(cpus))
+        slots, missing = _open(wanted, len(cpus), kept)
+    slots.nobody_writes(except_in=[worker.saved.slot for worker in returned])
     try:
         steering = open_steering(
             mode=config.dispatch.mode,
@@ -80,12 +93,13 @@ async def start(
             interfaces=config.dispatch.interfaces,
             cache_dir=places.cache,
             cid_configs=keyring.cid_configs(),
-            adopt=adopting is not None,
+            # Also when all workers are dead: the shield stays where it is, dead ids are led to whoever answers them.
+            adopt=saved is not None,
         )
     except BaseException:
         slots.close()
         raise
-    if missing and steering.tier is Tier.A:
+    if missing and adopting and steering.tier is Tier.A:
         notes.append("classic BPF counts sockets in an order that has changed: restart the node for exact steering")
     node = Node(
         node_settings(in_use.config, len(cpus)),
@@ -105,7 +119,9 @@ async def start(
         keyring,
         state_file,
         places,
-        ServiceManager.find(),
+        manager,
+        store,
+        Remembered(places.state / f"quiesced-{instance_name(places.runtime)}.json"),
         cpus,
         node_id,
         worker_program,
@@ -114,13 +130,32 @@ async def start(
         notes,
     )
     shell.use_dispatch_settings()
+    if problem := store.keep(slots, missing):
+        notes.append(problem)
+    shell.origin = _origin(len(returned), len(kept))
     return shell, lambda: _begin(shell, ours, saved, returned, roll=roll)
+
+
+def _open(wanted: list[Listener], cores: int, kept: dict[int, Bundle]) -> tuple[Slots, list[int]]:
+    """Return the slots of a node without workers: what the service manager kept, and new ones in place of the rest."""
+    if not kept:
+        return Slots.open(wanted, cores), []
+    log.info("%d of %d slots come from the service manager, with what waits in their sockets", len(kept), 2 * cores)
+    first = min(kept)
+    listeners = [Listener(*sock.getsockname()[:2]) for sock in kept[first].udp]
+    return Slots.adopt(listeners, cores, kept)
+
+
+def _origin(workers: int, slots: int) -> str:
+    if workers:
+        return f"adopted {workers} workers of an earlier supervisor"
+    return "took over the sockets that the service manager kept" if slots else ""
 
 
 def _begin(shell: Shell, ours: Materials, saved: SavedState | None, returned: list[Returned], *, roll: bool) -> None:
     """Let the node's life begin, with the workers that came back; then have them try our configuration."""
     if saved is None:
-        shell.happen(w.Started())
+        shell.happen(shell.remembered.load())
         return
     came = {}
     for worker in returned:
@@ -221,13 +256,8 @@ def kept_node_id(directory: Path) -> int:
 
 def _differences(saved: SavedState, config: Config, missing: list[int]) -> list[str]:
     """Return what an adopted node is not as the configuration wants it."""
-    notes = []
-    wanted = [(a.host, a.port) for a in config.server.addresses]
-    running = [(a.host, a.port) for a in saved.listeners]
-    fits = len(wanted) == len(running) and all(
-        w_[0] == r[0] and w_[1] in (0, r[1]) for w_, r in zip(wanted, running, strict=True)
-    )
-    if not fits:
+    notes: list[str] = []
+    if not fits(config.server.addresses, saved.listeners):
         notes.append("server.listen has changed while no supervisor was there: restart the node to use it")
     if missing:
         log.warning("slots %s had no keeper and were opened anew", ", ".join(map(str, missing)))

@@ -19,6 +19,7 @@ import fcntl
 import json
 import logging
 import os
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -127,6 +128,8 @@ class SavedState:
     rollout: SavedRollout | None = None
     last_revision: int = 0
     config: dict[str, Any] | None = None
+    #: Those that new connections went to.
+    accepting: list[int] = field(default_factory=list)
     version: int = VERSION
 
 

@@ -50,18 +50,10 @@ def left_behind(
             if v.worker_id in processes
         ],
         departed=[SavedDeparted(i, d.core, d.slot, d.until_s) for i, d in node.departed.items()],
-        quiesced=None
-        if quiesced is None
-        else SavedQuiesce(
-            quiesced.mode,
-            quiesced.reason,
-            quiesced.announce_s,
-            quiesced.spread_s,
-            quiesced.deadline_s,
-            quiesced.since_s or 0.0,
-        ),
+        quiesced=saved_quiesce(quiesced) if quiesced else None,
+        accepting=list(node.routes.accepting),
         roll=roll,
-        drain=None if node.contract is None else _saved_drain(node.contract),
+        drain=None if node.contract is None else saved_drain(node.contract),
         adoptions=node.adoptions,
         rollout=SavedRollout(rollout.cores, rollout.newcomer) if rollout else None,
         last_revision=last_revision,
@@ -69,7 +61,8 @@ def left_behind(
     )
 
 
-def _saved_drain(drain: Contract) -> SavedDrain:
+def saved_drain(drain: Contract) -> SavedDrain:
+    """Return what is written of a drain."""
     t = drain.terms
     return SavedDrain(
         reason=t.reason,
@@ -92,12 +85,12 @@ def _saved_drain(drain: Contract) -> SavedDrain:
     )
 
 
-def _drain(saved: SavedDrain) -> Contract | None:
+def drain_of(saved: SavedDrain | None) -> Contract | None:
     """Return it as it was; arrivals are measured anew, because nobody counted meanwhile.
 
     None: it is in a phase that only a later version has. The node stays quiesced, as an operator wanted it.
     """
-    if saved.phase not in set(Phase):
+    if saved is None or saved.phase not in set(Phase):
         return None
     return Contract(
         Terms(
@@ -120,6 +113,32 @@ def _drain(saved: SavedDrain) -> Contract | None:
         said=Phase(saved.phase),
         released=saved.released,
         file_there=saved.file_there,
+    )
+
+
+def saved_quiesce(wish: w.Quiesce) -> SavedQuiesce:
+    """Return what is written of an operator's wish."""
+    return SavedQuiesce(
+        wish.mode,
+        wish.reason,
+        wish.announce_s,
+        wish.spread_s,
+        wish.deadline_s,
+        wish.since_s or 0.0,
+    )
+
+
+def quiesce_of(saved: SavedQuiesce | None) -> w.Quiesce | None:
+    """Return the wish again."""
+    if saved is None:
+        return None
+    return w.Quiesce(
+        w.QuiesceMode(saved.mode),
+        saved.reason,
+        saved.announce_s,
+        saved.spread_s,
+        saved.deadline_s,
+        saved.since_s,
     )
 
 
@@ -154,18 +173,15 @@ def started(
     for s in saved.workers:
         if s.worker_id not in came:
             departed[s.worker_id] = _departed(s.core, s.slot, until_s, settings)
-    quiesced = None
-    if q := saved.quiesced:
-        mode = w.QuiesceMode(q.mode)
-        quiesced = w.Quiesce(mode, q.reason, q.announce_s, q.spread_s, q.deadline_s, q.since_s)
     rolling = w.Rolling(tuple(saved.rollout.cores), saved.rollout.newcomer) if saved.rollout else None
     if roll:
         rolling = w.Rolling(tuple(range(saved.target)), None)
     return w.Started(
         adopted,
         departed,
-        quiesced,
-        contract=_drain(saved.drain) if saved.drain else None,
+        tuple(worker_id for worker_id in saved.accepting if worker_id in departed),
+        quiesce_of(saved.quiesced),
+        contract=drain_of(saved.drain),
         adoptions=saved.adoptions,
         rolling=rolling,
         lent=tuple(lent),

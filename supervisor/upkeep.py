@@ -65,7 +65,7 @@ class Upkeep:
         """
         shell = self._shell
         revision = shell.new_revision()
-        shell.manager.reloading()
+        shell.reload_begins()
         try:
             config = self._load()
             refuse_fixed(shell.active.config, config)
@@ -77,9 +77,6 @@ class Upkeep:
                 materials.close()
             shell.happen(w.ReloadFailed(revision, str(error)))
             raise
-        finally:
-            if shell.node.state is not NodeState.STOPPING:
-                shell.manager.ready(shell.title())
         return revision
 
     def adapt(self) -> None:
@@ -144,11 +141,11 @@ class Upkeep:
             log.error("%s", error)
 
     def listen_to_signals(self) -> None:
-        """TERM, QUIT: drain, then stop. INT: stop. HUP: reload. USR2: upgrade."""
+        """TERM, QUIT: drain, then stop. INT: stop. HUP: reload. USR2: upgrade. TERM is what service managers send."""
         add = self._shell.loop.add_signal_handler
         add(signal.SIGTERM, self._shell.happen, w.StopNode())
-        add(signal.SIGQUIT, self._shell.happen, w.StopNode())
-        add(signal.SIGINT, self._shell.happen, w.StopNode(fast=True))
+        add(signal.SIGQUIT, self._stop_for_good, w.StopNode())
+        add(signal.SIGINT, self._stop_for_good, w.StopNode(fast=True))
         add(signal.SIGHUP, self.try_to_reload)
         add(signal.SIGUSR2, self._start, self.try_to_upgrade)
 
@@ -156,6 +153,10 @@ class Upkeep:
         task = self._shell.loop.create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _stop_for_good(self, stop: w.StopNode) -> None:
+        self._shell.stopped_for_good = True
+        self._shell.happen(stop)
 
     def try_to_reload(self) -> None:
         """Reload for nobody who waits: what cannot be is in the log and in `status`."""
@@ -168,6 +169,7 @@ class Upkeep:
         """Reload when the configuration, a certificate or the folder that a root names changes on disk."""
         while True:
             await asyncio.sleep(_LOOK_S)
+            self._shell.out_of_memory.happened()  # an end of long ago is not that of who dies next
             if self._watch.changed(self._watched()):
                 log.info("a file or folder of the configuration has changed")
                 self.try_to_reload()
@@ -182,12 +184,23 @@ class Upkeep:
             await asyncio.sleep(_COUNT_S)
 
     async def feed_watchdog(self) -> None:
-        """Tell the service manager that this loop turns, if it wants to know."""
-        if self._shell.manager.watchdog_s is None:
+        """Tell the service manager that this loop turns and does its work, if it wants to know.
+
+        A worker without a heartbeat is ours to replace, no reason to be restarted. One that is silent and has not been
+        replaced in time is: then we do not do what we are for, and a successor will.
+        """
+        shell = self._shell
+        if shell.manager.watchdog_s is None:
             return
+        # A predecessor that became us by an upgrade has asked for more patience.
+        shell.manager.watchdog_within(shell.manager.watchdog_s)
         while True:
-            self._shell.manager.alive()
-            await asyncio.sleep(self._shell.manager.watchdog_s / 3)
+            behind_s = shell.node.behind_s(shell.clock())
+            if behind_s <= shell.node.settings.grace_s:
+                shell.manager.alive()
+            else:
+                log.error("%.0f s behind: the watchdog is not fed", behind_s)
+            await asyncio.sleep(shell.manager.watchdog_s / 3)
 
     def _watched(self) -> Signature:
         config = self._shell.active.config

@@ -51,6 +51,8 @@ class Started:
 
     adopted: tuple[Adopted, ...] = ()
     departed: dict[int, Departed] = field(default_factory=dict)
+    #: Departed ones that new connections were led to: packets may wait in their slots.
+    accepting: tuple[int, ...] = ()
     #: An earlier supervisor had quiesced the node: it stays so.
     quiesced: Quiesce | None = None
     #: The drain that was under way then, or the last one.
@@ -77,6 +79,8 @@ class Exited:
 
     worker_id: int
     status: int | None
+    #: The kernel has just ended somebody for want of memory; if this one was, nobody says.
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field
+from typing import Final
 
 from supervisor.backoff import Backoff
 from supervisor.lifecycle import WorkerEvent, WorkerState, next_worker_state
 from velocity_edge import messages as m
+
+#: signal(7); the module of that name is for hands.
+_SIGABRT: Final = 6
+_SIGKILL: Final = 9
 
 #: Worker ids have 16 bits; 0 is never lent, so that "no worker" has a value of its own.
 MAX_WORKER_ID = 0xFFFF
@@ -105,3 +110,17 @@ class WorkerIds:
             if worker_id not in taken:
                 return worker_id
         raise RuntimeError(f"all {self.last} worker ids are taken")
+
+
+def describe_exit(status: int | None, *, out_of_memory: bool = False) -> str:
+    """Say how a process ended: exit code, or minus the signal."""
+    if status == m.EXIT_OUT_OF_MEMORY:
+        return f"exited with {status}: it got no more memory"
+    if out_of_memory and status in (-_SIGKILL, None):
+        # An adopted worker's status is its parent's to know.
+        return "was ended by the kernel, it seems: a process has just been chosen because memory ran out"
+    if status == -_SIGABRT:
+        return "aborted; what it wrote before says why"
+    if status is None:
+        return "ended while nobody was its parent"
+    return f"was ended by signal {-status}" if status < 0 else f"exited with {status}"

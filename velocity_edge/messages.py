@@ -30,6 +30,9 @@ PROTOCOL_VERSION: Final = 1
 #: The oldest protocol that we still speak. Raising it ends adoption of workers that are older: they are killed.
 OLDEST_PROTOCOL: Final = 1
 
+#: What a worker exits with when it got no memory (EX_OSERR of sysexits.h).
+EXIT_OUT_OF_MEMORY: Final = 71
+
 _WIRE: Final = ConfigDict(extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
 
 

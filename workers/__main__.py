@@ -19,10 +19,11 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from velocity_edge import __version__
 from velocity_edge.errors import VelocityError
+from velocity_edge.messages import EXIT_OUT_OF_MEMORY
 from velocity_edge.quic.open_engine import choose_engine
 from workers import preload, priority
 from workers.privileges import drop, find_user
@@ -57,6 +58,12 @@ def main() -> int:
     except VelocityError as error:
         log.error("%s", error)
         return 1
+    except MemoryError:
+        _out_of_memory()
+    except BaseExceptionGroup as group:
+        if group.subgroup(MemoryError):
+            _out_of_memory()
+        raise
 
 
 class _Check(argparse.Action):
@@ -133,11 +140,19 @@ def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
     asyncio would log an exception in a callback and go on with a worker that is half changed.
     """
-    log.critical("bug: %s", context.get("message"), exc_info=context.get("exception"))
     error = context.get("exception")
+    if isinstance(error, MemoryError):
+        _out_of_memory()
+    log.critical("bug: %s", context.get("message"), exc_info=error)
     if error is not None:
         sys.excepthook(type(error), error, error.__traceback__)
     os._exit(70)
+
+
+def _out_of_memory() -> NoReturn:
+    """Die of it, at once: what an engine left half done is not repaired, and a successor begins small."""
+    os.write(2, b"velocity-edge: worker: cannot go on: it got no more memory\n")
+    os._exit(EXIT_OUT_OF_MEMORY)
 
 
 def _raise_open_files() -> None:

@@ -1,6 +1,7 @@
 """Real workers, live connections: the death or upgrade of the supervisor and a rolling restart cost no request."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -185,6 +186,56 @@ def test_a_worker_is_killed_and_its_clients_are_told_at_once(mode: str) -> None:
         # A reset that the client believes, as soon as the successor reads: no idle time-out, no 10 s of silence.
         assert max(result.recovered_s) < 5, result.recovered_s
         node.counter("verdict_reset", 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "restarting"),
+    [
+        pytest.param("socket", False, marks=pytest.mark.root),
+        pytest.param("socket", True, marks=pytest.mark.root),
+        ("socket-classic", False),
+    ],
+)
+def test_everybody_dies_and_the_next_node_answers_for_them(mode: str, restarting: bool) -> None:
+    """Without a service manager that keeps sockets: nothing half is left, and clients are told at once."""
+    with running_node(workers=2, dispatch=mode) as node:
+        old = set(workers(node))
+
+        def play(result: Result) -> None:
+            if restarting:
+                threading.Thread(target=lambda: _ignore(lambda: node.admin("POST", "/v1/restart", "{}"))).start()
+                poll(lambda: len(workers(node)) == 3, "a newcomer")
+            everybody = {node.process.pid, *old, *workers(node)}
+            for pid in everybody:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            node.process.wait()
+            poll(lambda: not any(_alive(pid) for pid in everybody), "the end of all")
+            another_supervisor(node)
+            poll(lambda: _ready(node), "a node that serves", 60)
+            poll(lambda: len(result.recovered_s) >= 6, "clients that are back", 30)
+
+        result = under_load(node, play)
+        assert len(result.failures) >= 6, "their workers are dead"
+        # From the death on: the start of a node, and one round trip. Their own patience would be 10 s and more.
+        assert max(result.recovered_s) < 20, result.recovered_s
+        assert not old & set(workers(node))
+        node.counter("verdict_reset", 1)
+        status = node.status()
+        assert status["dispatch"]["adopted"] == (mode == "socket"), "pinned tables go on, whoever made them"
+        assert "workers died with an earlier supervisor" in node.log
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    except OSError:
+        return False
+
+
+def _ready(node: Node) -> bool:
+    now = _ignore(lambda: workers(node).values()) or []
+    return len(now) == 2 and all(w["state"] == "ready" for w in now)
 
 
 def test_a_worker_that_never_served_does_not_outlive_its_supervisor() -> None:

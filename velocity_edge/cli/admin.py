@@ -9,6 +9,8 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -221,10 +223,14 @@ def scale(workers: int, timeout: float, reason: str, as_json: bool) -> int:
 
 @admin.command()
 @click.option("--fast", is_flag=True, help="Close what is left at once.")
+@click.option("--orphans", is_flag=True, help="The supervisor is dead: end the workers and programs that it left.")
 @_REASON
 @_JSON
-def stop(fast: bool, reason: str, as_json: bool) -> int:
+def stop(fast: bool, orphans: bool, reason: str, as_json: bool) -> int:
     """Stop the node: drain, then exit."""
+    if orphans:
+        # It looks for processes and pins, which this package may not know (docs/architecture.md).
+        return subprocess.run([sys.executable, "-I", "-m", "supervisor", "--end-orphans"], check=False).returncode
     return ask("stop", {"fast": fast}, reason, as_json)
 
 

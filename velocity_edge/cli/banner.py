@@ -42,6 +42,8 @@ def banner(status: NodeStatus, command: str | None = None) -> str:
 
 
 def _facts(status: NodeStatus) -> Iterator[tuple[str, str]]:
+    if quiesced := quiesced_line(status):
+        yield "Clients", quiesced
     yield "Serving", "  ".join(f"https://{address}/ (UDP, HTTP/3)" for address in status["listeners"])
     yield from dispatch_lines(status)
     yield from engine_lines(status)
@@ -54,6 +56,16 @@ def _facts(status: NodeStatus) -> Iterator[tuple[str, str]]:
         yield "", f"SHA-256 {certificate['fingerprint']}"
     if status["metrics_listen"]:
         yield "Metrics", f"http://{status['metrics_listen']}/"
+
+
+def quiesced_line(status: NodeStatus) -> str:
+    """Return since when and why clients are not let in, and what ends it; empty where they are."""
+    if status["state"] not in ("quiescing", "quiesced"):
+        return ""
+    since = datetime.datetime.fromtimestamp(status["state_at_s"], datetime.UTC)
+    why = f" ({status['reason']})" if status["reason"] else ""
+    file = ", and the disable file is there" if status["disabled"] else ""
+    return f"asked to stay away since {since:%Y-%m-%d %H:%M:%SZ}{why}{file}; `velocity-edge admin resume` lets them in"
 
 
 def dispatch_lines(status: NodeStatus) -> Iterator[tuple[str, str]]:

@@ -77,6 +77,8 @@ def _head(found: NodeStatus, now_s: float, colour: bool) -> Iterator[str]:
     )
     for _, text in facts[1:]:
         yield text
+    if found["state"] in ("quiescing", "quiesced"):
+        yield "`velocity-edge admin resume` lets clients in again"
     for certificate in found["certificates"]:
         days = (certificate["not_after_s"] - now_s) / 86400
         when = f"expires in {days:.0f} days" if days >= 0 else "HAS EXPIRED"

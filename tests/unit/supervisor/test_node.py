@@ -1,15 +1,18 @@
 """The decisions one by one, as short plays: what happens, and the commands that follow (crowds: tests/simulation)."""
 
+from dataclasses import replace
+
 import pytest
 
 from supervisor import words as w
 from supervisor.backoff import MAX_DELAY_S, STABLE_S, Backoff
+from supervisor.contract import Contract, Phase, Terms
 from supervisor.keepers import keep_idle_slots
 from supervisor.lifecycle import NodeState, WorkerState
 from supervisor.node import Node
 from supervisor.requests import Settings
 from supervisor.routes import desired_accepting
-from supervisor.worker import Worker, WorkerIds
+from supervisor.worker import Worker, WorkerIds, describe_exit
 from velocity_edge import messages as m
 from velocity_edge.errors import CannotDo
 
@@ -324,3 +327,86 @@ def test_slots_of_a_core_that_nobody_serves_are_kept_by_two_others() -> None:
     ]
     workers[5] = Worker(5, core=0, slot=4, started_s=2.0, deadline_s=None)
     assert keep_idle_slots(workers, 4) == [], "others keep the slots of a newcomer that has not served yet"
+
+
+# --- what a supervisor begins with when nobody lives ------------------------------------------------------------------
+
+CHANGE = w.Quiesce(reason="CHG-1", announce_s=60.0, since_s=900.0)
+
+
+def everybody_dead(quiesced: w.Quiesce | None = None) -> w.Started:
+    """Worker 7 had core 0 and sat in its second slot, worker 8 was draining in the first one."""
+    departed = {7: w.Departed(0, 1, 1040.0), 8: w.Departed(0, 0, 1040.0)}
+    return w.Started(departed=departed, accepting=(7,), quiesced=quiesced)
+
+
+def test_successors_of_the_dead_sit_where_packets_wait_and_answer_for_all_of_them() -> None:
+    play = Play()
+    play.node.ids = WorkerIds(9)
+    assert play(everybody_dead()) == [
+        w.Lend(9, 1, 0),
+        w.Lend(7, 1, 0),
+        w.Lend(8, 1, 0),
+        # Nobody is ready: new connections wait for who starts, whatever the tables said.
+        w.Accept((9,)),
+        w.Spawn(9, 1, 0),
+    ]
+    play.ready(9)
+    assert play(w.Ticked(), after_s=100.0)[:2] == [w.Forget(7), w.Forget(8)]
+
+
+def test_a_node_that_starts_quiesced_lets_nobody_in() -> None:
+    play = Play()
+    assert w.Accept(()) in play(everybody_dead(CHANGE)), "what an earlier node let in is not let in any more"
+    assert w.Tell(9, m.Activate(1)) not in play.ready(1)
+    assert (play.node.state, play.node.ready) == (NodeState.QUIESCING, False)
+    assert play.node.routes.accepting == ()
+    play.says(1, m.Drained(0))
+    assert (play.node.state, play.node.quiesced) == (NodeState.QUIESCED, replace(CHANGE, announce_s=0.0))
+    assert play(w.Resume())[0] == w.Accept((1,))
+
+
+def test_a_node_that_starts_quiesced_can_be_resumed_before_it_is_ready() -> None:
+    play = Play()
+    play(w.Started(quiesced=CHANGE))
+    assert play(w.Resume()) == [w.Accept((1,)), w.RemoveDisableFile()]
+    play.ready(1)
+    assert play.node.state is NodeState.SERVING
+
+
+def test_a_node_that_was_drained_starts_with_its_disable_file() -> None:
+    drained = Contract(Terms(reason="CHG-1"), 900.0, Phase.DRAINED)
+    play = Play()
+    assert w.WriteDisableFile("CHG-1") in play(w.Started(quiesced=CHANGE, contract=drained))
+    play.ready(1)
+    assert play.node.state is NodeState.QUIESCING
+    assert w.RemoveDisableFile() in play(w.Resume())
+
+
+def test_a_drain_that_was_cut_off_by_the_death_of_all_is_over_and_the_node_stays_out() -> None:
+    draining = Contract(Terms(reason="CHG-1"), 900.0, Phase.LIVE)
+    play = Play()
+    assert w.WriteDisableFile("CHG-1") in play(w.Started(quiesced=CHANGE, contract=draining))
+    assert (draining.phase, play.node.accepts) == (Phase.NODE_STOPPED, False)
+
+
+def test_who_is_silent_and_not_dealt_with_is_counted_against_us(serving: Play) -> None:
+    """The watchdog is fed by this: a silent worker is dealt with after 10 s, so nothing is behind before that."""
+    assert serving.node.behind_s(serving.now_s + 9.9) == 0.0
+    assert serving.node.behind_s(serving.now_s + 30.0) == 20.0
+    serving(w.Ticked(), after_s=10.0)
+    assert serving.node.behind_s(serving.now_s + 30.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("status", "out_of_memory", "text"),
+    [
+        (-9, False, "was ended by signal 9"),
+        (-9, True, "was ended by the kernel, it seems: a process has just been chosen because memory ran out"),
+        (-11, True, "was ended by signal 11"),
+        (m.EXIT_OUT_OF_MEMORY, False, "exited with 71: it got no more memory"),
+        (None, False, "ended while nobody was its parent"),
+    ],
+)
+def test_how_a_worker_ended_in_words(status: int | None, out_of_memory: bool, text: str) -> None:
+    assert describe_exit(status, out_of_memory=out_of_memory) == text

@@ -57,6 +57,17 @@ def test_a_program_that_is_no_upgrade_gets_nothing() -> None:
 
 
 @pytest.mark.root
+def test_root_that_may_not_gain_privileges_keeps_what_an_upgrade_needs() -> None:
+    def work() -> None:
+        ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, as NoNewPrivileges= of systemd
+        privileges.drop_capabilities()
+        assert privileges._get()[0] & (CAP_NET_ADMIN | CAP_BPF) == 0
+        privileges.prepare_exec()
+
+    assert in_child(work)["CapEff"] & (CAP_NET_ADMIN | CAP_BPF) == CAP_NET_ADMIN | CAP_BPF
+
+
+@pytest.mark.root
 def test_root_acts_with_few() -> None:
     readable, writable = os.pipe()
     pid = os.fork()
