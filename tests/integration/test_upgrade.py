@@ -44,7 +44,7 @@ def _programs() -> Iterator[Programs]:
 
 
 def velocity_edge(programs: Programs) -> tuple[str | Path, ...]:
-    return (programs.python, "-I", "-m", "velocity_edge")
+    return (programs.command,)
 
 
 def versions(node: Node) -> tuple[str, set[str]]:
@@ -143,7 +143,7 @@ def test_there_and_back_under_load(programs: Programs, engine: str, mode: str) -
                 more_requests(result)
 
         loops: list[asyncio.AbstractEventLoop] = []
-        result = under_load(node, play, loops=loops)
+        result = under_load(node, play, clients=4, loops=loops)
         assert result.failures == []
         assert result.going_away > 0
         status = node.status()

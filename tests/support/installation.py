@@ -2,7 +2,7 @@
 
     programs = Programs(directory); a = programs.install("a"); b = programs.install("b", SECOND)
     programs.use("a")               # `current` -> a, swapped as a deploy does it
-    [programs.python, "-I", "-m", "velocity_edge", "serve", ...]
+    [programs.command, "serve", ...]
 
 An installation has a copy of our packages and what they need from the environment of this run; `-I` finds nothing else.
 A change is (file, text that is there, text in its place), or (file, None, text to add at its end).
@@ -83,9 +83,9 @@ class Programs:
         self.current = directory / "current"
 
     @property
-    def python(self) -> Path:
-        """The interpreter of whichever is in use."""
-        return self.current / "bin" / "python"
+    def command(self) -> Path:
+        """The `velocity-edge` of whichever is in use."""
+        return self.current / "bin" / "velocity-edge"
 
     def install(self, name: str, changes: Iterable[Change] = ()) -> Path:
         """Make an installation of this tree with these changes; return its folder."""
@@ -100,6 +100,11 @@ class Programs:
         # What we need, but not ourselves: a .pth in a folder that a .pth names is not read.
         needed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         (packages / "needed.pth").write_text("\n".join(sorted(needed)) + "\n")
+        # As pip writes it: the first line names this folder, not the symlink to it.
+        script = home / "bin" / "velocity-edge"
+        main = "import sys\nfrom velocity_edge.cli import main\nsys.exit(main())\n"
+        script.write_text(f"#!{home}/bin/python\n{main}")
+        script.chmod(0o755)
         for package in PACKAGES:
             shutil.copytree(REPOSITORY / package, packages / package, ignore=shutil.ignore_patterns("__pycache__"))
         for file, there, instead in changes:

@@ -65,6 +65,8 @@ def _not_built(command: Any) -> Any:
     return command
 
 
+#: As the kernel follows them; more is a loop.
+_MAX_LINKS: Final = 40
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -117,11 +119,36 @@ def serve(file: Path | None, settings: tuple[str, ...], dry_run: bool, **flags: 
     if dry_run:
         click.echo("This can be served.")
         return
-    program = [sys.executable, "-I", "-m", "supervisor", "--set", orjson.dumps(overrides).decode()]
+    program = [
+        interpreter(Path(sys.argv[0]), Path(sys.executable)),
+        "-I",
+        "-m",
+        "supervisor",
+        "--set",
+        orjson.dumps(overrides).decode(),
+    ]
     if file:
         program += ["--config", str(file.absolute())]
     sys.stdout.flush()
     os.execv(program[0], program)
+
+
+def interpreter(command: Path, executable: Path) -> str:
+    """Return the interpreter by the path that *command* was found at, where it is the same one.
+
+    The first line of a script names the folder that it was installed in. A node that was started through a symlink
+    (/opt/velocity/current) must go on through it, or an upgrade would become the folder of before again.
+    """
+    command = command.absolute()
+    for _ in range(_MAX_LINKS):
+        beside = command.parent / executable.name
+        try:
+            if command.parent.samefile(executable.parent) and beside.exists():
+                return str(beside)
+            command = command.parent / command.readlink()
+        except OSError:
+            break
+    return str(executable)
 
 
 def _overrides(**flags: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from velocity_edge.cli import main
+from velocity_edge.cli.serve import interpreter
 
 Serve = Callable[..., tuple[int, list[str], str]]
 
@@ -126,3 +127,20 @@ def test_what_cannot_be_served_starts_nothing(
 def test_dry_run_starts_nothing(serve: Serve) -> None:
     code, program, _ = serve("--root", "public", "--self-signed", "--dry-run")
     assert (code, program) == (0, [])
+
+
+def test_a_node_that_is_started_through_a_symlink_goes_on_through_it(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        for program in ("python", "velocity-edge"):
+            (tmp_path / name / "bin" / program).touch()
+    (tmp_path / "current").symlink_to("a")
+    (tmp_path / "velocity-edge").symlink_to("current/bin/velocity-edge")
+    (tmp_path / "loop").symlink_to("loop")
+    a = tmp_path / "a" / "bin" / "python"
+    through = str(tmp_path / "current" / "bin" / "python")
+    assert interpreter(tmp_path / "current" / "bin" / "velocity-edge", a) == through
+    assert interpreter(tmp_path / "velocity-edge", a) == through, "as /usr/local/bin may have it"
+    assert interpreter(tmp_path / "a" / "bin" / "velocity-edge", a) == str(a)
+    for other in (tmp_path / "b" / "bin" / "velocity-edge", tmp_path / "loop", tmp_path / "gone", Path("-c")):
+        assert interpreter(other, a) == str(a)
