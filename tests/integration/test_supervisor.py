@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,25 @@ def test_workers_serve_without_a_supervisor_and_are_adopted_by_the_next() -> Non
         poll(lambda: len(pinger.answered_by) == 4, "an answer from each newcomer")
         pinger.finish()
         assert node.status()["node_id"] == before["node_id"]
+
+
+def test_workers_of_a_dead_supervisor_can_be_ended() -> None:
+    """`admin stop --orphans`: never under a supervisor that lives, and afterwards nothing is left to adopt."""
+    command = [sys.executable, "-I", "-m", "supervisor", "--end-orphans"]
+    with supervised(workers=2) as node:
+        workers = pids(node.status())
+        refused = subprocess.run(command, env=node.environment, capture_output=True, text=True, check=False)
+        assert (refused.returncode, "a node runs in" in refused.stderr) == (1, True)
+        assert pids(node.status()) == workers
+        node.process.kill()
+        node.process.wait()
+        ended = subprocess.run(command, env=node.environment, capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stdout) == (0, "2 workers ended\n")
+        # They are ended; who inherited them reaps them.
+        poll(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "their end")
+        again = subprocess.run(command, env=node.environment, capture_output=True, text=True, check=False)
+        assert (again.returncode, again.stdout) == (0, "nothing is left of an earlier node\n")
+        assert {p.name for p in (node.directory / "run").iterdir()} == {"supervisor.lock"}
 
 
 def test_an_adopted_worker_that_dies_is_replaced() -> None:
