@@ -244,6 +244,14 @@ def test_a_stop_leaves_nothing(node: Service) -> None:
     assert_nothing_is_left(node)
 
 
+def test_a_stop_by_a_person_is_one_for_good(node: Service) -> None:
+    restarts = node.show("NRestarts")
+    assert node.admin("POST", "/v1/stop", '{"fast": true}')[0] == 200
+    poll(lambda: node.show("ActiveState")["ActiveState"] == "inactive", "the end of the service", 30)
+    assert node.show("NRestarts") == restarts
+    assert_nothing_is_left(node)
+
+
 def test_a_stop_of_a_supervisor_that_hangs_leaves_nothing_either(node: Service) -> None:
     node.systemd.install(f"{UNIT}.d/20-soon.conf", "[Service]\nTimeoutStopSec=6\n")
     main = node.main_pid()
