@@ -244,7 +244,10 @@ def verdict(contract: Contract) -> tuple[str, int]:
         case Phase.STOPPED_HARD if contract.lost == 0:
             return f"VERDICT: drained, lost=0; the hard stop after {took_s:.0f} s closed {closed} without a request", 0
         case Phase.STOPPED_HARD:
-            return f"VERDICT: stopped hard after {took_s:.0f} s, lost={contract.lost} requests on {closed}", 4
+            return (
+                f"VERDICT: stopped hard after {took_s:.0f} s, lost={contract.lost}: requests on {closed} were cut off",
+                4,
+            )
         case Phase.RESUMED:
             return f"VERDICT: resumed after {took_s:.0f} s, lost={contract.lost}", 5
         case Phase.NODE_STOPPED:

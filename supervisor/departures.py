@@ -76,7 +76,8 @@ class Departures:
         assert contract is not None
         if contract is before:
             state = "draining" if contract.running else str(contract.phase).replace("_", " ")
-            yield {"text": f"already {state} {self._since(contract.since_s, contract.terms.reason)}"}
+            since_s = contract.since_s if contract.running else contract.phase_since_s
+            yield {"text": f"already {state} {self._since(since_s, contract.terms.reason)}"}
         async for line in self._follow(contract):
             yield line
 

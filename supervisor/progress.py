@@ -64,7 +64,7 @@ def drain_line(drain: Drain, now_s: float, disable_file: str, left: Sequence[Con
     """Return how far a drain is. *now_s*: seconds since 1970."""
     t_s = (drain["phase_at_s"] if not drain["running"] else now_s) - drain["since_at_s"]
     facts, expect = _in_words(drain, now_s, disable_file, left)
-    words = f"T+{t_s:.0f}s".ljust(8) + f"{drain['phase']:9} {facts}" + (f"  expect: {expect}" if expect else "")
+    words = f"T+{t_s:.0f}s".ljust(8) + f"{drain['phase']:12} {facts}" + (f"  expect: {expect}" if expect else "")
     line: Line = {"t_s": round(t_s, 1), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))}
     line |= {name: drain[name] for name in _FACTS}  # type: ignore[literal-required]
     return line | {"expect": expect, "left": list(left), "text": words}

@@ -18,7 +18,8 @@ from velocity_edge.errors import VelocityError
 from velocity_edge.messages import Listener
 
 _PAGE: Final = files(__name__.rpartition(".")[0]).joinpath("page.html")
-_NOT_FOR_STRANGERS: Final = ("pid", "runtime_dir", "reason")
+#: `left` has the names of sites; what operators write to each other is not for everybody either.
+_NOT_FOR_STRANGERS: Final = ("pid", "runtime_dir", "reason", "left")
 
 
 async def listen(admin: Admin, shell: Shell, address: Listener) -> tuple[web.AppRunner, Listener]:
@@ -33,6 +34,8 @@ async def listen(admin: Admin, shell: Shell, address: Listener) -> tuple[web.App
 
     async def status(_: web.Request) -> web.Response:
         public = {name: value for name, value in describe(shell).items() if name not in _NOT_FOR_STRANGERS}
+        if isinstance(drain := public["drain"], dict):
+            public["drain"] = {name: value for name, value in drain.items() if name not in _NOT_FOR_STRANGERS}
         return web.json_response(public, headers={"Cache-Control": "no-store"})
 
     app = web.Application(client_max_size=1024)

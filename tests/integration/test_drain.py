@@ -10,6 +10,7 @@ import json
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_a_timer_is_no_proof_and_the_line_says_so(busy: Supervised) -> None:
     proofs = {line["phase"]: line["proof"] for line in lines}
     assert proofs["live"].startswith("by the clock after 2 s, new=0.0/s: not measured")
     last = lines[-1]
-    assert last["text"].endswith("lost=3 requests on 2 connections")
+    assert last["text"].endswith("lost=3: requests on 2 connections were cut off")
     assert (last["exit_code"], last["lost"], last["cut"]) == (4, 3, 2)
     assert busy.status()["drain"]["exit_code"] == 4
 
@@ -202,6 +203,22 @@ def test_who_is_left_is_named(busy: Supervised) -> None:
     assert "quiescing (CHG-7) since " in text
     closed = busy.post("abort", age_s=0)[1][-1]
     assert (closed["text"], closed["exit_code"]) == ("closed 2 connections, on which 1 request ran", 0)
+
+
+def test_the_page_on_the_wall_shows_the_drain_and_no_names() -> None:
+    with supervised("busy", server__telemetry__metrics_listen="127.0.0.1:0") as node:
+        follower = Follower(node, reason="CHG-9", **STAYS_IN["live"])
+        in_phase(node, "live")
+        base = f"http://{node.status()['metrics_listen']}"
+        with urllib.request.urlopen(f"{base}/status.json") as answer:
+            text = answer.read().decode()
+        found = json.loads(text)
+        assert found["drain"]["phase"] == "live"
+        assert found["state"] == "quiescing"
+        assert "CHG-9" not in text
+        assert "example.com" not in text
+        node.post("resume")
+        assert follower.lines[-1]["exit_code"] == 5
 
 
 def test_satisfied_timed_out_and_impossible_are_three_answers(busy: Supervised) -> None:

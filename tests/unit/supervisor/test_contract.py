@@ -87,7 +87,7 @@ def test_verdicts() -> None:
     assert contract.phase is Phase.CUTTING
     contract.lost, contract.cut = 3, 1
     contract.happen(Event.EMPTY, 161.0)
-    assert verdict(contract) == ("VERDICT: stopped hard after 61 s, lost=3 requests on 1 connection", 4)
+    assert verdict(contract) == ("VERDICT: stopped hard after 61 s, lost=3: requests on 1 connection were cut off", 4)
 
     contract = told()
     contract.happen(Event.RESUME, 130.0)
