@@ -84,8 +84,9 @@ class Rotation:
         settings = shell.active.config.tickets
         table, held = shell.keyring.table, self.connections()
         crowded = {epoch for epoch in keys.crowding(table) if held.get(epoch)}
-        if crowded and not crowded <= shell.node.moving:
-            log.info("connections on the epochs %s are asked to leave: later ones need their place", sorted(crowded))
+        if crowded:
+            if not crowded <= shell.node.moving:
+                log.info("connections on the epochs %s are asked to leave: their place is needed", sorted(crowded))
             self.move(tuple(sorted(crowded)), min(settings.rotate_after_s / 10, _MOST_SPREAD_S))
         if shell.keyring.due(settings, shell.wall_clock()) and self.waits_for is None:
             self.begin()

@@ -24,16 +24,24 @@ class Moving:
         self,
         loop: asyncio.AbstractEventLoop,
         serving: Serving,
+        epochs: list[int],
         config_ids: Callable[[], Collection[int]],
         spread_s: float,
     ) -> None:
         """*config_ids*: which CID configurations are to be left, at this moment; none when there is no need for it."""
         self._loop = loop
         self._serving = serving
+        #: Which epochs were to be left.
+        self.epochs = epochs
         self._config_ids = config_ids
         self._timer: asyncio.TimerHandle | None = None
         self._move = Move(loop.time(), spread_s)
         self._step()
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody may still have to move."""
+        return self._timer is not None
 
     def stop(self) -> None:
         """Do no more."""

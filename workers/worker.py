@@ -230,6 +230,8 @@ class Worker:
 
     def _move(self, order: m.Move) -> None:
         if self.moving is not None:
+            if self.moving.running and self.moving.epochs == order.epochs:
+                return  # asked again: each connection keeps its turn
             self.moving.stop()
             self.moving = None
         if self.serving is None or self.serving.active is None or self.leaving is not None:
@@ -242,7 +244,7 @@ class Worker:
             old = [epoch for epoch in order.epochs if epoch in table.cid_live and epoch != table.seal_with]
             return [epoch % keys.CID_CONFIGS for epoch in old]
 
-        self.moving = Moving(self.loop, self.serving, config_ids, order.spread_s)
+        self.moving = Moving(self.loop, self.serving, order.epochs, config_ids, order.spread_s)
 
     def _resume(self) -> None:
         if self.leaving is not None:
