@@ -61,16 +61,19 @@ class Operations:
             yield {**done(f"restarted {rollout.total} workers, lost={rollout.lost}", 0), "lost": rollout.lost}
 
     async def reload(self, body: Line) -> AsyncIterator[Line]:
-        """Read the configuration again and use it, or nothing has changed."""
+        """Read the configuration again and use it, or nothing has changed.
+
+        The watch on the files may see the same change a moment later: then its revision is the answer.
+        """
         revision = self._upkeep.reload()
         node = self._shell.node
-        async for line in self._follow(lambda: node.reloading is not None and node.reloading.target == revision):
+        async for line in self._follow(lambda: node.reloading is not None and node.reloading.target >= revision):
             yield line
         result = node.last_reload
-        if result and result.revision == revision and result.ok:
-            yield {**done(f"revision {revision} is in use", 0), "revision": revision}
+        if result and result.revision >= revision and result.ok:
+            yield {**done(f"revision {result.revision} is in use", 0), "revision": result.revision}
         else:
-            reason = result.reason if result and result.revision == revision else "another reload came in between"
+            reason = result.reason if result else "it was forgotten"
             yield done(f"cannot reload: {reason}", 1)
 
     async def upgrade(self, body: Line) -> AsyncIterator[Line]:
