@@ -248,6 +248,23 @@ def test_a_worker_that_died_without_a_supervisor_is_replaced_by_the_next() -> No
         assert first["worker_id"] not in {w["worker_id"] for w in after["workers"]}, "an id is not lent again so soon"
 
 
+def test_when_everybody_dies_at_once_the_next_node_remembers() -> None:
+    with supervised(workers=2) as node:
+        before = node.status()
+        node.post("quiesce", reason="CHG-9", spread_s=0)
+        node.process.kill()
+        node.process.wait()
+        for pid in pids(before):
+            os.kill(pid, signal.SIGKILL)
+        node.start()
+        after = node.wait_until("the quiesce goes on", lambda s: s["state"] == "quiesced", 30)
+        assert after["reason"] == "CHG-9"
+        ids = {w["worker_id"] for w in before["workers"]}
+        assert not ids & {w["worker_id"] for w in after["workers"]}
+        node.post("resume")
+        node.wait_for_serving()
+
+
 def test_a_worker_that_does_not_come_back_is_killed() -> None:
     with supervised(workers=1) as node:
         [worker] = node.status()["workers"]

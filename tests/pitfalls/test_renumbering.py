@@ -51,3 +51,22 @@ def test_who_joins_the_group_gets_nothing(cache_dir: Path, steered: bool) -> Non
         if steered:
             assert counts.total() == 300
             assert counts[2] >= 100
+
+
+@pytest.mark.parametrize("adopt", [True, False])
+def test_in_tier_a_a_successor_waits_until_it_knows_everybody(cache_dir: Path, adopt: bool) -> None:
+    """Its program is a table of constants; attached before all are lent again (the naive version), it leads astray."""
+    with group(4, cache_dir, "socket-classic") as g:
+        for worker_id, slot in WORKERS.items():
+            g.steering.lend(worker_id, slot, 0)
+        g.steering.accept([0x0203])
+        g.steering.release()
+        g.steering = g.open(adopt=adopt)
+        g.steering.lend(0x0101, 0, 0)
+        got = {worker_id: dict(g.where(known(worker_id))) for worker_id in WORKERS}
+        assert (got == {worker_id: {slot: 20} for worker_id, slot in WORKERS.items()}) == adopt
+        assert (set(g.where(new(50))) == {2}) == adopt
+        for worker_id, slot in list(WORKERS.items())[1:]:
+            g.steering.lend(worker_id, slot, 0)
+        g.steering.accept([0x0304])
+        assert set(g.where(new(50))) == {3}

@@ -62,8 +62,11 @@ class Watched(World):
     def before_commands(self, happening: w.Happening) -> None:
         self.accepted_before = self.accepting
         match happening:
-            case w.Quiesce():
+            case w.Quiesce() | w.DrainNode():
                 self.quiesce_wanted = True
+            case w.DisableFileWritten(error) if error:
+                # A drain that cannot begin changes nothing.
+                self.quiesce_wanted = self.node is not None and self.node.quiesced is not None
             case w.Resume():
                 self.quiesce_wanted = False
             case w.Reload():
@@ -156,6 +159,10 @@ class Watched(World):
         self.patience("promise 5: an announced epoch never seals", unfinished)
         rolling = node.rollout is not None and node.rollout.running
         self.patience("promise 6: a rollout does not end", rolling, PATIENCE_S * 4)
+        withdrawn = self.disabled and node.state is NodeState.SERVING
+        self.patience("promise 7: it serves, and its routes are withdrawn", withdrawn)
+        draining = node.contract is not None and node.contract.running
+        self.patience("promise 7: a drain does not end", draining, 2 * PATIENCE_S)
         leaving = node.state is NodeState.QUIESCING and not node.discouraging
         self.patience("promise 7: a quiesce does not end", leaving, 2 * PATIENCE_S)
         for process in self.alive.values():
@@ -186,6 +193,7 @@ def everybody_well(world: World) -> None:
     assert {world.alive[v.worker_id].content for v in serving} == {world.file}, "promise 4: not all use the last one"
     assert {world.alive[v.worker_id].seal_with for v in serving} == {world.disk.seal_with}
     assert set(world.accepting) == {v.worker_id for v in serving}
+    assert not world.disabled, "promise 7: routes are still withdrawn"
     assert set(world.known) == set(node.workers), "promise 2: dead ids were not forgotten"
     assert set(world.alive) == set(node.workers), "promise 8: somebody lives whom nobody knows"
 

@@ -9,7 +9,8 @@
 5. Nobody seals with a key that somebody else, or the key file, does not have; every rotation ends.
 6. A worker is asked to leave only when another one of its core is ready. One core hands over at a time, a rollout ends,
    and no core keeps two workers.
-7. A quiesce is neither forgotten nor invented, and ends in quiesced or resumed. When the trouble ends, all cores serve.
+7. A quiesce or drain is neither forgotten nor invented, and ends; a node that serves has its routes. When the trouble
+   ends, all cores serve.
 8. A worker that was told to leave goes. A stop ends: all processes are gone, and the node quits once.
 9. Whatever connection ID a living worker's connection holds, or a dead one's held until its packets cannot come any
    more, decodes: in steering and in every worker; and epochs that nobody needs make room for the next ones.
@@ -28,6 +29,7 @@ import os
 import pytest
 
 from supervisor import words as w
+from supervisor.contract import Terms
 from supervisor.lifecycle import NodeState
 from supervisor.node import Node
 from tests.simulation.promises import Watched, everybody_well, is_well
@@ -60,6 +62,8 @@ def operate(world: World) -> None:
             if dice.random() < 0.3:
                 world.bad_contents.add(world.file)
             world.reload()
+        case 17 if dice.random() < 0.6:
+            world.happen(w.DrainNode(Terms(settle_s=4.0, announce_max_s=15.0, spread_s=2.0, max_wait_s=45.0)))
         case 5 | 16:
             mode = dice.choice(list(w.QuiesceMode))
             world.happen(w.Quiesce(mode, announce_s=dice.choice([0.0, 5.0]), deadline_s=60.0))
@@ -116,8 +120,10 @@ def evening(world: World) -> None:
         return
     world.file = next(world.contents)
     world.run_until(world.now_s + 60.0, lambda: world.node is not None)
-    world.reload()
-    world.run_until(world.now_s + 100.0, lambda: not leaving(world))
+    for _ in range(5):
+        # Refused while nobody is up to try it, and nobody has failed yet.
+        world.reload()
+        world.run_until(world.now_s + 40.0, lambda: not leaving(world))
     if failed_to_start(world):
         return
     assert not leaving(world), "promise 7: the quiesce did not end"

@@ -51,6 +51,7 @@ class World(Machine):
         self.known: dict[int, int] = {}
         self.accepting: tuple[int, ...] = ()
         self.decodes: frozenset[int] = frozenset()
+        self.disabled = False
         self.saved: SavedState | None = None
         self.contents = itertools.count(1)
         self.file = next(self.contents)
@@ -176,7 +177,13 @@ class World(Machine):
                 self.activated(revision)
             case w.UseCidKeys():
                 self.decodes = frozenset(self.ring.table.cid_live)
-            case w.Say() | w.WriteDisableFile() | w.RemoveDisableFile():
+            case w.WriteDisableFile():
+                number = self.supervisor
+                self.later(0.0, lambda: self.write_disable_file(number))
+            case w.RemoveDisableFile():
+                number = self.supervisor
+                self.later(0.0, lambda: self.remove_disable_file(number))
+            case w.Say():
                 pass
 
     def before_commands(self, happening: w.Happening) -> None:
@@ -320,8 +327,27 @@ class World(Machine):
             self.happen(w.Reload(ours))
         if self.supervisor == number:
             self.chores(number)
+            self.count(number)
 
     # --- upkeep.py ---
+
+    def write_disable_file(self, number: int) -> None:
+        if number == self.supervisor:
+            error = "cannot write it" if self.trouble and self.dice.random() < 0.1 else ""
+            self.disabled |= not error
+            self.happen(w.DisableFileWritten(error))
+
+    def remove_disable_file(self, number: int) -> None:
+        if number == self.supervisor:
+            self.disabled = False
+            self.happen(w.DisableFileRemoved())
+
+    def count(self, number: int) -> None:
+        """While the node drains: how many clients still come?"""
+        if number == self.supervisor and self.node is not None:
+            if self.node.contract and self.node.contract.running:
+                self.happen(w.Counted(self.dice.randint(0, 3)))
+            self.later(4.0, lambda: self.count(number))
 
     def chores(self, number: int) -> None:
         """Every half minute: is a rotation due, or unfinished?"""
