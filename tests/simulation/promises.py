@@ -66,7 +66,8 @@ class Watched(World):
                 self.quiesce_wanted = True
             case w.DisableFileWritten(error) if error:
                 # A drain that cannot begin changes nothing.
-                self.quiesce_wanted = self.node is not None and self.node.quiesced is not None
+                assert self.node is not None
+                self.quiesce_wanted = bool(self.node.quiesced or self.node.quiesce_first)
             case w.Resume():
                 self.quiesce_wanted = False
             case w.Reload():
