@@ -42,7 +42,7 @@ from supervisor.describe import describe, describe_left
 from supervisor.operations import Operations
 from supervisor.rotation import Rotation
 from supervisor.shell import Shell
-from supervisor.tickets import TicketOperations
+from supervisor.tickets import TicketOperations, told
 from supervisor.upkeep import Upkeep
 from supervisor.wishes import Line, Nonsense
 from velocity_edge import metrics
@@ -101,10 +101,10 @@ class Admin:
         post("/v1/abort", operations.abort)
         post("/v1/scale", operations.scale)
         get("/v1/tickets", self._tickets)
-        post("/v1/tickets/rotate", self._keys.rotate)
-        post("/v1/tickets/expire", self._keys.expire)
-        post("/v1/tickets/export", self._keys.export)
-        post("/v1/tickets/import", self._keys.merge)
+        post("/v1/tickets/rotate", told(self._keys.rotate))
+        post("/v1/tickets/expire", told(self._keys.expire))
+        post("/v1/tickets/export", told(self._keys.export))
+        post("/v1/tickets/import", told(self._keys.merge))
         post("/v1/stop", operations.stop)
 
     # --- reading ---------------------------------------------------------------------------------------------------

@@ -234,6 +234,8 @@ class TicketOperations:
     async def _wait(self, epochs: Collection[int], over: Callable[[], bool], end_s: float) -> AsyncIterator[Line]:
         said = 0
         while not over():
+            if self._shell.node.state is NodeState.STOPPING:
+                raise CannotDo("cannot wait for connections: the node stops")
             left = self._count(epochs)
             if self._shell.clock() >= end_s:
                 count = f"{left} connections live" if left else "nobody knows yet whether connections live"
@@ -254,11 +256,30 @@ class TicketOperations:
                 said = len(change.waiting)
                 yield {"text": f"{said} workers have yet to accept the keys"}
             await self._shell.wait_for_change(1.0)
+        if node.state is NodeState.STOPPING:
+            raise CannotDo("cannot change the keys: the node stops")
         yield {"text": f"everybody has the keys, epoch {node.seal_with} seals"}
 
     @property
     def _spread_s(self) -> float:
         return self._shell.active.config.server.drain.spread_s
+
+
+def told(work: Callable[[Line], AsyncIterator[Line]]) -> Callable[[Line], AsyncIterator[Line]]:
+    """Return *work* with a refusal that comes on the way (a step of several) as its last line."""
+
+    async def lines(body: Line) -> AsyncIterator[Line]:
+        begun = False
+        try:
+            async for line in work(body):
+                begun = True
+                yield line
+        except CannotDo as error:
+            if not begun:
+                raise
+            yield done(str(error), 5)
+
+    return lines
 
 
 def _named(epochs: Collection[int]) -> str:

@@ -146,6 +146,22 @@ def test_replacing_makes_the_imported_keys_the_nodes_own(tmp_path: Path) -> None
         no_key_in_logs(other, table)
 
 
+def test_a_refusal_on_the_way_is_the_last_line() -> None:
+    """Seven epochs are in use: expiring them all needs an eighth, for which there is no room in time."""
+    with supervised(workers=1) as node:
+        for number in range(2, 8):
+            assert node.post("tickets/rotate")[1][-1]["text"] == f"epoch {number} seals"
+        code, answer = node.post("tickets/rotate")
+        assert (code, answer["error"].split(";")[0]) == (
+            409,
+            "cannot rotate keys: epoch 8 needs the connection IDs of epoch 1, which are in use",
+        )
+        code, lines = node.post("tickets/expire", all=True, timeout_s=0.5)
+        assert (code, lines[-1]["ok"], lines[-1]["exit_code"]) == (200, False, 4)
+        assert "on epoch 1; they go on until they end: ask again to wait" in lines[-1]["text"]
+        assert stored(node).closed == (), "nothing is expired as long as what seals cannot be replaced"
+
+
 def test_nonsense_is_refused(tmp_path: Path) -> None:
     with supervised(workers=1) as node:
         (tmp_path / "junk").write_text("junk")
