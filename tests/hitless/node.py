@@ -99,8 +99,8 @@ class VelocityEdge:
         self._spawn()
         self.deeds = {
             "reload": self.reload,
-            "restart": lambda: self._admin("restart", "--timeout", "90s"),
-            "upgrade": lambda: self._admin("upgrade", "--timeout", "90s"),
+            "restart": lambda: self._roll("restart"),
+            "upgrade": lambda: self._roll("upgrade"),
             "rotate": self._rotate,
             "quiesce": self._quiesce_and_resume,
             "worker-kill": self._kill_worker,
@@ -213,6 +213,13 @@ content:
         done = self._command("admin", *arguments)
         said = (done.stdout.strip().splitlines() or [""])[-1] + done.stderr.strip()[-200:]
         return "" if done.returncode == 0 else f"exit {done.returncode}: {said}"
+
+    def _roll(self, verb: str) -> str:
+        """Restart or upgrade; after one that a successor of a killed supervisor takes to its end."""
+        deadline_s = time.monotonic() + 120
+        while "is under way" in (note := self._admin(verb, "--timeout", "90s")) and time.monotonic() < deadline_s:
+            time.sleep(1.0)
+        return note
 
     def reload(self) -> str:
         """Change something, and say so; every worker must have it afterwards."""
