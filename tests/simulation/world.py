@@ -291,7 +291,7 @@ class World(Machine):
                 self.story.append((self.now_s, f"--- worker {worker_id} did not come back: killed"))
                 self.vanish(process)
         self.gathering = None
-        if not (self.pins and came):
+        if not (self.pins and saved):
             self.known, self.accepting = {}, ()
         self.ring = keyring.Keyring(Path("/nowhere"), self.disk, False)
         self.decodes = frozenset(self.disk.cid_live)
