@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 
 from supervisor.describe_keys import describe_keys
 from supervisor.lifecycle import NodeState
+from supervisor.progress import many
 from supervisor.rotation import Rotation
 from supervisor.shell import Shell
 from supervisor.wishes import Line, Nonsense, done, flag, number, only
@@ -238,13 +239,13 @@ class TicketOperations:
                 raise CannotDo("cannot wait for connections: the node stops")
             left = self._count(epochs)
             if self._shell.clock() >= end_s:
-                count = f"{left} connections live" if left else "nobody knows yet whether connections live"
-                text = f"{count} on {_named(epochs)}; they go on until they end: ask again to wait"
+                count = many(left, "connection") if left else "perhaps connections are"
+                text = f"{count} left on {_named(epochs)}; they go on until they end: ask again to wait"
                 yield {**done(text, 4), "connections": left}
                 return
             if left != said:
                 said = left
-                yield {"text": f"{left} connections live on {_named(epochs)}", "connections": left}
+                yield {"text": f"{many(left, 'connection')} left on {_named(epochs)}", "connections": left}
             await self._shell.wait_for_change(1.0)
 
     async def _agree(self) -> AsyncIterator[Line]:
@@ -254,7 +255,7 @@ class TicketOperations:
         while (change := node.key_change) is not None and node.state is not NodeState.STOPPING:
             if len(change.waiting) != said:
                 said = len(change.waiting)
-                yield {"text": f"{said} workers have yet to accept the keys"}
+                yield {"text": f"{many(said, 'worker')} asked to accept the keys"}
             await self._shell.wait_for_change(1.0)
         if node.state is NodeState.STOPPING:
             raise CannotDo("cannot change the keys: the node stops")

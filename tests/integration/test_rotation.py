@@ -102,7 +102,7 @@ def test_a_rotation_waits_for_the_connections_in_its_place() -> None:
                 # It stays for as long as it has something to do.
                 run = await asyncio.to_thread(node.command, "tickets", "expire", "--epoch", "1", "--timeout", "0s")
                 assert run.returncode == 4, run
-                assert "1 connections live on epoch 1" in run.stdout
+                assert "1 connection left on epoch 1" in run.stdout
                 await asyncio.to_thread(poll, lambda: connection.going_away, "GOAWAY")
 
         asyncio.run(run())
