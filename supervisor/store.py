@@ -28,6 +28,9 @@ from velocity_edge.messages import Listener
 
 log = logging.getLogger("supervisor")
 
+#: systemd ignores what a process said that is gone before it was heard. It takes milliseconds, and no more than this.
+_LAST_WORDS_S: Final = 1.0
+
 _NAME: Final = re.compile(r"velocity-(\d{1,5})-(?:udp-(\d{1,3})|receive|send|slab)")
 
 
@@ -86,6 +89,8 @@ class Store:
                 if taken[slot].slab_fd != fds[-1]:
                     useless.append(wanted[-1])  # of another version
         self._give_up([*useless, *self._kept])
+        if (useless or self._kept) and not self._manager.wait():
+            log.warning("the service manager did not say that it closed what it kept for an earlier node")
         for fd in self._kept.values():
             os.close(fd)
         self._kept.clear()
@@ -126,18 +131,18 @@ class Store:
     def release(self, current: int) -> None:
         """The node stops for its service manager: the slots below *current* stay in the store, the others go."""
         self._give_up({name for name in self._names if int(name.split("-")[1]) >= current})
+        self._manager.wait(_LAST_WORDS_S)
 
     def clear(self) -> None:
         """The node stops for good."""
         self._give_up(self._names)
+        self._manager.wait(_LAST_WORDS_S)
 
     def _give_up(self, unwanted: Iterable[str]) -> None:
         gone = list(unwanted)
         for name in gone:
             self._manager.remove(name)
         self._names.difference_update(gone)
-        if gone and not self._manager.wait():
-            log.warning("the service manager did not say that it closed what it kept for an earlier node")
 
 
 def _addresses(fds: Iterable[int]) -> list[Listener]:

@@ -79,8 +79,11 @@ class ServiceManager:
         """Close whatever is kept under *name*."""
         self._notify("FDSTOREREMOVE=1", f"FDNAME={name}")
 
-    def wait(self) -> bool:
-        """Wait until everything said so far has been taken in (sd_notify_barrier(3)); return whether it was."""
+    def wait(self, patience_s: float = _PATIENCE_S) -> bool:
+        """Wait until everything said so far has been taken in (sd_notify_barrier(3)); return whether it was.
+
+        A manager that is no systemd may not know barriers, and keeps us waiting.
+        """
         if not self.address:
             return True
         ours, theirs = os.pipe2(os.O_CLOEXEC)
@@ -90,7 +93,7 @@ class ServiceManager:
             theirs = -1
             poll = select.poll()
             poll.register(ours, 0)  # a hang-up is always reported: the manager closes its end
-            return bool(poll.poll(_PATIENCE_S * 1000))
+            return bool(poll.poll(patience_s * 1000))
         finally:
             os.close(ours)
             if theirs >= 0:
