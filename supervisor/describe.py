@@ -185,8 +185,6 @@ def _degraded(shell: Shell) -> Iterator[str]:
     yield from shell.notes
     if node.failure:
         yield node.failure
-    if node.state is NodeState.SERVING and shell.places.disable_file.exists():
-        yield f"{shell.places.disable_file} is there although the node serves: `velocity-edge admin resume` removes it"
     buffers = _buffers(shell)
     for kind, sysctl in (("receive", "rmem"), ("send", "wmem")):
         got = buffers[f"{kind}_got"]  # type: ignore[literal-required]

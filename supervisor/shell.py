@@ -439,7 +439,7 @@ class Shell:
         if self.stopped_for_good:
             self.remembered.forget()
             if self.node.contract and self.node.contract.file_there:
-                self.places.disable_file.unlink(missing_ok=True)
+                self._enable()
             self.store.clear()
         else:
             self.store.release(self.slots.cores)
