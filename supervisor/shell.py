@@ -414,6 +414,8 @@ class Shell:
         connections = sum(v.heartbeat.connections for v in workers if v.heartbeat)
         ready = sum(v.serving and not v.doomed for v in workers)
         words = [str(self.node.state), self.steering.tier, f"{ready} of {self.node.target} workers"]
+        if self.node.contract and self.node.contract.running:
+            words[0] = f"draining: {self.node.contract.phase}"
         if self.node.quiesced and self.node.quiesced.reason:
             words.insert(1, self.node.quiesced.reason)
         return " · ".join([*words, *([f"{connections} connections"] if counting else [])])

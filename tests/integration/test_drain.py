@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +97,8 @@ def test_clients_are_served_and_not_ready_is_said_while_arrivals_are_measured(bu
     assert (busy.directory / "run" / "disabled").exists()
     [worker] = busy.status()["workers"]
     assert worker["state"] == "ready", "workers have not heard of it"
+    title = Path(f"/proc/{busy.process.pid}/cmdline").read_text()
+    assert "supervisor draining: arrivals" in title, "and so the service manager's status"
     busy.post("resume")
     assert follower.lines[-1]["exit_code"] == 5
 
