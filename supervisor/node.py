@@ -40,7 +40,7 @@ class Node(Staffing):
         self._take(happening)
         self._go_on()
         drains.go_on(self)
-        first, last = self.routes.update(self.workers, self.departed, accepts=self.accepts)
+        first, last = self.routes.update(self.workers, self.departed, accepts=self.accepts, next_id=self.ids.next_id)
         return [*first, *self.commands, *last, *keep_idle_slots(self.workers, self.settings.cores)]
 
     def _take(self, happening: w.Happening) -> None:
@@ -132,11 +132,11 @@ class Node(Staffing):
         if worker.state is not WorkerState.STARTING:
             return
         worker_id = worker.worker_id
-        worker.roster = desired_roster(self.workers)
+        worker.roster = desired_roster(self.workers, self.ids.next_id)
         self.commands += [
             w.Equip(worker_id, worker.slot, self._other_slot(worker.slot)),
             w.GiveKeys(worker_id, self.epochs, self.seal_with),
-            w.Tell(worker_id, m.Roster(worker.roster)),
+            w.Tell(worker_id, worker.roster),
         ]
         self.give(worker, self.revision)
 

@@ -20,6 +20,7 @@ from supervisor.lifecycle import WorkerState
 from supervisor.words import Accept, Command, Departed, Forget, Lend, Tell
 from supervisor.worker import Worker
 from velocity_edge import messages as m
+from velocity_edge.cid import MAX_WORKER_ID
 
 #: No slot and no core.
 NOWHERE: Final = (-1, -1)
@@ -53,9 +54,12 @@ def desired_accepting(
     return ready or waiting or tuple(sorted(w.worker_id for w in workers.values() if not w.doomed))
 
 
-def desired_roster(workers: Mapping[int, Worker]) -> dict[int, int]:
-    """Return worker id -> slot of everybody who lives."""
-    return {w.worker_id: w.slot for w in workers.values() if w.hello and w.state is not WorkerState.KILLED}
+def desired_roster(workers: Mapping[int, Worker], next_id: int) -> m.Roster:
+    """Return what workers should know of each other; *next_id* is the one that will be lent next."""
+    alive = {w.worker_id: w.slot for w in workers.values() if w.hello and w.state is not WorkerState.KILLED}
+    # Lent, but not in the roster yet: the next roster has them before they serve.
+    coming = [w.worker_id for w in workers.values() if not w.hello]
+    return m.Roster(alive, max(coming, key=lambda worker_id: (next_id - worker_id) % MAX_WORKER_ID, default=next_id))
 
 
 @dataclass(slots=True)
@@ -72,7 +76,7 @@ class Routes:
         self.known = dict.fromkeys(lent, NOWHERE)
 
     def update(
-        self, workers: Mapping[int, Worker], departed: Mapping[int, Departed], *, accepts: bool
+        self, workers: Mapping[int, Worker], departed: Mapping[int, Departed], *, accepts: bool, next_id: int
     ) -> tuple[list[Command], list[Command]]:
         """Return the commands to carry out before everything else, and those after it.
 
@@ -88,10 +92,10 @@ class Routes:
         first += [Forget(i) for i in self.known if i not in known]
         self.known, self.accepting = known, accepting
 
-        roster = desired_roster(workers)
+        roster = desired_roster(workers, next_id)
         last: list[Command] = []
         for worker in workers.values():
             if worker.hello and worker.state is not WorkerState.KILLED and worker.roster != roster:
                 worker.roster = roster
-                last.append(Tell(worker.worker_id, m.Roster(roster)))
+                last.append(Tell(worker.worker_id, roster))
         return first, last

@@ -12,13 +12,11 @@ from typing import Final
 from supervisor.backoff import Backoff
 from supervisor.lifecycle import WorkerEvent, WorkerState, next_worker_state
 from velocity_edge import messages as m
+from velocity_edge.cid import MAX_WORKER_ID
 
 #: signal(7); the module of that name is for hands.
 _SIGABRT: Final = 6
 _SIGKILL: Final = 9
-
-#: Worker ids have 16 bits; 0 is never lent, so that "no worker" has a value of its own.
-MAX_WORKER_ID = 0xFFFF
 
 
 @dataclass(slots=True)
@@ -60,7 +58,7 @@ class Worker:
     #: Slots of other cores that it was given to keep (keepers.py).
     keeps: set[int] = field(default_factory=set)
     #: The roster that it was sent last.
-    roster: dict[int, int] = field(default_factory=dict)
+    roster: m.Roster | None = None
 
     def advance(self, event: WorkerEvent) -> None:
         """Change state by the table."""

@@ -28,6 +28,8 @@ BLOCK_LENGTH = 16
 SELF_LENGTH = CID_LENGTH - 1
 #: Config ids 0..6 are usable; 0b111 means "unroutable" in QUIC-LB and is never ours.
 MAX_CONFIG_ID = 6
+#: Worker ids have 16 bits and are lent in turn; 0 is never lent, so that "no worker" has a value of its own.
+MAX_WORKER_ID = 0xFFFF
 #: Constant in every server id: a block that opens to something else was not sealed by us.
 REDUNDANCY = b"VE"
 #: The check octet before masking. 1 random id in 256 passes it (and in 2^24/live workers names a live worker).

@@ -150,9 +150,14 @@ class UseKeys:
 
 @dataclass(frozen=True, slots=True, config=_WIRE)
 class Roster:
-    """Who is alive: worker id -> slot. Whoever is not in it is gone; its strays get a stateless reset."""
+    """Who is alive: worker id -> slot. Whoever is not in it is gone; its strays get a stateless reset.
+
+    Ids are lent in turn, and those from `unborn_from` on were not lent when this was said (0: not said). A worker whose
+    loop stood still may meet a packet of such an owner before it reads of its birth: that is lost, never reset.
+    """
 
     workers: dict[int, int]
+    unborn_from: int = 0
     kind: Literal["Roster"] = "Roster"
 
 

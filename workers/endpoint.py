@@ -92,10 +92,10 @@ class Endpoint:
             self._timer.cancel()
             self._timer = None
 
-    def use_roster(self, roster: Mapping[int, int]) -> None:
-        """Worker id -> slot of everybody who is alive, us included."""
+    def use_roster(self, roster: Mapping[int, int], unborn: frozenset[int] = frozenset()) -> None:
+        """Worker id -> slot of everybody who is alive, us included. Strays of *unborn* ids are lost, and not reset."""
         self._roster = dict(roster)
-        self._engine.use_roster(frozenset(roster))
+        self._engine.use_roster(frozenset(roster) | unborn)
 
     def flush_soon(self) -> None:
         """Have the engine's packets sent after the callbacks of this turn."""

@@ -31,6 +31,7 @@ from typing import Any, Final, assert_never
 from velocity_edge import __version__, keys, logs
 from velocity_edge import messages as m
 from velocity_edge.channel import Received
+from velocity_edge.cid import MAX_WORKER_ID
 from velocity_edge.config.model import Config
 from velocity_edge.errors import VelocityError
 from velocity_edge.keys import EpochTable
@@ -49,6 +50,8 @@ from workers.vitals import LoopLag, Memory, Tally, show_title
 log = logging.getLogger(__name__)
 
 _HEARTBEAT_S: Final = 1.0
+#: More newcomers than a worker can miss before it is killed for its silence.
+_UNBORN_IDS: Final = 256
 #: For the last packets at the end. CONNECTION_CLOSE is sent once; a peer that misses it times out or gets a reset.
 _LAST_FLUSH_S: Final = 1.0
 
@@ -81,7 +84,7 @@ class Worker:
     equipment: Equipment | None = None
     kept: dict[int, list[int]] = field(default_factory=dict)
     table: EpochTable | None = None
-    roster: dict[int, int] = field(default_factory=dict)
+    roster: m.Roster = field(default_factory=lambda: m.Roster({}))
     serving: Serving | None = None
     #: Built, not yet active: revision -> it. Only the newest counts.
     prepared: dict[int, Prepared] = field(default_factory=dict)
@@ -117,9 +120,9 @@ class Worker:
             case m.UseKeys():
                 self._use_keys(order)
             case m.Roster():
-                self.roster = dict(order.workers)
+                self.roster = order
                 if self.serving is not None:
-                    self.serving.endpoint.use_roster(self.roster)
+                    self.serving.endpoint.use_roster(order.workers, unborn(order))
             case m.Configure():
                 self._configure(order, [Descriptor(fd) for fd in received.descriptors])
             case m.Activate():
@@ -192,7 +195,7 @@ class Worker:
             table=self.table,
             first=first,
         )
-        serving.endpoint.use_roster(self.roster)
+        serving.endpoint.use_roster(self.roster.workers, unborn(self.roster))
         return serving
 
     def _activate(self, revision: int) -> None:
@@ -374,3 +377,10 @@ class Worker:
         for fd in self.kept.get(slot, ()):
             os.close(fd)
         self.kept[slot] = descriptors
+
+
+def unborn(roster: m.Roster) -> frozenset[int]:
+    """Return the worker ids that may have been lent after *roster* was said: the next ones in turn."""
+    if not roster.unborn_from:
+        return frozenset()
+    return frozenset((roster.unborn_from - 1 + ahead) % MAX_WORKER_ID + 1 for ahead in range(_UNBORN_IDS))

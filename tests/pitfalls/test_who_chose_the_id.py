@@ -12,7 +12,9 @@ import pytest
 from tests.support.loopback_group import group, new
 from tests.support.packets import HANDSHAKE, INITIAL, ZERO_RTT, long, short
 from tests.support.traffic import CODEC
+from velocity_edge.messages import Roster
 from velocity_edge.quic import demux
+from workers.worker import unborn
 
 
 @pytest.mark.root
@@ -45,3 +47,19 @@ def test_without_the_roster_he_does() -> None:
     """The naive version: what is not mine is gone."""
     naive = replace(HERE, live_worker_ids=frozenset((7,)))
     assert isinstance(demux.decide(short(VICTIM), (), naive, forwarded=False), demux.Reset)
+
+
+@pytest.mark.parametrize("next_id", [8, 0xFFFF, 1])
+def test_who_has_not_read_of_a_birth_yet_does_not_reset_the_newborn(next_id: int) -> None:
+    """A worker whose loop stood still meets a stray before it reads the newest roster. Who is gone is still reset."""
+    roster = Roster({7: 0}, unborn_from=next_id)
+    newborn = CODEC.issue(1, next_id % 0xFFFF + 1)  # the second one in turn
+    late = replace(HERE, live_worker_ids=frozenset(roster.workers) | unborn(roster))
+    assert isinstance(demux.decide(short(newborn), (), late, forwarded=False), demux.HandOver), "and lost there"
+    assert isinstance(demux.decide(short(CODEC.issue(1, 40_000)), (), late, forwarded=False), demux.Reset)
+    naive = replace(HERE, live_worker_ids=frozenset(roster.workers))
+    assert isinstance(demux.decide(short(newborn), (), naive, forwarded=False), demux.Reset)
+
+
+def test_a_supervisor_of_before_says_nothing_of_births() -> None:
+    assert unborn(Roster({7: 0})) == frozenset()

@@ -11,7 +11,7 @@ from supervisor.keepers import keep_idle_slots
 from supervisor.lifecycle import NodeState, WorkerState
 from supervisor.node import Node
 from supervisor.requests import Settings
-from supervisor.routes import desired_accepting
+from supervisor.routes import desired_accepting, desired_roster
 from supervisor.worker import Worker, WorkerIds, describe_exit
 from velocity_edge import messages as m
 from velocity_edge.errors import CannotDo
@@ -53,7 +53,7 @@ def test_a_worker_comes_to_life() -> None:
     assert play.says(1, m.Hello(1, **HELLO)) == [
         w.Equip(1, 0, 1),
         w.GiveKeys(1, (1,), 1),
-        w.Tell(1, m.Roster({1: 0})),
+        w.Tell(1, m.Roster({1: 0}, unborn_from=2)),
         w.GiveConfig(1, 1),
     ]
     assert play.says(1, m.Prepared(1)) == [w.Tell(1, m.Activate(1))]
@@ -90,7 +90,9 @@ def test_a_rolling_restart_hands_over_before_it_drains(serving: Play) -> None:
 def test_a_newcomer_that_fails_leaves_the_old_one_alone(serving: Play) -> None:
     serving(w.Restart())
     commands = serving(w.Exited(2, 1))
-    assert not [c for c in commands if isinstance(c, w.Tell | w.Spawn)]
+    told = [c.order for c in commands if isinstance(c, w.Tell)]
+    assert told == [m.Roster({1: 0}, unborn_from=3)], "that id will not come any more"
+    assert not [c for c in commands if isinstance(c, w.Spawn)]
     assert serving.node.workers[1].state is WorkerState.READY
     assert serving.node.rollout is not None
     assert "did not become ready" in serving.node.rollout.reason
@@ -410,3 +412,23 @@ def test_who_is_silent_and_not_dealt_with_is_counted_against_us(serving: Play) -
 )
 def test_how_a_worker_ended_in_words(status: int | None, out_of_memory: bool, text: str) -> None:
     assert describe_exit(status, out_of_memory=out_of_memory) == text
+
+
+def test_a_newcomer_is_unborn_until_the_roster_has_it() -> None:
+    play = Play(cores=2)
+    play(w.Started())
+    first, second = play.node.workers
+    play.ready(first)
+    assert play.node.workers[first].roster == m.Roster({first: 0}, second)
+    play.ready(second)
+    assert play.node.workers[first].roster == m.Roster({first: 0, second: 1}, play.node.ids.next_id)
+    told = [c for c in play(w.Restart((0,))) if isinstance(c, w.Tell) and isinstance(c.order, m.Roster)]
+    assert told == [], "the third one is lent, and still unborn to those who serve"
+    newcomer = max(play.node.workers)
+    assert play.node.workers[first].roster.unborn_from == newcomer
+
+
+def test_the_oldest_of_the_unborn_counts_across_the_end_of_the_ids() -> None:
+    workers = {i: Worker(i, 0, 0, 0.0, None) for i in (0xFFFF, 1)}
+    assert desired_roster(workers, 2).unborn_from == 0xFFFF
+    assert desired_roster({}, 2).unborn_from == 2
