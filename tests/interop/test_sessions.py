@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,32 @@ def test_one_session_through_a_long_day(engine: str, short_dir: Path) -> None:
         after = again()
         assert not after.resumed
         assert after.verified, "a full handshake, without an error"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_curl_keeps_its_connection_through_three_rotations(engine: str) -> None:
+    """ngtcp2 as a client obeys Retire Prior To: on the portable engine it has new ids after each of them."""
+    sid.require("test")
+    # Between two requests curl acknowledges nothing: when it is ended, its last answer seems to be under way.
+    with running_node("--set", "server.drain.timeout=1s", engine=engine, workers=2) as node:
+        url = f"{node.url()}?[1-1000]"
+        wanted = ("-sS", "--fail", "--fail-early", "--http3-only", "--cacert", str(node.ca), "--rate", "300/m")
+        argv = sid.command("curl", *wanted, "-o", "/dev/null", url)
+        curl = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            for _ in range(3):
+                node.counter("requests", at_least=node.status()["counters"]["requests"] + 3)
+                assert node.admin("POST", "/v1/tickets/rotate", "{}")[0] == 200
+            node.counter("requests", at_least=node.status()["counters"]["requests"] + 3)
+            on = 4 if engine == "portable" else 1
+
+            def held() -> dict[int, int]:
+                return {row["epoch"]: row["connections"] for row in node.status()["keys"]["epochs"]}
+
+            poll(lambda: held() == {epoch: int(epoch == on) for epoch in (4, 3, 2, 1)}, f"one connection on epoch {on}")
+            # It ends at the first failure.
+            assert curl.poll() is None, curl.communicate()
+            assert node.status()["counters"]["connections_opened"] == 1
+        finally:
+            curl.terminate()
+            curl.communicate(timeout=20)
