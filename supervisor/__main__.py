@@ -25,9 +25,10 @@ import setproctitle
 from supervisor import admin, web
 from supervisor.describe import describe
 from supervisor.orphans import end_orphans
+from supervisor.places import Places
 from supervisor.privileges import drop_capabilities, prepare_exec
 from supervisor.rotation import Rotation
-from supervisor.shell import Places, Shell
+from supervisor.shell import Shell
 from supervisor.spawn import WORKER_PROGRAM
 from supervisor.startup import check, start, worker_options
 from supervisor.state import StateFile, orphaned_workers

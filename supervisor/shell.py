@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import assert_never
 
 import setproctitle
@@ -26,6 +25,7 @@ from supervisor.lifecycle import NodeState
 from supervisor.materials import Materials
 from supervisor.memory import OutOfMemory
 from supervisor.node import Node
+from supervisor.places import Places
 from supervisor.remembered import Remembered
 from supervisor.slots import Slots
 from supervisor.spawn import Process
@@ -40,25 +40,6 @@ from velocity_edge import messages as m
 log = logging.getLogger("supervisor")
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where the node keeps its files."""
-
-    runtime: Path
-    state: Path
-    cache: Path
-
-    @property
-    def disable_file(self) -> Path:
-        """What ExaBGP's healthcheck and anycast-healthchecker look for: while it is there, routes are withdrawn."""
-        return self.runtime / "disabled"
-
-    @property
-    def workers_socket(self) -> Path:
-        """Where workers look for a supervisor after this one."""
-        return self.runtime / "workers.sock"
 
 
 @dataclass(slots=True)

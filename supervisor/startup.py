@@ -27,9 +27,10 @@ from supervisor.adoption import Adoption, Returned
 from supervisor.keyring import Keyring, check_keys
 from supervisor.materials import Materials, gather
 from supervisor.node import Node
+from supervisor.places import Places
 from supervisor.remembered import Remembered
 from supervisor.requests import Settings
-from supervisor.shell import Places, Shell
+from supervisor.shell import Shell
 from supervisor.slots import Bundle, Slots
 from supervisor.spawn import WORKER_PROGRAM
 from supervisor.state import SavedState, StateFile, read_state

@@ -363,7 +363,12 @@ def _length(body: object) -> int:
 
 
 def _failure(error: Exception, event: RequestReceived) -> Response:
-    """Log *error* under a number of its own, and return the 500 that names it."""
+    """Log *error* under a number of its own, and return the 500 that names it.
+
+    Not where there is no more memory: the next request would fail, too, and a worker that ends is replaced.
+    """
+    if isinstance(error, MemoryError):
+        raise error
     number = os.urandom(6).hex()
     log.error(
         "handler failed, error %s: %s %s: %s: %s",

@@ -228,7 +228,7 @@ def test_it_serves_on_without_supervisor_and_obeys_the_next_one(bench: Bench, wo
             worker.adopted_by(listener)
         hello = worker.expect(m.Hello)
         assert (hello.worker_id, hello.revision, hello.draining) == (100, 1, False)
-        for slot in (0, 1):
+        for slot in (1, 0):  # its own comes last: a supervisor does not wait for more
             held, descriptors = worker.expect_received(m.Held)
             assert held.slot == slot
             assert [os.fstat(fd)[:3] for fd in descriptors] == [

@@ -16,7 +16,8 @@ The order of a turn, by the endpoint:
 
 Rules that both engines keep, and the shared tests check:
   * An engine calls Python only through `Upcalls`, never re-enters, and survives whatever an upcall raises: the
-    connection concerned is closed with INTERNAL_ERROR, the error is logged once and counted.
+    connection concerned is closed with INTERNAL_ERROR, the error is logged once and counted. A MemoryError is raised
+    to the caller.
   * A stream or connection handle is an int that is never used twice. An answer to one that is gone returns False.
   * Every datagram is counted under exactly one verdict: received + injected = the sum of the verdicts (counters.py).
   * Everything that a peer can make grow has a bound in `Limits`.

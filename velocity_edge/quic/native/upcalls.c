@@ -27,7 +27,9 @@ void ve_engine_upcall_failed(ve_engine *engine, enum ve_upcall upcall) {
     if (exception == NULL) {
         return;
     }
-    if (!PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
+    /* Without memory the next upcall would fail, too: whoever calls the engine shall end this worker. */
+    if (!PyErr_GivenExceptionMatches(exception, PyExc_Exception) ||
+        PyErr_GivenExceptionMatches(exception, PyExc_MemoryError)) {
         if (engine->interrupt == NULL) {
             engine->interrupt = Py_NewRef(exception);
         }

@@ -346,15 +346,17 @@ class PortableEngine:
         if deadline_ns is not None:
             self._table.calendar.set(edge, deadline_ns)
 
-    # --- bugs --------------------------------------------------------------------------------------------------------
-
     def _connection_failed(self, edge: Edge, error: Exception) -> None:
+        if isinstance(error, MemoryError):
+            raise error  # no bug of ours, and the next connection would not fare better
         self._count["upcall_errors"] += 1
         if edge.quic.close_event is None:
             log.error("connection %d: closed because of a bug of ours", edge.handle, exc_info=error)
             edge.quic.close(error_code=QuicErrorCode.INTERNAL_ERROR, frame_type=0, reason_phrase="")
 
     def _upcall_failed(self, what: str, error: Exception) -> None:
+        if isinstance(error, MemoryError):
+            raise error
         self._count["upcall_errors"] += 1
         log.error("%s failed because of a bug of ours", what, exc_info=error)
 
