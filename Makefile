@@ -8,7 +8,7 @@ NATIVE_SOURCES := $(wildcard velocity_edge/quic/native/*.py velocity_edge/quic/n
 ARGS ?= --root public --self-signed --listen 0.0.0.0:4433
 # Passed on to pytest and to bench/run.py: make test PYTEST="-k curl -x" JOBS=0, make bench BENCH=--quick
 PYTEST ?=
-JOBS ?= 2
+JOBS ?= 3
 BENCH ?=
 HITLESS ?= --seconds 90
 SOAK ?= --seconds 600
@@ -31,7 +31,7 @@ run: build ## Build, then serve the welcome page on UDP port 4433
 # or milliseconds (marked `alone`) follow one by one. 5: no test was selected.
 test: build $(STAMPS)/test ## Build, install what the tests need, run them all
 	@part() { $(PYTHON_IN_VENV) -m pytest "$$@" $(PYTEST) || [ $$? -eq 5 ]; }; \
-	part -m "not alone" --numprocesses $(JOBS) --dist loadfile; first=$$?; \
+	part -m "not alone" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder; first=$$?; \
 	part -m alone && exit $$first
 
 check: build $(STAMPS)/dev ## Format, lint, types and the fast tests; under a minute
