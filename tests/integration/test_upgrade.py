@@ -97,11 +97,8 @@ def _instance(node: Node) -> str:
 
 
 @contextlib.contextmanager
-def place(mode: str) -> Iterator[dict[str, Any]]:
-    """Where the node runs: on the loopback, or with its shield in a namespace. Options of `running_node`."""
-    if mode != "xdp":
-        yield {"dispatch": mode}
-        return
+def with_its_shield() -> Iterator[dict[str, Any]]:
+    """A namespace for the node to run in with XDP. Options of `running_node`."""
     with network() as wire, inside(wire.client):
         address = Network.server_address[4]
         net = f"--net=/run/netns/{wire.server}"
@@ -115,13 +112,12 @@ def place(mode: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize(("engine", "mode"), [("native", "xdp"), ("portable", "socket")])
-def test_there_and_back_under_load(programs: Programs, engine: str, mode: str) -> None:
-    require_engine(engine)
+def test_there_and_back_under_load(programs: Programs) -> None:
+    require_engine("native")
     programs.install("b", SECOND)
     program = velocity_edge(programs)
     drain = ("--set", "server.drain.timeout=2m")  # a slow machine is no reason to lose the download
-    with place(mode) as where, running_node(*drain, workers=2, engine=engine, program=program, **where) as node:
+    with with_its_shield() as where, running_node(*drain, workers=2, engine="native", program=program, **where) as node:
         (node.root / "big").write_bytes(BIG)
         pid = node.process.pid
         assert versions(node) == ("0.1.0", {"0.1.0"})
@@ -131,7 +127,7 @@ def test_there_and_back_under_load(programs: Programs, engine: str, mode: str) -
             for name, version, schema in (("b", "0.2.0", "v2"), ("a", "0.1.0", "v1")):
                 programs.use(name)
                 fetched = asyncio.run_coroutine_threadsafe(download(node, version), loops[0])
-                if (engine == "native") == (name == "b"):
+                if name == "b":
                     code, said = upgrade(node)
                     assert code == 0, said
                     assert f"upgraded to {version}: 2 workers replaced, lost=0" in said
