@@ -68,10 +68,10 @@ class Process:
             pass
 
     def hurry(self) -> None:
-        """Be patient no more: the normal priority, if it has not taken that itself."""
+        """Be patient no more: our priority, if it has not taken that itself."""
         # Not yet reaped, so the pid is its own.
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self.pid, 0)
+            os.setpriority(os.PRIO_PROCESS, self.pid, os.getpriority(os.PRIO_PROCESS, 0))
             Path(f"/proc/{self.pid}/autogroup").write_text("0")
 
     def terminate(self) -> None:
@@ -107,7 +107,7 @@ def spawn(
         os.sched_setaffinity(child.pid, {cpu})
         _choose_before_us(child.pid)
         if patient and may_raise_priority():
-            os.setpriority(os.PRIO_PROCESS, child.pid, NEWCOMER_NICE)
+            os.setpriority(os.PRIO_PROCESS, child.pid, os.getpriority(os.PRIO_PROCESS, 0) + NEWCOMER_NICE)
             # A session has a share of its own where the kernel groups tasks by session: that, too.
             with contextlib.suppress(OSError), open(f"/proc/{child.pid}/autogroup", "w") as file:
                 file.write(str(NEWCOMER_NICE))

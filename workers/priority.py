@@ -14,11 +14,12 @@ log = logging.getLogger(__name__)
 
 
 def take() -> None:
-    """Be as urgent as any other process. What fails is said, and costs latency under load only."""
-    if os.getpriority(os.PRIO_PROCESS, 0) <= 0:
+    """Be as urgent as our parent, the supervisor. What fails is said, and costs latency under load only."""
+    normal = os.getpriority(os.PRIO_PROCESS, os.getppid())
+    if os.getpriority(os.PRIO_PROCESS, 0) <= normal:
         return
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, normal)
     except OSError as error:
         log.warning("cannot take a normal priority: %s; under load this worker answers late", error.strerror)
     # Of our session, where the kernel shares CPU by session (sched(7), "The autogroup feature").

@@ -113,7 +113,8 @@ def test_a_newcomer_waits_for_those_who_serve() -> None:
     with supervised("slow") as node:
 
         def priority() -> int:
-            return os.getpriority(os.PRIO_PROCESS, node.status()["workers"][-1]["pid"])
+            pid = node.status()["workers"][-1]["pid"]
+            return os.getpriority(os.PRIO_PROCESS, pid) - os.getpriority(os.PRIO_PROCESS, node.process.pid)
 
         node.wait_for_serving()
         assert priority() == 0
