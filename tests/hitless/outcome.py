@@ -88,7 +88,8 @@ class Outcome:
     counts: Counts | None = None
     udp: dict[str, int] = field(default_factory=dict)
     client_sent: int = 0
-    idle_share: float = 0.0
+    #: Of all CPUs; None: nobody looked.
+    idle_share: float | None = None
     most_connections: int = 0
 
     @property
@@ -254,8 +255,7 @@ def report(outcome: Outcome) -> str:
     lines = [
         f"### {outcome.subject}: {what or 'left alone'}",
         "",
-        f"{outcome.about}. Seed {outcome.seed}, {outcome.seconds:.0f} s, {_connections(outcome)}"
-        f"CPU {100 * outcome.idle_share:.0f} % idle.",
+        f"{outcome.about}. Seed {outcome.seed}, {outcome.seconds:.0f} s{_connections(outcome)}{_idle(outcome)}.",
         "",
         "| work | " + " | ".join(_COLUMNS) + " |",
         "| --- |" + " ---: |" * len(_COLUMNS),
@@ -297,7 +297,11 @@ def _kills(outcome: Outcome) -> str:
 
 
 def _connections(outcome: Outcome) -> str:
-    return f"up to {outcome.most_connections} connections at a time, " if outcome.most_connections else ""
+    return f", up to {outcome.most_connections} connections at a time" if outcome.most_connections else ""
+
+
+def _idle(outcome: Outcome) -> str:
+    return "" if outcome.idle_share is None else f", CPU {100 * outcome.idle_share:.0f} % idle"
 
 
 def _deeds(done: Sequence[Done]) -> list[str]:
