@@ -9,6 +9,7 @@ ARGS ?= --root public --self-signed --listen 0.0.0.0:4433
 # Passed on to pytest and to bench/run.py: make test PYTEST="-k curl -x" JOBS=0, make bench BENCH=--quick
 PYTEST ?=
 JOBS ?= 3
+SIDE_BY_SIDE = --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 BENCH ?=
 HITLESS ?= --seconds 90
 SOAK ?= --seconds 600
@@ -31,14 +32,14 @@ run: build ## Build, then serve the welcome page on UDP port 4433
 # or milliseconds (marked `alone`) follow one by one. 5: no test was selected.
 test: build $(STAMPS)/test ## Build, install what the tests need, run them all
 	@part() { $(PYTHON_IN_VENV) -m pytest "$$@" $(PYTEST) || [ $$? -eq 5 ]; }; \
-	part -m "not alone" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder; first=$$?; \
+	part -m "not alone" $(SIDE_BY_SIDE); first=$$?; \
 	part -m alone && exit $$first
 
-check: build $(STAMPS)/dev ## Format, lint, types and the fast tests; under a minute
+check: build $(STAMPS)/dev ## Format, lint, types and the fast tests; about a minute
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	$(PYTHON_IN_VENV) -m pytest -q -m "not slow and not root and not interop" $(FAST)
+	$(PYTHON_IN_VENV) -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not root and not interop" $(FAST)
 
 fix: $(STAMPS)/dev ## Format, and repair what the linter can
 	.venv/bin/ruff format .
