@@ -226,6 +226,11 @@ class Node(Staffing):
             if newcomer_failed:
                 self.rollout.reason = f"worker {worker_id} did not become ready: {how}"
                 self.say(f"cannot restart: {self.rollout.reason}; the rest goes on as it was", "error")
+            elif self.rollout.state is RolloutState.DONE:
+                # The only verdict of a restart that nobody waits for, such as an upgrade by a signal.
+                self.say(
+                    f"the rolling restart is done: {self.rollout.total} workers replaced, lost={self.rollout.lost}"
+                )
         if not planned:
             self._replace(worker, how)
 

@@ -163,6 +163,7 @@ def test_an_upgrade() -> None:
 
         result = under_load(node, play)
         assert node.status()["pid"] == pid
+        assert "the rolling restart is done: 2 workers replaced, lost=0" in node.log, "the verdict, when nobody waited"
         assert node.status()["dispatch"]["tier"] == "B"
         assert result.failures == []
 

@@ -8,6 +8,7 @@ Its C files are beside this one; base.h says what each is for.
 from __future__ import annotations
 
 MISSING = ""
+_NOT_BUILT = "its extension module is not built (`make build`, or `python -m velocity_edge.quic.native.build`)"
 
 try:
     from velocity_edge.quic.native._native import (
@@ -17,6 +18,6 @@ try:
         library_versions,
     )
 except ImportError as _error:
-    MISSING = str(_error) if "_native'" not in str(_error) else "its extension module is not built (make build)"
+    MISSING = str(_error) if "_native'" not in str(_error) else _NOT_BUILT
 else:
     __all__ = ["NativeEngine", "hmac_sha256", "hmac_sha384", "library_versions"]
