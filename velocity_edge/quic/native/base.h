@@ -1,15 +1,22 @@
 /* What every file of the native engine shares: the includes, addresses, limits and counters.
  *
  * The files, each with one job (who owns what is said at the top of each header):
+ *
  *   module.c      the Python module: types, interned names, the classes of engine.py
- *   engine.c      one worker's engine: its turns, its birth and death; settings.c, replies.c, upcalls.c: the rest of
- * its methods demux.c       one datagram: to a connection, to another worker, an answer, or dropped; admission.c: a new
- * connection connection.c  one ngtcp2_conn: opening, reading, timers; callbacks.c: what ngtcp2 says; writing.c;
- * closing.c tls.c         whole TLS messages to Python; transport.c: keys and bytes back request.c     one
- * nghttp3_conn: requests in; response.c: responses out; stream.c: one stream's buffers both ways crypto.c      packet
- * protection, HKDF, initial keys (libcrypto) cid.c         our connection ids and reset tokens; table.c: id ->
- * connection, handle -> object; timers.c: the heap batch.c       packet memory; receiving.c, sending.c: the system
- * calls; address.c; events.c: the objects Python sees
+ *   engine.c      one worker's engine: its turns, its birth and death
+ *   settings.c, replies.c, upcalls.c   the rest of its methods
+ *   demux.c       one datagram: to a connection, to another worker, an answer, or dropped
+ *   admission.c   a new connection
+ *   connection.c  one ngtcp2_conn: opening, reading, timers
+ *   callbacks.c   what ngtcp2 says; writing.c: its packets out; closing.c: its end
+ *   tls.c         whole TLS messages to Python; transport.c: keys and bytes back
+ *   request.c     one nghttp3_conn: requests in; response.c: responses out
+ *   stream.c      one stream's buffers both ways
+ *   crypto.c      packet protection, HKDF, initial keys (libcrypto)
+ *   cid.c         our connection ids and reset tokens
+ *   table.c       id -> connection, handle -> object; timers.c: the heap
+ *   batch.c       packet memory; receiving.c, sending.c: the system calls
+ *   address.c, events.c   the objects Python sees
  */
 #ifndef VE_BASE_H
 #define VE_BASE_H
@@ -114,23 +121,60 @@ static inline bool ve_rate_allow(ve_rate *rate, unsigned limit, uint64_t now_ns)
 }
 
 /* velocity_edge/counters.py, same names in the same order: the module refuses to load when they differ. */
+/* clang-format off */
 #define VE_COUNTERS(X) \
     X(datagrams_received) \
     X(datagrams_injected) \
-    X(verdict_delivered) X(verdict_accepted) X(verdict_retried) X(verdict_refused) X(verdict_version_negotiated) \
-        X(verdict_reset) X(verdict_handed_over) X(verdict_dropped_malformed) X(verdict_dropped_small_initial) \
-            X(verdict_dropped_unknown_cid) X(verdict_dropped_foreign_id) X(verdict_dropped_version) \
-                X(verdict_dropped_half_open) X(verdict_dropped_connections) X(verdict_dropped_not_accepting) \
-                    X(verdict_dropped_reset_limit) X(verdict_dropped_token) X(verdict_dropped_forwarded) \
-                        X(verdict_dropped_internal) X(receive_calls) X(receive_bytes) X(socket_overflows) \
-                            X(datagrams_sent) X(send_calls) X(send_bytes) X(send_errors) X(gso_fallbacks) \
-                                X(handover_full) X(connections_opened) X(connections_closed) X(handshakes_completed) \
-                                    X(handshakes_failed) X(handshakes_timed_out) X(handshakes_resumed) \
-                                        X(handshakes_x25519mlkem768) X(handshakes_secp256r1mlkem768) \
-                                            X(handshakes_secp384r1mlkem1024) X(handshakes_classical) \
-                                                X(hello_retry_requests) X(requests) X(responses_1xx) X(responses_2xx) \
-                                                    X(responses_3xx) X(responses_4xx) X(responses_5xx) \
-                                                        X(streams_reset) X(glitches) X(migrations) X(upcall_errors)
+    X(verdict_delivered) \
+    X(verdict_accepted) \
+    X(verdict_retried) \
+    X(verdict_refused) \
+    X(verdict_version_negotiated) \
+    X(verdict_reset) \
+    X(verdict_handed_over) \
+    X(verdict_dropped_malformed) \
+    X(verdict_dropped_small_initial) \
+    X(verdict_dropped_unknown_cid) \
+    X(verdict_dropped_foreign_id) \
+    X(verdict_dropped_version) \
+    X(verdict_dropped_half_open) \
+    X(verdict_dropped_connections) \
+    X(verdict_dropped_not_accepting) \
+    X(verdict_dropped_reset_limit) \
+    X(verdict_dropped_token) \
+    X(verdict_dropped_forwarded) \
+    X(verdict_dropped_internal) \
+    X(receive_calls) \
+    X(receive_bytes) \
+    X(socket_overflows) \
+    X(datagrams_sent) \
+    X(send_calls) \
+    X(send_bytes) \
+    X(send_errors) \
+    X(gso_fallbacks) \
+    X(handover_full) \
+    X(connections_opened) \
+    X(connections_closed) \
+    X(handshakes_completed) \
+    X(handshakes_failed) \
+    X(handshakes_timed_out) \
+    X(handshakes_resumed) \
+    X(handshakes_x25519mlkem768) \
+    X(handshakes_secp256r1mlkem768) \
+    X(handshakes_secp384r1mlkem1024) \
+    X(handshakes_classical) \
+    X(hello_retry_requests) \
+    X(requests) \
+    X(responses_1xx) \
+    X(responses_2xx) \
+    X(responses_3xx) \
+    X(responses_4xx) \
+    X(responses_5xx) \
+    X(streams_reset) \
+    X(glitches) \
+    X(migrations) \
+    X(upcall_errors)
+/* clang-format on */
 
 enum ve_counter {
 #define X(name) VE_##name,
