@@ -117,10 +117,12 @@ def bytecode(name: str, cache_dir: Path) -> dict[str, bytes]:
 def _compile(name: str, text: str) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="velocity-bpf-") as directory:
         root = Path(directory)
-        root.chmod(0o755)
         for path, content in SHIM.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(content)
+        # The child is somebody else, and velocity.service has UMask=0077.
+        for made in (root, *root.rglob("*")):
+            made.chmod(0o755 if made.is_dir() else 0o644)
         # Where the child, who is nobody, may leave clang's object.
         (root / "out").mkdir()
         (root / "out").chmod(0o777)

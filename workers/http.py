@@ -152,9 +152,18 @@ def host_of(authority: bytes) -> bytes:
     return host.partition(b":")[0].removesuffix(b".")
 
 
+#: Where RFC 9110, section 15 has another phrase than the RFCs 2616 and 4918: Python's own changed with version 3.13.
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+
+
+def phrase(status: int) -> str:
+    """Return the reason phrase of *status*, the same with every Python. Raises `ValueError` for an unknown one."""
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
+
+
 def plain(status: int, text: str = "", *headers: tuple[bytes, bytes]) -> Response:
     """Return a short text answer; without *text*, the status's own phrase."""
-    body = f"{text or HTTPStatus(status).phrase}\n".encode()
+    body = f"{text or phrase(status)}\n".encode()
     return Response(status, (TEXT, (b"content-length", b"%d" % len(body)), *headers), body)
 
 

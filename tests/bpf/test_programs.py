@@ -65,6 +65,18 @@ def test_what_the_compiler_says_reaches_the_user(compiler: str, monkeypatch: pyt
         compile._compile("wrong.c", "PROGRAM(x)(void *ctx) { return no_such_thing; }\n")
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("compiler", ["bcc", "clang"])
+def test_a_tight_umask_hides_nothing_from_the_compiler(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child is another user; velocity.service has UMask=0077."""
+    monkeypatch.setenv("VELOCITY_BPF_COMPILER", compiler)
+    before = os.umask(0o077)
+    try:
+        assert set(compile._compile("reuseport.c", compile.flatten("reuseport.c"))) == {"choose_socket"}
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("compiler", ["bcc", "clang"])
 def test_the_compiler_has_no_rights(compiler: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A text that includes a file which only root may read does not get to see it."""
