@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from velocity_edge.quic.error_codes import NAMES
+
 VERDICTS: Final = (
     "verdict_delivered",  # a connection of this worker took it (also when it could not be decrypted)
     "verdict_accepted",  # it opened a connection
@@ -80,7 +82,10 @@ LOSSES: Final = (
     "requests_lost_abort",
 )
 
+#: Connections that the node closed with an error, by its name; counted by the worker for both engines.
+CLOSES: Final = tuple(f"closed_{name}" for name in NAMES)
+
 #: Values that go up and down; a worker that takes over a slot sets them to zero.
 GAUGES: Final = ("connections", "half_open", "streams", "rss_bytes", "loop_lag_us", "heartbeat_ns", "worker_id")
 
-CELLS: Final = (*COUNTERS, *LOSSES, *GAUGES)
+CELLS: Final = (*COUNTERS, *LOSSES, *CLOSES, *GAUGES)

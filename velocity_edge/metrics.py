@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from velocity_edge.counters import COUNTERS, LOSSES, VERDICTS
+from velocity_edge.counters import CLOSES, COUNTERS, LOSSES, VERDICTS
 from velocity_edge.status import NodeStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -45,6 +45,8 @@ LABELLED: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
         {f"{kind}xx": f"responses_{kind}xx" for kind in range(1, 6)},
     ),
 }
+#: Connections that workers closed with an error, by its name.
+_CLOSED: Final = "closed_"
 #: What workers cut off, by cause: the names of counters.LOSSES without the cause.
 CUT_OFF: Final[Mapping[str, tuple[str, str]]] = {
     "velocity_requests_lost": ("Requests that ran on a connection that the node closed.", "requests_lost_"),
@@ -164,6 +166,9 @@ class _Node(Collector):
         for name, (text, prefix) in CUT_OFF.items():
             by_cause = {c.removeprefix(prefix): counters[c] for c in LOSSES if c.startswith(prefix)}
             yield _labelled(name, text, "cause", by_cause)
+        text = "Connections that the node closed with an error, by its name (RFC 9000, RFC 9114, RFC 9204)."
+        by_code = {counter.removeprefix(_CLOSED): counters[counter] for counter in CLOSES}
+        yield _labelled("velocity_connection_errors", text, "code", by_code)
         for name, (text, counter) in RENAMED.items():
             yield CounterMetricFamily(name, text, value=counters[counter])
         for name, (text, verdict) in FROM_VERDICTS.items():

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
+from velocity_edge.counters import CLOSES
 from velocity_edge.quic.engine import (
     Address,
     BodyReceived,
@@ -32,6 +33,7 @@ from velocity_edge.quic.engine import (
     StreamClosed,
     StreamWritable,
 )
+from velocity_edge.quic.error_codes import error_name, is_error
 from workers.http import H3_INTERNAL_ERROR, H3_NO_ERROR, Body, Handler, Headers, Request, Response, plain
 from workers.middleware.access_log import AccessLog, Formatter
 
@@ -109,6 +111,8 @@ class Exchanges:
         self._shared_bytes = 0
         self._shared_second = 0
         self.access_log = AccessLog(write_log, clock)
+        #: Connections that we closed with an error, by the names of counters.CLOSES.
+        self.closes = dict.fromkeys(CLOSES, 0)
         handlers: dict[EventKind, Callable[[Any], None]] = {
             EventKind.HANDSHAKE_COMPLETED: self._on_handshake,
             EventKind.REQUEST_RECEIVED: self._on_request,
@@ -206,6 +210,11 @@ class Exchanges:
     def _on_connection_closed(self, event: ConnectionClosed) -> None:
         self._peers.pop(event.connection, None)
         self._sites.pop(event.connection, None)
+        if not event.by_peer and is_error(event.error_code, application=event.application):
+            name = error_name(event.error_code, application=event.application)
+            self.closes[f"closed_{name}"] += 1
+            # What a library says of an error may quote the peer.
+            log.debug("closed a connection: %s (0x%x): %s", name, event.error_code, ascii(event.reason))
 
     # --- answers -----------------------------------------------------------------------------------------------------
 

@@ -164,4 +164,9 @@ class Serving:
 
     def counters(self) -> dict[str, int]:
         """Return all counters since this process began."""
-        return {**self.engine.counters(), "handover_full": self.endpoint.handover_full, **self.losses}
+        return {
+            **self.engine.counters(),
+            "handover_full": self.endpoint.handover_full,
+            **self.losses,
+            **self.exchanges.closes,
+        }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.interop.conftest import png
 from tests.support.chromium import Chromium, require
 from tests.support.node import ENGINES, Node, running_node
 
@@ -46,3 +49,29 @@ def test_through_a_retry(engine: str) -> None:
         page = browser.load("/")
         assert (page.status, page.security["keyExchangeGroup"]) == (200, "X25519MLKEM768")
         node.counter("verdict_retried", at_least=1)
+
+
+IMAGES = 300
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("max_streams_bidi", [5, 100])
+def test_a_page_of_three_hundred_images_is_whole(engine: str, max_streams_bidi: int, tmp_path: Path) -> None:
+    """Chromium prioritises each of its requests (RFC 9218), and makes three times as many as it may make at once."""
+    require()
+    tmp_path.chmod(0o755)
+    for n in range(IMAGES):
+        (tmp_path / f"{n}.png").write_bytes(png(20, 20, (n % 256, n // 256, 50)))
+    images = "".join(f"<img src={n}.png width=20 height=20>" for n in range(IMAGES))
+    (tmp_path / "index.html").write_text(f"<!doctype html><title>many</title>{images}")
+    with (
+        running_node(
+            "--set", f"server.limits.max_streams_bidi={max_streams_bidi}", engine=engine, root=tmp_path
+        ) as node,
+        Chromium("velocity.test", node.port, node.certificate.spki_pin) as browser,
+    ):
+        page = browser.load("/")
+        assert (page.images_shown, page.images) == (IMAGES, IMAGES)
+        assert set(page.resources.values()) == {"h3"}
+        counters = node.status()["counters"]
+        assert {name: n for name, n in counters.items() if name.startswith("closed_") and n} == {}

@@ -378,3 +378,41 @@ def test_the_common_log_format_cannot_be_broken_from_outside() -> None:
     assert stage.log == (
         b'192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] "GET /\\x22\\x5C\\x0A HTTP/3" 200 5 "-" "\\x22 200 1 \\x22\\xFF"\n'
     )
+
+
+# --- closes ----------------------------------------------------------------------------------------------------------
+
+
+def close_of(code: int, *, application: bool = True, by_peer: bool = False, reason: str = "") -> ConnectionClosed:
+    return ConnectionClosed(1, code, application, by_peer, reason, True)
+
+
+@pytest.mark.parametrize(
+    ("event", "counter"),
+    [
+        (close_of(0x108), "closed_h3_id_error"),
+        (close_of(0x202), "closed_qpack_decoder_stream_error"),
+        (close_of(0x0A, application=False), "closed_protocol_violation"),
+        (close_of(0x128, application=False), "closed_crypto_error"),
+        (close_of(0x108, application=False), "closed_crypto_error"),
+        (close_of(0xDEADBEEF), "closed_other"),
+        (close_of(0x99, application=False), "closed_other"),
+        (close_of(0x01), "closed_other"),
+        (close_of(0x100), None),
+        (close_of(0, application=False), None),
+        (close_of(0x108, by_peer=True), None),
+    ],
+)
+def test_a_connection_that_we_close_with_an_error_is_counted_by_its_name(
+    event: ConnectionClosed, counter: str | None
+) -> None:
+    stage = Stage(shared)
+    stage.handle(event)
+    assert {name: n for name, n in stage.exchanges.closes.items() if n} == ({counter: 1} if counter else {})
+
+
+def test_what_is_logged_about_a_close_is_escaped(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    Stage(shared).handle(close_of(0x108, reason="no\x1b[2J\nsuch \u202e stream"), close_of(0x100))
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line == r"closed a connection: h3_id_error (0x108): 'no\x1b[2J\nsuch \u202e stream'"

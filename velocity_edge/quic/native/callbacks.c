@@ -214,6 +214,17 @@ static int on_stop_sending(ngtcp2_conn *quic, int64_t id, uint64_t code, void *u
     return ngtcp2_conn_shutdown_stream_read(quic, 0, id, VE_H3_REQUEST_CANCELLED);
 }
 
+/* A MAX_STREAMS frame was written: nghttp3 refuses PRIORITY_UPDATE for what it believes the peer may not open. */
+static int on_extend_streams(ngtcp2_conn *quic, uint64_t most, void *user) {
+    ve_connection *connection = user;
+    (void)quic;
+    connection->max_streams_bidi = most;
+    if (connection->http != NULL) {
+        nghttp3_conn_set_max_client_streams_bidi(connection->http, most);
+    }
+    return 0;
+}
+
 static int on_extend_stream(ngtcp2_conn *quic, int64_t id, uint64_t most, void *user, void *stream_user) {
     ve_connection *connection = user;
     (void)quic;
@@ -242,6 +253,7 @@ const ngtcp2_callbacks ve_callbacks = {
     .path_validation = on_path_validation,
     .stream_reset = on_stream_reset,
     .extend_max_stream_data = on_extend_stream,
+    .extend_max_remote_streams_bidi = on_extend_streams,
     .delete_crypto_aead_ctx = ve_delete_aead,
     .delete_crypto_cipher_ctx = ve_delete_cipher,
     .get_path_challenge_data = on_path_challenge,

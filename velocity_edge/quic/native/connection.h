@@ -42,7 +42,7 @@ struct ve_connection {
     uint64_t handle;
     uint64_t opened_ns;
     /* What the peer is told, from the limits of its time; the rest of them may change at any moment. */
-    uint64_t max_streams_bidi;
+    uint64_t max_streams_bidi; /* all that the peer may open so far, also those that are gone */
     uint64_t max_field_section_bytes;
     ve_connection *previous; /* of the engine's open ones, or of its closing ones */
     ve_connection *next;
