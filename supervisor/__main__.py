@@ -17,12 +17,13 @@ import os
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 import setproctitle
 
 from supervisor import admin, web
+from supervisor.admin_socket import AdminSocket
 from supervisor.describe import describe
 from supervisor.orphans import end_orphans
 from supervisor.places import Places
@@ -128,15 +129,17 @@ async def _run(load_config: Any, file: Path | None, worker_program: list[str] | 
 
 async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> int:
     api = admin.Admin(shell, upkeep)
-    runners = [await admin.listen(api, shell.places.runtime / "admin.sock")]
+    socket = AdminSocket(api.app, shell.places.runtime / "admin.sock")
+    await socket.open()
+    shell.troubles["admin.sock"] = socket.trouble
+    page = None
     try:
         if config.server.telemetry.metrics_listen:
             address = parse_address(config.server.telemetry.metrics_listen)
-            runner, bound = await web.listen(api, shell, address)
+            page, bound = await web.listen(api, shell, address)
             shell.metrics_address = format_address(bound)
-            runners.append(runner)
         if not config.server.telemetry.structured_logs:
-            shell.on_serving = lambda: print(banner(describe(shell)), flush=True)
+            shell.on_serving = lambda: _print(banner(describe(shell)))
         shell.loop.set_exception_handler(_crash)
         upkeep.listen_to_signals()
         begin()
@@ -145,6 +148,7 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
                 tasks.create_task(chore)
                 for chore in (
                     upkeep.watch_files(),
+                    upkeep.keep_files(socket),
                     Rotation(shell).in_time(),
                     upkeep.count_arrivals(),
                     upkeep.feed_watchdog(),
@@ -153,17 +157,27 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
             code = await shell.finished
             for chore in chores:
                 chore.cancel()
+        if page is not None:
+            await page.cleanup()
+        if not shell.successor:
+            shell.close()
     finally:
-        for runner in runners:
-            await runner.cleanup()
+        # Those who wait for the end of the node hear of it now.
+        await socket.close()
     if shell.successor:
         shell.let_go()
         return code
-    shell.close()
-    (shell.places.runtime / "admin.sock").unlink(missing_ok=True)
     if shell.node.failure:
-        print(f"velocity-edge: {shell.node.failure}", file=sys.stderr)
+        _print(f"velocity-edge: {shell.node.failure}", sys.stderr)
     return code
+
+
+def _print(text: str, to: TextIO = sys.stdout) -> None:
+    """Print, where somebody reads or the disk has room; a node does not live from that."""
+    try:
+        print(text, file=to, flush=True)
+    except OSError as error:
+        log.warning("cannot print what a person might want to read: %s", error.strerror)
 
 
 def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@
     POST  /v1/quiesce {mode, announce_s, spread_s, deadline_s, wait, below, timeout_s}
           /v1/drain   {settle_s, settle_below_per_s, announce_max_s, spread_s, max_wait_s, attach, dry_run}
           /v1/resume   /v1/restart {worker_id | core, dry_run}   /v1/reload   /v1/upgrade   /v1/abort {age_s}
-          /v1/scale {workers}   /v1/stop {fast}      and {reason} with each of them
+          /v1/scale {workers}   /v1/stop {fast}: answers when it has stopped   and {reason} with each
           /v1/tickets/rotate {move, spread_s, timeout_s}
           /v1/tickets/expire {all | older_than_s | epoch, spread_s, timeout_s}
           /v1/tickets/export   /v1/tickets/import {document, replace, timeout_s}: keys in plain, kept out of the log
@@ -32,13 +32,13 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
 from supervisor.departures import Departures
 from supervisor.describe import describe, describe_left
+from supervisor.kept import Trouble
 from supervisor.operations import Operations
 from supervisor.rotation import Rotation
 from supervisor.shell import Shell
@@ -83,7 +83,8 @@ class Admin:
         self._changes = 0
         operations, departures = Operations(shell, upkeep), Departures(shell)
         self._keys = TicketOperations(shell, Rotation(shell))
-        self.app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_errors])
+        self._audited = shell.troubles.setdefault("audit", Trouble("what operators ask is in the log only"))
+        self.app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_errors, self._while_open])
         get, post = self.app.router.add_get, self._add_post
         get("/v1/status", self._status)
         get("/v1/workers", self._workers)
@@ -106,6 +107,15 @@ class Admin:
         post("/v1/tickets/export", told(self._keys.export))
         post("/v1/tickets/import", told(self._keys.merge))
         post("/v1/stop", operations.stop)
+
+    @web.middleware
+    async def _while_open(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """When the node has stopped, and its last answers are on their way, there is nothing left to look at."""
+        if self._shell.closed:
+            raise web.HTTPServiceUnavailable(text="cannot answer: the node has stopped")
+        return await handler(request)
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -215,7 +225,9 @@ class Admin:
             if full:
                 file.replace(file.with_suffix(".log.1"))
         except OSError as error:
-            log.error("cannot write %s: %s", file, error.strerror)
+            self._audited.begins(f"cannot write {file}: {error.strerror}")
+        else:
+            self._audited.ends(f"write {file}")
 
 
 def peer(request: web.Request) -> Caller:
@@ -261,16 +273,3 @@ async def _body(request: web.Request) -> Line:
 
 def _ndjson(line: Line) -> bytes:
     return json.dumps(line).encode() + b"\n"
-
-
-async def listen(admin: Admin, path: Path) -> web.AppRunner:
-    """Open the socket, in place of one that a dead supervisor left; the runner's `cleanup` closes it."""
-    runner = web.AppRunner(admin.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-    await runner.setup()
-    # The socket must not be wider than it ends up, not even for a moment.
-    before = os.umask(0o117)
-    try:
-        await web.UnixSite(runner, str(path)).start()
-    finally:
-        os.umask(before)
-    return runner

@@ -59,7 +59,7 @@ def describe(shell: Shell) -> NodeStatus:
         "workers": [_worker(shell, worker, now_s) for worker in node.workers.values()],
         "drain": describe_drain(shell),
         "left": describe_left(shell)[:MAX_LEFT],
-        "disabled": shell.places.disable_file.exists(),
+        "disabled": shell.places.disabled,
         "restarts": sum(core.restarts for core in node.cores),
         "adoptions": node.adoptions,
         "counters": counters,
@@ -183,6 +183,7 @@ def _degraded(shell: Shell) -> Iterator[str]:
     node = shell.node
     yield from shell.active.warnings
     yield from shell.notes
+    yield from shell.problems()
     if node.failure:
         yield node.failure
     buffers = _buffers(shell)
@@ -210,7 +211,7 @@ def _degraded(shell: Shell) -> Iterator[str]:
                 f"{len(stale)} workers serve an earlier configuration than revision {node.revision}: "
                 "`velocity-edge admin reload` or `admin restart` brings them up to date"
             )
-    if node.state is NodeState.SERVING and shell.places.disable_file.exists():
+    if node.state is NodeState.SERVING and shell.places.disabled:
         yield (
             f"the disable file {shell.places.disable_file} is there: health checkers withdraw the routes of a node "
             "that serves; `velocity-edge admin resume` removes it"

@@ -60,7 +60,7 @@ def load(state_directory: Path) -> KeyHistory:
 def save(state_directory: Path, history: KeyHistory) -> None:
     """Store it. A node goes on without."""
     try:
-        state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(state_directory / _NAME, json.dumps(asdict(history)).encode() + b"\n", 0o644)
+        content = json.dumps(asdict(history)).encode() + b"\n"
+        replace_file(state_directory / _NAME, content, 0o644, folder_mode=0o700)
     except OSError as error:
         log.error("cannot write %s: %s", state_directory / _NAME, error.strerror)

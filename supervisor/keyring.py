@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor import key_history
+from supervisor.kept import Trouble
 from supervisor.key_history import KeyHistory
 from velocity_edge import keyfile, keys
 from velocity_edge.cid import CidConfig
@@ -51,6 +52,11 @@ class Keyring:
     fresh: bool
     state_directory: Path | None = None
     history: KeyHistory = field(default_factory=KeyHistory)
+    #: The file has an earlier table, from which a successor would reach this one.
+    behind: bool = False
+    _trouble: Trouble = field(
+        default_factory=lambda: Trouble("a supervisor that comes after this one would repeat the last step")
+    )
 
     @classmethod
     def open(cls, settings: Tickets, state_directory: Path, wall_s: float, *, living: bool = False) -> Keyring:
@@ -131,19 +137,47 @@ class Keyring:
         return self.table.announced or 0
 
     def follow(self, seal_with: int, cid_epochs: Collection[int]) -> None:
-        """Take in what the node has agreed on: which epoch seals, and whose connection IDs are still needed."""
+        """Take in what the node has agreed on: which epoch seals, and whose connection IDs are still needed.
+
+        It is so whether the file can be written or not: the file of before has all these keys, and who finds it goes
+        on from there.
+        """
         table = self.table
         if table.seal_with != seal_with and table.announced == seal_with:
             table = keys.switch(table)
         if gone := set(table.cid_live) - {*cid_epochs, table.announced}:
             table = keys.retire(table, gone)
         if table != self.table:
-            self._store(table)
+            self.table, self.behind = table, True
+            self.retry()
+            self._remember()
+
+    @property
+    def problem(self) -> str:
+        """What `status` says of the file."""
+        return self._trouble.text
+
+    def retry(self) -> None:
+        """Write what could not be written."""
+        if not self.behind:
+            return
+        try:
+            keyfile.save(self.path, self.table)
+        except ConfigError as error:
+            self._trouble.begins(str(error))
+            return
+        self.behind = False
+        self._trouble.ends(f"store the keys in {self.path}")
 
     def _store(self, table: keys.EpochTable) -> None:
-        """Use another table, once it is on disk."""
-        keyfile.save(self.path, table)
-        self.table = table
+        """Use another table, once it is on disk: nobody may hold a key that a successor would not find."""
+        try:
+            keyfile.save(self.path, table)
+        except ConfigError as error:
+            self.behind = True  # it may have come as far as the rename: the table of before should be there
+            raise CannotDo(f"cannot change the keys: {error}") from None
+        self.table, self.behind = table, False
+        self._trouble.ends(f"store the keys in {self.path}")
         self._remember()
 
     def _remember(self) -> None:

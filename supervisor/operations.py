@@ -10,7 +10,8 @@ listens any more: an operation belongs to the node, not to who asked for it. adm
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from supervisor import words as w
@@ -24,6 +25,8 @@ from velocity_edge.errors import CannotDo
 
 #: Workers answer at once, unless they are stuck.
 _ABORT_S: Final = 3.0
+#: A line this often while nothing happens: who waits should see that it is waited for.
+_STILL_HERE_S: Final = 5.0
 
 
 class Operations:
@@ -113,15 +116,43 @@ class Operations:
         yield done(f"{node.target} workers", 0)
 
     async def stop(self, body: Line) -> AsyncIterator[Line]:
-        """Stop the node."""
+        """Stop the node, and say so when it has: no worker, no socket, no program and no lock is left then.
+
+        Asked again while it stops, it attaches; with `fast` it hurries.
+        """
         only(body, "fast")
-        fast = flag(body, "fast")
-        self._shell.stopped_for_good = True
-        self._shell.happen(w.StopNode(fast))
-        yield done("stopping at once" if fast else "stopping: connections drain first", 0)
+        fast, shell = flag(body, "fast"), self._shell
+        if shell.successor:
+            raise CannotDo("cannot stop: an upgrade is under way; the new supervisor takes this in a moment")
+        shell.stopped_for_good = True
+        shell.happen(w.StopNode(fast))
+        yield {"text": "stopping at once" if fast else "stopping: connections drain first"}
+        with self._hearing() as said:
+            told_s = shell.clock()
+            while not shell.closed:
+                await shell.wait_for_change(1.0)
+                while not said.empty():
+                    yield said.get_nowait()
+                    told_s = shell.clock()
+                if shell.clock() - told_s >= _STILL_HERE_S and not shell.closed:
+                    told_s = shell.clock()
+                    workers = shell.node.workers.values()
+                    left = sum(v.heartbeat.connections for v in workers if v.heartbeat)
+                    yield {"text": f"{many(len(workers), 'worker')} left, {many(left, 'connection')}"}
+        yield done("stopped", 0)
 
     async def _follow(self, under_way: Callable[[], bool]) -> AsyncIterator[Line]:
         """Yield what the node says, until it is over (or the node stops)."""
+        with self._hearing() as said:
+            yield {"text": "under way"}
+            while under_way() and self._shell.node.state is not NodeState.STOPPING:
+                await self._shell.wait_for_change(1.0)
+                while not said.empty():
+                    yield said.get_nowait()
+
+    @contextmanager
+    def _hearing(self) -> Iterator[asyncio.Queue[Line]]:
+        """Collect what the node says."""
         said: asyncio.Queue[Line] = asyncio.Queue()
 
         def listener(level: str, text: str) -> None:
@@ -130,10 +161,6 @@ class Operations:
 
         self._shell.listeners.append(listener)
         try:
-            yield {"text": "under way"}
-            while under_way() and self._shell.node.state is not NodeState.STOPPING:
-                await self._shell.wait_for_change(1.0)
-                while not said.empty():
-                    yield said.get_nowait()
+            yield said
         finally:
             self._shell.listeners.remove(listener)

@@ -20,6 +20,15 @@ class Places:
         return self.runtime / "disabled"
 
     @property
+    def disabled(self) -> bool:
+        """Whether it is there, as far as we can see."""
+        try:
+            self.disable_file.stat()
+        except OSError:
+            return False
+        return True
+
+    @property
     def workers_socket(self) -> Path:
         """Where workers look for a supervisor after this one."""
         return self.runtime / "workers.sock"

@@ -15,10 +15,10 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from supervisor import words as w
+from supervisor.kept import KeptFile
 from supervisor.requests import Requests
 from supervisor.state import SavedDrain, SavedQuiesce, boot_id
 from supervisor.succession import drain_of, quiesce_of, saved_drain, saved_quiesce
-from velocity_edge.atomic_file import replace_file
 
 log = logging.getLogger("supervisor")
 
@@ -40,8 +40,7 @@ class Remembered:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._boot_id = boot_id()
-        #: What is in it, as far as we know; at first we do not.
-        self._written: _Content | str | None = "unknown"
+        self._kept = KeptFile(file, "a node that is started again would not know whether it was quiesced", sync=True)
 
     def load(self) -> w.Started:
         """Return what a node begins with that was stopped in this boot and left nobody behind."""
@@ -69,14 +68,14 @@ class Remembered:
         """The node stops because a person said so."""
         self._write(None)
 
+    @property
+    def problem(self) -> str:
+        """What `status` says of the file."""
+        return self._kept.problem
+
+    def retry(self) -> None:
+        """Try again what failed."""
+        self._kept.retry()
+
     def _write(self, content: _Content | None) -> None:
-        if content == self._written:
-            return
-        try:
-            if content is None:
-                self._file.unlink(missing_ok=True)
-            else:
-                replace_file(self._file, _ADAPTER.dump_json(content), 0o600)
-        except OSError as error:
-            log.error("cannot remember in %s that the node is quiesced or not: %s", self._file, error.strerror)
-        self._written = content
+        self._kept.should_be(None if content is None else _ADAPTER.dump_json(content))

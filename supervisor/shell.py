@@ -20,6 +20,7 @@ import setproctitle
 
 from supervisor import spawn
 from supervisor import words as w
+from supervisor.kept import KeptFile, Trouble
 from supervisor.keyring import Keyring
 from supervisor.lifecycle import NodeState
 from supervisor.materials import Materials
@@ -82,10 +83,15 @@ class Shell:
     #: The node uses another revision: what of it concerns the supervisor itself.
     on_activated: Callable[[], None] = lambda: None
     on_serving: Callable[[], None] = lambda: None
+    #: What does not go as it should and the node does without, by name: for `status`.
+    troubles: dict[str, Trouble] = field(default_factory=dict)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     #: Program to become when `finished` (an upgrade); None: the node has stopped.
     successor: list[str] | None = None
     finished: asyncio.Future[int] = field(init=False)
+    #: All is closed: sockets, programs, lock. Only those who wait for the end of the node are still to be told.
+    closed: bool = False
+    disable_file: KeptFile = field(init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.TimerHandle | None = None
     _writing: set[int] = field(default_factory=set)
@@ -96,6 +102,8 @@ class Shell:
 
     def __post_init__(self) -> None:
         self.finished = self.loop.create_future()
+        cost = "health checkers do not see what this node wants"
+        self.disable_file = KeptFile(self.places.disable_file, cost, mode=0o644, folder_mode=0o755)
 
     def new_revision(self) -> int:
         """Return a number that no revision had: a late word about a refused one must not count for the next."""
@@ -256,22 +264,29 @@ class Shell:
 
     def _disable(self, reason: str) -> None:
         """Write the disable file, as a whole: who reads it while it is written sees all of it or none."""
-        aside = self.places.disable_file.with_name(".disabled.new")
-        error = ""
-        try:
-            aside.write_text(f"{reason or 'drain'}\n")
-            aside.replace(self.places.disable_file)
-        except OSError as problem:
-            error = f"cannot write {self.places.disable_file}: {problem.strerror}"
+        error = self.disable_file.should_be(f"{reason or 'drain'}\n".encode(), again=True)
         self.happen(w.DisableFileWritten(error))
+        if error and not (self.node.contract and self.node.contract.holds):
+            self.disable_file.give_up()
 
     def _enable(self) -> None:
-        try:
-            self.places.disable_file.unlink(missing_ok=True)
-        except OSError as problem:
-            log.error("cannot remove %s: %s; routes stay withdrawn", self.places.disable_file, problem.strerror)
-            return
-        self.happen(w.DisableFileRemoved())
+        if not self.disable_file.should_be(None, again=True):
+            self.happen(w.DisableFileRemoved())
+
+    def keep_files(self) -> None:
+        """Bring back the files that somebody removed, and try again those that could not be written."""
+        if self.state_file.keep():
+            self.disable_file.restore()
+        self.remembered.retry()
+        self.keyring.retry()
+        if self.disable_file.behind and not self.disable_file.retry():
+            there = self.node.contract is not None and self.node.contract.holds
+            self.happen(w.DisableFileWritten("") if there else w.DisableFileRemoved())
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with files, for `status`."""
+        found = [*self.state_file.problems, self.remembered.problem, self.keyring.problem, self.disable_file.problem]
+        return [text for text in (*found, *(trouble.text for trouble in self.troubles.values())) if text]
 
     def _spawn(self, command: w.Spawn) -> None:
         ours, theirs = c.pair()
@@ -422,7 +437,7 @@ class Shell:
         if self.stopped_for_good:
             self.remembered.forget()
             if self.node.contract and self.node.contract.file_there:
-                self._enable()
+                self.disable_file.should_be(None, again=True)
             self.store.clear()
         else:
             self.store.release(self.slots.cores)
@@ -431,3 +446,5 @@ class Shell:
             materials.close()
         self.state_file.clear()
         self.state_file.close()
+        self.closed = True
+        self._changed.set()

@@ -15,6 +15,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from supervisor.holders import who_listens
 from velocity_edge.config.values import format_address
 from velocity_edge.errors import VelocityError
 from velocity_edge.messages import Listener
@@ -101,16 +102,16 @@ def _bind(listener: Listener, *, only_v6: bool, shared: bool) -> socket.socket:
         sock.bind((listener.host, listener.port))
     except OSError as error:
         sock.close()
-        raise VelocityError(f"cannot listen on {format_address(listener)}: {_reason(error)}") from None
+        raise VelocityError(f"cannot listen on {format_address(listener)}: {_reason(error, listener)}") from None
     return sock
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError, listener: Listener) -> str:
     match error.errno:
         case errno.EACCES:
             return "permission denied: needs CAP_NET_BIND_SERVICE or a port above 1023"
         case errno.EADDRINUSE:
-            return "another program listens there: `ss -ulpn` shows which one"
+            return who_listens(listener)
         case errno.EADDRNOTAVAIL:
             return "this machine does not have that address: `ip address` shows those it has"
         case errno.EAFNOSUPPORT:

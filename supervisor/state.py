@@ -26,9 +26,11 @@ from typing import Any, Final
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from supervisor.kept import KeptFile, Trouble
 from supervisor.spawn import start_ticks
 from velocity_edge.errors import VelocityError
 from velocity_edge.messages import Listener
+from velocity_edge.paths import private_directory
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,9 @@ log = logging.getLogger(__name__)
 VERSION: Final = 1
 OLDEST_VERSION: Final = 1
 _GROWING: Final = ConfigDict(extra="ignore")
+_LOCK: Final = "supervisor.lock"
+#: Anybody may look for the disable file, and workers for their supervisor.
+_RUNTIME_MODE: Final = 0o755
 
 
 @dataclass(frozen=True, slots=True, config=_GROWING)
@@ -198,47 +203,99 @@ def orphaned_workers(runtime: Path) -> list[int]:
 
 
 class StateFile:
-    """The file, and the lock beside it."""
+    """The file, and the lock beside it.
+
+    Somebody may remove both while the node lives, with the folder or without it: `keep` brings them back. When another
+    supervisor was quicker, the folder is its own, and we write there no more.
+    """
 
     def __init__(self, runtime: Path) -> None:
         """Take the lock, or raise `VelocityError`: a node runs there already."""
-        self._path = runtime / "state.json"
-        self._written = b""
-        self._lock = os.open(runtime / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._runtime = runtime
+        cost = "a supervisor that comes after this one would not find all workers"
+        self._file = KeptFile(runtime / "state.json", cost, folder_mode=_RUNTIME_MODE)
+        self._held = Trouble("a second supervisor might use this folder, too")
+        self._lock = _take_lock(runtime)
+        self._made_again = False
+
+    @property
+    def problems(self) -> list[str]:
+        """What `status` says of them."""
+        return [text for text in (self._held.text, self._file.problem) if text]
+
+    @property
+    def ours(self) -> bool:
+        """Whether the folder is still the one that we hold."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
-            os.close(self._lock)
-            raise VelocityError(
-                f"cannot start: a node runs in {runtime} already (process {pid}); "
-                "another VELOCITY_RUNTIME_DIR would be right for a second one"
-            ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+            found = (self._runtime / _LOCK).stat()
+        except OSError:
+            return False
+        held = os.fstat(self._lock)
+        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
 
     def load(self) -> SavedState | None:
         """Return what an earlier supervisor left (`read_state`)."""
-        return read_state(self._path.parent)
+        return read_state(self._runtime)
 
     def save(self, state: SavedState) -> None:
         """Replace the file, if something has changed.
 
         Not synced to disk: a runtime directory is in memory, and a machine that loses power has no workers left.
         """
-        content = _ADAPTER.dump_json(state)
-        if content == self._written:
-            return
-        aside = self._path.with_name(".state.json.new")
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(content)
-        aside.replace(self._path)
-        self._written = content
+        again = not self.ours
+        if not again or self._take_again():
+            self._file.should_be(_ADAPTER.dump_json(state), again=again)
+
+    def keep(self) -> bool:
+        """Bring back what is missing; return whether the folder, or the lock in it, was made again since."""
+        if not self.ours and not self._take_again():
+            return False
+        self._file.restore()
+        self._file.retry()
+        again, self._made_again = self._made_again, False
+        return again
+
+    def _take_again(self) -> bool:
+        try:
+            lock = _take_lock(private_directory(self._runtime, mode=_RUNTIME_MODE))
+        except VelocityError as error:
+            self._held.begins(f"cannot hold {self._runtime / _LOCK}: {str(error).removeprefix('cannot start: ')}")
+            return False
+        os.close(self._lock)
+        self._lock, self._made_again = lock, True
+        self._held.ends(f"{self._runtime} is held")
+        log.warning("%s was removed while this node runs: made again, and what belongs into it", self._runtime)
+        return True
 
     def clear(self) -> None:
         """The node has stopped: nothing is left to adopt."""
-        self._path.unlink(missing_ok=True)
+        if self.ours:
+            self._file.should_be(None)
 
     def close(self) -> None:
         """Release the lock."""
         os.close(self._lock)
+
+
+def _take_lock(runtime: Path) -> int:
+    """Return the locked descriptor, or raise `VelocityError`: a node runs there already, or no file can be made."""
+    path = runtime / _LOCK
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise VelocityError(f"cannot start: {path}: cannot open it: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError:
+        pid = os.pread(lock, 32, 0).decode(errors="replace").strip()
+        os.close(lock)
+        raise VelocityError(
+            f"cannot start: a node runs in {runtime} already (process {pid if pid.isdigit() else 'unknown'}); "
+            "another VELOCITY_RUNTIME_DIR would be right for a second one"
+        ) from None
+    except OSError as error:
+        # The lock is what counts; the number in it is for people.
+        log.warning("cannot write our process id into %s: %s", path, error.strerror)
+    return lock

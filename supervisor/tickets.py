@@ -16,7 +16,7 @@ from supervisor.rotation import Rotation
 from supervisor.shell import Shell
 from supervisor.wishes import Line, Nonsense, done, flag, number, only
 from velocity_edge import keyfile, keys
-from velocity_edge.errors import CannotDo
+from velocity_edge.errors import CannotDo, ConfigError
 from velocity_edge.keys import EpochTable
 from velocity_edge.status import Keys
 
@@ -275,10 +275,14 @@ def told(work: Callable[[Line], AsyncIterator[Line]]) -> Callable[[Line], AsyncI
             async for line in work(body):
                 begun = True
                 yield line
-        except CannotDo as error:
+        except (CannotDo, ConfigError) as error:
             if not begun:
                 raise
             yield done(str(error), 5)
+        except Nonsense as error:
+            if not begun:
+                raise
+            yield done(f"cannot understand {error}", 5)
 
     return lines
 

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from supervisor import spawn
 from supervisor import words as w
+from supervisor.admin_socket import AdminSocket
+from supervisor.kept import RETRY_S
 from supervisor.lifecycle import NodeState
 from supervisor.materials import gather
 from supervisor.reloadable import refuse_fixed, refuse_workers
@@ -173,6 +175,14 @@ class Upkeep:
             if self._watch.changed(self._watched()):
                 log.info("a file or folder of the configuration has changed")
                 self.try_to_reload()
+
+    async def keep_files(self, socket: AdminSocket) -> None:
+        """Bring back what somebody removed from the runtime directory, and write what could not be written."""
+        while True:
+            await asyncio.sleep(RETRY_S)
+            self._shell.keep_files()
+            if self._shell.state_file.ours:
+                await socket.keep()
 
     async def count_arrivals(self) -> None:
         """While the node drains: tell it every second how many handshakes were completed."""

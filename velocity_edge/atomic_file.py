@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes, mode: int) -> None:
+def replace_file(path: Path, content: bytes, mode: int, *, folder_mode: int | None = None, sync: bool = True) -> None:
     """Write *content* aside, sync it, rename it over *path*, sync the directory. Raises `OSError`.
 
-    The file has exactly *mode* from its first byte on, whatever the umask and whatever a crashed predecessor left.
+    The file has exactly *mode* from its first byte on, whatever the umask and whatever a crashed predecessor left. With
+    *folder_mode* a folder that is missing is made again. Without *sync* the content survives a crash of the program,
+    not one of the machine.
     """
+    try:
+        _replace(path, content, mode, sync=sync)
+    except FileNotFoundError:
+        if folder_mode is None:
+            raise
+        path.parent.mkdir(mode=folder_mode, parents=True, exist_ok=True)
+        _replace(path, content, mode, sync=sync)
+
+
+def _replace(path: Path, content: bytes, mode: int, *, sync: bool) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
@@ -19,11 +32,16 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
             os.fchmod(fd, mode)
             file.write(content)
             file.flush()
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         aside.replace(path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        # What is wrong with the disk may be wrong with this, too; the first error is the one to tell.
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise
+    if not sync:
+        return
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

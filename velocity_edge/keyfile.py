@@ -113,7 +113,7 @@ def load(path: Path) -> EpochTable | None:
 def save(path: Path, table: EpochTable) -> None:
     """Replace the file; `ConfigError` when that is not possible."""
     try:
-        replace_file(path, dump(table), 0o600)
+        replace_file(path, dump(table), 0o600, folder_mode=0o700)
     except OSError as error:
         raise ConfigError(f"{path}: cannot store the keys: {error.strerror}") from None
 

@@ -34,6 +34,8 @@ log = logging.getLogger("workers")
 
 #: Objects that live as long as the process are kept out of the garbage collector's sight, and it looks less often: a
 #: full collection over 10,000 connections would be a pause of tens of milliseconds.
+#: Longer than the supervisor's patience (5 s), which counts it; this is for a worker that has none.
+_END_WITHIN_S: Final = 10
 _GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
@@ -117,6 +119,8 @@ async def _run(arguments: argparse.Namespace) -> int:
         _answer_signals(loop, worker)
         loop.set_exception_handler(_crash)
         await worker.run(socket.socket(fileno=arguments.channel))
+        # A handler that does not end, or a log that nobody reads, must not keep the sockets: SIGALRM ends the process.
+        signal.alarm(_END_WITHIN_S)
         worker.close()
     if late := preload.late():
         log.warning("imported after the rights were dropped: %s (a bug: preload.py must name them)", ", ".join(late))

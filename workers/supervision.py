@@ -3,6 +3,13 @@
 Reports go out without waiting; orders come in and are given to one function. When the channel ends, the worker goes on
 serving and tries to reach a successor at `Equip.successor_path` every second; there it says Hello again, hands over
 copies of the descriptors it holds (`Held`), and obeys from then on. A supervisor that sends nonsense counts as gone.
+
+Left alone, a worker          does
+has never served              stops
+serves                        serves on, for as long as it takes
+drains                        drains on, its deadline holds
+has drained                   stops after `ALONE_S`: nobody would miss it, and its sockets are in the way of others
+was told to stop              stops
 """
 
 from __future__ import annotations
@@ -19,6 +26,8 @@ from velocity_edge.messages import Held, Hello, MessageError, Order, Report, Sto
 log = logging.getLogger(__name__)
 
 _RETRY_S: Final = 1.0
+#: Where something starts supervisors again, one comes within seconds. One that comes later starts the worker anew.
+ALONE_S: Final = 30.0
 
 
 class Supervision:
@@ -30,12 +39,22 @@ class Supervision:
         obey: Callable[[Received[Order]], None],
         hello: Callable[[], Hello],
         held: Callable[[], Sequence[tuple[Held, Sequence[int]]]],
+        drained: Callable[[], bool],
+        wall_clock: Callable[[], float],
     ) -> None:
-        """*obey* takes each order; *hello* and *held* are what a supervisor is told first."""
+        """*obey* takes each order; *hello* and *held* are what a supervisor is told first.
+
+        *drained*: whether this worker has nobody left and takes nobody new.
+        """
         self._loop = loop
         self._obey = obey
         self._hello = hello
         self._held = held
+        self._drained = drained
+        self._wall_clock = wall_clock
+        #: Since when nobody has told us anything, by the loop's clock and by that of people; None: somebody is there.
+        self._alone_since_s: float | None = None
+        self.alone_at_s = 0.0
         self._channel: Channel[Order] | None = None
         self._writing = False
         self._retry: asyncio.TimerHandle | None = None
@@ -83,6 +102,8 @@ class Supervision:
         except MessageError as error:
             self._lost(f"it sent what is no order: {error}")
             return
+        if orders:
+            self._alone_since_s = None
         for received in orders:
             self._obey(received)
         if channel.closed and self._channel is channel:
@@ -111,6 +132,8 @@ class Supervision:
             return
         log.warning("the supervisor is gone (%s); serving on and looking for its successor", why)
         self._forget(self._channel)
+        if self._alone_since_s is None:
+            self._alone_since_s, self.alone_at_s = self._loop.time(), self._wall_clock()
         self._retry = self._loop.call_later(_RETRY_S, self._look_for_successor)
 
     def _forget(self, channel: Channel[Order]) -> None:
@@ -124,6 +147,11 @@ class Supervision:
     def _look_for_successor(self) -> None:
         self._retry = self._loop.call_later(_RETRY_S, self._look_for_successor)
         if not self.successor_path:
+            return
+        if self._drained() and self._loop.time() >= (self._alone_since_s or 0.0) + ALONE_S:
+            log.warning("drained, and no supervisor came within %g s: stopping", ALONE_S)
+            self._retry.cancel()
+            self._obey(Received(Stop(), []))
             return
         end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         end.setblocking(False)

@@ -16,6 +16,7 @@ from setproctitle import setproctitle
 
 from velocity_edge.counters import CLOSES, COUNTERS, LOSSES
 from velocity_edge.slab import Slab
+from velocity_edge.titles import worker_title
 
 _PROBE_S: Final = 0.25
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -78,5 +79,4 @@ class Tally:
 
 def show_title(worker_id: int, cpu: int, state: str, connections: int) -> None:
     """Set what `ps` shows."""
-    noun = "connection" if connections == 1 else "connections"
-    setproctitle(f"velocity-edge: worker {worker_id} core {cpu} · {state} · {connections} {noun}")
+    setproctitle(worker_title(worker_id, cpu, state, connections))

@@ -26,6 +26,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, assert_never
 
 from velocity_edge import __version__, keys, logs
@@ -37,6 +38,7 @@ from velocity_edge.errors import VelocityError
 from velocity_edge.keys import EpochTable
 from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
 from velocity_edge.slab import Slab
+from velocity_edge.titles import without_supervisor
 from workers.drain import Drain
 from workers.handlers.beneath import Descriptor
 from workers.leaving import Leaving
@@ -99,7 +101,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.stopped = self.loop.create_future()
-        self.supervision = Supervision(self.loop, self.obey, self.hello, self.held)
+        self.supervision = Supervision(self.loop, self.obey, self.hello, self.held, self._has_drained, self.wall_clock)
 
     async def run(self, channel: socket.socket) -> None:
         """Serve until `Stop`."""
@@ -360,6 +362,9 @@ class Worker:
         present = counters["connections_opened"] - counters["connections_closed"]
         return present, max(0, present - self.serving.exchanges.established)
 
+    def _has_drained(self) -> bool:
+        return self.leaving is not None and self.leaving.drain.over
+
     def _show_title(self, connections: int | None = None) -> None:
         if connections is None:
             connections = self.serving.exchanges.established if self.serving is not None else 0
@@ -370,7 +375,8 @@ class Worker:
         else:
             state = "serving"
         if self.supervision.orphaned:
-            state += " without supervisor"
+            runtime = str(Path(self.supervision.successor_path).parent)
+            state += without_supervisor(runtime, self.supervision.alone_at_s)
         show_title(self.identity.worker_id, self.identity.cpu, state, connections)
 
     def _keep(self, slot: int, descriptors: list[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,6 +241,22 @@ def test_it_serves_on_without_supervisor_and_obeys_the_next_one(bench: Bench, wo
         worker.expect(m.Heartbeat)
         stop(worker)
         assert client.wait_closed() == 0x100
+
+
+@pytest.mark.parametrize("bench", ["portable"], indirect=True)
+def test_one_that_has_drained_and_is_left_alone_ends_and_gives_its_port_back(bench: Bench) -> None:
+    """The deadline of the drain holds without a supervisor, too. Patience is a second here."""
+    program = "import sys; from workers import __main__, supervision; supervision.ALONE_S = 1.0; "
+    bench.python = [sys.executable, "-I", "-c", program + "sys.exit(__main__.main())"]
+    worker = bench.start()
+    bench.serve(worker)
+    with H3Client(bench.port, bench.ca) as client:
+        assert client.get("/").status == 200
+        worker.send(m.Drain(deadline_s=3.0, spread_s=60.0))
+        worker.hang_up()
+        assert client.wait_closed() == 0x100
+    assert worker.wait() == 0, worker.log.read_text()
+    assert "drained, and no supervisor came within 1 s" in worker.log.read_text()
 
 
 def test_nonsense_from_the_supervisor_is_as_good_as_its_death(bench: Bench, worker: WorkerProcess) -> None:

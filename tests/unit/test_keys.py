@@ -315,8 +315,12 @@ class TestFile:
         assert "AAAA" not in str(caught.value)
 
     def test_where_it_cannot_be_written(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="cannot store the keys: No such file or directory"):
-            keyfile.save(tmp_path / "nowhere" / "t.json", table(1))
+        (tmp_path / "file").touch()
+        with pytest.raises(ConfigError, match="cannot store the keys: Not a directory"):
+            keyfile.save(tmp_path / "file" / "t.json", table(1))
+        # A folder that somebody removed is made again.
+        keyfile.save(tmp_path / "nowhere" / "t.json", table(1))
+        assert keyfile.load(tmp_path / "nowhere" / "t.json") == table(1)
 
     def test_a_link_is_not_followed(self, tmp_path: Path) -> None:
         keyfile.save(tmp_path / "t.json", table(1))

@@ -20,7 +20,7 @@ import click
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.config.values import parse_duration
-from velocity_edge.errors import CannotDo, Unreachable
+from velocity_edge.errors import CannotDo, TimedOut, Unreachable
 
 #: The node ends a wait itself and says how it stands; this is for when it does not.
 _SLACK_S = 30.0
@@ -224,14 +224,42 @@ def scale(workers: int, timeout: float, reason: str, as_json: bool) -> int:
 @admin.command()
 @click.option("--fast", is_flag=True, help="Close what is left at once.")
 @click.option("--orphans", is_flag=True, help="The supervisor is dead: end the workers and programs that it left.")
+@_timeout("10m")
 @_REASON
 @_JSON
-def stop(fast: bool, orphans: bool, reason: str, as_json: bool) -> int:
-    """Stop the node: drain, then exit."""
+def stop(fast: bool, orphans: bool, timeout: float, reason: str, as_json: bool) -> int:
+    """Stop the node: drain, then exit. Answers when it has stopped.
+
+    Exit code 0: no worker and no socket of it is left; 4: the time is up, and the node goes on stopping.
+    """
     if orphans:
         # It looks for processes and pins, which this package may not know (docs/architecture.md).
         return subprocess.run([sys.executable, "-I", "-m", "supervisor", "--end-orphans"], check=False).returncode
-    return ask("stop", {"fast": fast}, reason, as_json)
+    request = {"fast": fast, "reason": reason or f"by {_user()}"}
+    return _tell(
+        _within(timeout, Node().lines("/v1/stop", request, timeout_s=max(1.0, min(timeout, _SLACK_S)))), as_json
+    )
+
+
+def _within(timeout_s: float, lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield *lines*, which come every few seconds, until the time is up: then raise `TimedOut`."""
+    end_s = time.monotonic() + timeout_s
+    last: dict[str, Any] = {}
+    try:
+        for last in lines:
+            yield last
+            if "exit_code" not in last and time.monotonic() >= end_s:
+                raise TimedOut(
+                    f"cannot wait longer than {timeout_s:g} s: the node goes on stopping; see `velocity-edge status`"
+                )
+    except Unreachable:
+        if not last:
+            raise
+    if "exit_code" not in last:
+        raise Unreachable(
+            "cannot tell whether the node has stopped: it hung up before it said so; "
+            "`velocity-edge admin stop --orphans` ends what is left of it"
+        )
 
 
 @admin.command(name="status")

@@ -72,5 +72,8 @@ def test_a_damaged_file_is_said(content: bytes, file: Path, caplog: pytest.LogCa
 
 
 def test_a_file_that_cannot_be_written_does_not_stop_the_node(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Remembered(tmp_path / "nowhere" / "quiesced.json").keep(node(WISH))
-    assert "cannot remember in" in caplog.text
+    (tmp_path / "file").touch()
+    remembered = Remembered(tmp_path / "file" / "quiesced.json")
+    remembered.keep(node(WISH))
+    assert "cannot write" in caplog.text
+    assert "would not know whether it was quiesced" in remembered.problem
