@@ -1,8 +1,9 @@
 """The slots: fixed sets of descriptors that outlive the workers that use them.
 
 A slot is one UDP socket per listener, a hand-over link (a SEQPACKET pair: the slot's worker reads one end, everybody
-else writes to the other) and a slab of counters. There are twice as many slots as cores: core c has the slots c and
-c + cores, so that a newcomer can sit beside the one that it replaces.
+else writes to the other), a slab of counters, and the memory of used tokens that all slots of the node share. There are
+twice as many slots as cores: core c has the slots c and c + cores, so that a newcomer can sit beside the one that it
+replaces.
 
 The supervisor keeps everything open until it stops. Copies travel to workers with `Equip` and `Keep`, and come back
 with `Held` when another supervisor adopts them. A `Bundle` is the descriptors of one slot in the order of `Keep`.
@@ -13,12 +14,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from supervisor import sockets
 from velocity_edge import slab
 from velocity_edge.messages import Listener
+from velocity_edge.quic import single_use
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,8 @@ class Bundle:
     link_send: socket.socket
     slab_fd: int
     slab: slab.Slab
-    #: What a supervisor of a later version added: kept open for the next one of that version.
+    #: The node's used tokens (`Slots`), and what a supervisor of a later version added: kept open for the next one of
+    #: that version.
     more: list[int] = field(default_factory=list)
 
     def descriptors(self) -> list[int]:
@@ -105,6 +109,21 @@ class Slots:
     cores: int
     listeners: list[Listener]
     bundles: list[Bundle]
+
+    def __post_init__(self) -> None:
+        """Have every slot carry the same memory of used tokens (velocity_edge/quic/single_use.py).
+
+        It is the one that came back with a worker. Where none did, from workers of a version without it or from a
+        service manager's store, it begins anew, and no token of before proves anything.
+        """
+        held = [fd for bundle in self.bundles for fd in bundle.more if single_use.is_ours(fd)]
+        shared = os.dup(held[0]) if held else single_use.create(time.time())
+        for bundle in self.bundles:
+            for fd in [fd for fd in bundle.more if single_use.is_ours(fd)]:
+                bundle.more.remove(fd)
+                os.close(fd)
+            bundle.more.insert(0, os.dup(shared))
+        os.close(shared)
 
     @classmethod
     def open(cls, wanted: list[Listener], cores: int) -> Slots:

@@ -25,7 +25,8 @@ VERDICTS: Final = (
     "verdict_dropped_unknown_cid",  # for no connection of ours and nothing that could open one
     "verdict_dropped_foreign_id",  # an Initial that carries an id of ours, no connection, no token: replayed or late
     "verdict_dropped_version",  # unknown version in a small datagram, or over the limit of answers
-    "verdict_dropped_half_open",  # max_half_open reached
+    "verdict_dropped_half_open",  # back from a Retry, and max_half_open is reached
+    "verdict_dropped_prefix",  # back from a Retry, and its /24 or /56 has its share of half-open handshakes
     "verdict_dropped_connections",  # max_connections reached
     "verdict_dropped_not_accepting",  # this worker drains and nobody else took it
     "verdict_dropped_reset_limit",  # a reset was due, over max_resets_per_s
@@ -85,7 +86,15 @@ LOSSES: Final = (
 #: Connections that the node closed with an error, by its name; counted by the worker for both engines.
 CLOSES: Final = tuple(f"closed_{name}" for name in NAMES)
 
+#: Counted by admission (quic/admission.py) and not by an engine.
+ADMISSION: Final = (
+    "tokens_seen_again",  # NEW_TOKEN tokens that were used before, and so proved nothing
+    "tokens_not_honoured",  # good ones of a prefix that had its share of half-open handshakes
+)
+
 #: Values that go up and down; a worker that takes over a slot sets them to zero.
 GAUGES: Final = ("connections", "half_open", "streams", "rss_bytes", "loop_lag_us", "heartbeat_ns", "worker_id")
 
-CELLS: Final = (*COUNTERS, *LOSSES, *CLOSES, *GAUGES)
+#: What grows.
+TOTALS: Final = (*COUNTERS, *LOSSES, *CLOSES, *ADMISSION)
+CELLS: Final = (*TOTALS, *GAUGES)

@@ -105,8 +105,9 @@ class Equip:
     """Your sockets. Descriptors travel along, in this order:
 
     one UDP socket per listener; the receiving end of your hand-over link; one sending end per slot of the node
-    (yours included, so that the index is the slot); the slab of your counters. What comes after these is for a later
-    version: hand it back with `Held`.
+    (yours included, so that the index is the slot); the slab of your counters; the node's used tokens
+    (quic/single_use.py), not from an older supervisor. What comes after these is for a later version: hand it back with
+    `Held`.
 
     When the channel ends, look for another supervisor at `successor_path` (see `Hello`).
     """
@@ -125,8 +126,8 @@ class Keep:
     It is the other one of your core; and, beside it, those of cores that nobody serves.
 
     Descriptors travel along, in this order: one UDP socket per listener; the receiving end of its hand-over link; the
-    sending end of it; its slab; what a later version may add. Nobody else would hold the sockets of a free slot when
-    the supervisor dies, and a socket that closes renumbers its group.
+    sending end of it; its slab; the node's used tokens; what a later version may add. Nobody else would hold the
+    sockets of a free slot when the supervisor dies, and a socket that closes renumbers its group.
     """
 
     slot: int

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from velocity_edge.counters import CLOSES, COUNTERS, LOSSES, VERDICTS
+from velocity_edge.counters import ADMISSION, CLOSES, COUNTERS, LOSSES, VERDICTS
 from velocity_edge.status import NodeStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -229,4 +229,4 @@ _NAMED: Final = {counter for _, _, by_value in LABELLED.values() for counter in 
     counter for _, counter in RENAMED.values()
 }
 #: Counters that need no other name. Verdicts are in velocity_dispatch_packets_total.
-PLAIN: Final = tuple(name for name in COUNTERS if name not in _NAMED and name not in VERDICTS)
+PLAIN: Final = tuple(name for name in (*COUNTERS, *ADMISSION) if name not in _NAMED and name not in VERDICTS)

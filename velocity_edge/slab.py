@@ -21,7 +21,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from velocity_edge.counters import CELLS, CLOSES, COUNTERS, GAUGES, LOSSES
+from velocity_edge.counters import CELLS, GAUGES, TOTALS
 
 _MAGIC: Final = int.from_bytes(b"vel-slab", "little")
 _HEAD_CELLS: Final = 2
@@ -106,8 +106,7 @@ class Slab:
 
 def total(slabs: Iterable[Slab]) -> dict[str, int]:
     """Return the sum over *slabs* of every counter, and of the gauges that can be summed (all but the worker's own)."""
-    summed = (*COUNTERS, *LOSSES, *CLOSES, "connections", "half_open", "streams", "rss_bytes")
-    result = dict.fromkeys(summed, 0)
+    result = dict.fromkeys((*TOTALS, "connections", "half_open", "streams", "rss_bytes"), 0)
     for slab in slabs:
         cells = slab.read()
         for name in result:

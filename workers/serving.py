@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,9 +18,10 @@ from velocity_edge import keys
 from velocity_edge import messages as m
 from velocity_edge.counters import LOSSES
 from velocity_edge.keys import EpochTable
-from velocity_edge.quic import udp
+from velocity_edge.quic import single_use, udp
 from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
 from velocity_edge.quic.open_engine import refuse_settings
+from velocity_edge.quic.single_use import UsedTokens
 from workers.endpoint import Endpoint
 from workers.exchanges import Exchanges
 from workers.http import H3_NO_ERROR
@@ -38,7 +40,8 @@ class Equipment:
     link: socket.socket
     links: list[socket.socket]
     slab_fd: int
-    #: What a supervisor of a later version added: not for us, and handed back to the next one.
+    #: The node's used tokens (quic/single_use.py), and what a supervisor of a later version added, which is not for us.
+    #: All of it is handed back to the next supervisor.
     more: list[int] = field(default_factory=list)
 
     @classmethod
@@ -56,6 +59,17 @@ class Equipment:
         link, *links = (socket.socket(fileno=fd) for fd in descriptors[listeners:links_end])
         slab_fd, *more = descriptors[links_end:]
         return cls(order.node_id, sockets, link, links, slab_fd, more)
+
+    def used_tokens(self, now_s: float) -> UsedTokens:
+        """Return which NEW_TOKEN tokens were used: of the node, or of this worker when its supervisor has none."""
+        for fd in self.more:
+            if single_use.is_ours(fd):
+                return UsedTokens(os.dup(fd))
+        log.warning(
+            "the supervisor is of a version that does not share used tokens: each worker counts for itself until the "
+            "supervisor is upgraded and this worker restarted"
+        )
+        return UsedTokens.private(now_s)
 
     def held(self, slot: int) -> list[int]:
         """Return the descriptors of our slot in the order of `Held`."""
@@ -97,7 +111,7 @@ class Serving:
         """
         server = first.config.server
         limits = server.limits.limits()
-        upcalls = WorkerUpcalls(table, equipment.node_id, worker_id, limits)
+        upcalls = WorkerUpcalls(table, equipment.node_id, worker_id, limits, equipment.used_tokens(clock()))
         settings = EngineSettings(worker_id, equipment.node_id, limits, server.congestion_control)
         engine = open_engine(settings, upcalls)
         engine.use_keys(keys.engine_keys(table))
@@ -169,4 +183,5 @@ class Serving:
             "handover_full": self.endpoint.handover_full,
             **self.losses,
             **self.exchanges.closes,
+            **self.upcalls.admission.counters,
         }

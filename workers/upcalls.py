@@ -1,15 +1,14 @@
 """What an engine asks of Python (quic/engine.py, `Upcalls`), answered by the key table and the revision in use.
 
-The decisions themselves are admission.py's and handshake.py's; this file holds what they decide with, and changes it
+The decisions themselves are in admission.py and handshake.py; this file holds what they decide with, and changes it
 when keys or configuration change. Handshakes that run go on with what they began with.
 """
 
 from __future__ import annotations
 
 from velocity_edge.keys import EpochTable
-from velocity_edge.quic.admission import AdmissionControl
-from velocity_edge.quic.engine import Address, Admission, Handshake, HandshakeTransport, Ignore, Initial
-from velocity_edge.quic.handshake import ServerHandshake
+from velocity_edge.quic.admission import AdmissionControl, SingleUse
+from velocity_edge.quic.engine import Address, Admission, Handshake, Ignore, Initial, ServerTransport
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.policy import ServerPolicy
 
@@ -17,8 +16,8 @@ from velocity_edge.quic.policy import ServerPolicy
 class WorkerUpcalls:
     """Implements `engine.Upcalls`."""
 
-    def __init__(self, table: EpochTable, node_id: int, worker_id: int, limits: Limits) -> None:
-        self.admission = AdmissionControl(table, node_id, worker_id, limits)
+    def __init__(self, table: EpochTable, node_id: int, worker_id: int, limits: Limits, used: SingleUse) -> None:
+        self.admission = AdmissionControl(table, node_id, worker_id, limits, used)
         #: None until the first revision is active.
         self.policy: ServerPolicy | None = None
 
@@ -26,12 +25,12 @@ class WorkerUpcalls:
         """Decide about a new connection."""
         if self.policy is None:
             return Ignore("verdict_dropped_not_accepting")
-        return self.admission.admit(initial)
+        return self.admission.admit(initial, now_ns)
 
-    def handshake(self, transport: HandshakeTransport) -> Handshake:
+    def handshake(self, transport: ServerTransport) -> Handshake:
         """Return the TLS side of a new connection."""
         assert self.policy is not None, "nobody is admitted without a policy"
-        return ServerHandshake(self.policy, transport)
+        return self.admission.handshake(self.policy, transport)
 
     def address_token(self, peer: Address) -> bytes:
         """Return a NEW_TOKEN token for a peer that completed a handshake."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from setproctitle import setproctitle
 
-from velocity_edge.counters import CLOSES, COUNTERS, LOSSES
+from velocity_edge.counters import TOTALS
 from velocity_edge.slab import Slab
 from velocity_edge.titles import worker_title
 
@@ -71,8 +71,8 @@ class Tally:
 
     def update(self, counters: Mapping[str, int], gauges: Mapping[str, int]) -> None:
         """Write both. *counters* are totals since this process began; names of counters.py."""
-        told, names = self._told, (*COUNTERS, *LOSSES, *CLOSES)
-        self._slab.add({name: counters[name] - told.get(name, 0) for name in names if name in counters})
+        told = self._told
+        self._slab.add({name: counters[name] - told.get(name, 0) for name in TOTALS if name in counters})
         self._told = dict(counters)
         self._slab.set({**gauges, "worker_id": self._worker_id, "heartbeat_ns": time.monotonic_ns()})
 

@@ -139,6 +139,25 @@ def test_new_token_spares_the_next_connection_the_retry(world: Make) -> None:
     assert w.hooks.initials[-1].token == token
 
 
+@pytest.mark.parametrize(
+    "order", ["12", "21", "2211", "1122", "2121", "123", "132", "213", "231", "312", "321", "332211"]
+)
+def test_a_hello_is_understood_in_any_order_of_its_datagrams(world: Make, order: str) -> None:
+    """A post-quantum hello takes two datagrams or three, and the network may deliver them as it likes, also twice."""
+    w = world()
+    client = OurClient(w, w.address(), padding_bytes=1100 if "3" in order else 0)
+    w.attach(client.address, client)
+    client.start()
+    datagrams = [datagram for datagram, _ in client.quic.datagrams_to_send(w.now_ns / 1e9)]
+    assert len(datagrams) == len(set(order))
+    for number in order:
+        w.inject(client.address, datagrams[int(number) - 1])
+    assert w.run(lambda: client.tls.done or client.terminated is not None, seconds=0.2)
+    assert client.terminated is None
+    assert client.quic._retry_count <= 1
+    assert client.fetch("/bytes/1000").status == 200
+
+
 def test_an_address_that_a_token_proved_is_not_held_to_three_times_what_it_sent(world: Make) -> None:
     """RFC 9000 section 8.1: a flight of 11 kB leaves at once, in the first round trip after the Retry."""
     policy = tls_support.policy(tls_support.chain("mldsa44"))

@@ -164,7 +164,7 @@ def test_nobody_calls_the_engine_from_an_upcall() -> None:
             with pytest.raises(RuntimeError, match=r"in use|from one of its upcalls"):
                 call()
             refused.append(call)
-        return w.hooks.admission.admit(initial)
+        return w.hooks.admission.admit(initial, w.now_ns)
 
     w.hooks.admit_with = admit
     w.ready()

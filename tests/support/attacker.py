@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import os
 import tracemalloc
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 
+from tests.support import tls as tls_support
 from tests.support.engine_driver import StockClient, World
+from velocity_edge.quic import codec_client, kex
+from velocity_edge.quic.codec_client import Offer
 
 
 def varint(value: int) -> bytes:
@@ -33,18 +37,76 @@ def crypto_frame(offset: int, data: bytes) -> bytes:
     return b"\x06" + varint(offset) + varint(len(data)) + data
 
 
-def initial(*frames: bytes, dcid: bytes | None = None, token: bytes = b"") -> bytes:
+def initial(
+    *frames: bytes,
+    dcid: bytes | None = None,
+    token: bytes = b"",
+    scid: bytes | None = None,
+    packet_number: int = 0,
+) -> bytes:
     """A sound Initial of 1200 bytes with these frames, from a client that nobody knows."""
     dcid = dcid or os.urandom(8)
     crypto = CryptoPair()
     crypto.setup_initial(cid=dcid, is_client=True, version=1)
     builder = QuicPacketBuilder(
-        host_cid=os.urandom(8), is_client=True, max_datagram_size=1200, peer_cid=dcid, peer_token=token, version=1
+        host_cid=scid or os.urandom(8),
+        is_client=True,
+        max_datagram_size=1200,
+        peer_cid=dcid,
+        peer_token=token,
+        version=1,
+        packet_number=packet_number,
     )
     builder.start_packet(QuicPacketType.INITIAL, crypto)
     _push(builder, b"".join(frames))
     datagram: bytes = builder.flush()[0][0]
     return datagram
+
+
+#: A client's connection ID in `hello` and `hello_datagrams`.
+SCID = b"stranger"
+_SOUND_PARAMETERS = {0x01: 30_000, 0x04: 1 << 20, 0x05: 1 << 18, 0x06: 1 << 18, 0x07: 1 << 18, 0x08: 100, 0x09: 3}
+
+
+def parameters(**changes: int) -> bytes:
+    """Transport parameters of a client (RFC 9000 section 18.2), some of them changed: parameters(x09=0)."""
+    numbers = _SOUND_PARAMETERS | {int(name[1:], 16): value for name, value in changes.items()}
+    encoded = [varint(number) + varint(len(varint(value))) + varint(value) for number, value in numbers.items()]
+    return b"".join(encoded) + varint(0x0F) + varint(len(SCID)) + SCID
+
+
+def hello(
+    group: int = kex.X25519,
+    *,
+    share: bytes | None = None,
+    with_share: bool = True,
+    schemes: tuple[int, ...] = (0x0403,),
+    alpn: bytes = b"h3",
+    transport: bytes | None = None,
+) -> bytes:
+    """A ClientHello whose group, share, signature and transport parameters a stranger chose."""
+    shares = {group: share or kex.GROUPS[group].start()[1]} if with_share else {}
+    offer = Offer(
+        os.urandom(32), [0x1301], [group], shares, schemes, tls_support.NAME, [alpn], transport or parameters()
+    )
+    return codec_client.client_hello(offer, None, 0, 32)
+
+
+def hello_datagrams(
+    message: bytes, *frames: bytes, first: int = 1000, piece: int = 1000, dcid: bytes | None = None
+) -> list[bytes]:
+    """The Initials that carry a ClientHello: *first* bytes of it, then *piece* bytes each; *frames* after its end."""
+    dcid, cuts = dcid or os.urandom(8), [0, *range(first, len(message), piece), len(message)]
+    return [
+        initial(
+            crypto_frame(begin, message[begin:end]),
+            *(frames if end == len(message) else ()),
+            dcid=dcid,
+            scid=SCID,
+            packet_number=number,
+        )
+        for number, (begin, end) in enumerate(itertools.pairwise(cuts))
+    ]
 
 
 def client_hello(world: World) -> bytes:

@@ -43,17 +43,17 @@ from velocity_edge.quic.engine import (
     FileRange,
     Handshake,
     HandshakeCompleted,
-    HandshakeTransport,
     Initial,
     RequestReceived,
+    ServerTransport,
     StreamClosed,
     StreamWritable,
     Train,
 )
-from velocity_edge.quic.handshake import ServerHandshake
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import native_missing, open_engine
 from velocity_edge.quic.policy import ServerPolicy
+from velocity_edge.quic.single_use import UsedTokens
 
 ENGINES = ("portable", "native")
 SERVER: Address = (b"\x0a\x00\x00\x01", 443)
@@ -77,17 +77,17 @@ class Hooks:
     policy: ServerPolicy
     admission: AdmissionControl
     admit_with: Callable[[Initial], Admission] | None = None
-    handshake_with: Callable[[HandshakeTransport], Handshake] | None = None
+    handshake_with: Callable[[ServerTransport], Handshake] | None = None
     initials: list[Initial] = field(default_factory=list)
 
     def admit(self, initial: Initial, now_ns: int) -> Admission:
         self.initials.append(initial)
-        return self.admit_with(initial) if self.admit_with else self.admission.admit(initial)
+        return self.admit_with(initial) if self.admit_with else self.admission.admit(initial, now_ns)
 
-    def handshake(self, transport: HandshakeTransport) -> Handshake:
+    def handshake(self, transport: ServerTransport) -> Handshake:
         if self.handshake_with:
             return self.handshake_with(transport)
-        return ServerHandshake(self.policy, transport)
+        return self.admission.handshake(self.policy, transport)
 
     def address_token(self, peer: Address) -> bytes:
         return self.admission.address_token(peer)
@@ -222,6 +222,7 @@ class World:
         seed: int = 1,
         gro: bool = True,
         congestion_control: str = "cubic",
+        used_tokens: UsedTokens | None = None,
     ) -> None:
         require_engine(engine)
         self.limits = limits or Limits()
@@ -231,7 +232,11 @@ class World:
         self.delay_ns = int(delay_ms * 1e6)
         self.loss, self.reorder, self.duplicate, self.gro = loss, reorder, duplicate, gro
         self.table = keys.first_table(ROOT, 0.0)
-        admission = AdmissionControl(self.table, NODE_ID, worker_id, self.limits, lambda: self.now_ns / 1e9)
+        # A handshake costs no CPU here: what is let in must not depend on how busy this machine is.
+        self.used_tokens = used_tokens or UsedTokens.private(0.0)
+        admission = AdmissionControl(
+            self.table, NODE_ID, worker_id, self.limits, self.used_tokens, lambda: self.now_ns / 1e9, lambda: 0
+        )
         self.hooks = Hooks(policy or tls_support.policy(), admission)
         settings = EngineSettings(worker_id, NODE_ID, self.limits, congestion_control)
         self.engine, self.reason = open_engine(engine, settings, self.hooks)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from velocity_edge.quic.engine import EngineSettings
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import open_engine
 from velocity_edge.quic.policy import ServerPolicy
+from velocity_edge.quic.single_use import UsedTokens
 
 
 class SocketServer:
@@ -34,7 +35,9 @@ class SocketServer:
         require_engine(engine)
         limits = limits or Limits()
         table = keys.first_table(ROOT, 0.0)
-        self.hooks = Hooks(policy or tls_support.policy(), AdmissionControl(table, NODE_ID, 7, limits))
+        self.hooks = Hooks(
+            policy or tls_support.policy(), AdmissionControl(table, NODE_ID, 7, limits, UsedTokens.private(0.0))
+        )
         settings = EngineSettings(worker_id=7, node_id=NODE_ID, limits=limits)
         self.engine, _ = open_engine(engine, settings, self.hooks)  # type: ignore[arg-type]
         self.engine.use_keys(keys.engine_keys(table))

@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from velocity_edge import metrics
-from velocity_edge.counters import CLOSES, COUNTERS, LOSSES, VERDICTS
+from velocity_edge.counters import TOTALS, VERDICTS
 
 STATUS: Any = {
     "api_version": 1,
@@ -40,7 +40,7 @@ STATUS: Any = {
     "disabled": True,
     "drain": {"phase": "live", "lost": 3},
     # A number of its own for each counter, so that a mix-up shows.
-    "counters": {name: 1000 + n for n, name in enumerate((*COUNTERS, *LOSSES, *CLOSES))},
+    "counters": {name: 1000 + n for n, name in enumerate(TOTALS)},
     "packets": {"worker": {name: 5000 + n for n, name in enumerate(VERDICTS)}},
     "keys": {
         "seal_with": 2,

@@ -29,9 +29,9 @@ class LimitsSection(BaseModel):
     max_connections: _COUNT = _DEFAULT.max_connections
     """Connections of one worker."""
     retry_threshold: _COUNT = _DEFAULT.retry_threshold
-    """Handshakes in flight, above which clients must first prove their address (Retry)."""
+    """Handshakes that are in flight or failed lately, above which clients must first prove their address (Retry)."""
     max_half_open: _COUNT = _DEFAULT.max_half_open
-    """Handshakes in flight, above which nobody new is let in without a token."""
+    """The same of clients that proved it; an IPv4 /24 or IPv6 /56 gets at most an eighth, less when there are many."""
     handshake_timeout_s: Duration = Field(default=_DEFAULT.handshake_timeout_s, alias="handshake_timeout")
     """A handshake takes no longer."""
     idle_timeout_s: Duration = Field(default=_DEFAULT.idle_timeout_s, alias="idle_timeout")

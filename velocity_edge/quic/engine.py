@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
 from velocity_edge.cid import CidConfig
+from velocity_edge.quic.half_open import Opening
 from velocity_edge.quic.limits import Limits
 
 #: An address as the engines see it: packed IPv4 (4 bytes) or IPv6 (16 bytes, never IPv4-mapped), and a port.
@@ -209,6 +210,8 @@ class Accept:
     original_dcid: bytes | None = None
     #: A token proved the address: no 3x limit (RFC 9000 section 8.1).
     address_validated: bool = False
+    #: How admission counts this handshake. The engine hands it on, see `ServerTransport.accepted`.
+    opening: Opening | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +246,7 @@ class Upcalls(Protocol):
     def admit(self, initial: Initial, now_ns: int) -> Admission:
         """Decide about a new connection (velocity_edge/quic/admission.py)."""
 
-    def handshake(self, transport: HandshakeTransport) -> Handshake:
+    def handshake(self, transport: ServerTransport) -> Handshake:
         """Return the TLS side of a new connection (velocity_edge/quic/handshake.py)."""
 
     def address_token(self, peer: Address) -> bytes:
@@ -273,6 +276,14 @@ class HandshakeTransport(Protocol):
 
     def send_crypto(self, level: Level, data: bytes) -> None:
         """TLS bytes for the peer."""
+
+
+class ServerTransport(HandshakeTransport, Protocol):
+    """The same of a connection that was let in."""
+
+    @property
+    def accepted(self) -> Accept:
+        """What `Upcalls.admit` answered for this connection. Readable inside `Upcalls.handshake`."""
 
 
 class Handshake(Protocol):

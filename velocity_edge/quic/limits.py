@@ -20,6 +20,11 @@ PROMISED: Final = (
     "max_active_cids",
 )
 
+#: A prefix (/24, /56) with a proven address may have this part of `max_half_open` while all of it is free, and less
+#: when less is free (admission.py). Alone it gets 207 of 2048, which is 2070 handshakes per second at 100 ms from one
+#: network to one worker. With larger shares a few networks would fill it; with this one it takes 230.
+PREFIX_SHARE: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -27,8 +32,11 @@ class Limits:
 
     #: A connection is 40-90 KiB; a worker with this many idle ones stays under 2 GiB.
     max_connections: int = 20_000
-    #: Handshakes in flight per worker. Above `retry_threshold` an address must be proven first (Retry costs 15 us, a
-    #: first flight 500 us and 70 KiB); at `max_half_open` Initials without a valid token are dropped.
+    #: Handshakes per worker that are in flight, or failed less than `handshake_timeout_s` ago, in units of a first
+    #: flight's CPU time (half_open.py). From `retry_threshold` on an address must be proven first: 256 are 128 ms of
+    #: CPU, so a flood costs that at once and 1.3 % of a core from then on, and a Retry costs 15 us. Honest newcomers
+    #: count for one round trip: 2500 per second at 100 ms come before any of them is asked to prove anything.
+    #: `max_half_open` is for those who did, 10 % of a core and 140 MiB; `PREFIX_SHARE` says how much one network gets.
     retry_threshold: int = 256
     max_half_open: int = 2048
     #: A post-quantum flight over a bad path takes 3-4 round trips and two PTOs; slower is an attack or no path.

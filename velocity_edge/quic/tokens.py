@@ -4,15 +4,16 @@
     'N' | epoch 4 | nonce 12 | AES-256-GCM( issued_ms 8 ) 16                                             41 bytes
 
 The client's address is associated data: a token is worth nothing to anybody else. Retry's is also bound to the port and
-to both ids, and lives for seconds; NEW_TOKEN's survives a change of port and lives for a day. The first byte tells them
-apart, because a bad Retry token closes the connection and a bad NEW_TOKEN is as good as none (section 8.1.3).
+to both ids, and lives for seconds; NEW_TOKEN's survives a change of port, lives for a day and is good once on a node
+(single_use.py, section 8.1.4). The first byte tells them apart, because a bad Retry token closes the connection and a
+bad NEW_TOKEN is as good as none (section 8.1.3).
 
 Time is wall time, so that tokens survive a restart and work on other nodes; it comes in from outside.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
 
@@ -36,6 +37,9 @@ class Proof:
     """The peer can receive at its address. After a Retry, `original_dcid` is the id that it chose first."""
 
     original_dcid: bytes | None = None
+    #: Of a NEW_TOKEN token: its nonce, which is its name for single use, and when it was issued (wall time).
+    name: bytes = field(default=b"", compare=False)
+    issued_s: float = field(default=0.0, compare=False)
 
 
 class AddressTokens:
@@ -61,7 +65,9 @@ class AddressTokens:
         if plain is None:
             return None
         if kind == NEW_TOKEN:
-            return Proof() if _fresh(plain, NEW_TOKEN_LIFETIME_S, now_s) else None
+            if not _fresh(plain, NEW_TOKEN_LIFETIME_S, now_s):
+                return None
+            return Proof(name=self._ring.nonce_of(token[1:]), issued_s=_ISSUED.unpack_from(plain)[0] / 1000)
         if kind != RETRY or not _fresh(plain, RETRY_LIFETIME_S, now_s):
             return None
         _, sealed_port, length = _RETRY_HEAD.unpack_from(plain)

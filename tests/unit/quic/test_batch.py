@@ -18,12 +18,13 @@ from velocity_edge.quic.admission import AdmissionControl
 from velocity_edge.quic.engine import EngineSettings, Train
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import open_engine
+from velocity_edge.quic.single_use import UsedTokens
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Any:
     require_engine(request.param)
-    admission = AdmissionControl(keys.first_table(ROOT, 0.0), NODE_ID, 7, Limits())
+    admission = AdmissionControl(keys.first_table(ROOT, 0.0), NODE_ID, 7, Limits(), UsedTokens.private(0.0))
     settings = EngineSettings(worker_id=7, node_id=NODE_ID, limits=Limits())
     return open_engine(request.param, settings, Hooks(None, admission))[0]  # type: ignore[arg-type]
 

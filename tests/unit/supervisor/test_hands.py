@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from supervisor.watch import Signature, Watch, signature
 from velocity_edge import slab
 from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.messages import Listener
+from velocity_edge.quic import single_use
+from velocity_edge.quic.single_use import UsedTokens
 
 LOOPBACK = Listener("127.0.0.1", 0)
 
@@ -61,7 +64,7 @@ def test_slots_come_back_as_they_were() -> None:
     slots = Slots.open([LOOPBACK, LOOPBACK], cores=2)
     try:
         assert len(slots.bundles) == 4
-        assert len(slots.equipment(3)) == 2 + 1 + 4 + 1
+        assert len(slots.equipment(3)) == 2 + 1 + 4 + 1 + 1
         slots.bundles[3].slab.add({"requests": 5})
         copies = [os.dup(fd) for fd in slots.bundles[3].descriptors()]
         back = bundle_of(copies, 2, 3)
@@ -72,6 +75,49 @@ def test_slots_come_back_as_they_were() -> None:
         back.close()
     finally:
         slots.close()
+
+
+def used_tokens_of(slots: Slots) -> list[int]:
+    """Return the inode of the used tokens that each slot carries."""
+    carried = [[fd for fd in bundle.more if single_use.is_ours(fd)] for bundle in slots.bundles]
+    assert [len(fds) for fds in carried] == [1] * len(carried)
+    return [os.fstat(fds[0]).st_ino for fds in carried]
+
+
+def test_used_tokens_are_one_for_all_slots_and_outlive_the_supervisor() -> None:
+    """Also with slots that come back from workers of a version that does not know them, and with one opened anew."""
+    slots = Slots.open([LOOPBACK], cores=2)
+    [before] = set(used_tokens_of(slots))
+    equipped = [os.fstat(fd).st_ino for fd in slots.equipment(2)]
+    assert equipped.count(before) == 1
+    held = {}
+    for number in (0, 1, 3):
+        copies = [os.dup(fd) for fd in slots.bundles[number].descriptors()]
+        if number == 1:
+            os.close(copies.pop())
+        held[number] = bundle_of(copies, 1, number)
+    again, missing = Slots.adopt(slots.listeners, 2, held)
+    assert missing == [2]
+    assert set(used_tokens_of(again)) == {before}
+    for each in (again, slots):
+        each.close()
+
+
+def test_a_node_that_lost_its_used_tokens_honours_none_of_before() -> None:
+    slots = Slots.open([LOOPBACK], cores=1)
+    held = {}
+    for number, bundle in enumerate(slots.bundles):
+        copies = [os.dup(fd) for fd in bundle.descriptors()]
+        os.close(copies.pop())
+        held[number] = bundle_of(copies, 1, number)
+    issued_s = time.time()
+    again, _ = Slots.adopt(slots.listeners, 1, held)
+    assert set(used_tokens_of(again)).isdisjoint(used_tokens_of(slots))
+    used = UsedTokens(os.dup(again.bundles[0].more[0]))
+    assert not used.first_use(bytes(12), issued_s - 0.01, issued_s)
+    assert used.first_use(bytes(12), issued_s + 1, issued_s + 1)
+    for each in (used, again, slots):
+        each.close()
 
 
 def saved(**changes: object) -> SavedState:
@@ -170,7 +216,8 @@ def test_a_slab_of_another_version_counts_on_and_is_replaced_by_name_for_the_nex
     try:
         old = slab.create("old", ("requests", "from_the_future", "connections"))
         copies = [os.dup(fd) for fd in slots.bundles[1].descriptors()]
-        os.close(copies.pop())
+        for fd in (copies.pop(), copies.pop()):
+            os.close(fd)  # the used tokens and the slab
         extra = os.memfd_create("of a later version")
         back = bundle_of([*copies, old, extra], 1, 1)
         worker = slab.Slab(old)

@@ -19,8 +19,10 @@ static void admission_failed(ve_engine *engine) {
     ve_verdict(engine, VE_verdict_dropped_internal);
 }
 
-static void accept_it(ve_engine *engine, const ve_train *train, const ve_first_packet *first, PyObject *decision,
+/* False: a Retry is due. */
+static bool accept_it(ve_engine *engine, const ve_train *train, const ve_first_packet *first, PyObject *decision,
                       const uint8_t *data, size_t length) {
+    bool opened = true;
     ve_address local;
     ngtcp2_path path;
     PyObject *original = PyObject_GetAttrString(decision, "original_dcid");
@@ -33,7 +35,8 @@ static void accept_it(ve_engine *engine, const ve_train *train, const ve_first_p
                           .scid_length = first->scid_length,
                           .token = first->token,
                           .token_length = first->token_length,
-                          .validated = validated == Py_True};
+                          .validated = validated == Py_True,
+                          .accepted = decision};
     if (original != NULL && original != Py_None) {
         if (!PyBytes_Check(original) || PyBytes_GET_SIZE(original) > VE_MAX_CID) {
             PyErr_SetString(PyExc_TypeError, "Accept.original_dcid is neither None nor up to 20 bytes");
@@ -51,12 +54,15 @@ static void accept_it(ve_engine *engine, const ve_train *train, const ve_first_p
         if (connection == NULL) {
             ve_verdict(engine, VE_verdict_dropped_internal);
         } else {
-            ve_verdict(engine, VE_verdict_accepted);
-            ve_connection_read(connection, &path, train->tos, data, length);
+            opened = ve_connection_read_first(connection, &path, train->tos, data, length);
+            if (opened) {
+                ve_verdict(engine, VE_verdict_accepted);
+            }
         }
     }
     Py_XDECREF(original);
     Py_XDECREF(validated);
+    return opened;
 }
 
 static void retry_it(ve_engine *engine, const ve_train *train, const ve_first_packet *first, PyObject *decision) {
@@ -155,8 +161,10 @@ static void ignore_it(ve_engine *engine, PyObject *decision) {
     admission_failed(engine);
 }
 
-void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *first, const uint8_t *data,
-              size_t length) {
+/* False: it was let in, but a Retry is due: admission must be asked again for one. */
+static bool admit(ve_engine *engine, const ve_train *train, const ve_first_packet *first, bool must_retry,
+                  const uint8_t *data, size_t length) {
+    bool settled = true;
     ve_module *module = engine->module;
     PyObject *values[] = {
         PyLong_FromUnsignedLong(first->version),
@@ -164,7 +172,7 @@ void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *f
         PyBytes_FromStringAndSize((const char *)first->scid, (Py_ssize_t)first->scid_length),
         PyBytes_FromStringAndSize((const char *)first->token, (Py_ssize_t)first->token_length),
         ve_address_to_python(&train->peer),
-        PyBool_FromLong(train->tos >> 2 == MUST_RETRY_DSCP),
+        PyBool_FromLong(must_retry),
         PyLong_FromSize_t(engine->open_count),
         PyLong_FromSize_t(engine->half_open),
     };
@@ -181,7 +189,7 @@ void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *f
     if (type == NULL) {
         admission_failed(engine);
     } else if (type == module->accept) {
-        accept_it(engine, train, first, decision, data, length);
+        settled = accept_it(engine, train, first, decision, data, length);
     } else if (type == module->retry) {
         retry_it(engine, train, first, decision);
     } else if (type == module->refuse) {
@@ -193,4 +201,14 @@ void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *f
         admission_failed(engine);
     }
     Py_XDECREF(decision);
+    return settled;
+}
+
+void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *first, const uint8_t *data,
+              size_t length) {
+    bool must_retry = train->tos >> 2 == MUST_RETRY_DSCP;
+    if (!admit(engine, train, first, must_retry, data, length) && !admit(engine, train, first, true, data, length)) {
+        PyErr_SetString(PyExc_ValueError, "admit() accepts without a token what must get a Retry");
+        admission_failed(engine);
+    }
 }

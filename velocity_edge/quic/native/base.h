@@ -138,6 +138,7 @@ static inline bool ve_rate_allow(ve_rate *rate, unsigned limit, uint64_t now_ns)
     X(verdict_dropped_foreign_id) \
     X(verdict_dropped_version) \
     X(verdict_dropped_half_open) \
+    X(verdict_dropped_prefix) \
     X(verdict_dropped_connections) \
     X(verdict_dropped_not_accepting) \
     X(verdict_dropped_reset_limit) \

@@ -64,6 +64,12 @@ void ve_connection_free(ve_connection *connection) {
     free(connection);
 }
 
+void ve_connection_undo(ve_connection *connection) {
+    connection->engine->half_open--;
+    connection->engine->counters[VE_connections_opened]--;
+    ve_connection_free(connection);
+}
+
 /* From `open` to closing or draining: events, counters, and everything freed but this struct and its ids. */
 static void leave_open(ve_connection *connection, ve_state state, const ngtcp2_ccerr *error, bool by_peer) {
     ve_engine *engine = connection->engine;

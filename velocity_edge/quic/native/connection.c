@@ -174,6 +174,7 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
         return NULL;
     }
     ve_timer_set(&engine->timers, connection, VE_NEVER);
+    connection->accepted = Py_NewRef(opening->accepted);
     link_open(connection);
     engine->half_open++;
     engine->counters[VE_connections_opened]++;
@@ -181,6 +182,20 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
 }
 
 /* --- reading, timers --- */
+
+bool ve_connection_read_first(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,
+                              size_t length) {
+    ngtcp2_pkt_info info = {.ecn = tos & 3};
+    int rv = ngtcp2_conn_read_pkt(connection->quic, path, &info, data, length, connection->engine->now_ns);
+    if (rv == NGTCP2_ERR_RETRY && !connection->has_error) {
+        ve_connection_undo(connection);
+        return false;
+    }
+    if (ve_connection_survives(connection, rv)) {
+        ve_connection_mark(connection);
+    }
+    return true;
+}
 
 void ve_connection_read(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,
                         size_t length) {

@@ -32,6 +32,7 @@ typedef struct ve_opening {
     const uint8_t *original_dcid; /* NULL: no Retry */
     size_t original_dcid_length;
     bool validated;
+    PyObject *accepted; /* what admit() answered */
 } ve_opening;
 
 struct ve_connection {
@@ -58,6 +59,7 @@ struct ve_connection {
     uint64_t deadline_ns;
 
     /* TLS (tls.c) */
+    PyObject *accepted; /* what admit() answered; until the handshake is over */
     PyObject *handshake;
     ve_transport *transport;
     uint8_t *message; /* the beginning of a TLS message */
@@ -100,6 +102,14 @@ struct ve_connection {
 /* NULL: no memory, or an upcall failed. */
 ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening);
 void ve_connection_free(ve_connection *connection);
+/* Free one that has just been opened; no event and no counter tells of it. */
+void ve_connection_undo(ve_connection *connection);
+
+/* The datagram that opened it. False: the connection is gone as if it had never been opened, and the client must prove
+ * its address first. ngtcp2 says so of a hello that does not begin here (its datagrams overtook each other): what is out
+ * of order is kept for proven addresses only. */
+bool ve_connection_read_first(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,
+                              size_t length);
 
 /* One datagram that belongs to it, whatever its state. */
 void ve_connection_read(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,

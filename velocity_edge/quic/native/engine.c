@@ -368,6 +368,7 @@ static int engine_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(engine->strays);
     Py_VISIT(engine->interrupt);
     for (ve_connection *c = engine->open_first; c != NULL; c = c->next) {
+        Py_VISIT(c->accepted);
         Py_VISIT(c->handshake);
     }
     return 0;

@@ -266,4 +266,5 @@ void ve_tls_end(ve_connection *connection) {
         Py_CLEAR(connection->transport);
     }
     Py_CLEAR(connection->handshake);
+    Py_CLEAR(connection->accepted);
 }

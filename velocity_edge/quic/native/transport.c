@@ -174,6 +174,21 @@ static void transport_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
+static PyObject *accepted(PyObject *self, void *unused) {
+    const ve_connection *connection = ((ve_transport *)self)->connection;
+    (void)unused;
+    if (connection == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the handshake of this transport is over");
+        return NULL;
+    }
+    return Py_NewRef(connection->accepted);
+}
+
+static PyGetSetDef transport_attributes[] = {
+    {"accepted", accepted, NULL, "What admit() answered for this connection.", NULL},
+    {0},
+};
+
 static PyMethodDef transport_methods[] = {
     {"local_parameters", local_parameters, METH_NOARGS, "Our transport parameters, encoded."},
     {"peer_parameters", peer_parameters, METH_O, "The peer's transport parameters; ValueError when unacceptable."},
@@ -183,8 +198,9 @@ static PyMethodDef transport_methods[] = {
 };
 
 static PyType_Slot transport_slots[] = {
-    {Py_tp_doc, "What a handshake asks of its connection (velocity_edge.quic.engine.HandshakeTransport)."},
+    {Py_tp_doc, "What a handshake asks of its connection (velocity_edge.quic.engine.ServerTransport)."},
     {Py_tp_methods, transport_methods},
+    {Py_tp_getset, transport_attributes},
     {Py_tp_dealloc, transport_dealloc},
     {0, NULL},
 };

@@ -29,6 +29,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 
 from velocity_edge.cid import CID_LENGTH
 from velocity_edge.quic.demux import SUPPORTED_VERSIONS
+from velocity_edge.quic.engine import Accept
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.congestion import NAMES
 from velocity_edge.quic.portable.ids import NewId
@@ -69,7 +70,7 @@ class EdgeConnection(SlidingWindows):
         first_id: NewId,
         issue_id: Callable[[], NewId],
         address_token: Callable[[Any], bytes],
-        address_validated: bool,
+        accepted: Accept,
         make_handshake: HandshakeFactory,
     ) -> None:
         super().__init__(
@@ -81,7 +82,7 @@ class EdgeConnection(SlidingWindows):
         self._limits = limits
         self._issue_id = issue_id
         self._address_token = address_token
-        self._address_validated = address_validated
+        self._address_validated = accepted.address_validated
         self._parameters = b""
         self._token = b""
         self._highest_sent_id = 0
@@ -95,7 +96,7 @@ class EdgeConnection(SlidingWindows):
         self._local_max_streams_uni = Limit(
             frame_type=QuicFrameType.MAX_STREAMS_UNI, name="max_streams_uni", value=limits.max_streams_uni
         )
-        self.adapter = TlsAdapter(self, limits.max_crypto_bytes)
+        self.adapter = TlsAdapter(self, limits.max_crypto_bytes, accepted)
         self.adapter.handshake = make_handshake(self.adapter)
 
     # --- what the adapter asks ----------------------------------------------------------------------------------------

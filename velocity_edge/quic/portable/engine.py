@@ -216,7 +216,7 @@ class PortableEngine:
             first_id=first_id,
             issue_id=lambda: self._issue_for(edge),
             address_token=self._address_token,
-            address_validated=accept.address_validated,
+            accepted=accept,
             make_handshake=self._upcalls.handshake,
         )
         table = self._table

@@ -1,7 +1,7 @@
 """Our TLS where aioquic's QuicConnection expects a `tls.Context`: an `engine.Handshake` between two sets of names.
 
 QuicConnection calls `handle_message` and reads the five properties below; the handshake calls back as
-`engine.HandshakeTransport`. Nothing of aioquic's own handshake runs, so one policy code serves both engines.
+`engine.ServerTransport`. Nothing of aioquic's own handshake runs, so one policy code serves both engines.
 
 What surprises: aioquic does not tell its context the encryption level of a message. The connection sets `level` before
 each call (connection.py), and bytes of one level that are not a whole message when the next level speaks are an error
@@ -18,7 +18,7 @@ from aioquic import tls
 from aioquic.quic.connection import QuicConnectionError
 
 from velocity_edge.quic.alerts import Alert, AlertDescription
-from velocity_edge.quic.engine import Handshake, Level
+from velocity_edge.quic.engine import Accept, Handshake, Level
 from velocity_edge.quic.reassembly import MessageReader
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ class _Summary:
 
 
 class TlsAdapter:
-    """Stands in for aioquic's `tls.Context` and is the `engine.HandshakeTransport` of the handshake."""
+    """Stands in for aioquic's `tls.Context` and is the `engine.ServerTransport` of the handshake."""
 
-    def __init__(self, connection: EdgeConnection, max_message_bytes: int) -> None:
+    def __init__(self, connection: EdgeConnection, max_message_bytes: int, accepted: Accept) -> None:
+        self.accepted = accepted
         self.level = Level.INITIAL
         #: Set by the connection right after; the handshake needs us first.
         self.handshake: Handshake | None = None
