@@ -38,12 +38,13 @@ def describe(shell: Shell) -> NodeStatus:
     return {
         "api_version": API_VERSION,
         "state": node.state,
-        "state_at_s": node.state_since_s + wall_s - now_s if node.state_since_s else shell.started_at_s,
+        "state_at_s": node.state_since_s + wall_s - now_s if node.state_since_s else wall_s - now_s + shell.started_s,
         "reason": node.failure or (node.quiesced.reason if node.quiesced else ""),
         "version": __version__,
         "pid": os.getpid(),
         "node_id": shell.node_id,
         "started_at_s": shell.started_at_s,
+        "uptime_s": now_s - shell.started_s,
         "runtime_dir": str(shell.places.runtime),
         "dispatch": {
             "tier": _TIERS[steering.tier],

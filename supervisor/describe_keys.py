@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 def describe_keys(shell: Shell) -> Keys:
     """Return the table as the node says it."""
-    table, node, now_s = shell.keyring.table, shell.node, shell.wall_clock()
+    table, node, now_s = shell.keyring.table, shell.node, shell.steady_clock()
+    to_wall_s = shell.wall_clock() - now_s
     held = connections_by_epoch(node.cid_epochs, node.workers.values())
     max_age_s = shell.active.config.tickets.max_age_s
     rows: list[KeyEpoch] = []
     for epoch in table.epochs:
         state = _state(table, epoch.epoch)
         stopped_s = keys.stopped_s(table, epoch.epoch)
-        until_s = stopped_s + max_age_s if state == "opens" and stopped_s is not None else None
+        until_s = stopped_s + max_age_s + to_wall_s if state == "opens" and stopped_s is not None else None
         rows.append(
             {
                 "epoch": epoch.epoch,
@@ -49,9 +50,14 @@ def describe_keys(shell: Shell) -> Keys:
 def degraded_keys(shell: Shell) -> Iterator[str]:
     """Yield what is not right with them."""
     history, max_age_s = shell.keyring.history, shell.active.config.tickets.max_age_s
-    if history.anew_s is not None and shell.wall_clock() - history.anew_s < max_age_s:
+    if history.anew_s is not None and shell.steady_clock() - history.anew_s < max_age_s:
         # As long as a session of before could have been resumed.
         yield f"the keys began anew: {history.reason}; {LOST}"
+    if shell.keyring.table.seal_with in shell.keyring.from_future:
+        yield (
+            f"the key that seals was made {shell.keyring.ahead_s:.0f} s in the future when this node started: the "
+            "clock was wrong then, or is now; the key counts as made at the start, and rotates from there"
+        )
     if (epoch := waits_for(shell)) is not None:
         count = connections_by_epoch((epoch,), shell.node.workers.values())[epoch]
         yield (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,8 @@ from velocity_edge.messages import Epoch, UseKeys
 
 log = logging.getLogger(__name__)
 
+#: Machines that keep time differ by less.
+CLOCK_SKEW_S: Final = 60.0
 #: What it means for clients when keys are lost.
 LOST: Final = "sessions of before do full handshakes, and connections of before that are gone get no reset"
 _WAYS_OUT: Final = (
@@ -45,13 +47,21 @@ def check_keys(settings: Tickets, state_directory: Path) -> None:
 
 @dataclass(slots=True)
 class Keyring:
-    """The table, its file, and its ages. Wall-clock seconds, because the table outlives a boot."""
+    """The table, its file, and its ages.
+
+    Seconds since 1970, because the table outlives a boot: the wall clock as it was at start, and from then on a clock
+    that nobody sets (`Shell.steady_clock`). A wall clock that is set while the node runs makes no key older or younger;
+    what a clock that was ahead has written counts as born when it is read.
+    """
 
     path: Path
     table: keys.EpochTable
     fresh: bool
     state_directory: Path | None = None
     history: KeyHistory = field(default_factory=KeyHistory)
+    #: Epochs that were from the future when the file was read, and by how much at most.
+    from_future: tuple[int, ...] = ()
+    ahead_s: float = 0.0
     #: The file has an earlier table, from which a successor would reach this one.
     behind: bool = False
     _trouble: Trouble = field(
@@ -88,10 +98,25 @@ class Keyring:
                 reason += f"; it is kept as {keyfile.set_aside(path)}"
             table = keys.first_table(os.urandom(keys.ROOT_BYTES), wall_s, history.next_number)
             keyfile.save(path, table)
+        ahead = [e for e in table.epochs if e.created_s > wall_s + CLOCK_SKEW_S]
+        born = keys.born_by(table, wall_s)
+        if ahead:
+            # Once: the next start finds the time of this one, and the rotation that it makes due is not put off again.
+            log.warning(
+                "the keys of %s were made in the future, up to %.0f s ahead: the clock was wrong then, or is now; "
+                "they count as made now",
+                ", ".join(f"epoch {e.epoch}" for e in ahead),
+                max(e.created_s for e in ahead) - wall_s,
+            )
         if reason:
             log.error("the keys begin anew with epoch %d: %s; %s", table.seal_with, reason, LOST)
             history = history.began_anew(wall_s, reason)
-        ring = cls(path, table, fresh, state_directory, history)
+        if history.anew_s is not None and history.anew_s > wall_s:
+            history = replace(history, anew_s=wall_s)
+        ring = cls(path, born, fresh, state_directory, history, behind=born != table)
+        ring.from_future = tuple(e.epoch for e in ahead)
+        ring.ahead_s = max((e.created_s for e in ahead), default=wall_s) - wall_s
+        ring.retry()
         ring._remember()
         return ring
 
@@ -114,12 +139,12 @@ class Keyring:
         """Return what the packet programs decode."""
         return keys.cid_configs(self.table)
 
-    def due(self, settings: Tickets, wall_s: float, *, force: bool = False) -> bool:
+    def due(self, settings: Tickets, now_s: float, *, force: bool = False) -> bool:
         """Return whether a rotation should begin, or go on after a predecessor's death."""
-        step = keys.next_step(self.table, wall_s, settings.rotate_after_s, (), force=force)
+        step = keys.next_step(self.table, now_s, settings.rotate_after_s, (), force=force)
         return bool(self.table.announced) or step is keys.Step.ANNOUNCE
 
-    def announce(self, settings: Tickets, wall_s: float, number: int | None = None) -> int:
+    def announce(self, settings: Tickets, now_s: float, number: int | None = None) -> int:
         """Add an epoch, unless one is announced already, and store it; return its number.
 
         Raises `CannotDo` while connections hold ids of an epoch whose place it needs.
@@ -133,7 +158,7 @@ class Keyring:
                 f"cannot rotate keys: epoch {wanted} needs the connection IDs of epoch {old}, which are in use; "
                 f"`velocity-edge tickets list` shows by how many connections, `tickets expire --epoch {old}` moves them"
             )
-        self._store(keys.announce(table, os.urandom(keys.ROOT_BYTES), wall_s, settings.max_age_s, number))
+        self._store(keys.announce(table, os.urandom(keys.ROOT_BYTES), now_s, settings.max_age_s, number))
         return self.table.announced or 0
 
     def follow(self, seal_with: int, cid_epochs: Collection[int]) -> None:
@@ -190,10 +215,11 @@ class Keyring:
         """Have these epochs open nothing any more."""
         self._store(keys.close(self.table, numbers))
 
-    def merge(self, imported: Sequence[Epoch]) -> None:
+    def merge(self, imported: Sequence[Epoch], now_s: float) -> None:
         """Have the epochs of another table open here. Raises `CannotDo` when that cannot be."""
         try:
-            self._store(keys.merge(self.table, imported))
+            # The clock of the other node may have been ahead.
+            self._store(keys.born_by(keys.merge(self.table, imported), now_s))
         except ValueError as error:
             raise CannotDo(f"cannot import: {error}") from None
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from supervisor import words as w
 from supervisor.epochs import connections_by_epoch
+from supervisor.keyring import CLOCK_SKEW_S
 from supervisor.lifecycle import NodeState
 from supervisor.shell import Shell
 from velocity_edge import keys
@@ -32,12 +33,13 @@ class Rotation:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
+        self._clock_ahead_s = 0.0
 
     def begin(self, number: int | None = None) -> None:
         """Begin a rotation, or go on with the one that an earlier supervisor began. Raises `CannotDo`."""
         shell = self._shell
         self.refuse()
-        epoch = shell.keyring.announce(shell.active.config.tickets, shell.wall_clock(), number)
+        epoch = shell.keyring.announce(shell.active.config.tickets, shell.steady_clock(), number)
         self.use_table(epoch)
 
     def refuse(self) -> None:
@@ -88,13 +90,25 @@ class Rotation:
             if not crowded <= shell.node.moving:
                 log.info("connections on the epochs %s are asked to leave: their place is needed", sorted(crowded))
             self.move(tuple(sorted(crowded)), min(settings.rotate_after_s / 10, _MOST_SPREAD_S))
-        if shell.keyring.due(settings, shell.wall_clock()) and self.waits_for is None:
+        self._say_clock_changes()
+        if shell.keyring.due(settings, shell.steady_clock()) and self.waits_for is None:
             self.begin()
+
+    def _say_clock_changes(self) -> None:
+        """The wall clock was set: ages of keys go on as before, but who looks at times should know."""
+        ahead_s = self._shell.wall_clock() - self._shell.steady_clock()
+        if abs(ahead_s - self._clock_ahead_s) > CLOCK_SKEW_S:
+            log.warning(
+                "the clock of this machine was set by %+.0f s while the node runs: ages of keys go on as before; "
+                "sessions and tokens that seem to be from the future, or too old, are as good as none",
+                ahead_s - self._clock_ahead_s,
+            )
+            self._clock_ahead_s = ahead_s
 
 
 def waits_for(shell: Shell) -> int | None:
     """Return the epoch that a rotation which is due waits for: connections hold ids of it."""
     keyring = shell.keyring
-    if keyring.table.announced or not keyring.due(shell.active.config.tickets, shell.wall_clock()):
+    if keyring.table.announced or not keyring.due(shell.active.config.tickets, shell.steady_clock()):
         return None
     return keys.blocking(keyring.table)

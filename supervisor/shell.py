@@ -20,6 +20,7 @@ import setproctitle
 
 from supervisor import spawn
 from supervisor import words as w
+from supervisor.in_a_line import status_text, title
 from supervisor.kept import KeptFile, Trouble
 from supervisor.keyring import Keyring
 from supervisor.lifecycle import NodeState
@@ -75,6 +76,7 @@ class Shell:
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     started_at_s: float = field(default_factory=time.time)
+    started_s: float = field(default_factory=time.monotonic)
     processes: dict[int, Process] = field(default_factory=dict)
     channels: dict[int, c.Channel[m.Report]] = field(default_factory=dict)
     start_ticks: dict[int, int] = field(default_factory=dict)
@@ -104,6 +106,10 @@ class Shell:
         self.finished = self.loop.create_future()
         cost = "health checkers do not see what this node wants"
         self.disable_file = KeptFile(self.places.disable_file, cost, mode=0o644, folder_mode=0o755)
+
+    def steady_clock(self) -> float:
+        """Return seconds since 1970 by the wall clock at start and the monotonic one since: nobody sets it."""
+        return self.started_at_s + self.clock() - self.started_s
 
     def new_revision(self) -> int:
         """Return a number that no revision had: a late word about a refused one must not count for the next."""
@@ -372,49 +378,27 @@ class Shell:
 
     def _tell_state(self) -> None:
         state = self.node.state
-        setproctitle.setproctitle(f"velocity-edge: supervisor {self.title()}")
+        setproctitle.setproctitle(f"velocity-edge: supervisor {title(self)}")
         up = state in (NodeState.SERVING, NodeState.QUIESCING, NodeState.QUIESCED)
         reloaded = self._reload_told and self.node.reloading is None
-        text = self._status_text(counting=False)
+        text = status_text(self, counting=False)
         if state is self._told and text == self._told_text and not reloaded:
             return
         was, self._told, self._told_text = self._told, state, text
         if up and was is NodeState.STARTING:
             self.on_serving()
         if up and (state is not was or reloaded):
-            self.manager.ready(self._status_text())
+            self.manager.ready(status_text(self))
         elif state is NodeState.STOPPING and state is not was:
-            self.manager.stopping(self._status_text())
+            self.manager.stopping(status_text(self))
         else:
-            self.manager.status(self._status_text())
+            self.manager.status(status_text(self))
         self._reload_told = self._reload_told and not reloaded
 
     def reload_begins(self) -> None:
         """Tell the service manager, which hears of its end when workers have agreed or not."""
         self.manager.reloading()
         self._reload_told = True
-
-    def _status_text(self, *, counting: bool = True) -> str:
-        """Return the line of `systemctl status`; without counts it changes only when something has happened."""
-        words = [self.title(counting=counting)]
-        if self.origin:
-            words.append(self.origin)
-        reload = self.node.last_reload
-        if reload and not reload.ok:
-            words.append(f"the last reload was refused: {reload.reason[:200]}")
-        return " · ".join(words)
-
-    def title(self, *, counting: bool = True) -> str:
-        """Return the node in half a line, for `ps` and `systemctl status`."""
-        workers = self.node.workers.values()
-        connections = sum(v.heartbeat.connections for v in workers if v.heartbeat)
-        ready = sum(v.serving and not v.doomed for v in workers)
-        words = [str(self.node.state), self.steering.tier, f"{ready} of {self.node.target} workers"]
-        if self.node.contract and self.node.contract.running:
-            words[0] = f"draining: {self.node.contract.phase}"
-        if self.node.quiesced and self.node.quiesced.reason:
-            words.insert(1, self.node.quiesced.reason)
-        return " · ".join([*words, *([f"{connections} connections"] if counting else [])])
 
     def replace(self, program: list[str]) -> None:
         """End this supervisor, not the node: *program* goes on with it."""

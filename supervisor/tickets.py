@@ -105,7 +105,7 @@ class TicketOperations:
         if not fresh:
             yield done("they are all here already", 0)
             return
-        self._shell.keyring.merge(imported.epochs)
+        self._shell.keyring.merge(imported.epochs, self._shell.steady_clock())
         self._rotation.use_table()
         async for line in self._agree():
             yield line
@@ -144,7 +144,7 @@ class TicketOperations:
             yield line
             if "exit_code" in line:
                 return
-        keyring.merge(imported.epochs)
+        keyring.merge(imported.epochs, shell.steady_clock())
         rotation.use_table()
         async for line in self._agree():
             yield line
@@ -174,7 +174,7 @@ class TicketOperations:
             if wanted not in table.numbers:
                 raise CannotDo(f"cannot expire epoch {wanted}: there are {_named(table.numbers)}")
             return (wanted,)
-        before_s = self._shell.wall_clock() - number(body, "older_than_s", None)
+        before_s = self._shell.steady_clock() - number(body, "older_than_s", None)
         chosen = tuple(epoch.epoch for epoch in table.epochs if epoch.created_s < before_s)
         if not chosen:
             raise CannotDo("cannot expire anything: no epoch is that old")

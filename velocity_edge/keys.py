@@ -209,6 +209,14 @@ def first_table(root: bytes, now_s: float, number: int = 1) -> EpochTable:
     return EpochTable((Epoch(epoch=number, created_s=now_s, root=root),), seal_with=number)
 
 
+def born_by(table: EpochTable, now_s: float) -> EpochTable:
+    """Return the table in which no epoch is from the future: such a one, made while a clock was ahead, is born now.
+
+    Its age would be negative, and the next rotation would wait until that future has come.
+    """
+    return replace(table, epochs=tuple(replace(e, created_s=min(e.created_s, now_s)) for e in table.epochs))
+
+
 def next_number(table: EpochTable) -> int:
     """Return the number of the next epoch: not one with the config id of the epoch that seals now."""
     number = table.epochs[0].epoch + 1

@@ -6,7 +6,7 @@ never renamed; `api_version` changes when one must go.
 
 from __future__ import annotations
 
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 API_VERSION: Final = 1
 
@@ -181,6 +181,8 @@ class NodeStatus(TypedDict):
     pid: int
     node_id: int
     started_at_s: float
+    #: Since then, also when the clock was set meanwhile.
+    uptime_s: NotRequired[float]
     runtime_dir: str
     dispatch: Dispatch
     #: "0.0.0.0:4433", with the port that was bound where 0 was asked for.

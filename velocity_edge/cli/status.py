@@ -73,7 +73,7 @@ def _head(found: NodeStatus, now_s: float, colour: bool) -> Iterator[str]:
         why += f", {duration(now_s - found['state_at_s'])} ago"
     yield (
         f"{state}{why}  {', '.join(found['listeners'])}  {facts[0][1]}  "
-        f"up {duration(now_s - found['started_at_s'])}  velocity-edge {found['version']}"
+        f"up {duration(found.get('uptime_s', now_s - found['started_at_s']))}  velocity-edge {found['version']}"
     )
     for _, text in facts[1:]:
         yield text

@@ -98,7 +98,9 @@ def _read(path: Path) -> Tree:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}:1: cannot read this as YAML: must be UTF-8") from None
+        column = len(data[: error.start].rpartition(b"\n")[2].decode("utf-8-sig")) + 1
+        wide = ", not UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise ConfigError(f"{path}:{line}:{column}: cannot read this as YAML: must be UTF-8{wide}") from None
     return parse(text, str(path))
 
 

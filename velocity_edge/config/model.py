@@ -92,7 +92,11 @@ class Server(Section):
     """The node itself: where it listens, with what, and how much it allows."""
 
     listen: Annotated[list[Address], OneOrMore, Field(min_length=1, max_length=8)] = ["0.0.0.0:4433"]
-    """UDP addresses to serve, one or a list. `[::]:443` serves IPv6 and IPv4. Port 0 takes a free one."""
+    """UDP addresses to serve, one or a list. Port 0 takes a free one.
+
+    `"[::]:443"` (with quotes in YAML) serves IPv6 and IPv4; beside an IPv4 listener on its port, IPv6 only. An address
+    beside `0.0.0.0` or `[::]` of its own family, on the same port, is refused: that one has it already.
+    """
     tls: Tls = Tls()
     profiles: Profiles = Profiles()
     telemetry: Telemetry = Telemetry()

@@ -6,12 +6,15 @@ ignore it would let an operator believe in a protection that is not there.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Final
 
 from velocity_edge.config.model import Config
 from velocity_edge.config.tree import Path
+from velocity_edge.config.values import format_address
+from velocity_edge.messages import Listener
 from velocity_edge.quic.limits import Limits
 
 Problem = tuple[Path, str]
@@ -46,8 +49,6 @@ def _together(config: Config) -> Iterator[Problem]:
     if profiles.default not in profiles.permit:
         permitted = ", ".join(profiles.permit)
         yield ("server", "profiles", "default"), f"cannot be {profiles.default!r}: permit has only [{permitted}]"
-    if len(set(config.server.listen)) != len(config.server.listen) and not _only_free_ports(config):
-        yield ("server", "listen"), "cannot listen on the same address twice"
     if config.server.congestion_control == "bbr" and config.server.engine == "portable":
         yield ("server", "congestion_control"), "cannot be 'bbr' with the portable engine: must be 'cubic' or 'reno'"
     if config.dispatch.initials_burst < config.dispatch.initials_per_s // 1000 + 1:
@@ -56,10 +57,38 @@ def _together(config: Config) -> Iterator[Problem]:
     if tickets.rotate_after_s <= 0 or tickets.rotate_after_s > tickets.max_age_s:
         yield ("tickets", "rotate_after"), "cannot be 0 or longer than tickets.max_age: keys must outlive a rotation"
     yield from _limits(config)
+    yield from _listeners(config)
 
 
-def _only_free_ports(config: Config) -> bool:
-    return all(address.port == 0 for address in config.server.addresses)
+def _listeners(config: Config) -> Iterator[Problem]:
+    """Two listeners cannot have the same address and port, nor one an address that another has with all others.
+
+    `[::]` beside an IPv4 listener on its port serves IPv6 only (supervisor/sockets.py), so these two are fine.
+    """
+    taken = config.server.addresses
+    for i, listener in enumerate(taken):
+        where, text = ("server", "listen", str(i)), format_address(listener)
+        address = ipaddress.ip_address(listener.host)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            right = format_address(Listener(str(address.ipv4_mapped), listener.port))
+            yield where, f"cannot listen on {text}: an IPv4 address in IPv6 clothes; {right} would be right"
+            continue
+        for j, other in enumerate(taken[:i]):
+            before = ipaddress.ip_address(other.host)
+            if other.port != listener.port or listener.port == 0 or before.version != address.version:
+                continue
+            if address == before:
+                yield where, f"cannot listen on {text} twice: listen[{j}] is the same"
+            elif before.is_unspecified or address.is_unspecified:
+                wide, narrow = (other, listener) if before.is_unspecified else (listener, other)
+                yield (
+                    where,
+                    f"cannot listen on {text} beside listen[{j}], {format_address(other)}: {format_address(wide)} has "
+                    f"{narrow.host} already",
+                )
+            else:
+                continue
+            break
 
 
 def _limits(config: Config) -> Iterator[Problem]:

@@ -16,8 +16,10 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from velocity_edge.config.yaml_errors import marked, shown, unmarked
 from velocity_edge.errors import ConfigError
 
 #: Where a value stands: keys and list positions from the top, all as text.
@@ -25,6 +27,14 @@ Path = tuple[str, ...]
 
 #: References (`*name`) can make a small file enormous; no configuration is.
 _MAX_NODES: Final = 200_000
+#: A configuration has 6 levels. The parser needs a few frames of Python's stack for each.
+_MAX_DEPTH: Final = 50
+#: What JSON has, which configurations travel in: 64 bits.
+_MAX_INT: Final = 2**63
+#: Decimal without a leading zero (YAML 1.1 and 1.2 do not agree what 010 is), or said to be hexadecimal or octal.
+_INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
+#: Scalars that are taken as text: dates, and marks that are not used here.
+_TEXTS: Final = frozenset(("str", "timestamp", "merge", "value"))
 _DASH: Final = re.compile(r"( *)-( +)([^\s#'\"\[{&*!|>-][^:#]*):(?: +(\S.*))?$")
 
 
@@ -42,14 +52,17 @@ def parse(text: str, name: str) -> Tree:
         root = _compose(text)
     except MarkedYAMLError as error:
         try:
-            text = widen_dashes(text)
-            root = _compose(text)
+            root = _compose(widen_dashes(text))
         except MarkedYAMLError as other:
             # The reading that came further is what the author meant.
             first, second = (e.problem_mark.line if e.problem_mark else 0 for e in (error, other))
-            raise ConfigError(_sentence(error if first >= second else other, name)) from None
+            raise ConfigError(marked(error if first >= second else other, text, name)) from None
     except YAMLError as error:
-        raise ConfigError(f"{name}: cannot read this as YAML: {error}") from None
+        raise ConfigError(unmarked(error, text, name)) from None
+    except RecursionError:
+        raise ConfigError(
+            f"{name}:{_too_deep(text)}: cannot use this: nested deeper than {_MAX_DEPTH} levels"
+        ) from None
     tree = Tree({})
     if root is None:
         return tree
@@ -90,11 +103,14 @@ def _compose(text: str) -> Node | None:
     return node
 
 
-def _sentence(error: MarkedYAMLError, name: str) -> str:
-    mark = error.problem_mark
-    place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-    why = " ".join(part for part in (error.context, error.problem) if part)
-    return f"{place}: cannot read this as YAML: {why}"
+def _too_deep(text: str) -> str:
+    """Return line and column where *text* is nested too deeply. Events come one by one, without recursion."""
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            return f"{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+    return "1:1"
 
 
 class _Walk:
@@ -109,13 +125,17 @@ class _Walk:
 
     def value(self, node: Node, path: Path) -> Any:
         self._seen += 1
+        if len(self._open) >= _MAX_DEPTH:
+            raise self._refuse(node, (), f"cannot use this: nested deeper than {_MAX_DEPTH} levels")
         if id(node) in self._open or self._seen > _MAX_NODES:
             raise self._refuse(node, path, "cannot use a reference that contains itself or grows without end")
         self._open.add(id(node))
         try:
             if isinstance(node, MappingNode):
+                self._untagged(node, path, "map")
                 return self._mapping(node, path)
             if isinstance(node, SequenceNode):
+                self._untagged(node, path, "seq")
                 return [self._entry(item, (*path, str(i))) for i, item in enumerate(node.value)]
             return self._plain(node, path)
         finally:
@@ -126,7 +146,9 @@ class _Walk:
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode):
                 raise self._refuse(key_node, path, "cannot use a list or a mapping as a key")
-            key = str(key_node.value)
+            key = self._text(key_node, path)
+            if str(key_node.tag).endswith(":int") and not _INT.fullmatch(key):
+                raise self._refuse(key_node, path, _ambiguous(key))
             here = (*path, key)
             mark = key_node.start_mark
             if key in values:
@@ -142,19 +164,45 @@ class _Walk:
 
     def _plain(self, node: Node, path: Path) -> Any:
         kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
-        if kind == node.tag:
-            raise self._refuse(node, path, f"cannot use the tag {node.tag!r}: plain values only")
-        if kind not in {"int", "float", "bool", "null"}:
-            return str(node.value)
+        text = self._text(node, path)
+        if kind in _TEXTS:
+            return text
+        if kind == "null" and node.anchor:
+            raise self._refuse(node, path, f'cannot use &{node.anchor} without quotes: "&{node.anchor}" would be right')
+        self._untagged(node, path, "int", "float", "bool", "null")
+        if kind == "int" and not _INT.fullmatch(text):
+            raise self._refuse(node, path, _ambiguous(text))
         try:
-            return self._scalar(node)
-        except (ValueError, YAMLError):
-            raise self._refuse(node, path, f"cannot use {node.value!r}") from None
+            value = self._scalar(node)
+        except (ValueError, LookupError, OverflowError, YAMLError):
+            raise self._refuse(node, path, f"cannot use {shown(text)}") from None
+        if kind in ("int", "float") and not abs(value) < _MAX_INT:
+            raise self._refuse(node, path, f"cannot use {shown(text)}: must be a number of 64 bits")
+        return value
+
+    def _untagged(self, node: Node, path: Path, *kinds: str) -> None:
+        if str(node.tag).removeprefix("tag:yaml.org,2002:") not in kinds:
+            raise self._refuse(node, path, f"cannot use the tag {shown(str(node.tag))}: plain values only")
+
+    def _text(self, node: Node, path: Path) -> str:
+        """Return a scalar's text. An escape can make half of a character, which nothing can carry."""
+        text = str(node.value)
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise self._refuse(node, path, f"cannot use {shown(text)}: half of a character")
+        return text
 
     def _refuse(self, node: Node, path: Path, why: str) -> ConfigError:
         mark = node.start_mark
-        dotted = f"{dotted_path(path)}: " if path else ""
+        dotted = f"{dotted_path(path[:_MAX_DEPTH])}: " if path else ""
         return ConfigError(f"{self._name}:{mark.line + 1}:{mark.column + 1}: {dotted}{why}")
+
+
+def _ambiguous(text: str) -> str:
+    digits = text.lstrip("+-").replace("_", "").lstrip("0")
+    if not digits.isdecimal():
+        return f"cannot use {shown(text)}: must be a whole number"
+    octal = f", or 0o{digits} for octal" if text.startswith("0") and set(digits) <= set("01234567") else ""
+    return f"cannot use {shown(text)}: YAML 1.1 and 1.2 read it as different numbers: {digits} would be right{octal}"
 
 
 def dotted_path(path: Path) -> str:

@@ -104,7 +104,10 @@ def _path(value: Any, info: ValidationInfo) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"cannot use {value!r}: must be a path")
     base = (info.context or {}).get("base", Path())
-    return str(base / Path(value).expanduser())
+    try:
+        return str(base / Path(value).expanduser())
+    except RuntimeError:
+        raise ValueError(f"cannot use {value!r}: this machine has no such user") from None
 
 
 def _route_path(value: str) -> str:

@@ -91,7 +91,7 @@ WRONG = [
     ),
     (
         "server:\n  listen: ['1.2.3.4:5', '1.2.3.4:5']",
-        "2:3: server.listen: cannot listen on the same address twice",
+        "2:25: server.listen[1]: cannot listen on 1.2.3.4:5 twice: listen[0] is the same",
     ),
     (
         "server:\n  profiles: {default: balancd}",
@@ -321,7 +321,7 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing.yaml: cannot read the configuration: No such file"):
         load(tmp_path / "missing.yaml", environment={})
     (tmp_path / "latin.yaml").write_bytes(b"a: 1\nb: \xff\n")
-    with pytest.raises(ConfigError, match=r"latin.yaml:2:1: cannot read this as YAML: must be UTF-8"):
+    with pytest.raises(ConfigError, match=r"latin.yaml:2:4: cannot read this as YAML: must be UTF-8"):
         load(tmp_path / "latin.yaml", environment={})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,8 @@ class Pretend:
 
     def __init__(self, directory: Path) -> None:
         self.now_s = 0.0
+        #: By how much somebody has set the wall clock since.
+        self.wall_ahead_s = 0.0
         settings = Tickets.model_validate({"rotate_after": "1h", "max_age": "24h"})
         self.active = SimpleNamespace(config=SimpleNamespace(tickets=settings))
         self.keyring = Keyring.open(settings, directory, self.now_s)
@@ -37,6 +40,9 @@ class Pretend:
             self.happen(w.Reported(1, report))
 
     def wall_clock(self) -> float:
+        return self.now_s + self.wall_ahead_s
+
+    def steady_clock(self) -> float:
         return self.now_s
 
     def happen(self, happening: w.Happening) -> None:
@@ -117,3 +123,76 @@ def test_the_first_thing_is_to_finish_what_a_predecessor_began(shell: Any) -> No
     shell.node.announced = 2
     Rotation(shell).look()
     assert (shell.node.seal_with, shell.keyring.table.announced) == (2, 0)
+
+
+# --- a clock that is wrong
+
+
+@pytest.mark.parametrize("ahead_s", [10 * 365 * 24 * HOUR_S, -10 * 365 * 24 * HOUR_S, HOUR_S, -HOUR_S])
+def test_a_wall_clock_that_is_set_neither_stops_nor_multiplies_rotations(
+    shell: Any, ahead_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    rotation = Rotation(shell)
+    shell.hours(2, rotation)
+    shell.wall_ahead_s = ahead_s
+    shell.hours(3, rotation)
+    shell.wall_ahead_s = 0.0
+    shell.hours(3, rotation)
+    assert shell.node.seal_with == 9, "one per hour"
+    assert [row["age_s"] for row in describe_keys(shell)["epochs"]] == [n * HOUR_S for n in range(9)]
+    said = [record.message for record in caplog.records if "was set by" in record.message]
+    assert [line.split("by ")[1].split(" s ")[0] for line in said] == [f"{ahead_s:+.0f}", f"{-ahead_s:+.0f}"]
+
+
+def test_what_is_open_until_when_is_said_by_the_clock_of_people(shell: Any) -> None:
+    rotation = Rotation(shell)
+    shell.hours(1, rotation)
+    shell.wall_ahead_s = 500.0
+    assert [row["opens_until_s"] for row in describe_keys(shell)["epochs"]] == [None, 25 * HOUR_S + 500.0]
+
+
+def test_a_key_from_the_future_counts_as_born_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The clock was ten years ahead when it was made. Nobody waits ten years."""
+    settings = Tickets.model_validate({"rotate_after": "1h", "max_age": "24h"})
+    ten_years_s = 10 * 365 * 24 * HOUR_S
+    Keyring.open(settings, tmp_path, ten_years_s)
+    shell: Any = Pretend(tmp_path)
+    assert "up to 315360000 s ahead" in caplog.text
+    [sentence] = degraded_keys(shell)
+    assert "was made 315360000 s in the future" in sentence
+    rotation = Rotation(shell)
+    shell.hours(3, rotation)
+    assert shell.node.seal_with == 4
+    assert list(degraded_keys(shell)) == []
+
+
+def test_a_node_that_is_restarted_often_rotates_all_the_same(tmp_path: Path) -> None:
+    settings = Tickets.model_validate({"rotate_after": "1h", "max_age": "24h"})
+    Keyring.open(settings, tmp_path, 100 * HOUR_S)
+    due = [
+        Keyring.open(settings, tmp_path, minutes * 60.0).due(settings, minutes * 60.0) for minutes in (0, 20, 40, 61)
+    ]
+    assert due == [False, False, False, True]
+
+
+def test_a_clock_that_was_behind_costs_one_rotation(tmp_path: Path) -> None:
+    """At boot there was no time yet: keys are of 1970. With the right time they are too old, once."""
+    shell: Any = Pretend(tmp_path)
+    shell.hours(1, Rotation(shell))
+    settings = shell.active.config.tickets
+    ring = Keyring.open(settings, tmp_path, 50 * 365 * 24 * HOUR_S)
+    assert ring.due(settings, 50 * 365 * 24 * HOUR_S)
+    number = ring.announce(settings, 50 * 365 * 24 * HOUR_S)
+    ring.follow(number, ring.epochs)
+    again = Keyring.open(settings, tmp_path, 50 * 365 * 24 * HOUR_S + 60.0)
+    assert not again.due(settings, 50 * 365 * 24 * HOUR_S + 60.0)
+    assert {1, 2} < set(again.epochs), "what they sealed still opens"
+
+
+def test_keys_of_another_node_from_the_future_are_taken_as_new(tmp_path: Path) -> None:
+    settings = Tickets()
+    there = Keyring.open(settings, tmp_path / "there", 900 * HOUR_S, living=False)
+    here = Keyring.open(settings, tmp_path / "here", 0.0)
+    here.announce(settings, 0.0)
+    here.merge([replace(there.table.epochs[0], epoch=9)], HOUR_S)
+    assert max(epoch.created_s for epoch in here.table.epochs) == HOUR_S
