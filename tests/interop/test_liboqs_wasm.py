@@ -107,7 +107,7 @@ class TestMlKem:
 class TestMlDsa:
     def test_our_signature(self, liboqs: Liboqs, name: str) -> None:
         key = support.KEYS[name.lower().replace("-", "")]()
-        [scheme] = certs.schemes_of(key.public_key())
+        [scheme] = certs.schemes_of_key(key.public_key())
         signature = certs.KeySigner(key).sign(scheme, b"data")
         public = key.public_key().public_bytes_raw()
         assert liboqs.ask("verify", name, data=b"data", signature=signature, public=public)["valid"]
@@ -115,7 +115,7 @@ class TestMlDsa:
 
     def test_its_signature_with_our_expanded_key(self, liboqs: Liboqs, name: str) -> None:
         key = support.KEYS[name.lower().replace("-", "")]()
-        [scheme] = certs.schemes_of(key.public_key())
+        [scheme] = certs.schemes_of_key(key.public_key())
         _, expanded = mldsa_key.expand(name, key.private_bytes_raw())
         signature = liboqs.ask("sign", name, data=b"data", key=expanded)["signature"]
         assert certs.verify(key.public_key(), scheme, signature, b"data")

@@ -28,7 +28,8 @@ def lint(file: Path, shape_only: bool) -> None:
     """Check a file: unknown keys, wrong values, files that are not there. Exit code 78 when it cannot be used."""
     loaded = load_with_origins(file, environment={})
     if not shape_only:
-        check(loaded)
+        for warning in check(loaded):
+            click.echo(f"{file}: note: {warning}", err=True)
     click.echo(f"{file}: fine")
 
 

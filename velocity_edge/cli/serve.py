@@ -115,8 +115,10 @@ def serve(file: Path | None, settings: tuple[str, ...], dry_run: bool, **flags: 
         raise click.UsageError(f"cannot combine --root with the sites of {file}: leave one out")
     for note in loaded.notes:
         click.echo(f"velocity-edge: note: {note}", err=True)
-    check(loaded)
+    warnings = check(loaded)
     if dry_run:
+        for warning in warnings:
+            click.echo(f"velocity-edge: note: {warning}", err=True)
         click.echo("This can be served.")
         return
     program = [

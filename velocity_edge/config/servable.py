@@ -1,23 +1,37 @@
-"""Whether a node could serve a configuration on this machine: there is something to show, and its files can be read.
+"""Whether a node could serve a configuration on this machine: there is something to show, its folders can be opened,
+and its certificate chain and private key can be used together.
 
-Looks at files but keeps none open: the supervisor opens them again, and whatever has changed until then it reports
-itself. `serve` and `config lint` call this, so that a typing mistake is named before anything is started.
+It keeps no file open: the supervisor opens them again, and reports itself what has changed until then. `serve` and
+`config lint` call this, so that a mistake is named before anything is started.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from velocity_edge.config.load import Loaded, refuse
 from velocity_edge.config.rules import Problem
+from velocity_edge.pki.files import UnusableFile, load_chain
 
 
-def check(loaded: Loaded) -> None:
-    """Raise `ConfigError` when the configuration cannot be served from here, with the place of each reason."""
-    if found := [*_content(loaded), *_files(loaded)]:
+def check(loaded: Loaded) -> tuple[str, ...]:
+    """Return what an operator should know, such as an expired certificate.
+
+    Raises `ConfigError` when the configuration cannot be served from here, with the place of each reason.
+    """
+    found = [*_content(loaded), *_roots(loaded)]
+    warnings: tuple[str, ...] = ()
+    tls = loaded.config.server.tls
+    if tls.certificate is not None and tls.private_key is not None:
+        try:
+            warnings = load_chain(tls.certificate, tls.private_key).warnings
+        except UnusableFile as error:
+            key = "private_key" if error.path == tls.private_key else "certificate"
+            found.append((("server", "tls", key), str(error)))
+    if found:
         raise refuse(found, loaded.origins, loaded.name)
+    return warnings
 
 
 def _content(loaded: Loaded) -> Iterator[Problem]:
@@ -31,22 +45,11 @@ def _content(loaded: Loaded) -> Iterator[Problem]:
         )
 
 
-def _files(loaded: Loaded) -> Iterator[Problem]:
-    tls = loaded.config.server.tls
-    for key, file in (("certificate", tls.certificate), ("private_key", tls.private_key)):
-        if file is not None and (why := _unreadable(file, folder=False)):
-            yield ("server", "tls", key), f"cannot use {file}: {why}"
+def _roots(loaded: Loaded) -> Iterator[Problem]:
     for i, site in enumerate(loaded.config.content.sites):
-        if why := _unreadable(site.root, folder=True):
-            yield ("content", "sites", str(i), "root"), f"cannot use {site.root}: {why}"
-
-
-def _unreadable(path: Path, *, folder: bool) -> str:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_DIRECTORY if folder else 0))
-    except NotADirectoryError:
-        return "must be a folder"
-    except OSError as error:
-        return error.strerror or str(error)
-    os.close(descriptor)
-    return "" if folder or path.is_file() else "must be a file"
+        try:
+            os.close(os.open(site.root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY))
+        except NotADirectoryError:
+            yield ("content", "sites", str(i), "root"), f"cannot use {site.root}: must be a folder"
+        except OSError as error:
+            yield ("content", "sites", str(i), "root"), f"cannot use {site.root}: {error.strerror}"

@@ -10,21 +10,35 @@ import base64
 import datetime
 import hashlib
 import itertools
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from velocity_edge.errors import ConfigError
 from velocity_edge.messages import KeyedChain
+from velocity_edge.pki.private_keys import load_private_key
 from velocity_edge.quic import certs
 
 #: Renewals come weeks before the end; what is closer than this deserves a word in `status`.
 EXPIRES_SOON = datetime.timedelta(days=14)
 _MAX_FILE_BYTES = 1 << 20
+_SERVER_PURPOSES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+
+
+class UnusableFile(ConfigError):
+    """A certificate or key file that cannot be used; `path` is the one at fault."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(text)
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +53,71 @@ class LoadedChain:
 def load_chain(
     certificate: Path, private_key: Path, *, audience: Sequence[str] | None = None, now: datetime.datetime | None = None
 ) -> LoadedChain:
-    """Read a chain (PEM, leaf first) and its key. Raises `ConfigError`: "cannot use FILE: why"."""
+    """Read a chain (PEM, leaf first) and its key. Raises `UnusableFile`: "cannot use FILE: why".
+
+    The key in the result is in the form that every version of a worker reads, whatever the form in the file.
+    """
     certificate_pem, private_key_pem = _read(certificate), _read(private_key)
+    certificates = _certificates(certificate, certificate_pem)
     try:
-        certificates = x509.load_pem_x509_certificates(certificate_pem)
-    except ValueError:
-        raise ConfigError(f"cannot use {certificate}: no PEM certificate in it") from None
+        key = load_private_key(private_key_pem, str(private_key))
+    except ConfigError as error:
+        raise UnusableFile(private_key, str(error)) from None
+    if not certs.schemes_of(certificates[0]):
+        raise UnusableFile(certificate, f"cannot use {certificate}: {certs.NO_SCHEME}")
+    if key.public_key() != certificates[0].public_key():
+        others = [n for n, other in enumerate(certificates[1:], 2) if _public_key(other) == key.public_key()]
+        hint = f"; it is the key of certificate {others[0]}: the leaf must be the first" if others else ""
+        text = f"cannot use {private_key}: it is not the key of the first certificate in {certificate}{hint}"
+        raise UnusableFile(private_key, text)
+    try:
+        certs.chain(str(certificate), certificates, key, audience)
+    except ConfigError as error:
+        raise UnusableFile(certificate, str(error)) from None
     keyed = KeyedChain(
         name=str(certificate),
         certificate_pem=certificate_pem,
-        private_key_pem=private_key_pem,
+        private_key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         audience=None if audience is None else list(audience),
     )
-    key = certs.private_key(private_key_pem, str(private_key))
-    if key.public_key() != certificates[0].public_key():
-        raise ConfigError(f"cannot use {private_key}: it is not the key of the first certificate in {certificate}")
-    certs.chain(str(certificate), certificates, key, audience)
     warnings = tuple(_warnings(certificate, certificates, now or datetime.datetime.now(datetime.UTC)))
     return LoadedChain(keyed, certificates[0], warnings)
 
 
+def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
+    if pem[:1] == b"\x30":
+        repair = f"`openssl x509 -inform DER -in {path} -out {path.with_suffix('.new.pem')}`"
+        raise UnusableFile(path, f"cannot use {path}: it is DER, not PEM; {repair} writes a file that can be used")
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        # Without this a damaged chain would be told apart from a file without any only by looking into it.
+        found = (
+            "a certificate in it cannot be read"
+            if b"-----BEGIN CERTIFICATE-----" in pem
+            else "no PEM certificate in it"
+        )
+        raise UnusableFile(path, f"cannot use {path}: {found}") from error
+
+
+def _public_key(certificate: x509.Certificate) -> Any:
+    try:
+        return certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
 def _read(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
+        # A FIFO without a writer would block for ever.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UnusableFile(path, f"cannot use {path}: must be a file")
             content = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"cannot use {path}: {error.strerror}") from None
+        raise UnusableFile(path, f"cannot use {path}: {error.strerror}") from None
     if len(content) > _MAX_FILE_BYTES:
-        raise ConfigError(f"cannot use {path}: larger than {_MAX_FILE_BYTES} bytes, not a certificate or a key")
+        raise UnusableFile(path, f"cannot use {path}: larger than {_MAX_FILE_BYTES} bytes, not a certificate or a key")
     return content
 
 
@@ -79,12 +130,33 @@ def _warnings(path: Path, certificates: Sequence[x509.Certificate], now: datetim
         found.append(f"{path} expires on {leaf.not_valid_after_utc:%Y-%m-%d}")
     if now < leaf.not_valid_before_utc:
         found.append(f"{path} is not valid before {leaf.not_valid_before_utc:%Y-%m-%d}: is the clock right?")
+    found += [f"{path}: {why}: clients may refuse it" for why in _unusual(leaf)]
     for position, (below, above) in enumerate(itertools.pairwise(certificates), 1):
         try:
             below.verify_directly_issued_by(above)
-        except (ValueError, TypeError, InvalidSignature):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             found.append(f"{path}: certificate {position} is not issued by the next one: clients may refuse the chain")
     return found
+
+
+def _unusual(leaf: x509.Certificate) -> Iterator[str]:
+    """Yield what RFC 5280 section 4.2.1 lets a client hold against a server's certificate."""
+    try:
+        extensions = {each.oid: each.value for each in leaf.extensions}
+    except (ValueError, x509.DuplicateExtension):
+        yield "its extensions cannot be read"
+        return
+    usage = extensions.get(ExtensionOID.KEY_USAGE)
+    if isinstance(usage, x509.KeyUsage) and not usage.digital_signature:
+        yield "its key usage lacks digitalSignature, which TLS 1.3 signs with"
+    purposes = extensions.get(ExtensionOID.EXTENDED_KEY_USAGE)
+    if isinstance(purposes, x509.ExtendedKeyUsage) and not {*purposes} & _SERVER_PURPOSES:
+        yield "its extended key usage lacks serverAuth"
+    constraints = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
+    if isinstance(constraints, x509.BasicConstraints) and constraints.ca:
+        yield "it is the certificate of a CA"
+    if ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in extensions:
+        yield "it has no subjectAltName, and the common name counts for nothing"
 
 
 def fingerprint(certificate: x509.Certificate) -> str:

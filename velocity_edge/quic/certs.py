@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from velocity_edge.errors import ConfigError
 from velocity_edge.messages import KeyedChain
+from velocity_edge.pki import rsa_pss
+from velocity_edge.pki.private_keys import load_private_key
 from velocity_edge.quic import codec
 
 MLDSA44: Final = 0x0904
@@ -31,20 +33,27 @@ MLDSA87: Final = 0x0906
 ECDSA_P256_SHA256: Final = 0x0403
 PQ_SCHEMES: Final = (MLDSA65, MLDSA87, MLDSA44)
 
+#: Clients refuse shorter RSA keys (CA/Browser Forum baseline requirements, 6.1.5).
+MIN_RSA_BITS: Final = 2048
+
 _CURVE_SCHEMES: Final = {"secp256r1": ECDSA_P256_SHA256, "secp384r1": 0x0503, "secp521r1": 0x0603}
 #: scheme -> (name, key class, arguments of sign() and verify() after the data)
 _PSS: Final = {
-    0x0804: padding.PSS(padding.MGF1(hashes.SHA256()), 32),
-    0x0805: padding.PSS(padding.MGF1(hashes.SHA384()), 48),
-    0x0806: padding.PSS(padding.MGF1(hashes.SHA512()), 64),
+    hashes.SHA256: padding.PSS(padding.MGF1(hashes.SHA256()), 32),
+    hashes.SHA384: padding.PSS(padding.MGF1(hashes.SHA384()), 48),
+    hashes.SHA512: padding.PSS(padding.MGF1(hashes.SHA512()), 64),
 }
 _SCHEMES: Final[dict[int, tuple[str, Any, tuple[Any, ...]]]] = {
     ECDSA_P256_SHA256: ("ecdsa_secp256r1_sha256", ec.EllipticCurvePublicKey, (ec.ECDSA(hashes.SHA256()),)),
     0x0503: ("ecdsa_secp384r1_sha384", ec.EllipticCurvePublicKey, (ec.ECDSA(hashes.SHA384()),)),
     0x0603: ("ecdsa_secp521r1_sha512", ec.EllipticCurvePublicKey, (ec.ECDSA(hashes.SHA512()),)),
-    0x0804: ("rsa_pss_rsae_sha256", rsa.RSAPublicKey, (_PSS[0x0804], hashes.SHA256())),
-    0x0805: ("rsa_pss_rsae_sha384", rsa.RSAPublicKey, (_PSS[0x0805], hashes.SHA384())),
-    0x0806: ("rsa_pss_rsae_sha512", rsa.RSAPublicKey, (_PSS[0x0806], hashes.SHA512())),
+    0x0804: ("rsa_pss_rsae_sha256", rsa.RSAPublicKey, (_PSS[hashes.SHA256], hashes.SHA256())),
+    0x0805: ("rsa_pss_rsae_sha384", rsa.RSAPublicKey, (_PSS[hashes.SHA384], hashes.SHA384())),
+    0x0806: ("rsa_pss_rsae_sha512", rsa.RSAPublicKey, (_PSS[hashes.SHA512], hashes.SHA512())),
+    # The same signatures, for keys that a certificate names RSASSA-PSS instead of rsaEncryption (RFC 8446 4.2.3).
+    0x0809: ("rsa_pss_pss_sha256", rsa.RSAPublicKey, (_PSS[hashes.SHA256], hashes.SHA256())),
+    0x080A: ("rsa_pss_pss_sha384", rsa.RSAPublicKey, (_PSS[hashes.SHA384], hashes.SHA384())),
+    0x080B: ("rsa_pss_pss_sha512", rsa.RSAPublicKey, (_PSS[hashes.SHA512], hashes.SHA512())),
     0x0807: ("ed25519", ed25519.Ed25519PublicKey, ()),
     0x0808: ("ed448", ed448.Ed448PublicKey, ()),
     # ML-DSA signs with the empty context (draft-ietf-tls-mldsa), which is what sign(data) does.
@@ -53,6 +62,8 @@ _SCHEMES: Final[dict[int, tuple[str, Any, tuple[Any, ...]]]] = {
     MLDSA87: ("mldsa87", mldsa.MLDSA87PublicKey, ()),
 }
 ALL_SCHEMES: Final = tuple(_SCHEMES)
+NO_SCHEME: Final = "TLS 1.3 has no signatures for its key; ECDSA, RSA, Ed25519 or ML-DSA would be right"
+_PSS_PSS: Final = {"sha256": 0x0809, "sha384": 0x080A, "sha512": 0x080B}
 
 
 def scheme_name(scheme: int) -> str:
@@ -60,12 +71,30 @@ def scheme_name(scheme: int) -> str:
     return _SCHEMES[scheme][0] if scheme in _SCHEMES else f"0x{scheme:04x}"
 
 
-def schemes_of(public_key: Any) -> tuple[int, ...]:
-    """Return the schemes that a key can sign with, best first; empty when TLS 1.3 has none for it."""
+def schemes_of(leaf: x509.Certificate) -> tuple[int, ...]:
+    """Return the schemes that the key of a certificate can sign with, best first; empty when TLS 1.3 has none for it.
+
+    An RSA key signs under rsa_pss_rsae_* or rsa_pss_pss_*, as the certificate names its algorithm (RFC 8446 4.2.3).
+    """
+    try:
+        public_key = leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return ()
+    if isinstance(public_key, rsa.RSAPublicKey) and leaf.public_key_algorithm_oid == rsa_pss.OID:
+        return tuple(_PSS_PSS[digest] for digest in rsa_pss.digests(leaf))
+    return schemes_of_key(public_key)
+
+
+def schemes_of_key(public_key: Any) -> tuple[int, ...]:
+    """Return the schemes of a key that no certificate restricts further, best first."""
     if isinstance(public_key, ec.EllipticCurvePublicKey):
         # TLS 1.3 ties the hash to the curve.
         return (_CURVE_SCHEMES[public_key.curve.name],) if public_key.curve.name in _CURVE_SCHEMES else ()
-    return tuple(scheme for scheme, (_, kind, _) in _SCHEMES.items() if isinstance(public_key, kind))
+    return tuple(
+        scheme
+        for scheme, (_, kind, _) in _SCHEMES.items()
+        if isinstance(public_key, kind) and scheme not in _PSS_PSS.values()
+    )
 
 
 class Signer(Protocol):
@@ -88,9 +117,7 @@ class KeySigner:
 
 
 def verify(public_key: Any, scheme: int, signature: bytes, data: bytes) -> bool:
-    """Whether *signature* of *data* is by *public_key* under *scheme*. False also when key and scheme do not fit."""
-    if scheme not in schemes_of(public_key):
-        return False
+    """Whether *signature* of *data* is by *public_key*. That the scheme is one of `schemes_of` is the caller's."""
     try:
         public_key.verify(signature, data, *_SCHEMES[scheme][2])
     except InvalidSignature:
@@ -135,12 +162,16 @@ def chain(
 ) -> Chain:
     """Build a `Chain`, or raise `ConfigError` when key and leaf do not fit or the key cannot sign in TLS 1.3."""
     leaf = certificates[0]
-    if key.public_key() != leaf.public_key():
-        raise ConfigError(f"cannot use {name}: the private key is not the one of the first certificate")
-    schemes = schemes_of(leaf.public_key())
+    schemes = schemes_of(leaf)
     if not schemes:
+        raise ConfigError(f"cannot use {name}: {NO_SCHEME}")
+    public_key = leaf.public_key()
+    if key.public_key() != public_key:
+        raise ConfigError(f"cannot use {name}: the private key is not the one of the first certificate")
+    if isinstance(public_key, rsa.RSAPublicKey) and public_key.key_size < MIN_RSA_BITS:
         raise ConfigError(
-            f"cannot use {name}: TLS 1.3 has no signatures for its key; ECDSA, RSA, Ed25519 or ML-DSA would be right"
+            f"cannot use {name}: clients refuse RSA keys of {public_key.key_size} bits; "
+            f"{MIN_RSA_BITS} or more would be right"
         )
     try:
         san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -165,17 +196,8 @@ def chain_from_pem(keyed: KeyedChain, make_signer: Callable[[Any], Signer] = Key
         certificates = x509.load_pem_x509_certificates(keyed.certificate_pem)
     except ValueError as error:
         raise ConfigError(f"cannot use {keyed.name}: not a PEM certificate chain: {error}") from None
-    key = private_key(keyed.private_key_pem, keyed.name)
+    key = load_private_key(keyed.private_key_pem, keyed.name)
     return chain(keyed.name, certificates, key, keyed.audience, make_signer)
-
-
-def private_key(pem: bytes, name: str) -> Any:
-    """Load a private key, or raise `ConfigError` that names it."""
-    try:
-        return load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
-        # The library's message may quote the key.
-        raise ConfigError(f"cannot use {name}: not an unencrypted PEM private key") from None
 
 
 class CertStore:
@@ -197,8 +219,7 @@ class CertStore:
         """Return the chains for a name (exact, then wildcard for one label), or all of them when none is for it."""
         if server_name is None:
             return self.chains
-        name = server_name.rstrip(".")
-        return self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2]) or self.chains
+        return self._by_name.get(server_name) or self._by_name.get("*." + server_name.partition(".")[2]) or self.chains
 
     def select(
         self,

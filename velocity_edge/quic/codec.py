@@ -10,6 +10,7 @@ What the values mean is decided in tls_server.py. The client's half is codec_cli
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +20,7 @@ from velocity_edge.quic.tls_vectors import (
     EXT_PRE_SHARED_KEY,
     TWO_U16,
     extension,
+    filled,
     message,
     u16s,
     vector,
@@ -56,6 +58,14 @@ PSK_DHE_KE: Final = 1
 RETRY_RANDOM: Final = hashlib.sha256(b"HelloRetryRequest").digest()
 
 _FIXED_BYTES: Final = 4 + 2 + 32
+_MAX_SESSION_ID_BYTES: Final = 32
+#: PskBinderEntry is opaque<32..255> (RFC 8446 section 4.2.11): no hash of TLS 1.3 is shorter.
+_MIN_BINDER_BYTES: Final = 32
+
+#: A DNS host name (RFC 6066 section 3): labels of 1 to 63 bytes, no trailing dot, and no IP address, which is what a
+#: name with a numeric last label would be. The underscore and hyphens at the ends are in use and harm nobody.
+_HOST_NAME: Final = re.compile(rb"(?:[0-9A-Za-z_-]{1,63}\.)*(?![0-9]+\Z)[0-9A-Za-z_-]{1,63}")
+_MAX_HOST_NAME_BYTES: Final = 253
 
 
 @dataclass(slots=True)
@@ -97,23 +107,25 @@ def parse_client_hello(message: bytes) -> ClientHello:
     block, at = vector(message, at, end, 2)
     if at != end:
         raise decode_error("bytes after the extensions")
+    if len(session_id) > _MAX_SESSION_ID_BYTES or not suites or not compression:
+        raise decode_error("legacy_session_id, cipher_suites or legacy_compression_methods has an impossible length")
     extensions = parse_extensions(block)
     hello = ClientHello(message, message[6:_FIXED_BYTES], session_id, u16s(suites), compression, extensions)
     take = extensions.pop
     if (data := take(EXT_KEY_SHARE, None)) is not None:
         hello.key_shares = _key_shares(whole(data, 2))
     if (data := take(EXT_SUPPORTED_VERSIONS, None)) is not None:
-        hello.versions = u16s(whole(data, 1))
+        hello.versions = u16s(filled(data, 1))
     if (data := take(EXT_SIGNATURE_ALGORITHMS, None)) is not None:
-        hello.signature_schemes = u16s(whole(data, 2))
+        hello.signature_schemes = u16s(filled(data, 2))
     if (data := take(EXT_SUPPORTED_GROUPS, None)) is not None:
-        hello.groups = u16s(whole(data, 2))
+        hello.groups = u16s(filled(data, 2))
     if (data := take(EXT_SERVER_NAME, None)) is not None:
         hello.server_name = _server_name(whole(data, 2))
     if (data := take(EXT_ALPN, None)) is not None:
-        hello.alpn = tuple(vectors(whole(data, 2), 1))
+        hello.alpn = tuple(vectors(filled(data, 2), 1, least=1))
     if (data := take(EXT_PSK_MODES, None)) is not None:
-        hello.psk_modes = whole(data, 1)
+        hello.psk_modes = filled(data, 1)
     if (data := take(EXT_EARLY_DATA, None)) is not None:
         if data:
             raise decode_error("early_data is not empty")
@@ -121,17 +133,17 @@ def parse_client_hello(message: bytes) -> ClientHello:
     if (data := take(EXT_PRE_SHARED_KEY, None)) is not None:
         identities, binders_at = vector(data, 0, len(data), 2)
         hello.psk_identities = _identities(identities)
-        hello.psk_binders = tuple(vectors(whole(data[binders_at:], 2), 1))
+        hello.psk_binders = tuple(vectors(filled(data[binders_at:], 2), 1, least=_MIN_BINDER_BYTES))
         # pre_shared_key is the last extension (checked with the block), so it ends where the message ends.
         hello.binders_at = end - (len(data) - binders_at)
-        if not hello.psk_identities or len(hello.psk_binders) != len(hello.psk_identities):
+        if len(hello.psk_binders) != len(hello.psk_identities):
             raise illegal_parameter("identities and binders differ in number")
     return hello
 
 
 def certificate_authorities(data: bytes) -> frozenset[bytes]:
     """Parse certificate_authorities: DER names of the roots that the client has (RFC 8446 section 4.2.4)."""
-    return frozenset(vectors(whole(data, 2), 2))
+    return frozenset(vectors(filled(data, 2), 2, least=1))
 
 
 def _key_shares(data: bytes) -> dict[int, bytes]:
@@ -143,8 +155,8 @@ def _key_shares(data: bytes) -> dict[int, bytes]:
         group, size = TWO_U16(data, at)
         begin = at + 4
         at = begin + size
-        if at > end:
-            raise decode_error("a key share is longer than the list")
+        if at > end or not size:
+            raise decode_error("a key share is empty or longer than the list")
         if group in shares:
             raise illegal_parameter(f"two key shares for group 0x{group:04x}")
         shares[group] = data[begin:at]
@@ -155,9 +167,8 @@ def _server_name(data: bytes) -> str:
     if not data or data[0] != 0:
         raise illegal_parameter("server name of an unknown type")
     name = whole(data[1:], 2)
-    # RFC 6066 section 3: ASCII, no trailing dot. What is not a plausible name at all is not worth comparing.
-    if not name or not name.isascii() or b"\0" in name:
-        raise decode_error("server name is not a host name")
+    if len(name) > _MAX_HOST_NAME_BYTES or not _HOST_NAME.fullmatch(name):
+        raise decode_error("server_name is not a host name (RFC 6066 section 3)")
     return name.decode("ascii").lower()
 
 
@@ -166,10 +177,12 @@ def _identities(data: bytes) -> list[tuple[bytes, int]]:
     at, end = 0, len(data)
     while at < end:
         identity, at = vector(data, at, end, 2)
-        if end - at < 4:
-            raise decode_error("a PSK identity without an age")
+        if not identity or end - at < 4:
+            raise decode_error("a PSK identity that is empty or without an age")
         found.append((identity, int.from_bytes(data[at : at + 4], "big")))
         at += 4
+    if not found:
+        raise decode_error("pre_shared_key without an identity")
     return found
 
 

@@ -27,6 +27,7 @@ from enum import Enum
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from velocity_edge.quic import certs, codec, codec_client, kex, schedule
 from velocity_edge.quic.alerts import (
@@ -291,8 +292,11 @@ class ClientHandshake:
         signed = codec.SERVER_SIGNATURE_CONTEXT + self._schedule.transcript_hash
         try:
             public_key = self.certificates[0].public_key()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise Alert(AlertDescription.BAD_CERTIFICATE, f"the leaf's key: {error}") from None
+        if scheme not in certs.schemes_of(self.certificates[0]):
+            # RFC 8446 section 4.4.3: the scheme must be one of the key in the end-entity certificate.
+            raise illegal_parameter(f"{certs.scheme_name(scheme)} is no scheme of the leaf's key")
         if not certs.verify(public_key, scheme, signature, signed):
             raise Alert(AlertDescription.DECRYPT_ERROR, "CertificateVerify does not verify")
         self._policy.trust.check(self.certificates, self._policy.server_name)

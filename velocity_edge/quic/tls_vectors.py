@@ -33,11 +33,20 @@ def whole(data: bytes, length_bytes: int) -> bytes:
     return data[length_bytes:]
 
 
-def vectors(data: bytes, length_bytes: int) -> Iterator[bytes]:
-    """Yield the vectors that *data* consists of."""
+def filled(data: bytes, length_bytes: int) -> bytes:
+    """Return the one vector that *data* must consist of, where the presentation language asks for a byte or more."""
+    if not (found := whole(data, length_bytes)):
+        raise decode_error("a vector is empty where it must not be")
+    return found
+
+
+def vectors(data: bytes, length_bytes: int, least: int = 0) -> Iterator[bytes]:
+    """Yield the vectors that *data* consists of, each of *least* bytes or more."""
     at, end = 0, len(data)
     while at < end:
         item, at = vector(data, at, end, length_bytes)
+        if len(item) < least:
+            raise decode_error("a vector is shorter than it must be")
         yield item
 
 

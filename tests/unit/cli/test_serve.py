@@ -9,7 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
 
+from tests.support import tls as support
 from velocity_edge.cli import main
 from velocity_edge.cli.serve import interpreter
 
@@ -144,3 +153,104 @@ def test_a_node_that_is_started_through_a_symlink_goes_on_through_it(tmp_path: P
     assert interpreter(tmp_path / "a" / "bin" / "velocity-edge", a) == str(a)
     for other in (tmp_path / "b" / "bin" / "velocity-edge", tmp_path / "loop", tmp_path / "gone", Path("-c")):
         assert interpreter(other, a) == str(a)
+
+
+class TestFilesOfAChain:
+    """`config lint` and `serve --dry-run` say of a chain and its key what a start would say, with its place."""
+
+    @pytest.fixture
+    def lint(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+        chain = support.chain()
+        (tmp_path / "c.pem").write_bytes(chain.certificates[0].public_bytes(Encoding.PEM))
+        (tmp_path / "public").mkdir()
+
+        def run(key: bytes, certificate: bytes | None = None) -> tuple[int, str]:
+            (tmp_path / "k.pem").write_bytes(key)
+            if certificate is not None:
+                (tmp_path / "c.pem").write_bytes(certificate)
+            file = tmp_path / "s.yaml"
+            file.write_text(
+                "server:\n  tls:\n    certificate: c.pem\n    private_key: k.pem\n"
+                "content:\n  sites:\n    - {hostname: '*', root: public}\n"
+            )
+            codes = [ends(["config", "lint", str(file)]), ends(["serve", "--config", str(file), "--dry-run"])]
+            assert codes[0] == codes[1]
+            return codes[0], capsys.readouterr().err
+
+        return run
+
+    def test_a_key_that_fits_is_fine(self, lint: Callable[..., tuple[int, str]]) -> None:
+        assert lint(own_key()) == (0, "")
+
+    @pytest.mark.parametrize(
+        ("key", "said"),
+        [
+            (
+                lambda: private_bytes(ec.generate_private_key(ec.SECP256R1())),
+                "it is not the key of the first certificate",
+            ),
+            (
+                lambda: private_bytes(ec.generate_private_key(ec.SECP256R1()), BestAvailableEncryption(b"x")),
+                "encrypted",
+            ),
+            (
+                lambda: private_bytes(ec.generate_private_key(ec.SECP256R1()), encoding=Encoding.DER),
+                "it is DER, not PEM",
+            ),
+            (lambda: b"", "not an unencrypted PEM private key"),
+        ],
+    )
+    def test_a_key_that_cannot_be_used(
+        self, lint: Callable[..., tuple[int, str]], tmp_path: Path, key: Callable[[], bytes], said: str
+    ) -> None:
+        code, err = lint(key())
+        assert code == 78
+        for line in err.splitlines():
+            assert f"s.yaml:4:5: server.tls.private_key: cannot use {tmp_path / 'k.pem'}: " in line
+            assert said in line
+
+    def test_a_certificate_that_cannot_be_used(self, lint: Callable[..., tuple[int, str]]) -> None:
+        leaf = support.chain().certificates[0]
+        for data, said in (
+            (leaf.public_bytes(Encoding.DER), "it is DER, not PEM; `openssl x509 -inform DER"),
+            (b"hello", "no PEM certificate in it"),
+            (leaf.public_bytes(Encoding.PEM).replace(b"MII", b"MI_"), "a certificate in it cannot be read"),
+        ):
+            code, err = lint(own_key(), data)
+            assert code == 78
+            assert "s.yaml:3:5: server.tls.certificate: cannot use" in err
+            assert said in err
+
+    def test_an_expired_certificate_is_a_note(self, lint: Callable[..., tuple[int, str]]) -> None:
+        chain = support.authority().issue(days=-1)
+        key = private_bytes(chain.signer._key)  # type: ignore[attr-defined]
+        code, err = lint(key, chain.certificates[0].public_bytes(Encoding.PEM))
+        assert code == 0
+        assert err.count("expired on") == 2
+
+    def test_a_pipe_is_no_file_and_nobody_waits_for_it(
+        self, lint: Callable[..., tuple[int, str]], tmp_path: Path
+    ) -> None:
+        (tmp_path / "c.pem").unlink()
+        os.mkfifo(tmp_path / "c.pem")
+        code, err = lint(own_key())
+        assert code == 78
+        assert f"cannot use {tmp_path / 'c.pem'}: must be a file" in err
+
+
+def ends(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def own_key() -> bytes:
+    return private_bytes(support.chain().signer._key)  # type: ignore[attr-defined]
+
+
+def private_bytes(
+    key: ec.EllipticCurvePrivateKey,
+    encryption: KeySerializationEncryption | None = None,
+    encoding: Encoding = Encoding.PEM,
+) -> bytes:
+    return key.private_bytes(encoding, PrivateFormat.PKCS8, encryption or NoEncryption())

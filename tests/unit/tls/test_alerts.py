@@ -82,7 +82,7 @@ WRONG_HELLOS: dict[str, tuple[bytes, AlertDescription]] = {
     "truncated": (hello()[:-1], A.DECODE_ERROR),
     "trailing byte": (hello() + b"\0", A.DECODE_ERROR),
     "no common suite": (hello(suites=(0x1304,)), A.HANDSHAKE_FAILURE),
-    "no suites": (hello(suites=()), A.HANDSHAKE_FAILURE),
+    "no suites": (hello(suites=()), A.DECODE_ERROR),
     "no ALPN": (without(codec.EXT_ALPN), A.NO_APPLICATION_PROTOCOL),
     "other ALPN": (hello(alpn=(b"doq",)), A.NO_APPLICATION_PROTOCOL),
     "no groups": (without(codec.EXT_SUPPORTED_GROUPS), A.MISSING_EXTENSION),
@@ -104,7 +104,7 @@ WRONG_HELLOS: dict[str, tuple[bytes, AlertDescription]] = {
         hello(**share(kex.X25519_MLKEM768, X25519MLKEM768_SHARE[:-1])),
         A.ILLEGAL_PARAMETER,
     ),
-    "hybrid share empty": (hello(**share(kex.X25519_MLKEM768, b"")), A.ILLEGAL_PARAMETER),
+    "hybrid share empty": (hello(**share(kex.X25519_MLKEM768, b"")), A.DECODE_ERROR),
     "ML-KEM key that is not reduced": (
         hello(**share(kex.X25519_MLKEM768, b"\xff" * 1152 + X25519MLKEM768_SHARE[1152:])),
         A.ILLEGAL_PARAMETER,
@@ -121,6 +121,68 @@ WRONG_HELLOS: dict[str, tuple[bytes, AlertDescription]] = {
     "server name of another type": (replaced(codec.EXT_SERVER_NAME, b"\0\4\1\0\1a"), A.ILLEGAL_PARAMETER),
     "server name not ASCII": (replaced(codec.EXT_SERVER_NAME, b"\0\4\0\0\1\xff"), A.DECODE_ERROR),
     "server name with NUL": (replaced(codec.EXT_SERVER_NAME, b"\0\4\0\0\1\0"), A.DECODE_ERROR),
+    **{
+        f"server name {name!r}": (replaced(codec.EXT_SERVER_NAME, opaque(b"\0" + opaque(name, 2), 2)), A.DECODE_ERROR)
+        for name in (
+            b"",
+            b".",
+            b"a..b",
+            b".a",
+            b"host.",
+            b"a" * 64,
+            b"a." * 126 + b"ab",
+            b"a b",
+            b"a\n",
+            b"a\r\nlost=0",
+            b"x\x1b[2Jy",
+            b"a\x7f",
+            b"a\x9bb",
+            b"a/b",
+            b"a:443",
+            b"user@host",
+            b"::1",
+            b"[::1]",
+            b"127.0.0.1",
+            b"1",
+            b"*.example",
+            b"%41",
+            b"<script>",
+        )
+    },
+    "two server names": (
+        replaced(codec.EXT_SERVER_NAME, opaque((b"\0" + opaque(b"a", 2)) + (b"\0" + opaque(b"b", 2)), 2)),
+        A.DECODE_ERROR,
+    ),
+    "list of server names empty": (replaced(codec.EXT_SERVER_NAME, b"\0\0"), A.ILLEGAL_PARAMETER),
+    # Vectors that RFC 8446 bounds from below.
+    "no versions": (replaced(codec.EXT_SUPPORTED_VERSIONS, b"\0"), A.DECODE_ERROR),
+    "groups empty": (replaced(codec.EXT_SUPPORTED_GROUPS, b"\0\0"), A.DECODE_ERROR),
+    "signature_algorithms empty": (replaced(codec.EXT_SIGNATURE_ALGORITHMS, b"\0\0"), A.DECODE_ERROR),
+    "ALPN empty": (replaced(codec.EXT_ALPN, b"\0\0"), A.DECODE_ERROR),
+    "ALPN name empty": (replaced(codec.EXT_ALPN, b"\0\4\0\2h3"), A.DECODE_ERROR),
+    "ALPN name empty behind h3": (replaced(codec.EXT_ALPN, b"\0\4\2h3\0"), A.DECODE_ERROR),
+    "PSK modes empty": (replaced(codec.EXT_PSK_MODES, b"\0"), A.DECODE_ERROR),
+    "certificate_authorities empty": (replaced(codec.EXT_CERTIFICATE_AUTHORITIES, b"\0\0"), A.DECODE_ERROR),
+    "certificate authority empty": (replaced(codec.EXT_CERTIFICATE_AUTHORITIES, b"\0\2\0\0"), A.DECODE_ERROR),
+    "compression methods empty": (
+        message(codec.CLIENT_HELLO, hello()[4:43] + b"\0" + hello()[45:]),
+        A.DECODE_ERROR,
+    ),
+    "session id of 33 bytes": (
+        message(codec.CLIENT_HELLO, hello()[4:38] + opaque(bytes(33), 1) + hello()[39:]),
+        A.DECODE_ERROR,
+    ),
+    "PSK without identities": (replaced(41, opaque(b"", 2) + opaque(opaque(bytes(32), 1), 2)), A.DECODE_ERROR),
+    "PSK identity empty": (
+        replaced(41, opaque(opaque(b"", 2) + bytes(4), 2) + opaque(opaque(bytes(32), 1), 2)),
+        A.DECODE_ERROR,
+    ),
+    "PSK binder empty": (replaced(41, opaque(opaque(b"t", 2) + bytes(4), 2) + opaque(b"\0", 2)), A.DECODE_ERROR),
+    "PSK binder of 31 bytes": (
+        replaced(41, opaque(opaque(b"t", 2) + bytes(4), 2) + opaque(opaque(bytes(31), 1), 2)),
+        A.DECODE_ERROR,
+    ),
+    "PSK without binders": (replaced(41, opaque(opaque(b"t", 2) + bytes(4), 2) + opaque(b"", 2)), A.DECODE_ERROR),
     "odd list of groups": (replaced(codec.EXT_SUPPORTED_GROUPS, b"\0\3\0\x1d\0"), A.DECODE_ERROR),
     "PSK that is not the last extension": (
         edit(
@@ -193,6 +255,8 @@ class TestSecondHello:
             {"suites": (0x1302,)},
             {"groups": (kex.X25519_MLKEM768,)},
             {"server_name": "other.test"},
+            {"alpn": (b"h3", b"velocity/1")},
+            {"alpn": (b"velocity/1", b"h3")},
             {"signature_schemes": (0x0804,)},
             {"early_data": True},
         ],
@@ -327,9 +391,15 @@ class TestTampering:
         assert pair.alert == ("server", A.DECRYPT_ERROR)
 
     def test_certificate_verify_by_another_key(self) -> None:
+        signed = support.authority().issue().signer.sign(0x0403, b"something else")
+        pair = self.altered(codec.CERTIFICATE_VERIFY, "client", lambda m: codec.certificate_verify(0x0403, signed))
+        assert pair.alert == ("client", A.DECRYPT_ERROR)
+
+    def test_certificate_verify_by_a_scheme_of_another_kind_of_key(self) -> None:
+        """RFC 8446 section 4.4.3: the scheme must be one of the leaf's key."""
         signed = support.chain("mldsa65").signer.sign(0x0905, b"something else")
         pair = self.altered(codec.CERTIFICATE_VERIFY, "client", lambda m: codec.certificate_verify(0x0905, signed))
-        assert pair.alert == ("client", A.DECRYPT_ERROR)
+        assert pair.alert == ("client", A.ILLEGAL_PARAMETER)
 
     def test_a_server_that_has_the_certificate_but_not_its_key(self) -> None:
         stolen, own = support.authority().issue(), support.authority().issue()
