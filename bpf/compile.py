@@ -115,7 +115,11 @@ def bytecode(name: str, cache_dir: Path) -> dict[str, bytes]:
 
 
 def _compile(name: str, text: str) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory(prefix="velocity-bpf-") as directory:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="velocity-bpf-")
+    except OSError:
+        raise BpfError(f"cannot compile {name}: no folder can be written to; TMPDIR names one") from None
+    with folder as directory:
         root = Path(directory)
         for path, content in SHIM.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -170,8 +174,8 @@ def _drop_rights() -> None:
             os.setgroups([])
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-        except PermissionError:
-            pass  # a service without CAP_SETUID: then root, but with nothing of what makes root mighty
+        except OSError:
+            pass  # no CAP_SETUID, no such id in this user namespace: then root, with nothing of what makes root mighty
     libc.prctl(47, 4, 0, 0, 0)  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL
     header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
     if libc.capset(header, bytes(24)):

@@ -12,6 +12,7 @@ import errno
 import os
 import platform
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -26,6 +27,10 @@ SO_ATTACH_REUSEPORT_CBPF = 51
 SO_ATTACH_REUSEPORT_EBPF = 52
 SO_DETACH_REUSEPORT_BPF = 68
 SO_COOKIE = 57
+
+#: linux/capability.h
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_CAP_SYS_ADMIN = 21
 
 LICENSE = b"Dual MIT/GPL"
 
@@ -262,7 +267,7 @@ def load_program(
     except OSError as error:
         # Without CAP_PERFMON it is the verifier who refuses, for reasons that would mislead.
         if error.errno == errno.EPERM or (error.errno == errno.EACCES and not _may_compare_pointers()):
-            raise BpfError(f"cannot load {name}: needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON") from None
+            raise BpfError(f"cannot load {name}: {why_not('CAP_BPF', 'CAP_NET_ADMIN', 'CAP_PERFMON')}") from None
         if error.errno not in (errno.EACCES, errno.EINVAL, errno.E2BIG):
             raise BpfError(f"cannot load {name}: {error.strerror}") from None
     # The log is asked for only now: writing it makes a load ten times slower.
@@ -278,8 +283,24 @@ def load_program(
 
 def _may_compare_pointers() -> bool:
     """Say whether this process has CAP_PERFMON, or CAP_SYS_ADMIN, which includes it."""
+    return not _missing(["CAP_PERFMON"])
+
+
+def why_not(*capabilities: str) -> str:
+    """Return why a call that needs these was not permitted, in words that follow "cannot ...:"."""
+    if _missing(capabilities):
+        *first, last = capabilities
+        return f"needs {', '.join(first)} and {last}" if first else f"needs {last}"
+    return f"bpf(2) is refused although {capabilities[0]} is there: a seccomp filter or a user namespace does that"
+
+
+def _missing(capabilities: Iterable[str]) -> list[str]:
+    """Return those that are not effective. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
-    return bool(int(line.split()[1], 16) & (1 << 38 | 1 << 21))
+    have = int(line.split()[1], 16)
+    if have >> _CAP_SYS_ADMIN & 1:
+        have |= 1 << _CAPABILITIES["CAP_BPF"] | 1 << _CAPABILITIES["CAP_PERFMON"]
+    return [name for name in capabilities if not have >> _CAPABILITIES[name] & 1]
 
 
 def program_info(fd: int) -> ProgramInfo:

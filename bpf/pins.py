@@ -39,7 +39,9 @@ def mount(bpffs: Path = BPFFS) -> bool:
             reason = os.strerror(ctypes.get_errno())
             raise BpfError(f"cannot mount bpffs on {bpffs}: {reason}; `mount -t bpf bpf {bpffs}` as root helps")
         mounted = True
-    if not os.access(bpffs, os.W_OK):
+    if os.statvfs(bpffs).f_flag & os.ST_RDONLY:
+        raise BpfError(f"cannot write to {bpffs}: it is mounted read-only; `mount -o remount,rw {bpffs}` as root helps")
+    if not os.access(bpffs, os.W_OK | os.X_OK):
         raise BpfError(f"cannot write to {bpffs}: it belongs to somebody else")
     return mounted
 
@@ -184,7 +186,7 @@ def open_or_create(pins: Pins | None, name: str, spec: MapSpec) -> tuple[int, bo
     try:
         fd = kernel.create_map(spec)
     except PermissionError:
-        raise BpfError(f"cannot create the map {spec.name}: needs CAP_BPF") from None
+        raise BpfError(f"cannot create the map {spec.name}: {kernel.why_not('CAP_BPF')}") from None
     except OSError as error:
         raise BpfError(f"cannot create the map {spec.name}: {error.strerror}") from None
     if pins:

@@ -25,6 +25,7 @@ import setproctitle
 from supervisor import admin, web
 from supervisor.admin_socket import AdminSocket
 from supervisor.describe import describe
+from supervisor.first_process import be_one_if_first
 from supervisor.orphans import end_orphans
 from supervisor.places import Places
 from supervisor.privileges import drop_capabilities, prepare_exec
@@ -60,6 +61,8 @@ def main() -> int:
     parser.add_argument("--end-orphans", action="store_true", help="start nothing: end what a dead supervisor left")
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
+    if not (arguments.check or arguments.end_orphans):
+        be_one_if_first()
     setproctitle.setproctitle("velocity-edge: supervisor starting")
     # A watchdog's SIGABRT shall say where we hung.
     faulthandler.enable()
@@ -111,7 +114,10 @@ async def _run(load_config: Any, file: Path | None, worker_program: list[str] | 
     program = worker_program or [*WORKER_PROGRAM, *worker_options(config)]
     shell, begin = await start(config, places, state_file, program, roll=roll)
     # Before there are threads: capabilities belong to threads, and logging has one.
-    drop_capabilities()
+    try:
+        drop_capabilities()
+    except OSError as error:
+        shell.notes.append(f"the supervisor keeps rights that it does not need: {error.strerror} (a seccomp filter?)")
     telemetry = config.server.telemetry
     lines = logs.set_up("supervisor", structured=telemetry.structured_logs, level=config.server.log_level)
     try:

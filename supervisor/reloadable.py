@@ -7,13 +7,12 @@ Everything else changes in a reload: most of it in living workers, `server.worke
 
 from __future__ import annotations
 
-import os
-import pwd
 from typing import Any, Final
 
 from velocity_edge.config.model import Config
-from velocity_edge.errors import CannotDo
+from velocity_edge.errors import CannotDo, Unavailable
 from velocity_edge.quic.open_engine import native_missing
+from velocity_edge.worker_user import Rights, choose
 
 #: What belongs to the sockets, the programs and the processes, not to a revision.
 _FIXED: Final = (
@@ -47,8 +46,7 @@ def refuse_workers(config: Config, cores: int) -> None:
         )
     if server.engine == "native" and (missing := native_missing()):
         raise CannotDo(f"cannot reload: server.engine: cannot use the native engine: {missing}")
-    if server.user and os.geteuid() == 0:
-        try:
-            pwd.getpwnam(server.user)
-        except KeyError:
-            raise CannotDo(f"cannot reload: server.user: this machine has no user {server.user}") from None
+    try:
+        choose(server.user, Rights.of_this_process())
+    except Unavailable as error:
+        raise CannotDo(f"cannot reload: server.user: {error}") from None

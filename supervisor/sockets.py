@@ -88,8 +88,9 @@ def _open_group(listener: Listener, slots: int, *, only_v6: bool) -> tuple[Liste
 
 def _bind(listener: Listener, *, only_v6: bool, shared: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = None
     try:
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_v6)
         if shared:
@@ -97,11 +98,12 @@ def _bind(listener: Listener, *, only_v6: bool, shared: bool) -> socket.socket:
             for forced, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
                 try:
                     sock.setsockopt(socket.SOL_SOCKET, forced, WANTED_BUFFER_BYTES)
-                except PermissionError:
+                except OSError:  # needs CAP_NET_ADMIN
                     sock.setsockopt(socket.SOL_SOCKET, plain, WANTED_BUFFER_BYTES)
         sock.bind((listener.host, listener.port))
     except OSError as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise VelocityError(f"cannot listen on {format_address(listener)}: {_reason(error, listener)}") from None
     return sock
 

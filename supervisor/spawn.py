@@ -8,8 +8,8 @@ A newcomer on a core where another worker serves starts with a low priority: it 
 more urgent than imports. It raises itself when it gets its sockets (workers/priority.py). The successor of a dead
 worker does not: nobody serves there, connections wait for their resets, and on a busy machine patience cost it 20 s.
 
-When the machine has no memory left, the kernel shall choose a worker before the supervisor, which would have to be
-started by somebody else: workers get a higher oom_score_adj.
+What a worker can do for itself it does (workers/place.py): its CPU, its place in the out-of-memory killer's list. From
+outside each would need a right over somebody who may have more of them than we do.
 """
 
 from __future__ import annotations
@@ -26,16 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor.privileges import may_raise_priority
+from supervisor.privileges import may_raise_priority, signal_process
 
 #: Of a worker that starts: about a tenth of the CPU when its core is busy, all of it when not (sched(7)).
 NEWCOMER_NICE: Final = 10
 #: It is patient for so long. Where others keep the CPU busy, too, a tenth is less, and rolling restarts failed because
 #: the newcomer was not ready in its 30 s.
 PATIENCE_S: Final = 5.0
-
-#: On top of the supervisor's own; a score of 1000 stands for all memory there is (proc(5), oom_score_adj).
-OOM_SCORE_MORE: Final = 300
 
 #: The program of a worker; tests pass another one.
 WORKER_PROGRAM: Final = (sys.executable, "-I", "-m", "workers")
@@ -62,10 +59,7 @@ class Process:
 
     def kill(self) -> None:
         """SIGKILL; nothing when it is gone already."""
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        signal_process(self.pid, self.pidfd, signal.SIGKILL)
 
     def hurry(self) -> None:
         """Be patient no more: our priority, if it has not taken that itself."""
@@ -76,10 +70,7 @@ class Process:
 
     def terminate(self) -> None:
         """SIGTERM; nothing when it is gone already."""
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
+        signal_process(self.pid, self.pidfd, signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> bool:
         """Block until it is gone; return whether it is."""
@@ -95,32 +86,25 @@ class Process:
 def spawn(
     program: Sequence[str], worker_id: int, slot: int, cpu: int, channel: socket.socket, *, patient: bool
 ) -> Process:
-    """Start a worker on a CPU, with its end of the channel. *patient*: leave the CPU to who serves there.
+    """Start a worker for a CPU, with its end of the channel. *patient*: leave the CPU to who serves there.
 
     Raises OSError (no memory, no processes).
     """
     fd = channel.fileno()
     arguments = ["--worker-id", str(worker_id), "--slot", str(slot), "--cpu", str(cpu), "--channel", str(fd)]
     child = subprocess.Popen([*program, *arguments], pass_fds=[fd], stdin=subprocess.DEVNULL, start_new_session=True)
-    process = Process(child.pid, os.pidfd_open(child.pid), child)
     try:
-        os.sched_setaffinity(child.pid, {cpu})
-        _choose_before_us(child.pid)
-        if patient and may_raise_priority():
+        process = Process(child.pid, os.pidfd_open(child.pid), child)
+    except OSError:
+        child.kill()
+        child.wait()
+        raise
+    if patient and may_raise_priority():
+        # Not yet reaped, so the pid is its own. A session has a share of its own where the kernel groups tasks by it.
+        with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, child.pid, os.getpriority(os.PRIO_PROCESS, 0) + NEWCOMER_NICE)
-            # A session has a share of its own where the kernel groups tasks by session: that, too.
-            with contextlib.suppress(OSError), open(f"/proc/{child.pid}/autogroup", "w") as file:
-                file.write(str(NEWCOMER_NICE))
-    except ProcessLookupError:
-        pass  # gone already; its pidfd tells
+            Path(f"/proc/{child.pid}/autogroup").write_text(str(NEWCOMER_NICE))
     return process
-
-
-def _choose_before_us(pid: int) -> None:
-    """To raise a score needs no right."""
-    ours = int(Path("/proc/self/oom_score_adj").read_text())
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/oom_score_adj").write_text(str(min(ours + OOM_SCORE_MORE, 1000)))
 
 
 def adopt(pid: int) -> Process:

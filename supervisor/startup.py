@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import operator
 import os
+import resource
 import secrets
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from supervisor.keyring import Keyring, check_keys
 from supervisor.materials import Materials, gather
 from supervisor.node import Node
 from supervisor.places import Places
+from supervisor.privileges import may_raise_priority
 from supervisor.remembered import Remembered
 from supervisor.requests import Settings
 from supervisor.shell import Shell
@@ -41,9 +43,12 @@ from supervisor.systemd import ServiceManager, received
 from supervisor.worker import WorkerIds
 from velocity_edge.atomic_file import replace_file
 from velocity_edge.config.model import Config
-from velocity_edge.errors import CannotDo, ConfigError, VelocityError
+from velocity_edge.errors import CannotDo, ConfigError, Unavailable, VelocityError
+from velocity_edge.machine.cpus import workers_by_default
+from velocity_edge.machine.needs import lacking, sentence
 from velocity_edge.messages import Listener
 from velocity_edge.paths import instance_name
+from velocity_edge.worker_user import Rights, choose
 
 log = logging.getLogger("supervisor")
 
@@ -58,6 +63,7 @@ async def start(
 
     Raises `VelocityError`.
     """
+    require(config)
     saved = state_file.load()
     # A predecessor began an upgrade, and perhaps another one has died since.
     roll = saved is not None and (roll or saved.roll)
@@ -71,7 +77,8 @@ async def start(
     returned = await adoption.gather() if adoption else []
     adopting = saved if returned else None
     cpus = adopting.cpus if adopting else choose_cpus(config.server.workers)
-    notes: list[str] = []
+    refuse_too_few_descriptors(config, len(cpus))
+    notes = list(done_without(config))
     # Workers that are replaced anyway are not asked about our configuration: it is their successors' revision.
     in_use = _in_use(adopting, config, places.state) if adopting and not roll else ours
     if adopting and adoption:
@@ -104,7 +111,7 @@ async def start(
         notes.append("classic BPF counts sockets in an order that has changed: restart the node for exact steering")
     node = Node(
         node_settings(in_use.config, len(cpus)),
-        target=min(adopting.target if adopting else config.server.workers or len(cpus), len(cpus)),
+        target=min(adopting.target if adopting else config.server.workers or workers_by_default(), len(cpus)),
         epochs=keyring.epochs,
         seal_with=keyring.table.seal_with,
         cid_epochs=keyring.table.cid_live,
@@ -191,11 +198,53 @@ def _in_use(saved: SavedState, config: Config, state_directory: Path) -> Materia
         return gather(saved.revision, config, state_directory)
 
 
+def require(config: Config) -> None:
+    """Raise `Unavailable` when this machine lacks what no node can do without, or the user that was asked for."""
+    if lacks := lacking():
+        raise Unavailable(sentence(lacks))
+    choose(config.server.user, Rights.of_this_process())
+
+
+def done_without(config: Config) -> Iterator[str]:
+    """Yield a sentence for `status` for each right that is not here and not asked for by name."""
+    if degraded := choose(config.server.user, Rights.of_this_process()).degraded:
+        yield degraded
+    try:
+        os.sched_setaffinity(0, os.sched_getaffinity(0))
+    except OSError as error:
+        yield (
+            f"workers are not bound to CPUs: sched_setaffinity(2) says {error.strerror}; "
+            "a seccomp filter that permits it would be right"
+        )
+    if os.geteuid() == 0 and not may_raise_priority():
+        log.info("without CAP_SYS_NICE a worker that starts does not wait for those who serve: restarts cost latency")
+
+
+def refuse_too_few_descriptors(config: Config, cores: int) -> None:
+    """Raise `Unavailable` when the limit of open files is too low for all slots: nothing could be opened half way."""
+    needed = descriptors(len(config.server.addresses), cores, len(config.content.sites))
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise Unavailable(
+            f"cannot open the slots of {cores} cores: they take {needed} descriptors, and the limit is {limit}; "
+            "`ulimit -Hn`, LimitNOFILE= or `--ulimit nofile=` raises it"
+        )
+
+
+def descriptors(listeners: int, cores: int, sites: int) -> int:
+    """Return how many descriptors a supervisor holds at most, with some to spare for requests and logs."""
+    slot = listeners + 4  # its sockets, both ends of a link, a slab and its mapping
+    worker = 2  # its channel and its pidfd
+    programs = 3 * listeners + 24  # sockets maps and programs of listeners; maps, links, the shield
+    return 2 * cores * (slot + worker) + programs + 2 * sites + 40
+
+
 def check(config: Config, places: Places, worker_program: Sequence[str] | None) -> None:
     """Raise `VelocityError` when a node of this installation would not start; warm the cache for one that would.
 
     What an upgrade asks before it becomes this program: afterwards nobody would be left to say no.
     """
+    require(config)
     read_state(places.runtime)
     gather(0, config, places.state).close()
     check_keys(config.tickets, places.state)

@@ -56,13 +56,14 @@ def open_steering(
         return ClassicSteering(sockets, cid_configs, reason, live=adopt)
     try:
         steering = _open_kernel(instance, listeners, sockets, cache_dir, cid_configs, adopt, bpffs)
-    except BpfError as error:
+    except (BpfError, OSError) as error:
         # Tier A under somebody's old shield would serve nobody; an explicit mode leaves alone what serves now.
         if mode == "auto" or not adopt:
             _forget_pins(instance, bpffs)
+        reason = _sentence(error)
         if mode != "auto":
-            raise Unavailable(str(error)) from None
-        return ClassicSteering(sockets, cid_configs, f"tier B (socket-ebpf): {error}", live=adopt)
+            raise Unavailable(reason) from None
+        return ClassicSteering(sockets, cid_configs, f"tier B (socket-ebpf): {reason}", live=adopt)
     try:
         return _add_shield(steering, mode, listeners, interfaces)
     except BaseException:
@@ -91,8 +92,8 @@ def _open_kernel(
         elif pinned.has_other_schemas():
             pinned.start_anew()
         pinned.create()
-    except BpfError as error:
-        unpinned = f"; nothing survives the supervisor: {error}"
+    except (BpfError, OSError) as error:
+        unpinned = f"; nothing survives the supervisor: {_sentence(error)}"
     where = None if unpinned else pinned
     try:
         steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where, live=adopt)
@@ -113,11 +114,12 @@ def _add_shield(steering: KernelSteering, mode: str, listeners: list[Listener], 
     try:
         interfaces = _interfaces(names, listeners)
         steering.attach_shield(interfaces, move=mode == "xdp-cpumap")
-    except (BpfError, Unavailable) as error:
+    except (BpfError, OSError, Unavailable) as error:
+        reason = _sentence(error)
         if mode != "auto":
-            raise Unavailable(str(error)) from None
+            raise Unavailable(reason) from None
         steering.remove_shield()
-        steering.missing = f"tier C (xdp): {error}{unpinned}"
+        steering.missing = f"tier C (xdp): {reason}{unpinned}"
         return steering
     steering.missing = unpinned.removeprefix("; ")
     if steering.tier is Tier.C:
@@ -133,6 +135,14 @@ def _interfaces(names: list[str], listeners: list[Listener]) -> list[Interface]:
             "or listen on an address of it instead of a wildcard"
         )
     return found
+
+
+def _sentence(error: Exception) -> str:
+    """Return why, also where the kernel refuses what nobody thought of: containers take rights away in many ways."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f" {error.filename}" if error.filename else " the packet programs"
+    return f"cannot use{where}: {error.strerror or error}"
 
 
 def _forget_pins(instance: str, bpffs: Path) -> None:

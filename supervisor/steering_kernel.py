@@ -362,6 +362,6 @@ def _link(interface: Interface, program: int, modes: list[XdpMode]) -> tuple[int
                     f"`ip link set dev {interface.name} xdp off` removes it"
                 ) from None
             if error.errno == errno.EPERM:
-                raise BpfError(f"cannot attach to {interface.name}: needs CAP_NET_ADMIN") from None
+                raise BpfError(f"cannot attach to {interface.name}: {kernel.why_not('CAP_NET_ADMIN')}") from None
             reasons.append(f"{mode.name.lower()}: {error.strerror}")
     raise BpfError(f"cannot attach to {interface.name}: {'; '.join(reasons)}")

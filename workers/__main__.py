@@ -25,8 +25,10 @@ from velocity_edge import __version__
 from velocity_edge.errors import VelocityError
 from velocity_edge.messages import EXIT_OUT_OF_MEMORY
 from velocity_edge.quic.open_engine import choose_engine
-from workers import preload, priority
-from workers.privileges import drop, find_user
+from velocity_edge.worker_user import Rights
+from velocity_edge.worker_user import choose as choose_user
+from workers import place, preload, priority
+from workers.privileges import drop
 from workers.vitals import Memory
 from workers.worker import Identity, Worker
 
@@ -76,8 +78,7 @@ class _Check(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
         try:
-            if os.geteuid() == 0:
-                find_user(namespace.user)
+            choose_user(namespace.user, Rights.of_this_process())
             choice = choose_engine(namespace.engine)
         except VelocityError as error:
             parser.exit(1, f"{error}\n")
@@ -87,9 +88,10 @@ class _Check(argparse.Action):
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    user = find_user(arguments.user) if os.geteuid() == 0 else None
+    place.take(arguments.cpu)
+    user = choose_user(arguments.user, Rights.of_this_process()).user
     if user is None:
-        log.info("not root: nothing to drop; this worker runs as user id %d", os.geteuid())
+        log.info("this worker runs as user id %d, like its supervisor, without capabilities", os.geteuid())
     choice = choose_engine(arguments.engine)
     _raise_open_files()
     preload.everything()
@@ -147,6 +149,9 @@ def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     if isinstance(error, MemoryError):
         _out_of_memory()
+    if isinstance(error, VelocityError):
+        log.error("%s", error)
+        os._exit(1)
     log.critical("bug: %s", context.get("message"), exc_info=error)
     if error is not None:
         sys.excepthook(type(error), error, error.__traceback__)

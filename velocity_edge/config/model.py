@@ -103,7 +103,7 @@ class Server(Section):
     limits: LimitsSection = LimitsSection()
     drain: DrainSection = DrainSection()
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Worker processes. Nothing: one per core that the supervisor may use.
+    """Worker processes. Nothing: one per CPU that the supervisor may use, if its control group has time for them.
 
     A reload and `admin scale` change it, up to the larger of the cores and the workers that the node was started with.
     """
@@ -117,7 +117,8 @@ class Server(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged. Can be changed by a reload."""
     user: str | None = None
-    """Who workers are when the supervisor is root. Nothing: `velocity` where it exists, else `nobody`.
+    """Who workers are when the supervisor is root. Nothing: `velocity` where it exists, else `nobody`. Where root
+    can become neither (docs/containers.md), they stay user id 0, without capabilities, and `status` says so.
 
     A reload that changes it replaces the workers, one after the other.
     """

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from supervisor import privileges
+from velocity_edge import capabilities
 
 CAP_NET_ADMIN, CAP_KILL, CAP_BPF = 1 << 12, 1 << 5, 1 << 39
 NOBODY = 65534
@@ -41,7 +42,7 @@ def test_who_is_not_root_keeps_what_an_upgrade_needs() -> None:
     def work() -> None:
         become_nobody_with_capabilities()
         privileges.drop_capabilities()
-        assert privileges._get()[0] & (CAP_NET_ADMIN | CAP_BPF) == 0
+        assert capabilities.get()[0] & (CAP_NET_ADMIN | CAP_BPF) == 0
         privileges.prepare_exec()
 
     assert in_child(work)["CapEff"] & (CAP_NET_ADMIN | CAP_BPF) == CAP_NET_ADMIN | CAP_BPF
@@ -61,7 +62,7 @@ def test_root_that_may_not_gain_privileges_keeps_what_an_upgrade_needs() -> None
     def work() -> None:
         ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, as NoNewPrivileges= of systemd
         privileges.drop_capabilities()
-        assert privileges._get()[0] & (CAP_NET_ADMIN | CAP_BPF) == 0
+        assert capabilities.get()[0] & (CAP_NET_ADMIN | CAP_BPF) == 0
         privileges.prepare_exec()
 
     assert in_child(work)["CapEff"] & (CAP_NET_ADMIN | CAP_BPF) == CAP_NET_ADMIN | CAP_BPF
@@ -73,7 +74,7 @@ def test_root_acts_with_few() -> None:
     pid = os.fork()
     if pid == 0:
         privileges.drop_capabilities()
-        os.write(writable, str(privileges._get()[:2]).encode())
+        os.write(writable, str(capabilities.get()[:2]).encode())
         os._exit(0)
     os.waitpid(pid, 0)
     effective, permitted = eval(os.read(readable, 200))

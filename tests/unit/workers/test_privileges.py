@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from velocity_edge.errors import Unavailable
+from velocity_edge.worker_user import find_user
 from workers.handlers import beneath
-from workers.privileges import find_user
 
 
 def run(code: str) -> list[str]:
@@ -26,7 +26,8 @@ def run(code: str) -> list[str]:
 def test_nothing_brings_them_back() -> None:
     lines = run("""
         import os, socket
-        from workers.privileges import drop, find_user
+        from velocity_edge.worker_user import find_user
+        from workers.privileges import drop
         drop(find_user("nobody"))
         print(os.getresuid(), os.getresgid(), os.getgroups())
         for name, attempt in {

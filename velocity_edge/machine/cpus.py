@@ -1,0 +1,67 @@
+"""How many workers this machine has CPUs for: those that this process may run on, and no more than its control group
+has time for.
+
+A container on a machine with 64 CPUs often has time for two (`--cpus 2`). With a worker per CPU each of them would be
+stopped for most of every period, in the middle of handshakes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+#: Where version 2 is mounted, alone or beside version 1.
+_UNIFIED: Final = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+_VERSION_1: Final = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup/cpu,cpuacct"))
+
+
+def workers_by_default() -> int:
+    """Return the number of workers of a node that does not say how many it wants."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = cpu_quota()
+    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+
+
+def cpu_quota() -> float | None:
+    """Return how many CPUs' time our control group has at most; None: no limit that can be seen from here."""
+    found = list(_quotas(_read(Path("/proc/self/cgroup"))))
+    return min(found, default=None)
+
+
+def _quotas(groups: str) -> Iterator[float]:
+    """Yield the limit of our group and of each above it. *groups* is the text of /proc/self/cgroup."""
+    for line in groups.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0":
+            for directory in _up(_UNIFIED, path):
+                yield from _of_texts(*_read(directory / "cpu.max").split())
+        elif "cpu" in controllers.split(","):
+            for directory in _up(_VERSION_1, path):
+                yield from _of_texts(_read(directory / "cpu.cfs_quota_us"), _read(directory / "cpu.cfs_period_us"))
+
+
+def _up(mounts: tuple[Path, ...], path: str) -> Iterator[Path]:
+    """Yield the folders of a group and of all above it. Where a container sees its own as the root, that one is."""
+    for mount in mounts:
+        group = mount / path.lstrip("/")
+        for directory in (group, *group.parents):
+            if directory.is_relative_to(mount):
+                yield directory
+
+
+def _of_texts(*texts: str) -> Iterator[float]:
+    """Yield quota / period of microseconds as the kernel writes them; "max", -1 and nothing are no limit."""
+    numbers = [int(text) for text in texts if text.strip().lstrip("-").isdigit()]
+    if len(numbers) == 2 and numbers[0] > 0 and numbers[1] > 0:
+        yield numbers[0] / numbers[1]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,85 @@
+"""What no node can do without, by trying it: system calls that a seccomp filter or an old kernel may refuse, /proc.
+
+Everything else is done without (tiers, capabilities, CPU affinity). `serve` refuses with these reasons and `doctor`
+shows them, so that both say the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+#: The same on every machine that Linux runs on (linux/openat2.h).
+_OPENAT2: Final = 437
+_RESOLVE_BENEATH: Final = 0x08
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def lacking() -> list[str]:
+    """Return what is not here: for each a few words that follow "cannot serve here:"."""
+    return list(_tried())
+
+
+def sentence(lacks: list[str]) -> str:
+    """Return the error for what is lacking, with what would give it."""
+    return f"cannot serve here: {'; '.join(lacks)}; {REMEDY}"
+
+
+#: Of all of them.
+REMEDY: Final = (
+    "Linux 5.15 or later, /proc, and a seccomp filter that permits them would be right (Docker: 20.10.10 or later, or "
+    "`--security-opt seccomp=FILE`)"
+)
+
+
+def _tried() -> Iterator[str]:
+    attempts: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("memfd_create(2) for counters", _memfd),
+        ("pidfd_open(2) for watching workers", _pidfd),
+        ("openat2(2) for files of sites", _openat2),
+        ("starting a thread (clone3(2))", _thread),
+        (f"reading {BOOT_ID}", BOOT_ID.read_bytes),
+    )
+    for what, attempt in attempts:
+        try:
+            attempt()
+        except OSError as error:
+            yield f"{what} is refused ({error.strerror})"
+        except RuntimeError as error:
+            yield f"{what} is refused ({error})"
+
+
+def _memfd() -> None:
+    os.close(os.memfd_create("velocity-probe", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+
+
+def _pidfd() -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    finally:
+        os.close(pidfd)
+
+
+def _openat2() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    how = ctypes.create_string_buffer(struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_BENEATH))
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    fd = libc.syscall(ctypes.c_long(_OPENAT2), ctypes.c_int(root), b".", how, ctypes.c_size_t(24))
+    number = ctypes.get_errno()
+    os.close(root)
+    if fd < 0:
+        raise OSError(number, os.strerror(number))
+    os.close(fd)
+
+
+def _thread() -> None:
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
