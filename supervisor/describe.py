@@ -91,6 +91,7 @@ def _worker(shell: Shell, worker: Worker, now_s: float) -> WorkerStatus:
         "rss_bytes": heartbeat.rss_bytes if heartbeat else 0,
         "revision": worker.revision,
         "age_s": now_s - worker.started_s,
+        "silent_s": now_s - worker.heard_s if worker.busy else 0.0,
     }
 
 
@@ -217,6 +218,10 @@ def _degraded(shell: Shell) -> Iterator[str]:
             f"the disable file {shell.places.disable_file} is there: health checkers withdraw the routes of a node "
             "that serves; `velocity-edge admin resume` removes it"
         )
+    for worker in node.workers.values():
+        if worker.busy:
+            silent_s = shell.clock() - worker.heard_s
+            yield f"worker {worker.worker_id} is busy: heartbeat late by {silent_s:.0f} s, but it makes progress"
     yield from degraded_keys(shell)
     if node.last_reload and not node.last_reload.ok:
         yield f"the last reload was refused: {node.last_reload.reason}"

@@ -5,11 +5,13 @@ packets follows from their states (routes.py), what an operator asks for is in r
 staffing.py, a rolling restart is a machine of its own (rollout.py).
 
 Facts and no answers: a worker is equipped when it said Hello, activated when it is Prepared, serves when it says Ready.
-What does not come in time is a fact too (`_overdue`).
+What does not come in time is a fact too (`_overdue`). A worker without heartbeats is not yet hung: while its slab shows
+progress it is busy, which is said and not punished (`_look`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -55,8 +57,8 @@ class Node(Staffing):
                 self._hung_up(worker_id)
             case w.Broke(worker_id, reason):
                 self._condemn(worker_id, reason)
-            case w.Ticked():
-                self._tick()
+            case w.Ticked(progress):
+                self._tick(progress)
             case w.Counted(handshakes):
                 self._counted(handshakes)
             case w.DisableFileWritten(error):
@@ -95,7 +97,10 @@ class Node(Staffing):
         worker = self.workers.get(worker_id)
         if worker is None or worker.state is WorkerState.KILLED:
             return  # last words
-        worker.heard_s = self.now_s
+        if worker.busy:
+            silent_s = self.now_s - worker.heard_s
+            self.say(f"worker {worker_id} reports again, after {silent_s:.0f} s", worker=worker)
+        worker.heard_s, worker.progress, worker.busy = self.now_s, None, False
         match report:
             case m.Hello():
                 self._hello(worker, report)
@@ -303,16 +308,18 @@ class Node(Staffing):
                 continue
             times += [worker.deadline_s, worker.activation_due_s, worker.hung_up_due_s]
             if worker.serving:
-                times.append(worker.heard_s + self.settings.heartbeat_timeout_s)
+                times += [self._look_due_s(worker), worker.alive_s + self.settings.heartbeat_timeout_s]
         return min((t for t in times if t is not None), default=None)
 
-    def _tick(self) -> None:
+    def _tick(self, progress: Mapping[int, int]) -> None:
         now_s = self.now_s
         for worker_id, gone in list(self.departed.items()):
             # While nobody else is ready, new connections wait where the dead one sat.
             if gone.until_s <= now_s and worker_id not in self.routes.accepting:
                 del self.departed[worker_id]
         for worker in list(self.workers.values()):
+            if worker.serving:
+                self._look(worker, progress.get(worker.worker_id))
             self._overdue(worker)
         for agreement in (self.reloading, self.key_change):
             if agreement and agreement.deadline_s <= now_s:
@@ -320,14 +327,40 @@ class Node(Staffing):
         if self.drain_at_s is not None and self.drain_at_s <= now_s:
             self.drain_everybody()
 
+    def _look_due_s(self, worker: Worker) -> float:
+        """Return when to look next whether a silent worker makes progress: twice per time-out, to have two values."""
+        return max(worker.alive_s, worker.looked_s) + self.settings.heartbeat_timeout_s / 2
+
+    def _look(self, worker: Worker, progress: int | None) -> None:
+        now_s, timeout_s = self.now_s, self.settings.heartbeat_timeout_s
+        last_chance = worker.alive_s + timeout_s <= now_s
+        if self._look_due_s(worker) > now_s and not last_chance:
+            return
+        worker.looked_s = now_s
+        if progress is None:
+            return
+        before, worker.progress = worker.progress, progress
+        if before is None:
+            if last_chance:
+                # We were late ourselves and have nothing to compare with: look once more before it is condemned.
+                worker.progressed_s = now_s - timeout_s / 2
+        elif progress != before:
+            worker.progressed_s = now_s
+        silent_s = now_s - worker.heard_s
+        if worker.alive_s + timeout_s > now_s and silent_s >= timeout_s and not worker.busy:
+            worker.busy = True
+            text = f"worker {worker.worker_id} is busy: heartbeat late by {silent_s:.0f} s, but it makes progress"
+            self.say(text, "warning", worker)
+
     def _overdue(self, worker: Worker) -> None:
         now_s, settings = self.now_s, self.settings
         if worker.state is WorkerState.KILLED:
             return
         if worker.hung_up_due_s is not None and worker.hung_up_due_s <= now_s:
             self._condemn(worker.worker_id, "it closed its channel")
-        elif worker.serving and worker.heard_s + settings.heartbeat_timeout_s <= now_s:
-            self._condemn(worker.worker_id, f"no heartbeat for {settings.heartbeat_timeout_s:g} s")
+        elif worker.serving and worker.alive_s + settings.heartbeat_timeout_s <= now_s:
+            silent_s = now_s - worker.heard_s
+            self._condemn(worker.worker_id, f"no heartbeat for {silent_s:.0f} s and no progress: it hangs")
         elif worker.activation_due_s is not None and worker.activation_due_s <= now_s:
             self._condemn(worker.worker_id, "it was activated and never became ready")
         elif worker.deadline_s is None or worker.deadline_s > now_s:

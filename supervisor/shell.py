@@ -209,9 +209,9 @@ class Shell:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        due_s = self.node.next_deadline_s()
-        if due_s is not None and not self.finished.done():
-            self._timer = self.loop.call_at(due_s, self.happen, w.Ticked())
+        at_s = self.node.next_deadline_s()
+        if at_s is not None and not self.finished.done():
+            self._timer = self.loop.call_at(at_s, lambda: self.happen(w.Ticked(self.slots.progress(self.node.workers))))
 
     # --- commands ---------------------------------------------------------------------------------------------------
 

@@ -15,10 +15,11 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from supervisor import sockets
+from supervisor.worker import Worker
 from velocity_edge import slab
 from velocity_edge.messages import Listener
 from velocity_edge.quic import single_use
@@ -151,6 +152,11 @@ class Slots:
         for slot, bundle in enumerate(self.bundles):
             if slot not in except_in:
                 bundle.slab.take_over()
+
+    def progress(self, workers: Mapping[int, Worker]) -> dict[int, int]:
+        """Return worker id -> what its slab counts as progress, of those that serve and have such a count."""
+        seen = {i: self.bundles[v.slot].slab.value("progress") for i, v in workers.items() if v.serving}
+        return {worker_id: value for worker_id, value in seen.items() if value is not None}
 
     def groups(self) -> list[list[socket.socket]]:
         """Return sockets[listener][slot], as steering wants them."""

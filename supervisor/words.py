@@ -6,6 +6,7 @@ All times are seconds of CLOCK_MONOTONIC.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
@@ -100,7 +101,13 @@ class Broke:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time has passed: `Node.next_deadline_s` is reached."""
+    """Time has passed: `Node.next_deadline_s` is reached.
+
+    *progress*: worker id -> what its slab counts as progress (counters.GAUGES); workers of earlier versions are not in
+    it, as they have no such count.
+    """
+
+    progress: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

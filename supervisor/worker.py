@@ -33,6 +33,12 @@ class Worker:
     hello: m.Hello | None = None
     heartbeat: m.Heartbeat | None = None
     heard_s: float = 0.0
+    #: When it was last looked at for want of a report, what its progress was then, and when that was seen to change.
+    looked_s: float = 0.0
+    progress: int | None = None
+    progressed_s: float = 0.0
+    #: Its heartbeat is late, and it makes progress.
+    busy: bool = False
     ready_s: float | None = None
     #: The revision that it serves.
     revision: int = 0
@@ -68,6 +74,11 @@ class Worker:
     def serving(self) -> bool:
         """Whether its loop should be running: it sends heartbeats."""
         return self.state in (WorkerState.READY, WorkerState.DRAINING)
+
+    @property
+    def alive_s(self) -> float:
+        """When there was the last sign that it is not hung."""
+        return max(self.heard_s, self.progressed_s)
 
     @property
     def ending(self) -> bool:

@@ -92,9 +92,29 @@ ADMISSION: Final = (
     "tokens_not_honoured",  # good ones of a prefix that had its share of half-open handshakes
 )
 
-#: Values that go up and down; a worker that takes over a slot sets them to zero.
-GAUGES: Final = ("connections", "half_open", "streams", "rss_bytes", "loop_lag_us", "heartbeat_ns", "worker_id")
+#: What a worker did besides its engine.
+WORK: Final = (
+    "requests_deferred",  # waited for a later turn of the loop: handlers had used the time of theirs
+    "requests_shed",  # answered with 503 because too much waited already
+    "open_files_refused",  # answered with 503 because answers in flight hold too many open files
+    "bodies_cut_short",  # a stream was reset because a file could not be read to its announced end
+    "log_lines_lost",  # the reader of the output was too slow
+)
+
+#: Values that go up and down; a worker that takes over a slot sets them to zero. `progress` counts requests, handshakes
+#: and turns of the loop: while it changes, the process is not hung (supervisor/node.py).
+GAUGES: Final = (
+    "connections",
+    "half_open",
+    "streams",
+    "rss_bytes",
+    "loop_lag_us",
+    "heartbeat_ns",
+    "worker_id",
+    "open_files",
+    "progress",
+)
 
 #: What grows.
-TOTALS: Final = (*COUNTERS, *LOSSES, *CLOSES, *ADMISSION)
+TOTALS: Final = (*COUNTERS, *LOSSES, *CLOSES, *ADMISSION, *WORK)
 CELLS: Final = (*TOTALS, *GAUGES)

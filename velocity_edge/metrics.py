@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from velocity_edge.counters import ADMISSION, CLOSES, COUNTERS, LOSSES, VERDICTS
+from velocity_edge.counters import ADMISSION, CLOSES, COUNTERS, LOSSES, VERDICTS, WORK
 from velocity_edge.status import NodeStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -145,6 +145,9 @@ class _Node(Collector):
             ),
             "half_open": GaugeMetricFamily("velocity_half_open_connections", "Handshakes in flight.", labels=labels),
             "lag": GaugeMetricFamily("velocity_worker_loop_lag_seconds", "Delay of its loop.", labels=labels),
+            "silent": GaugeMetricFamily(
+                "velocity_worker_silent_seconds", "Since its last heartbeat, when that is late.", labels=labels
+            ),
             "rss": GaugeMetricFamily("velocity_worker_resident_bytes", "Resident memory.", labels=labels),
             "revision": GaugeMetricFamily("velocity_worker_revision", "Configuration in use.", labels=labels),
         }
@@ -154,6 +157,7 @@ class _Node(Collector):
             families["connections"].add_metric([*values, worker["state"]], worker["connections"])
             families["half_open"].add_metric(values, worker["half_open"])
             families["lag"].add_metric(values, worker["loop_lag_ms"] / 1000)
+            families["silent"].add_metric(values, worker.get("silent_s", 0.0))
             families["rss"].add_metric(values, worker["rss_bytes"])
             families["revision"].add_metric(values, worker["revision"])
         yield from families.values()
@@ -229,4 +233,4 @@ _NAMED: Final = {counter for _, _, by_value in LABELLED.values() for counter in 
     counter for _, counter in RENAMED.values()
 }
 #: Counters that need no other name. Verdicts are in velocity_dispatch_packets_total.
-PLAIN: Final = tuple(name for name in (*COUNTERS, *ADMISSION) if name not in _NAMED and name not in VERDICTS)
+PLAIN: Final = tuple(name for name in (*COUNTERS, *ADMISSION, *WORK) if name not in _NAMED and name not in VERDICTS)

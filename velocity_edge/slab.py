@@ -18,7 +18,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from velocity_edge.counters import CELLS, GAUGES, TOTALS
@@ -84,6 +84,23 @@ class Slab:
             index = self._index.get(name)
             if index is not None:
                 self._cells[index] = max(0, value) & _MAX
+
+    def ticker(self, name: str) -> Callable[[], None]:
+        """Return the function that counts the gauge *name* up by one; it does nothing where there is no such cell."""
+        index = self._index.get(name)
+        if index is None:
+            return lambda: None
+        cells = self._cells
+
+        def tick() -> None:
+            cells[index] += 1
+
+        return tick
+
+    def value(self, name: str) -> int | None:
+        """Return one cell; None where there is no such cell, as its writer is of an earlier version."""
+        index = self._index.get(name)
+        return None if index is None else self._cells[index]
 
     def take_over(self) -> None:
         """Set the gauges to zero: a new writer, or the death of one."""

@@ -59,6 +59,8 @@ class WorkerStatus(TypedDict):
     revision: int
     #: Seconds since it was started.
     age_s: float
+    #: Seconds since its last heartbeat when that is late but the worker makes progress; 0: it reports in time.
+    silent_s: float
 
 
 class Buffers(TypedDict):

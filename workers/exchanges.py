@@ -4,9 +4,11 @@ What comes in one turn and is answered in the same turn leaves no trace here. An
 still coming, or with a handler that waits) lives until its stream is closed. Each handler's failure ends in a 500 with
 a number that the log line has, too; a failure after the head was sent ends in a reset stream.
 
-The hot path: an answer that a handler marked `shared` is given again to the same question for the rest of the second,
-without routing, building a request or looking at the file. The cache is emptied when the second ends (which also keeps
-the `date` field true) and is bounded in between; what must not come from it is decided by `_DEMANDING`.
+The hot path: an answer that a handler marked `shared` is given again to the same question for the rest of the second
+(shared_answers.py).
+
+A turn has a time budget for handlers (turns.py). Requests that are over it, and bodies that are produced chunk by
+chunk, wait for later turns, in fair order between connections; what has no room to wait gets a 503.
 """
 
 from __future__ import annotations
@@ -34,22 +36,19 @@ from velocity_edge.quic.engine import (
     StreamWritable,
 )
 from velocity_edge.quic.error_codes import error_name, is_error
-from workers.http import H3_INTERNAL_ERROR, H3_NO_ERROR, Body, Handler, Headers, Request, Response, plain
+from workers.http import H3_INTERNAL_ERROR, H3_NO_ERROR, Body, Handler, Request, Response, plain
 from workers.middleware.access_log import AccessLog, Formatter
+from workers.shared_answers import Key, SharedAnswers
+from workers.turns import Turns
 
 log = logging.getLogger(__name__)
 
-#: Request fields with which an answer is never taken from the cache: ranges, preconditions, and `host`, which must be
-#: compared with :authority first (RFC 9114 section 4.3.1).
-_DEMANDING: Final = frozenset(
-    (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"host")
-)
-#: Bounds of what one second may collect. Bodies are mostly shared with the static handler's cache.
-_MAX_SHARED: Final = 4096
-_MAX_SHARED_BYTES: Final = 32 * 1024 * 1024
 #: Of a body that no handler wanted, so much is taken and thrown away after the answer; then the stream is reset. Four
 #: stream windows: the client has had our answer by then, as it needed credit that we sent after it.
 _MAX_UNWANTED_BYTES: Final = 1024 * 1024
+#: Memory of a field and of a request beside their text: tuples, byte strings, the event.
+_FIELD_BYTES: Final = 128
+_REQUEST_BYTES: Final = 1024
 #: Bodies that an engine takes whole; others are chunks that are yet to come.
 _AT_HAND: Final = (bytes, FileRange, type(None))
 
@@ -66,12 +65,14 @@ class Revision:
 class Exchange:
     """One request that did not end in the turn in which it began."""
 
-    __slots__ = ("answered", "body", "stream", "task", "unwanted_bytes", "writable")
+    __slots__ = ("answered", "body", "connection", "stream", "task", "unwanted_bytes", "writable")
 
-    def __init__(self, stream: int, body: Body) -> None:
+    def __init__(self, connection: int, stream: int, body: Body) -> None:
+        self.connection = connection
         self.stream = stream
         self.body = body
         self.task: asyncio.Task[None] | None = None
+        #: What its coroutine waits for: room to send, or its turn.
         self.writable: asyncio.Future[None] | None = None
         #: The head of the answer went out.
         self.answered = False
@@ -90,10 +91,13 @@ class Exchanges:
         send_high_bytes: int,
         write_log: Callable[[bytes], None],
         clock: Callable[[], float] = time.time,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
         """*start* runs a coroutine as a task of the worker; *flush_soon* has the engine's packets sent after this turn.
 
-        *write_log* takes lines of the access log and must not wait. *clock* is wall time in seconds.
+        *write_log* takes lines of the access log and must not wait. *clock* is wall time in seconds, *now_ns* what the
+        budget of a turn is measured with. *progress* is called for each request that is dealt with (vitals.py).
         """
         self._engine = engine
         self._respond = engine.respond
@@ -101,15 +105,17 @@ class Exchanges:
         self._flush_soon = flush_soon
         self.send_high_bytes = send_high_bytes
         self._clock = clock
+        self._progress = progress
+        self._turns = Turns(lambda: self._shared.renew(), flush_soon, now_ns)
+        #: By the names of counters.WORK.
+        self.counts = {"requests_deferred": 0, "requests_shed": 0}
         self._revision: Revision | None = None
         self._open: dict[int, Exchange] = {}
         #: Established connections and who is at the other end.
         self._peers: dict[int, Address] = {}
         #: Which site each of them asked for (SNI), for operators who want to know who is left.
         self._sites: dict[int, str] = {}
-        self._shared: dict[tuple[bytes, bytes, bytes | None], tuple[Headers, bytes | FileRange]] = {}
-        self._shared_bytes = 0
-        self._shared_second = 0
+        self._shared = SharedAnswers(clock)
         self.access_log = AccessLog(write_log, clock)
         #: Connections that we closed with an error, by the names of counters.CLOSES.
         self.closes = dict.fromkeys(CLOSES, 0)
@@ -128,14 +134,12 @@ class Exchanges:
     def use(self, revision: Revision) -> None:
         """Requests from now on are answered by this revision; those that run finish with theirs."""
         self._revision = revision
-        self._forget_shared()
+        self._shared.forget()
 
     def handle(self, events: list[Event]) -> None:
         """Take the events of one turn."""
-        second = int(self._clock())
-        if second != self._shared_second:
-            self._forget_shared()
-            self._shared_second = second
+        self._shared.renew()
+        self._turns.begin()
         handlers = self._handlers
         for event in events:
             handlers[event.kind](event)
@@ -158,10 +162,6 @@ class Exchanges:
         """Exchanges that are open."""
         return len(self._open)
 
-    def _forget_shared(self) -> None:
-        self._shared = {}
-        self._shared_bytes = 0
-
     # --- events ------------------------------------------------------------------------------------------------------
 
     def _on_handshake(self, event: HandshakeCompleted) -> None:
@@ -169,24 +169,22 @@ class Exchanges:
         self._sites[event.connection] = event.server_name
 
     def _on_request(self, event: RequestReceived) -> None:
-        if event.fin and event.method == b"GET":
-            coding = None
-            for name, value in event.headers:
-                if name in _DEMANDING:
-                    break
-                if name == b"accept-encoding":
-                    coding = value if coding is None else coding + b", " + value
-            else:
-                found = self._shared.get((event.authority, event.path, coding))
-                if found is not None and not event.early:
-                    self._respond(event.stream, 200, found[0], found[1])
-                    revision = self._revision
-                    if revision is not None and revision.access_line is not None:
-                        self._log(event, revision, 200, _length(found[1]), self._clock())
-                    return
-                self._answer(event, (event.authority, event.path, coding))
-                return
-        self._answer(event, None)
+        if self._turns.over:
+            self._defer(event)
+        else:
+            self._serve(event, self._clock())
+
+    def _serve(self, event: RequestReceived, came_s: float) -> None:
+        self._progress()
+        key = self._shared.key(event)
+        found = self._shared.get(key) if key is not None and not event.early else None
+        if found is None:
+            self._answer(event, key, came_s)
+            return
+        self._respond(event.stream, 200, found[0], found[1])
+        revision = self._revision
+        if revision is not None and revision.access_line is not None:
+            self._log(event, revision, 200, _length(found[1]), came_s)
 
     def _on_body(self, event: BodyReceived) -> None:
         exchange = self._open.get(event.stream)
@@ -199,10 +197,11 @@ class Exchanges:
 
     def _on_writable(self, event: StreamWritable) -> None:
         exchange = self._open.get(event.stream)
-        if exchange is not None and exchange.writable is not None and not exchange.writable.done():
-            exchange.writable.set_result(None)
+        if exchange is not None and exchange.writable is not None:
+            self._let_run(exchange)
 
     def _on_stream_closed(self, event: StreamClosed) -> None:
+        self._turns.backlog.drop(event.stream)
         exchange = self._open.pop(event.stream, None)
         if exchange is not None and exchange.task is not None:
             exchange.task.cancel()
@@ -216,14 +215,57 @@ class Exchanges:
             # What a library says of an error may quote the peer.
             log.debug("closed a connection: %s (0x%x): %s", name, event.error_code, ascii(event.reason))
 
+    # --- turns -------------------------------------------------------------------------------------------------------
+
+    def _defer(self, event: RequestReceived) -> None:
+        """Have a request wait for a later turn; where too much waits already it gets a 503 now."""
+        came_s = self._clock()
+        exchange = self._exchange(event)
+        n_bytes = _REQUEST_BYTES + len(event.path) + len(event.authority)
+        n_bytes += sum(_FIELD_BYTES + len(name) + len(value) for name, value in event.headers)
+
+        def work() -> None:
+            if event.fin:
+                del self._open[event.stream]  # an answer that is sent at once leaves no trace
+            self._serve(event, came_s)
+
+        if self._turns.later(event.connection, event.stream, work, n_bytes):
+            self._open[event.stream] = exchange
+            self.counts["requests_deferred"] += 1
+            return
+        self.counts["requests_shed"] += 1
+        self._progress()
+        if not event.fin:
+            self._open[event.stream] = exchange
+        response = plain(503, "", (b"retry-after", b"1"))
+        self._send(exchange, response)
+        self._log(event, self._revision, 503, _length(response.body), came_s)
+        self._finish_body(exchange)
+
+    def _let_run(self, exchange: Exchange) -> None:
+        """Have the exchange's coroutine go on, within the budget of this turn or of a later one."""
+        if self._turns.over:
+            self._turns.later(exchange.connection, exchange.stream, lambda: self._wake(exchange))
+        else:
+            self._wake(exchange)
+
+    def _wake(self, exchange: Exchange) -> None:
+        if exchange.writable is not None and not exchange.writable.done():
+            self._turns.charge_step()
+            exchange.writable.set_result(None)
+
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    def _answer(self, event: RequestReceived, key: tuple[bytes, bytes, bytes | None] | None) -> None:
-        started_s = self._clock()
+    def _exchange(self, event: RequestReceived) -> Exchange:
+        stream = event.stream
+        body = Body(None) if event.fin else Body(lambda n_bytes: self._credit(stream, n_bytes))
+        return Exchange(event.connection, stream, body)
+
+    def _answer(self, event: RequestReceived, key: Key | None, started_s: float) -> None:
         stream = event.stream
         revision = self._revision
-        body = Body(None) if event.fin else Body(lambda n_bytes: self._credit(stream, n_bytes))
-        exchange = Exchange(stream, body)
+        exchange = self._open.get(stream) or self._exchange(event)
+        body = exchange.body
         if not event.fin:
             self._open[stream] = exchange
         try:
@@ -236,10 +278,11 @@ class Exchanges:
             result = _failure(error, event)
         if not isinstance(result, Response) or not isinstance(result.body, _AT_HAND):
             self._open[stream] = exchange
+            self._turns.charge_step()
             exchange.task = self._start(self._run(exchange, event, revision, result, started_s))
             return
         if self._send(exchange, result) and result.shared and key is not None and result.status == 200:
-            self._remember(key, result)
+            self._shared.remember(key, result)
         self._log(event, revision, result.status, _length(result.body), started_s)
         self._finish_body(exchange)
 
@@ -306,9 +349,13 @@ class Exchanges:
                     return sent
                 sent += len(chunk)
                 self._flush_soon()
-                if buffered > self.send_high_bytes:
+                behind, over = buffered > self.send_high_bytes, self._turns.used
+                if behind or over:
                     exchange.writable = asyncio.get_running_loop().create_future()
+                    if not behind:
+                        self._let_run(exchange)
                     await exchange.writable
+                    exchange.writable = None
         except Exception as error:
             _failure(error, event)
             engine.reset(stream, H3_INTERNAL_ERROR)
@@ -321,16 +368,6 @@ class Exchanges:
         body = response.body
         assert isinstance(body, _AT_HAND)
         return self._respond(exchange.stream, response.status, response.headers, body)
-
-    def _remember(self, key: tuple[bytes, bytes, bytes | None], response: Response) -> None:
-        body = response.body
-        if not isinstance(body, bytes | FileRange):
-            return
-        weight = len(body) if isinstance(body, bytes) else 0
-        if len(self._shared) >= _MAX_SHARED or self._shared_bytes + weight > _MAX_SHARED_BYTES:
-            self._forget_shared()
-        self._shared[key] = (response.headers, body)
-        self._shared_bytes += weight
 
     # --- bodies that nobody wants ------------------------------------------------------------------------------------
 

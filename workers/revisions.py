@@ -23,6 +23,7 @@ from velocity_edge.quic.tickets import Tickets
 from workers.exchanges import Revision
 from workers.handlers.answers import Answer, Answers
 from workers.handlers.beneath import Descriptor, probe
+from workers.handlers.listing import Listings
 from workers.handlers.static import StaticHandler, StaticSettings
 from workers.http import fold
 from workers.middleware.access_log import formatter
@@ -69,10 +70,11 @@ def prepare(
     certificates = tuple(chain_from_pem(keyed, kem_oqs.find().make_signer) for keyed in chains)
     server = config.server
     date = Date(clock)
+    listings = Listings(clock)
     own = ((b"server", server.server_header.encode()),) if server.server_header else ()
     routes: list[Route] = []
     for site in config.content.sites:
-        handler = _static(site, roots, clock)
+        handler = _static(site, roots, clock, listings)
         around = [add_headers((*own, *(SECURITY if site.security_headers else ())), date)]
         routes += [Route(host, "/", fold(around, handler)) for host in (site.hostname, *site.aliases)]
     hosts = [route.host for route in routes] or ["*"]
@@ -100,7 +102,9 @@ def _answers(sections: Sequence[RouteSection], max_body_bytes: int) -> Iterator[
         yield prefix, Answers(methods, max_body_bytes)
 
 
-def _static(site: Site, roots: Mapping[str, Descriptor], clock: Callable[[], float]) -> StaticHandler:
+def _static(
+    site: Site, roots: Mapping[str, Descriptor], clock: Callable[[], float], listings: Listings
+) -> StaticHandler:
     name = os.fspath(site.root)
     root = roots.get(name)
     if root is None:
@@ -118,6 +122,7 @@ def _static(site: Site, roots: Mapping[str, Descriptor], clock: Callable[[], flo
             error_pages=site.error_pages,
         ),
         clock,
+        listings,
     )
     absent = handler.missing()
     if absent:

@@ -104,6 +104,7 @@ class Serving:
         equipment: Equipment,
         table: EpochTable,
         first: Prepared,
+        progress: Callable[[], None] = lambda: None,
     ) -> Self:
         """Put everything together; nothing is read or sent before `use`. The first limits are those of *first*.
 
@@ -111,7 +112,7 @@ class Serving:
         """
         server = first.config.server
         limits = server.limits.limits()
-        upcalls = WorkerUpcalls(table, equipment.node_id, worker_id, limits, equipment.used_tokens(clock()))
+        upcalls = WorkerUpcalls(table, equipment.node_id, worker_id, limits, equipment.used_tokens(clock()), progress)
         settings = EngineSettings(worker_id, equipment.node_id, limits, server.congestion_control)
         engine = open_engine(settings, upcalls)
         engine.use_keys(keys.engine_keys(table))
@@ -120,7 +121,13 @@ class Serving:
             endpoint.flush_soon()
 
         exchanges = Exchanges(
-            engine, start_task, flush_soon, send_high_bytes=limits.send_high_bytes, write_log=write_log, clock=clock
+            engine,
+            start_task,
+            flush_soon,
+            send_high_bytes=limits.send_high_bytes,
+            write_log=write_log,
+            clock=clock,
+            progress=progress,
         )
         endpoint = Endpoint(
             loop, engine, exchanges, sockets=equipment.sockets, link=equipment.link, links=equipment.links
@@ -184,4 +191,5 @@ class Serving:
             **self.losses,
             **self.exchanges.closes,
             **self.upcalls.admission.counters,
+            **self.exchanges.counts,
         }

@@ -6,6 +6,8 @@ when keys or configuration change. Handshakes that run go on with what they bega
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from velocity_edge.keys import EpochTable
 from velocity_edge.quic.admission import AdmissionControl, SingleUse
 from velocity_edge.quic.engine import Address, Admission, Handshake, Ignore, Initial, ServerTransport
@@ -16,7 +18,17 @@ from velocity_edge.quic.policy import ServerPolicy
 class WorkerUpcalls:
     """Implements `engine.Upcalls`."""
 
-    def __init__(self, table: EpochTable, node_id: int, worker_id: int, limits: Limits, used: SingleUse) -> None:
+    def __init__(
+        self,
+        table: EpochTable,
+        node_id: int,
+        worker_id: int,
+        limits: Limits,
+        used: SingleUse,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        """*progress* is called for each handshake that begins (vitals.py)."""
+        self._progress = progress
         self.admission = AdmissionControl(table, node_id, worker_id, limits, used)
         #: None until the first revision is active.
         self.policy: ServerPolicy | None = None
@@ -30,6 +42,7 @@ class WorkerUpcalls:
     def handshake(self, transport: ServerTransport) -> Handshake:
         """Return the TLS side of a new connection."""
         assert self.policy is not None, "nobody is admitted without a policy"
+        self._progress()
         return self.admission.handshake(self.policy, transport)
 
     def address_token(self, peer: Address) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from setproctitle import setproctitle
@@ -25,8 +25,10 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 class LoopLag:
     """The worst lateness of the loop since it was asked last."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, progress: Callable[[], None] = lambda: None) -> None:
+        """*progress* is called with each probe: the loop turns."""
         self._loop = loop
+        self._progress = progress
         self._worst_s = 0.0
         self._expected_s = loop.time() + _PROBE_S
         self._timer = loop.call_at(self._expected_s, self._probe)
@@ -43,6 +45,7 @@ class LoopLag:
         self._timer.cancel()
 
     def _probe(self) -> None:
+        self._progress()
         now_s = self._loop.time()
         self._worst_s = max(self._worst_s, now_s - self._expected_s)
         self._expected_s = now_s + _PROBE_S
@@ -68,6 +71,8 @@ class Tally:
         self._worker_id = worker_id
         self._told: dict[str, int] = {}
         slab.take_over()
+        #: Say that something was done; a supervisor that hears no heartbeat looks whether this goes on.
+        self.progress = slab.ticker("progress")
 
     def update(self, counters: Mapping[str, int], gauges: Mapping[str, int]) -> None:
         """Write both. *counters* are totals since this process began; names of counters.py."""

@@ -152,7 +152,7 @@ class Worker:
         self.logs = logs.set_up(f"worker {self.identity.worker_id}")
         self.lines = LineWriter(1)
         self.tally = Tally(Slab(self.equipment.slab_fd), self.identity.worker_id)
-        self.lag = LoopLag(self.loop)
+        self.lag = LoopLag(self.loop, self.tally.progress)
         self.heartbeat_timer = self.loop.call_later(_HEARTBEAT_S, self._heartbeat)
 
     def _use_keys(self, order: m.UseKeys) -> None:
@@ -184,7 +184,7 @@ class Worker:
         self.supervision.report(m.Prepared(order.revision))
 
     def _open_serving(self, first: Prepared) -> Serving:
-        if self.equipment is None or self.table is None or self.lines is None:
+        if self.equipment is None or self.table is None or self.lines is None or self.tally is None:
             raise RuntimeError("Configure came before Equip or UseKeys")
         serving = Serving.open(
             self.loop,
@@ -196,6 +196,7 @@ class Worker:
             equipment=self.equipment,
             table=self.table,
             first=first,
+            progress=self.tally.progress,
         )
         serving.endpoint.use_roster(self.roster.workers, unborn(self.roster))
         return serving

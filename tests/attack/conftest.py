@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.coroutines import pytest_pyfunc_call
 from tests.support.engine_driver import ENGINES, World
+
+__all__ = ["pytest_pyfunc_call", "world"]
 
 
 @pytest.fixture(params=ENGINES)

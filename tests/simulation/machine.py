@@ -18,7 +18,7 @@ from velocity_edge import messages as m
 
 HEARTBEAT_EVERY_S = 7.0
 QUARANTINE_S = 20.0
-CHARACTERS = ["good"] * 8 + ["crash", "mute", "stuck", "stubborn", "hangs up", "babbles", "refuses"]
+CHARACTERS = ["good"] * 8 + ["crash", "mute", "stuck", "stubborn", "hangs up", "babbles", "refuses", "busy"]
 
 
 @dataclass(slots=True)
@@ -49,6 +49,8 @@ class Process:
     stopping: bool = False
     #: Its loop hangs: it obeys nothing and says nothing.
     silent: bool = False
+    #: Its loop is so busy that heartbeats do not come; it makes progress.
+    busy: bool = False
     #: The supervisor that it talks to, by number; 0: to none.
     reports_to: int = 1
     #: Orders that it has got and not yet obeyed.
@@ -132,12 +134,19 @@ class Machine:
                 self.later(soon, lambda: self.end_of(process, -11))
             case "stuck":
                 self.later(soon, lambda: setattr(process, "silent", True))
+            case "busy":
+                self.later(soon, lambda: setattr(process, "busy", True))
+                self.later(soon + self.dice.uniform(5.0, 60.0), lambda: setattr(process, "busy", False))
             case "hangs up":
                 self.later(soon, lambda: self.hang_up(process))
             case "babbles":
                 self.later(soon, lambda: self.from_it(process, w.Broke(worker_id, "junk")))
         if character != "mute":
             self.later(self.dice.uniform(0.1, 2.0), lambda: self.say_hello(process))
+
+    def progress(self) -> dict[int, int]:
+        """Return what the supervisor sees in slabs: it changes while a loop turns."""
+        return {i: 0 if process.silent else int(self.now_s * 4) for i, process in self.alive.items()}
 
     def from_it(self, process: Process, happening: w.Happening) -> None:
         """Something of this process reaches the supervisor that it is attached to."""
@@ -222,7 +231,8 @@ class Machine:
             if self.dice.random() < (0.05 if self.trouble else 0.9):
                 process.held.clear()
             counts = {epoch % keys.CID_CONFIGS: 1 for epoch in process.held}
-            self.say(process, m.Heartbeat(1, 0, 0, 0.1, 1, counts))
+            if not process.busy:
+                self.say(process, m.Heartbeat(1, 0, 0, 0.1, 1, counts))
             self.later(HEARTBEAT_EVERY_S, lambda: self.beat(process))
 
     def use_keys(self, process: Process, epochs: tuple[int, ...], seal_with: int, decodes: frozenset[int]) -> None:

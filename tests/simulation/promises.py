@@ -81,6 +81,12 @@ class Watched(World):
             if process and process.pid == pid and not process.silent:
                 assert revision in process.prepared, "promise 4: a configuration is used that somebody has not prepared"
 
+    def killed(self, worker_id: int) -> None:
+        process, node = self.attached_process(worker_id), self.node
+        assert node is not None
+        if process is not None and "no heartbeat" in node.workers[worker_id].reason:
+            assert process.silent, "promise 10: it made progress and was killed for its silence"
+
     # --- after each step ---
 
     def check(self, happening: w.Happening) -> None:
@@ -155,6 +161,8 @@ class Watched(World):
         upgrade_failed = node.rollout is not None and node.rollout.state is RolloutState.ABORTED
         mixed = len(contents) > 1 and not upgrade_failed
         self.patience("promise 4: some serve this configuration, some that", mixed)
+        hung = any(v.worker_id in self.alive and self.alive[v.worker_id].silent for v in workers if v.serving)
+        self.patience("promise 10: a worker hangs and nobody ends it", hung)
         self.patience("promise 5: a rotation does not end", node.key_change is not None)
         unfinished = bool(self.ring.table.announced) and not stopping
         self.patience("promise 5: an announced epoch never seals", unfinished)

@@ -14,6 +14,7 @@
 8. A worker that was told to leave goes. A stop ends: all processes are gone, and the node quits once.
 9. Whatever connection ID a living worker's connection holds, or a dead one's held until its packets cannot come any
    more, decodes: in steering and in every worker; and epochs that nobody needs make room for the next ones.
+10. A worker that makes progress is not killed because its heartbeats do not come; one that hangs is.
 
 They hold after every step, and across the deaths of supervisors: between any two commands of any happening, while
 nothing happens, while a successor waits for workers, by an upgrade, or together with all workers. In three of four

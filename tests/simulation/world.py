@@ -139,7 +139,7 @@ class World(Machine):
         if self.tick_s != due_s or supervisor != self.supervisor:
             return  # another one was due earlier
         self.tick_s = None
-        self.happen(w.Ticked())
+        self.happen(w.Ticked(self.progress()))
         self.ticks_now = self.ticks_now + 1 if self.now_s == self.ticked_s else 0
         self.ticked_s = self.now_s
         assert self.ticks_now < 3, "promise 8: a deadline that no tick removes"
@@ -149,6 +149,7 @@ class World(Machine):
             case w.Spawn(worker_id, slot, core):
                 self.spawn(worker_id, slot, core)
             case w.Kill(worker_id):
+                self.killed(worker_id)
                 self.end(worker_id, -9)
             case w.Equip(worker_id, slot, keep):
                 process = self.attached_process(worker_id)
@@ -193,6 +194,9 @@ class World(Machine):
         """For promises.py."""
 
     def activated(self, revision: int) -> None:
+        """For promises.py."""
+
+    def killed(self, worker_id: int) -> None:
         """For promises.py."""
 
     def check(self, happening: w.Happening) -> None:

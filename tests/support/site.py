@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,14 @@ def handler(root: Path, clock: Clock | None = None, **settings: Any) -> StaticHa
 
 def get(static: StaticHandler, target: bytes, *headers: tuple[bytes, bytes], method: bytes = b"GET") -> Response:
     """Ask *static* for *target*."""
-    return static(Request(method, b"localhost", target, headers))
+    response = static(Request(method, b"localhost", target, headers))
+    if isinstance(response, Response):
+        return response
+
+    async def wait() -> Response:
+        return await response
+
+    return asyncio.run(wait())
 
 
 def header(response: Response, name: bytes) -> bytes | None:

@@ -135,7 +135,7 @@ def _row(worker: WorkerStatus) -> tuple[str, ...]:
     return (
         str(worker["worker_id"]),
         str(worker["core"]),
-        worker["state"],
+        f"{worker['state']}, busy" if worker.get("silent_s") else worker["state"],
         worker.get("version", ""),  # a node from before it was said
         worker["engine"],
         count(worker["connections"]),

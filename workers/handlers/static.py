@@ -2,15 +2,16 @@
 
 This file decides which answer a request gets; the rooms beside it know paths (target.py), the kernel's side
 (beneath.py), what is kept (files.py) and the rules of RFC 9110 (conditions.py, ranges.py, encodings.py). The handler is
-a plain function that never waits: opening and reading a file of the page cache takes microseconds. (A cold disk holds
-up this worker meanwhile; peers behave alike, and the loop's lag shows it.)
+a plain function that never waits, except for the page of a directory (listing.py): opening and reading a file of the
+page cache takes microseconds. (A cold disk holds up this worker meanwhile; peers behave alike, and the loop's lag shows
+it.)
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,7 +21,7 @@ from workers.handlers.beneath import Descriptor
 from workers.handlers.conditions import Conditions, Verdict, evaluate, range_holds
 from workers.handlers.encodings import choose
 from workers.handlers.files import Entry, FileStore, Representation
-from workers.handlers.listing import listing
+from workers.handlers.listing import Busy, Listings, wants_json
 from workers.handlers.target import BadTarget, relative_path
 from workers.http import Request, Response, plain
 
@@ -50,9 +51,17 @@ class StaticSettings:
 class StaticHandler:
     """A `Handler` for the files below one directory."""
 
-    def __init__(self, root: Descriptor, settings: StaticSettings, clock: Callable[[], float]) -> None:
-        """*clock* is wall time in seconds."""
+    def __init__(
+        self,
+        root: Descriptor,
+        settings: StaticSettings,
+        clock: Callable[[], float],
+        listings: Listings | None = None,
+    ) -> None:
+        """*clock* is wall time in seconds; *listings* makes the pages of directories, for all sites of a revision."""
+        self._root_fd = root.fd
         self._settings = settings
+        self._listings = listings or Listings(clock)
         self._clock = clock
         self._index = tuple(os.fsencode(name) for name in settings.index)
         self._fallback = os.fsencode(settings.spa_fallback.lstrip("/")) if settings.spa_fallback else None
@@ -64,8 +73,8 @@ class StaticHandler:
             cache_control=settings.cache_control.encode() if settings.cache_control else None,
         )
 
-    def __call__(self, request: Request) -> Response:
-        """Answer *request*."""
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+        """Answer *request*: at once, or when the page of a directory is made."""
         if request.method not in (b"GET", b"HEAD"):
             return self._error(request, 405, ALLOW)
         try:
@@ -89,7 +98,7 @@ class StaticHandler:
                     raise
         return self._error(request, 404)
 
-    def _find(self, request: Request, path: bytes) -> Response:
+    def _find(self, request: Request, path: bytes) -> Response | Awaitable[Response]:
         """Return the file's answer, a redirect to the directory, or the directory's. Raises OSError."""
         if path and not path.endswith(b"/"):
             try:
@@ -108,8 +117,14 @@ class StaticHandler:
                     raise
         if not self._settings.listings:
             raise FileNotFoundError(errno.ENOENT, "no index", path)
-        directory = self._files.list(path)
-        page = listing(directory.fd, request.path, request.header(b"accept"), hidden_files=self._settings.hidden_files)
+        return self._list(request, b"/" + path, self._files.list(path))
+
+    async def _list(self, request: Request, path: bytes, directory: Descriptor) -> Response:
+        key = (self._root_fd, path, self._settings.hidden_files, wants_json(request.header(b"accept")))
+        try:
+            page = await self._listings.page(key, directory)
+        except Busy:
+            return self._error(request, 503, (b"retry-after", b"1"))
         return _without_body(page) if request.method == b"HEAD" else page
 
     def _send(self, request: Request, entry: Entry) -> Response:

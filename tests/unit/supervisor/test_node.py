@@ -247,6 +247,47 @@ def test_a_stuck_loop_is_killed(serving: Play) -> None:
     assert serving(w.Ticked(), after_s=0.1) == [w.Kill(1)]
 
 
+def said(play: Play, happening: w.Happening, after_s: float) -> tuple[list[str], list[w.Command]]:
+    play.now_s += after_s
+    commands = play.node.handle(happening, play.now_s)
+    return [c.text for c in commands if isinstance(c, w.Say)], [c for c in commands if not isinstance(c, w.Say)]
+
+
+def test_a_worker_that_makes_progress_is_busy_and_not_killed(serving: Play) -> None:
+    assert serving(w.Ticked({1: 100}), after_s=5.0) == []
+    texts, commands = said(serving, w.Ticked({1: 101}), 5.0)
+    assert texts == ["worker 1 is busy: heartbeat late by 10 s, but it makes progress"]
+    assert commands == []
+    for n in range(20):
+        assert said(serving, w.Ticked({1: 102 + n}), 5.0) == ([], [])  # said once
+    assert serving.node.workers[1].busy
+    texts, _ = said(serving, w.Reported(1, m.Heartbeat(0, 0, 0, 0.0, 0)), 1.0)
+    assert texts == ["worker 1 reports again, after 111 s"]
+    assert not serving.node.workers[1].busy
+
+
+@pytest.mark.parametrize("last_progress_s", [0.0, 5.0, 10.0, 100.0])
+def test_a_worker_that_stops_making_progress_is_killed_within_one_and_a_half_time_outs(
+    serving: Play, last_progress_s: float
+) -> None:
+    began_s, timeout_s = serving.now_s, serving.node.settings.heartbeat_timeout_s
+    commands: list[w.Command] = []
+    while not commands:
+        due_s = serving.node.next_deadline_s()
+        assert due_s is not None
+        assert due_s - began_s <= last_progress_s + 1.5 * timeout_s
+        commands = serving(w.Ticked({1: int(min(due_s - began_s, last_progress_s) * 4)}), due_s - serving.now_s)
+    assert commands == [w.Kill(1)]
+    assert serving.now_s - began_s >= max(timeout_s, last_progress_s + timeout_s / 2)
+    assert "no progress" in serving.node.workers[1].reason
+
+
+def test_a_supervisor_that_was_late_itself_looks_twice_before_it_kills(serving: Play) -> None:
+    assert serving(w.Ticked({1: 5}), after_s=60.0) == []
+    assert serving(w.Ticked({1: 5}), after_s=4.9) == []
+    assert serving(w.Ticked({1: 5}), after_s=0.1) == [w.Kill(1)]
+
+
 def test_a_discouraging_node_still_takes_connections(serving: Play) -> None:
     commands = serving(w.Quiesce(w.QuiesceMode.DISCOURAGE))
     assert commands == [w.Tell(1, m.Drain(86_400.0, 10.0, True))]
@@ -393,9 +434,9 @@ def test_a_drain_that_was_cut_off_by_the_death_of_all_is_over_and_the_node_stays
 
 
 def test_who_is_silent_and_not_dealt_with_is_counted_against_us(serving: Play) -> None:
-    """The watchdog is fed by this: a silent worker is dealt with after 10 s, so nothing is behind before that."""
-    assert serving.node.behind_s(serving.now_s + 9.9) == 0.0
-    assert serving.node.behind_s(serving.now_s + 30.0) == 20.0
+    """The watchdog is fed by this: a silent worker is looked at after 5 s, so nothing is behind before that."""
+    assert serving.node.behind_s(serving.now_s + 4.9) == 0.0
+    assert serving.node.behind_s(serving.now_s + 30.0) == 25.0
     serving(w.Ticked(), after_s=10.0)
     assert serving.node.behind_s(serving.now_s + 30.0) == 0.0
 

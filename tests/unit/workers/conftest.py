@@ -1,17 +1,7 @@
-"""A test that is a coroutine function runs in an event loop of its own."""
+"""Tests here may be coroutine functions."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
+from tests.support.coroutines import pytest_pyfunc_call
 
-import pytest
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = pyfuncitem._fixtureinfo.argnames
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}), debug=True)
-    return True
+__all__ = ["pytest_pyfunc_call"]

@@ -20,9 +20,11 @@ from velocity_edge.quic.engine import (
     StreamClosed,
     StreamWritable,
 )
+from workers.backlog import Backlog
 from workers.exchanges import Exchanges, Revision
 from workers.http import BodyTooLarge, Request, Response, plain
 from workers.middleware.access_log import clf_line, json_line
+from workers.turns import STEP_NS, TURN_NS
 
 
 class Stage:
@@ -33,10 +35,19 @@ class Stage:
         self.clock = Clock()
         self.tasks: list[asyncio.Task[None]] = []
         self.flushes = 0
+        self.now_ns = 0
+        self.progress = 0
         self.asked: list[Request] = []
         self.log = b""
         self.exchanges = Exchanges(
-            self.engine, self._start, self._flush, send_high_bytes=100, write_log=self._write_log, clock=self.clock
+            self.engine,
+            self._start,
+            self._flush,
+            send_high_bytes=100,
+            write_log=self._write_log,
+            clock=self.clock,
+            now_ns=lambda: self.now_ns,
+            progress=self._progress,
         )
         self.exchanges.use(Revision(1, lambda request: self._ask(handler), **revision))
 
@@ -54,6 +65,9 @@ class Stage:
 
     def _flush(self) -> None:
         self.flushes += 1
+
+    def _progress(self) -> None:
+        self.progress += 1
 
     def _write_log(self, lines: bytes) -> None:
         self.log += lines
@@ -137,7 +151,7 @@ def test_what_is_shared_is_bounded() -> None:
     for number in range(5000):
         stage.handle(request(number, b"/%d" % number))
         assert len(stage.exchanges._shared) <= 4096
-        assert stage.exchanges._shared_bytes <= 32 * 1024 * 1024
+        assert stage.exchanges._shared._bytes <= 32 * 1024 * 1024
 
 
 # --- requests and failures -------------------------------------------------------------------------------------------
@@ -181,7 +195,7 @@ def test_an_answer_to_a_stream_that_is_gone_is_no_error() -> None:
     stage = Stage(shared)
     stage.engine.gone.add(1)
     stage.handle(request(1))
-    assert stage.exchanges._shared == {}
+    assert len(stage.exchanges._shared) == 0
 
 
 async def test_a_coroutine_answers_later_and_its_failure_is_a_500() -> None:
@@ -219,6 +233,153 @@ async def test_a_client_that_leaves_cancels_the_handler() -> None:
     assert cancelled.is_set()
     assert stage.exchanges.running == 0
     assert stage.engine.answers == {}
+
+
+# --- turns -----------------------------------------------------------------------------------------------------------
+
+
+def slow(stage: Stage, cost_ns: int = TURN_NS // 4) -> Callable[[Request], Response]:
+    """Return a handler of which four fill a turn."""
+
+    def handle(request: Request) -> Response:
+        stage.now_ns += cost_ns
+        return plain(200)
+
+    return handle
+
+
+def slow_stage(cost_ns: int = TURN_NS // 4, **revision: Any) -> Stage:
+    stage = Stage(lambda request: slow(stage, cost_ns)(request), **revision)
+    return stage
+
+
+async def test_a_turn_answers_what_its_budget_allows_and_the_next_ones_the_rest() -> None:
+    stage = slow_stage()
+    stage.handle(*[request(number) for number in range(10)])
+    counts = [len(stage.engine.answers)]
+    while len(stage.engine.answers) < 10:
+        await asyncio.sleep(0)
+        counts.append(len(stage.engine.answers))
+    assert counts == [4, 8, 10]
+    assert list(stage.engine.answers) == list(range(10))
+    assert stage.exchanges.counts["requests_deferred"] == 6
+    assert stage.exchanges.running == 0
+    assert stage.progress == 10
+    assert stage.flushes == 2
+
+
+async def test_a_handler_that_takes_longer_than_a_turn_has_one_for_itself() -> None:
+    stage = slow_stage(20 * TURN_NS)
+    stage.handle(*[request(number) for number in range(3)])
+    for answered in (1, 2, 3):
+        assert len(stage.engine.answers) == answered
+        await asyncio.sleep(0)
+
+
+async def test_a_connection_that_asks_for_much_waits_behind_itself() -> None:
+    stage = slow_stage()
+    stage.handle(*[request(number) for number in range(100)])
+    stage.handle(request(1000, connection=2))
+    assert 1000 not in stage.engine.answers  # what came earlier is not overtaken at once
+    await asyncio.sleep(0)
+    assert 1000 in stage.engine.answers
+    assert len(stage.engine.answers) == 8
+
+
+async def test_what_waits_is_counted_as_open_and_forgotten_with_its_stream() -> None:
+    stage = slow_stage()
+    stage.handle(*[request(number) for number in range(10)])
+    assert stage.exchanges.running == 6
+    stage.handle(*[StreamClosed(number, False, 0x10C) for number in range(4, 9)])
+    assert stage.exchanges.running == 1
+    await stage.settle()
+    assert list(stage.engine.answers) == [0, 1, 2, 3, 9]
+
+
+async def test_a_body_that_comes_while_its_request_waits_is_kept_for_it() -> None:
+    stage = slow_stage()
+    stage.handle(*[request(number) for number in range(4)])
+
+    async def echo(request: Request) -> Response:
+        return Response(200, (), await request.body.read(100))
+
+    stage.exchanges.use(Revision(2, lambda request: echo))
+    stage.handle(request(9, method=b"POST", fin=False), BodyReceived(9, b"abc", False))
+    stage.now_ns += TURN_NS
+    stage.handle(request(10, method=b"POST", fin=False), BodyReceived(10, b"def", False))
+    stage.handle(BodyReceived(10, b"g", True), BodyReceived(9, b"d", True))
+    await stage.settle()
+    assert (stage.engine.answers[9].body, stage.engine.answers[10].body) == (b"abcd", b"defg")
+    assert stage.exchanges.running == 0
+
+
+async def test_the_access_log_has_the_time_that_a_request_waited() -> None:
+    stage = slow_stage(access_line=json_line)
+    stage.handle(*[request(number) for number in range(5)])
+    stage.clock.now_s += 0.5
+    await stage.settle()
+    stage.exchanges.access_log.flush()
+    assert [orjson.loads(line)["duration_ms"] for line in stage.log.splitlines()] == [0.0] * 4 + [500.0]
+
+
+async def test_what_has_no_room_to_wait_gets_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = slow_stage()
+    monkeypatch.setattr(stage.exchanges._turns, "backlog", Backlog(8192))
+    stage.handle(*[request(number) for number in range(100)])
+    shed = {number: answer for number, answer in stage.engine.answers.items() if answer.status == 503}
+    assert len(shed) == stage.exchanges.counts["requests_shed"] > 80
+    assert {answer.header(b"retry-after") for answer in shed.values()} == {b"1"}
+    stage.handle(request(200, method=b"POST", fin=False), BodyReceived(200, b"x" * 1000, True))
+    assert stage.engine.answers[200].status == 503
+    await stage.settle()
+    assert len(stage.engine.answers) == 101
+    assert stage.exchanges.running == 0
+
+
+async def test_bodies_in_chunks_share_the_turns_too() -> None:
+    """A packet of acknowledgements wakes every stream of a connection: no iteration of the loop runs them all."""
+    produced: list[int] = []
+    number_of = 300
+
+    async def chunks(number: int) -> AsyncIterator[bytes]:
+        for _ in range(3):
+            produced.append(number)
+            yield b"x" * 200  # above the high-water mark: it waits for room after each
+
+    stage = Stage(lambda request: Response(200, (), chunks(int(request.path[1:]))))
+    stage.handle(*[request(number, b"/%d" % number) for number in range(number_of)])
+    most = 0
+    for _ in range(4):
+        for _ in range(50):
+            before = len(produced)
+            await asyncio.sleep(0)
+            most = max(most, len(produced) - before)
+        for number in range(number_of):
+            stage.engine.buffered[number] = 0
+        stage.handle(*[StreamWritable(number) for number in range(number_of)])
+    assert len(produced) == 3 * number_of
+    assert most <= TURN_NS // STEP_NS
+    await asyncio.sleep(0)
+    assert all(answer.fin for answer in stage.engine.answers.values())
+    assert stage.exchanges.running == 0
+
+
+async def test_a_body_without_an_end_of_its_own_yields_to_others() -> None:
+    produced = 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal produced
+        for _ in range(1000):
+            stage.now_ns += TURN_NS // 4
+            produced += 1
+            yield b""  # never above any mark
+
+    stage = Stage(lambda request: Response(200, (), chunks()))
+    stage.handle(request(1))
+    for turn in range(20):
+        await asyncio.sleep(0)
+        assert produced <= 4 * (turn + 1)
+    assert produced >= 8
 
 
 # --- bodies in -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,92 @@
+"""However much is asked for at once, a turn of the loop has a bounded time for handlers, and others have their turn.
+
+The application is the worker's own (workers/exchanges.py); time is counted, not measured: each answer costs what the
+handler says, on a clock that nothing else moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tests.support.engine_driver import StockClient, World
+from workers.exchanges import Exchanges, Revision
+from workers.http import Request, Response, plain
+from workers.turns import TURN_NS
+
+Make = Callable[..., World]
+
+
+class Site:
+    """A worker's requests over a world's engine. `/slow` costs 95 ms, anything else a fiftieth of a turn."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.now_ns = 0
+        self.turns_ns: list[int] = []
+        self.exchanges = Exchanges(
+            world.engine,
+            asyncio.get_running_loop().create_task,
+            lambda: None,
+            send_high_bytes=world.app.send_high_bytes,
+            write_log=lambda lines: None,
+            now_ns=lambda: self.now_ns,
+        )
+        self.exchanges.use(Revision(1, lambda request: self.handle))
+        world.app.handle = self.exchanges.handle  # type: ignore[assignment]
+
+    def handle(self, request: Request) -> Response:
+        self.now_ns += 95_000_000 if request.path == b"/slow" else TURN_NS // 50
+        return plain(200)
+
+    async def turn(self, seconds: float = 0.01) -> None:
+        """Let the network and then the loop have a turn; note what handlers took of it."""
+        before_ns = self.now_ns
+        self.world.run(seconds=seconds)
+        await asyncio.sleep(0)
+        self.turns_ns.append(self.now_ns - before_ns)
+
+
+def ask(client: StockClient, path: str, times: int) -> None:
+    for _ in range(times):
+        client.request("GET", path)
+
+
+async def test_a_hundred_slow_requests_in_one_packet_train_hold_nobody_up(world: Make) -> None:
+    """All in one turn, they took 9.5 s: no heartbeat, and the worker was killed."""
+    asked = 100
+    w = world()
+    greedy, honest = w.ready(), w.ready()
+    site = Site(w)
+    ask(greedy, "/slow", asked)
+    await site.turn()
+    response = honest.request("GET", "/")
+    answered_in = None
+    for number in range(asked + 50):
+        await site.turn()
+        if response.over and answered_in is None:
+            answered_in = number
+    # A turn takes what it began and no more: the rest of a packet train's requests waits.
+    assert max(site.turns_ns) <= 2 * 95_000_000 + TURN_NS
+    assert answered_in is not None
+    assert answered_in <= 5
+    assert response.status == 200
+    assert site.exchanges.running == 0
+    assert w.counters()["responses_2xx"] == asked + 1
+
+
+async def test_streams_that_are_reset_while_they_wait_leave_nothing(world: Make) -> None:
+    w = world()
+    client = w.ready()
+    site = Site(w)
+    responses = [client.request("GET", "/slow") for _ in range(100)]
+    await site.turn()
+    assert site.exchanges.running > 90
+    for response in responses:
+        client.quic.reset_stream(response.stream_id, 0x10C)
+        client.quic.stop_stream(response.stream_id, 0x10C)
+    for _ in range(5):
+        await site.turn(1.0)
+    assert site.exchanges.running == 0
+    assert not site.exchanges._turns.backlog
+    assert site.now_ns < 10 * 95_000_000

@@ -1,0 +1,72 @@
+"""Work of requests that waits for a later turn of the loop: one item of each connection in turn, bounded in bytes.
+
+A turn has a time budget (exchanges.py). What is over it waits here, so that timers, the heartbeat, orders and packets
+have their turn between two slices of requests. A connection that asks for much waits behind itself: the next item is
+always one of the connection that was served longest ago, and its own items keep their order.
+
+Items are bounded because streams are, and their fields in addition by `MAX_BYTES`. The second half of that room is for
+connections that have little waiting, so that a few that ask for everything cannot fill it. Pure: no clock, no loop.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+#: A request as a browser sends it is about 2 KiB of Python objects: 30,000 of them may wait, which are some seconds of
+#: work. Whatever waits longer than that is better told so (503).
+MAX_BYTES: Final = 64 * 1024 * 1024
+#: What a connection may have waiting in the second half of the room: a page and its first subresources.
+SMALL_BYTES: Final = 16 * 1024
+
+Work = Callable[[], None]
+
+
+class Backlog:
+    """Waiting work, at most one item per stream."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        #: Connection -> stream -> (what to do, its bytes). The first connection is the next one.
+        self._queues: OrderedDict[int, OrderedDict[int, tuple[Work, int]]] = OrderedDict()
+        self._queue_bytes: dict[int, int] = {}
+        self._connections: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, connection: int, stream: int, work: Work, n_bytes: int = 0) -> bool:
+        """Have *work* wait, which keeps *n_bytes* of memory. False: there is no room for it."""
+        own_bytes = self._queue_bytes.get(connection, 0) + n_bytes
+        allowed_bytes = self._max_bytes if own_bytes <= SMALL_BYTES else self._max_bytes // 2
+        if n_bytes and self._bytes + n_bytes > allowed_bytes:
+            return False
+        self._queues.setdefault(connection, OrderedDict())[stream] = (work, n_bytes)
+        self._connections[stream] = connection
+        self._queue_bytes[connection] = own_bytes
+        self._bytes += n_bytes
+        return True
+
+    def take(self) -> Work:
+        """Return the next item. Raises KeyError when there is none."""
+        connection, queue = self._queues.popitem(last=False)
+        self._queues[connection] = queue  # behind all others
+        return self._remove(connection, next(iter(queue)))
+
+    def drop(self, stream: int) -> None:
+        """Forget what waits for *stream*, if anything does: the stream is closed."""
+        connection = self._connections.get(stream)
+        if connection is not None:
+            self._remove(connection, stream)
+
+    def _remove(self, connection: int, stream: int) -> Work:
+        queue = self._queues[connection]
+        work, n_bytes = queue.pop(stream)
+        del self._connections[stream]
+        self._bytes -= n_bytes
+        self._queue_bytes[connection] -= n_bytes
+        if not queue:
+            del self._queues[connection], self._queue_bytes[connection]
+        return work

@@ -1,0 +1,79 @@
+"""Answers that a handler marked `shared`: the same question gets the same answer for the rest of the second.
+
+No routing, no request object, no look at the file. Emptied when the second ends (which also keeps the `date` field
+true) and by a new revision; bounded in between. What must not come from here is decided by `_DEMANDING`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from velocity_edge.quic.engine import FileRange, RequestReceived
+from workers.http import Headers, Response
+
+#: Request fields with which an answer is never taken from here: ranges, preconditions, and `host`, which must be
+#: compared with :authority first (RFC 9114 section 4.3.1).
+_DEMANDING: Final = frozenset(
+    (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"host")
+)
+#: Bounds of what one second may collect. Bodies are mostly shared with the static handler's cache.
+MAX_ANSWERS: Final = 4096
+MAX_BYTES: Final = 32 * 1024 * 1024
+
+#: :authority, :path, Accept-Encoding.
+Key = tuple[bytes, bytes, bytes | None]
+
+
+class SharedAnswers:
+    """What one second has collected."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """*clock* is wall time in seconds."""
+        self._clock = clock
+        self._second = 0
+        self._answers: dict[Key, tuple[Headers, bytes | FileRange]] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def renew(self) -> None:
+        """Forget everything if a second has begun."""
+        second = int(self._clock())
+        if second != self._second:
+            self.forget()
+            self._second = second
+
+    def forget(self) -> None:
+        """Forget everything."""
+        self._answers = {}
+        self._bytes = 0
+
+    @staticmethod
+    def key(event: RequestReceived) -> Key | None:
+        """Return what the answer may be shared under; None for a question that stands for itself."""
+        if not event.fin or event.method != b"GET":
+            return None
+        coding = None
+        for name, value in event.headers:
+            if name in _DEMANDING:
+                return None
+            if name == b"accept-encoding":
+                coding = value if coding is None else coding + b", " + value
+        return event.authority, event.path, coding
+
+    def get(self, key: Key) -> tuple[Headers, bytes | FileRange] | None:
+        """Return the fields and the body of a 200."""
+        return self._answers.get(key)
+
+    def remember(self, key: Key, response: Response) -> None:
+        """Keep a 200 that was shared."""
+        body = response.body
+        if not isinstance(body, bytes | FileRange):
+            return
+        weight = len(body) if isinstance(body, bytes) else 0
+        if len(self._answers) >= MAX_ANSWERS or self._bytes + weight > MAX_BYTES:
+            self.forget()
+        self._answers[key] = (response.headers, body)
+        self._bytes += weight
