@@ -70,6 +70,8 @@ COUNTERS: Final = (
     "glitches",
     "migrations",
     "upcall_errors",
+    "memory_exceeded",  # closed: the peer made us hold more than flow control and losses explain
+    "migrations_refused",  # datagrams from yet another address, over max_migrations_per_s
 )
 
 #: Losses, counted by the worker and not by an engine. `cut`: connections that it closed before they had left or been

@@ -64,6 +64,8 @@ class LimitsSection(BaseModel):
     """Connection IDs of a connection at one time."""
     max_glitches_per_s: _COUNT = _DEFAULT.max_glitches_per_s
     """Streams reset or broken by the peer of one connection, before it is closed."""
+    max_migrations_per_s: Annotated[int, Field(ge=1)] = _DEFAULT.max_migrations_per_s
+    """Changes of the client's address of a connection; datagrams from yet another one are dropped."""
     request_timeout_s: Duration = Field(default=_DEFAULT.request_timeout_s, alias="request_timeout")
     """The header section of a request takes no longer."""
     max_request_body_bytes: Size = Field(default=_DEFAULT.max_request_body_bytes, alias="max_request_body")

@@ -19,6 +19,10 @@ class PerSecond:
     _window_began_ns: int = field(default=-_SECOND_NS, init=False)
     _used: int = field(default=0, init=False)
 
+    def spent(self, now_ns: int) -> bool:
+        """Whether the next `take` would be over the limit; counts nothing."""
+        return now_ns - self._window_began_ns < _SECOND_NS and self._used >= self.limit
+
     def take(self, now_ns: int) -> bool:
         """Count one. False: over the limit of this second."""
         if now_ns - self._window_began_ns >= _SECOND_NS:

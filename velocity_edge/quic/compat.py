@@ -16,6 +16,8 @@ from typing import Any, Final
 OVERRIDDEN: Final = {
     "aioquic.quic.connection:QuicConnection.__init__": "81aea715e344",
     "aioquic.quic.connection:QuicConnection._initialize": "6a41681e541c",
+    "aioquic.quic.connection:QuicConnection._get_or_create_stream": "aee09c84cd0d",
+    "aioquic.quic.connection:QuicConnection._flush_builder": "ac4bd66d7c38",
     "aioquic.quic.connection:QuicConnection._handle_crypto_frame": "e77f8695d9ac",
     "aioquic.quic.connection:QuicConnection._replenish_connection_ids": "73b127efb89c",
     "aioquic.quic.connection:QuicConnection._handle_retire_connection_id_frame": "4f53abae92fa",
@@ -47,6 +49,12 @@ RELIED_ON: Final = {
     "aioquic.quic.connection:QuicConnection._connect": "5cabbbe581ae",
     "aioquic.quic.connection:QuicConnection._close_end": "7e32d95840a6",
     "aioquic.h3.connection:H3Connection._validate_settings": "18a774bb4698",
+    # pieces.py is what these ask of their ranges; packets that only acknowledge may leave `sent_packets`.
+    "aioquic.quic.stream:QuicStreamReceiver.handle_frame": "c54bce9f11e6",
+    "aioquic.quic.stream:QuicStreamReceiver._pull_data": "0b249a0b2d93",
+    "aioquic.quic.recovery:QuicPacketRecovery.on_packet_sent": "a83baa6e0570",
+    "aioquic.quic.recovery:QuicPacketRecovery.on_ack_received": "1a7c69347908",
+    "aioquic.quic.connection:QuicConnection._add_network_path": "4135b581b4d5",
     "aioquic.tls:verify_certificate": "19f4c650d927",
     "aioquic.tls:SessionTicket": "c2095b11207d",
 }

@@ -63,6 +63,10 @@ class Limits:
     #: Streams that the peer may reset or that fail in a connection within a second, before it is closed with
     #: H3_EXCESSIVE_LOAD (rapid reset, CVE-2023-44487, in HTTP/3's clothes).
     max_glitches_per_s: int = 200
+    #: Changes of a client's address in a connection within a second (RFC 9000 section 9). A NAT or a phone changes it
+    #: once in minutes, the worst of our tests once a second; each change costs a PATH_CHALLENGE, and 400 bytes until
+    #: that is acknowledged. Datagrams from yet another address are dropped.
+    max_migrations_per_s: int = 4
     #: A request whose header section does not complete in this time is reset (slowloris).
     request_timeout_s: float = 20.0
     #: Of a request's body, whether it is kept or thrown away; above it the answer is 413. Memory is bounded by the
@@ -73,6 +77,61 @@ class Limits:
     #: packets unanswered, and some clients waited for seconds. A reset is smaller than what it answers.
     max_resets_per_s: int = 1000
     max_version_negotiations_per_s: int = 100
+
+    # What it costs to keep received bytes, beside the bytes. Derived, so that whoever opens a window opens these, too.
+
+    @property
+    def half_open_memory_bytes(self) -> int:
+        """Memory that packets of a handshake may make the native engine hold (measured: 28 KiB for a sound one).
+
+        An unfinished message and what came ahead of it are kept in blocks of 8 KiB. Without this bound, bytes with gaps
+        between them made it 456 KiB.
+        """
+        return 32 * 1024 + 2 * self.max_crypto_bytes
+
+    @property
+    def received_memory_bytes(self) -> int:
+        """Memory that packets of a client with a connection may make the native engine hold.
+
+        Data behind a gap is kept in blocks of 8 KiB, at worst two of them for a few bytes of a stream. Each gap costs
+        100 bytes: losses of whole packets make one per 2 KiB of window at most. Gaps of a byte made it 38 MiB.
+        """
+        streams = self.max_streams_bidi + self.max_streams_uni
+        return 256 * 1024 + self.connection_window_bytes * 5 // 4 + streams * 18 * 1024
+
+    @property
+    def sent_memory_bytes(self) -> int:
+        """Memory for packets that are not acknowledged, beside four times the bytes that were in flight at most.
+
+        A small packet costs 400 bytes until it is acknowledged, which a peer may never do.
+        """
+        return 1024 * 1024
+
+    @property
+    def max_unacked_packets(self) -> int:
+        """Packets that the portable engine keeps until they are acknowledged, beside one per 256 bytes in flight.
+
+        Each costs a kilobyte. Those that only acknowledge are not kept for long: a peer need never acknowledge them.
+        """
+        return 1024
+
+    @property
+    def max_stream_gaps(self) -> int:
+        """Pieces of one stream that wait for what is missing between them, in the portable engine.
+
+        When every other packet of a whole window is lost there are 110 of them.
+        """
+        return 64 + self.stream_window_bytes // 1024
+
+    @property
+    def max_connection_gaps(self) -> int:
+        """The same for all streams of a connection."""
+        return 64 + self.max_streams_bidi + self.connection_window_bytes // 1024
+
+    @property
+    def max_crypto_gaps(self) -> int:
+        """The same for the handshake messages of one level. Browsers cut a ClientHello into a dozen shuffled pieces."""
+        return 64
 
     def for_connection_of(self, earlier: Limits) -> Limits:
         """Return what holds now for a connection that began under *earlier* limits."""

@@ -7,7 +7,7 @@
  *   settings.c, replies.c, upcalls.c   the rest of its methods
  *   demux.c       one datagram: to a connection, to another worker, an answer, or dropped
  *   admission.c   a new connection
- *   connection.c  one ngtcp2_conn: opening, reading, timers
+ *   connection.c  one ngtcp2_conn: opening, reading, timers; memory.c: what it holds; paths.c: its moves
  *   callbacks.c   what ngtcp2 says; writing.c: its packets out; closing.c: its end
  *   tls.c         whole TLS messages to Python; transport.c: keys and bytes back
  *   request.c     one nghttp3_conn: requests in; response.c: responses out
@@ -95,7 +95,11 @@ typedef struct ve_limits {
     size_t max_unacked_bytes;
     size_t max_unacked_bytes_per_worker;
     size_t max_active_cids;
+    size_t half_open_memory_bytes;
+    size_t received_memory_bytes;
+    size_t sent_memory_bytes;
     unsigned max_glitches_per_s;
+    unsigned max_migrations_per_s;
     uint64_t request_timeout_ns;
     unsigned max_resets_per_s;
     unsigned max_version_negotiations_per_s;
@@ -174,7 +178,9 @@ static inline bool ve_rate_allow(ve_rate *rate, unsigned limit, uint64_t now_ns)
     X(streams_reset) \
     X(glitches) \
     X(migrations) \
-    X(upcall_errors)
+    X(upcall_errors) \
+    X(memory_exceeded) \
+    X(migrations_refused)
 /* clang-format on */
 
 enum ve_counter {

@@ -137,8 +137,12 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
         return NULL;
     }
     connection->engine = engine;
+    ve_memory_init(&connection->memory);
     connection->opened_ns = engine->now_ns;
     connection->max_streams_bidi = engine->limits.max_streams_bidi;
+    connection->half_open_memory_bytes = engine->limits.half_open_memory_bytes;
+    connection->received_memory_bytes = engine->limits.received_memory_bytes;
+    connection->sent_memory_bytes = engine->limits.sent_memory_bytes;
     connection->max_field_section_bytes = engine->limits.max_field_section_bytes;
     connection->handle = ve_handle_new(&engine->connections, connection);
     if (connection->handle == 0) {
@@ -168,7 +172,7 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
         ve_cid_reset_token(&engine->cids, ours.data, ours.datalen, parameters.stateless_reset_token);
     if (ve_id_add(&engine->ids, connection, ours.data, ours.datalen, ve_cid_config_of(&engine->cids, &ours)) != 0 ||
         ngtcp2_conn_server_new(&connection->quic, &scid, &ours, opening->path, opening->version, &ve_callbacks,
-                               &settings, &parameters, NULL, connection) != 0) {
+                               &settings, &parameters, &connection->memory.quic, connection) != 0) {
         connection->quic = NULL;
         discard(connection);
         return NULL;
@@ -183,10 +187,37 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
 
 /* --- reading, timers --- */
 
+/* Too much is held for what this peer sent, or did not acknowledge. What one packet can add is small beside the budgets. */
+static void bound_memory(ve_connection *connection, int rv) {
+    const ve_memory *memory = &connection->memory;
+    bool early = !connection->handshake_completed;
+    size_t received = early ? connection->half_open_memory_bytes : connection->received_memory_bytes;
+    size_t sent = connection->sent_memory_bytes + 4 * connection->most_in_flight;
+    /* ngtcp2 says ERR_INTERNAL when one stream has more than 5000 gaps. */
+    if (memory->bytes[VE_RECEIVED] <= received && memory->bytes[VE_SENT] <= sent && rv != NGTCP2_ERR_INTERNAL) {
+        return;
+    }
+    connection->engine->counters[VE_memory_exceeded]++;
+    if (early) {
+        ve_connection_fail(connection, NGTCP2_CCERR_TYPE_TRANSPORT, NGTCP2_CRYPTO_BUFFER_EXCEEDED, "too many pieces");
+    } else {
+        ve_connection_fail(connection, NGTCP2_CCERR_TYPE_APPLICATION, VE_H3_EXCESSIVE_LOAD, "too many pieces");
+    }
+}
+
+static int read_packet(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,
+                       size_t length) {
+    ngtcp2_pkt_info info = {.ecn = tos & 3};
+    connection->memory.reading = true;
+    int rv = ngtcp2_conn_read_pkt(connection->quic, path, &info, data, length, connection->engine->now_ns);
+    connection->memory.reading = false;
+    bound_memory(connection, rv);
+    return rv;
+}
+
 bool ve_connection_read_first(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,
                               size_t length) {
-    ngtcp2_pkt_info info = {.ecn = tos & 3};
-    int rv = ngtcp2_conn_read_pkt(connection->quic, path, &info, data, length, connection->engine->now_ns);
+    int rv = read_packet(connection, path, tos, data, length);
     if (rv == NGTCP2_ERR_RETRY && !connection->has_error) {
         ve_connection_undo(connection);
         return false;
@@ -199,7 +230,6 @@ bool ve_connection_read_first(ve_connection *connection, const ngtcp2_path *path
 
 void ve_connection_read(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,
                         size_t length) {
-    ngtcp2_pkt_info info = {.ecn = tos & 3};
     if (connection->state == VE_DRAINING) {
         return;
     }
@@ -212,7 +242,14 @@ void ve_connection_read(ve_connection *connection, const ngtcp2_path *path, uint
         }
         return;
     }
-    int rv = ngtcp2_conn_read_pkt(connection->quic, path, &info, data, length, connection->engine->now_ns);
+    bool elsewhere = !ngtcp2_path_eq(ngtcp2_conn_get_path(connection->quic), path);
+    if (elsewhere && !ve_paths_allow(connection)) {
+        return;
+    }
+    int rv = read_packet(connection, path, tos, data, length);
+    if (elsewhere) {
+        ve_paths_note(connection, path);
+    }
     if (ve_connection_survives(connection, rv)) {
         ve_connection_mark(connection);
     }

@@ -14,6 +14,8 @@
 #define VE_CONNECTION_H
 
 #include "base.h"
+#include "memory.h"
+#include "paths.h"
 #include "table.h"
 #include "tls.h"
 
@@ -40,11 +42,17 @@ struct ve_connection {
     ve_state state;
     ngtcp2_conn *quic;
     nghttp3_conn *http;
+    ve_memory memory;
+    ve_paths paths;
     uint64_t handle;
     uint64_t opened_ns;
     /* What the peer is told, from the limits of its time; the rest of them may change at any moment. */
     uint64_t max_streams_bidi; /* all that the peer may open so far, also those that are gone */
     uint64_t max_field_section_bytes;
+    size_t half_open_memory_bytes;
+    size_t received_memory_bytes;
+    size_t sent_memory_bytes;
+    uint64_t most_in_flight; /* bytes, since it was opened */
     ve_connection *previous; /* of the engine's open ones, or of its closing ones */
     ve_connection *next;
     ve_connection *dirty_next;

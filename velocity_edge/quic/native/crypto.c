@@ -239,6 +239,8 @@ void ve_crypto_ctx(ngtcp2_crypto_ctx *context, ve_suite *suite) {
 
 /* --- callbacks --- */
 
+uint64_t ve_packets_opened;
+
 int ve_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx, const uint8_t *plain,
                size_t plain_length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad, size_t aad_length) {
     EVP_CIPHER_CTX *cipher = context_of(ctx->native_handle);
@@ -275,6 +277,7 @@ int ve_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypt
         EVP_DecryptFinal_ex(cipher, dest + n, &n) != 1) {
         return NGTCP2_ERR_DECRYPT;
     }
+    ve_packets_opened++;
     return 0;
 }
 

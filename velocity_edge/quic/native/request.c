@@ -319,7 +319,7 @@ int ve_http_start(ve_connection *connection) {
     settings.qpack_max_dtable_capacity = 0;
     settings.qpack_encoder_max_dtable_capacity = 0;
     settings.qpack_blocked_streams = 0;
-    if (nghttp3_conn_server_new(&connection->http, &CALLBACKS, &settings, nghttp3_mem_default(), connection) != 0) {
+    if (nghttp3_conn_server_new(&connection->http, &CALLBACKS, &settings, &connection->memory.http, connection) != 0) {
         connection->http = NULL;
         return -1;
     }

@@ -32,7 +32,11 @@ static void read_limits(ve_limits *limits, PyObject *object) {
     limits->max_unacked_bytes = number(object, "max_unacked_bytes", 1);
     limits->max_unacked_bytes_per_worker = number(object, "max_unacked_bytes_per_worker", 1);
     limits->max_active_cids = number(object, "max_active_cids", 1);
+    limits->half_open_memory_bytes = number(object, "half_open_memory_bytes", 1);
+    limits->received_memory_bytes = number(object, "received_memory_bytes", 1);
+    limits->sent_memory_bytes = number(object, "sent_memory_bytes", 1);
     limits->max_glitches_per_s = (unsigned)number(object, "max_glitches_per_s", 1);
+    limits->max_migrations_per_s = (unsigned)number(object, "max_migrations_per_s", 1);
     limits->request_timeout_ns = number(object, "request_timeout_s", 1e9);
     limits->max_resets_per_s = (unsigned)number(object, "max_resets_per_s", 1);
     limits->max_version_negotiations_per_s = (unsigned)number(object, "max_version_negotiations_per_s", 1);

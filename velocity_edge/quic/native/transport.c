@@ -161,7 +161,10 @@ static PyObject *send_crypto(PyObject *self, PyObject *const *arguments, Py_ssiz
     if (level == NGTCP2_ENCRYPTION_LEVEL_INITIAL && is_hello_retry_request(data, length)) {
         connection->engine->counters[VE_hello_retry_requests]++;
     }
+    /* Our flight is not the peer's doing, though it is made while a packet of his is read. */
+    connection->memory.reading = false;
     int rv = ngtcp2_conn_submit_crypto_data(connection->quic, (ngtcp2_encryption_level)level, data, length);
+    connection->memory.reading = true;
     if (rv != 0) {
         return library_error(rv);
     }

@@ -179,7 +179,12 @@ ve_written ve_connection_write(ve_connection *connection, ve_batch *batch) {
         commit(&w);
     }
     if (sent > 0) {
+        ngtcp2_conn_info now;
         ngtcp2_conn_update_pkt_tx_time(connection->quic, engine->now_ns); /* or pacing is wrong */
+        ngtcp2_conn_get_conn_info(connection->quic, &now);
+        if (now.bytes_in_flight > connection->most_in_flight) {
+            connection->most_in_flight = now.bytes_in_flight;
+        }
     }
     if (connection->broken_streams > 0) {
         reset_broken_streams(connection);

@@ -2,6 +2,9 @@
 
     _initialize                    our TLS in the place of aioquic's; an address that a token proved counts as validated
     _handle_crypto_frame           CRYPTO ahead of what is complete is bounded (stock: 512 KiB per spoofed Initial)
+    receive_datagram               a client's address changes a few times per second at most
+    _flush_builder                 what was sent and is never acknowledged is bounded
+    _get_or_create_stream          so are the pieces of a stream, and finding one's place is cheap (pieces.py)
     _replenish_connection_ids      ids and reset tokens of ours, few of them
     _handle_retire_connection_id_frame  an id that was never sent cannot be given back (stock issues a new one for each:
                                    four hundred in one packet)
@@ -14,9 +17,10 @@ Receive windows are windows.py's. `velocity_edge/quic/compat.py` pins the source
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from aioquic.buffer import Buffer
+from aioquic.h3.connection import ErrorCode
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     Limit,
@@ -26,18 +30,24 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.stream import QuicStream
+from aioquic.tls import Epoch
 
 from velocity_edge.cid import CID_LENGTH
+from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.demux import SUPPORTED_VERSIONS
 from velocity_edge.quic.engine import Accept
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.congestion import NAMES
 from velocity_edge.quic.portable.ids import NewId
+from velocity_edge.quic.portable.pieces import Pieces
 from velocity_edge.quic.portable.tls import LEVEL_OF, HandshakeFactory, TlsAdapter
 from velocity_edge.quic.portable.windows import SlidingWindows
 
 #: Of one frame with ids of 20 bytes: type 1, numbers 8 and 8, length 1, id 20, reset token 16.
 _NEW_CONNECTION_ID_BYTES: Final = 54
+#: Sent packets that are looked through for those that need not be kept; then when they have doubled.
+_MANY_PACKETS: Final = 128
 
 
 def server_configuration(limits: Limits, congestion_control: str) -> QuicConfiguration:
@@ -87,6 +97,14 @@ class EdgeConnection(SlidingWindows):
         self._token = b""
         self._highest_sent_id = 0
         self._retire_prior_to = 0
+        self._gaps_left = limits.max_connection_gaps
+        self._migrations = PerSecond(limits.max_migrations_per_s)
+        self._most_in_flight = 0
+        self._tidy_above = _MANY_PACKETS
+        #: Datagrams from yet another address that were dropped.
+        self.migrations_refused = 0
+        #: It was closed because the peer made us hold too much.
+        self.memory_exceeded = False
         self._host_cids = [_connection_id(first_id, 0, was_sent=True)]
         self.host_cid = self._local_initial_source_connection_id = first_id.cid
         self._local_active_connection_id_limit = limits.max_active_cids
@@ -98,6 +116,10 @@ class EdgeConnection(SlidingWindows):
         )
         self.adapter = TlsAdapter(self, limits.max_crypto_bytes, accepted)
         self.adapter.handshake = make_handshake(self.adapter)
+
+    def use_limits(self, limits: Limits) -> None:
+        """Live by other limits, as far as nothing was promised to the peer."""
+        self._migrations.limit = limits.max_migrations_per_s
 
     # --- what the adapter asks ----------------------------------------------------------------------------------------
 
@@ -193,6 +215,37 @@ class EdgeConnection(SlidingWindows):
 
     # --- overrides ----------------------------------------------------------------------------------------------------
 
+    def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
+        """Take one datagram, unless it comes from too many places."""
+        active = self._network_paths[0].addr if self._network_paths else addr
+        if addr == active:
+            super().receive_datagram(data, addr, now)
+            return
+        now_ns = int(now * 1e9)
+        if self._migrations.spent(now_ns):
+            self.migrations_refused += 1
+            return
+        known = any(path.addr == addr for path in self._network_paths)
+        super().receive_datagram(data, addr, now)
+        # aioquic knows a path once an authentic packet came by it; late packets of the path before are free.
+        moved = self._network_paths[0].addr != active
+        if moved or (not known and any(path.addr == addr for path in self._network_paths)):
+            self._migrations.take(now_ns)
+
+    def _flush_builder(self, *args: Any, **options: Any) -> Any:
+        sent = super()._flush_builder(*args, **options)
+        packets = self._spaces[Epoch.ONE_RTT].sent_packets
+        self._most_in_flight = max(self._most_in_flight, self._loss.bytes_in_flight)
+        if len(packets) > self._tidy_above:
+            # Packets that only acknowledge: nobody sends them again, and a peer need never acknowledge them.
+            for number in [number for number, packet in packets.items() if not packet.in_flight]:
+                del packets[number]
+            self._tidy_above = max(_MANY_PACKETS, 2 * len(packets))
+            if len(packets) > self._limits.max_unacked_packets + self._most_in_flight // 256:
+                self.memory_exceeded = True
+                self.close(ErrorCode.H3_EXCESSIVE_LOAD, None, "too many packets are not acknowledged")
+        return sent
+
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self._parameters = self.tls.handshake_extensions[0][1]
@@ -201,6 +254,34 @@ class EdgeConnection(SlidingWindows):
         self._crypto_buffers: dict[Any, Buffer] = {}
         if self._address_validated:
             self._network_paths[0].is_validated = True
+        for stream in self._crypto_streams.values():
+            stream.receiver._ranges = Pieces(self._check_crypto_gaps)
+
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        stream: QuicStream = super()._get_or_create_stream(frame_type, stream_id)
+        receiver: Any = stream.receiver
+        if not isinstance(receiver._ranges, Pieces):
+            receiver._ranges = Pieces(self._check_gaps)
+        return stream
+
+    def _check_crypto_gaps(self, gaps: int) -> None:
+        if gaps > self._limits.max_crypto_gaps:
+            self._too_many_pieces(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, QuicFrameType.CRYPTO)
+
+    def _check_gaps(self, gaps: int) -> None:
+        self._gaps_left -= 1
+        if self._gaps_left < 0:
+            # Counted down only: what was filled meanwhile shows when all are counted again.
+            waiting = sum(len(stream.receiver._ranges) for stream in self._streams.values())
+            self._gaps_left = self._limits.max_connection_gaps - waiting - 1
+        if self._gaps_left < 0 or gaps > self._limits.max_stream_gaps:
+            self._too_many_pieces(ErrorCode.H3_EXCESSIVE_LOAD, None)
+
+    def _too_many_pieces(self, error_code: int, frame_type: int | None) -> NoReturn:
+        self.memory_exceeded = True
+        self.close(error_code=error_code, frame_type=frame_type, reason_phrase="too many pieces")
+        # Ends the packet; the connection keeps the first reason.
+        raise QuicConnectionError(error_code, QuicFrameType.PADDING, "too many pieces")
 
     def _handle_crypto_frame(self, context: Any, frame_type: int, buf: Buffer) -> None:
         position = buf.tell()

@@ -78,6 +78,7 @@ class Edge:
         self._limits = limits.for_connection_of(self._limits)
         self._outbox.use_limits(self._limits)
         self._glitches.limit = limits.max_glitches_per_s
+        self.quic.use_limits(limits)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -123,6 +124,8 @@ class Edge:
             elif isinstance(event, quic_events.ConnectionIdRetired):
                 self._retire_id(self, event.connection_id)
         self._note_new_streams(now_ns)
+        self._count["migrations_refused"] += quic.migrations_refused
+        quic.migrations_refused = 0
         if quic.close_event is not None:
             self._report_closed(out)
             return
@@ -240,6 +243,7 @@ class Edge:
         if self.closed:
             return
         self.closed = True
+        self._count["memory_exceeded"] += self.quic.memory_exceeded
         event = self.quic.close_event
         timed_out = self.quic.idled_out
         for stream_id in list(self.streams):
