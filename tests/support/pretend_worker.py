@@ -95,10 +95,12 @@ class Pretend:
         character = self.arguments.character
         match order:
             case m.Equip(_, listeners, slots, successor):
-                assert len(fds) == len(listeners) + 1 + slots + 1
+                links_end = len(listeners) + 1 + slots
+                assert len(fds) > links_end
                 self.udp, self.successor = fds[: len(listeners)], successor
-                slot = self.arguments.slot
-                self.held[slot] = [*self.udp, fds[len(listeners)], fds[len(listeners) + 1 + slot], fds[-1]]
+                link, own = fds[len(listeners)], fds[len(listeners) + 1 + self.arguments.slot]
+                # The slab, and what versions after the first have added.
+                self.held[self.arguments.slot] = [*self.udp, link, own, *fds[links_end:]]
             case m.Keep(slot):
                 self.held[slot] = fds
             case m.UseKeys(epochs, seal_with, _, closed):
