@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.support import sid
 
-SERVER_ADDRESS = "10.77.0.1"
+SERVER_ADDRESS, LOAD_ADDRESS = "10.77.0.1", "10.77.0.2"
 SERVER_CORE, LOAD_CORE = "0", "1"
 LOADGEN = Path(__file__).parent / "loadgen"
 LIBRARIES = "libngtcp2 libngtcp2_crypto_ossl libnghttp3 libssl libcrypto"
@@ -48,6 +48,14 @@ class Lab:
         """A command of the sid root, on the server's side."""
         return self.server_command(*sid.command(*argv))
 
+    def attacker_command(self, *argv: str | Path) -> list[str]:
+        """A command of this machine, on the load generator's side."""
+        return ["ip", "netns", "exec", self.load_namespace, "taskset", "-c", LOAD_CORE, *map(str, argv)]
+
+    def route(self, network: str) -> None:
+        """Send the server's answers for *network* to the load generator's side, which drops them."""
+        _ip("-n", self.server_namespace, "route", "replace", network, "via", LOAD_ADDRESS)
+
     def load_command(self, *argv: str) -> list[str]:
         """The load generator with these arguments."""
         pin = ["taskset", "-c", LOAD_CORE]
@@ -68,7 +76,7 @@ def lab() -> Iterator[Lab]:
             _ip("netns", "add", name)
             _ip("-n", name, "link", "set", "lo", "up")
         _ip("-n", server, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", load)
-        for name, address in ((server, SERVER_ADDRESS), (load, "10.77.0.2")):
+        for name, address in ((server, SERVER_ADDRESS), (load, LOAD_ADDRESS)):
             _ip("-n", name, "address", "add", f"{address}/24", "dev", "wire")
             _ip("-n", name, "link", "set", "wire", "up")
         yield Lab(server, load, loadgen)

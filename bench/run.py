@@ -2,7 +2,8 @@
 
 Every server does every kind of work once per round, the order turns round from round to round, and a result is the
 median of the rounds with the smallest and the largest. Ratios are to nginx. Nothing here passes or fails: it prints
-Markdown tables for docs/performance.md, then what the packet programs and the handshake cost by themselves.
+Markdown tables for docs/performance.md, then who gets in during an attack, and what the packet programs and the
+handshake cost by themselves.
 
     python -m bench.run [--quick] [--rounds N] [--only nginx,Caddy] [--loads handshakes] [--json FILE]
 """
@@ -47,7 +48,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.duration = 1, 1.2
-    wanted = [name for name in options.only.split(",") if name] or list(SERVERS)
+    wanted = [name for name in options.only.split(",") if name] or [name for name in SERVERS if "XDP" not in name]
     kinds = [load for load in loads.LOADS if options.loads in load.name and (load.quick or not options.quick)]
     if unknown := set(wanted) - set(SERVERS):
         parser.error(f"cannot measure {', '.join(unknown)}: there are {', '.join(SERVERS)}")
@@ -65,8 +66,9 @@ def main() -> int:
     if options.json:
         rows = [{"load": load, "server": name, **asdict(f)} for (load, name), all_f in results.items() for f in all_f]
         options.json.write_text(json.dumps(rows, indent=1))
-    for program in ("verdicts.py", "handshake.py"):
-        print_other(Path(__file__).parent / program)
+    print_other("bench.attacks", *(["--quick"] if options.quick else []))
+    print_other("bench.verdicts")
+    print_other("bench.handshake")
     return 0
 
 
@@ -171,11 +173,10 @@ def number_text(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def print_other(program: Path) -> None:
-    """Run a benchmark that needs no peer, if it is there, and print what it prints."""
-    if program.exists():
-        print(flush=True)
-        subprocess.run([sys.executable, program], check=False)
+def print_other(module: str, *arguments: str) -> None:
+    """Run another benchmark of this folder, and print what it prints."""
+    print(flush=True)
+    subprocess.run([sys.executable, "-m", module, *arguments], check=False)
 
 
 def _cpu_model() -> str:

@@ -86,14 +86,14 @@ https://localhost:{port}, https://{address}:{port} {{
 GO = {"GOMAXPROCS": "1", "GODEBUG": "tlsmlkem=1"}
 
 
-def _velocity(engine: str) -> Callable[[Lab, Site, int], tuple[list[str], dict[str, str]]]:
+def _velocity(engine: str, *dispatch: str) -> Callable[[Lab, Site, int], tuple[list[str], dict[str, str]]]:
     def command(lab: Lab, site: Site, port: int) -> tuple[list[str], dict[str, str]]:
         argv = lab.server_command(
             *(VENV / "velocity-edge", "serve", "--listen", f"{SERVER_ADDRESS}:{port}", "--root", site.root),
             *("--cert", site.certificate.chain, "--key", site.certificate.key),
-            *("--workers", "1", "--engine", engine, "--dispatch", "socket"),
+            *("--workers", "1", "--engine", engine, *(dispatch or ("--dispatch", "socket"))),
         )
-        directory = site.directory / f"velocity-{engine}"
+        directory = site.directory / f"velocity-{engine}-{port}"
         directory.mkdir(mode=0o700, exist_ok=True)
         places = ("RUNTIME", "STATE", "CACHE")
         return argv, {f"VELOCITY_{place}_DIR": str(directory / place.lower()) for place in places}
@@ -132,6 +132,8 @@ def _configured(template: str, name: str, *argv: str) -> Callable[[Lab, Site, in
 SERVERS: dict[str, tuple[Callable[[Lab, Site, int], tuple[list[str], dict[str, str]]], bool]] = {
     "velocity-edge native": (_velocity("native"), True),
     "velocity-edge portable": (_velocity("portable"), True),
+    # For bench/attacks.py: the shield costs what it costs where nobody attacks, too.
+    "velocity-edge native, XDP": (_velocity("native", "--dispatch", "xdp", "--xdp", "wire"), True),
     "nginx": (_configured(NGINX, "nginx.conf", "nginx", "-c"), True),
     "Caddy": (_configured(CADDY, "Caddyfile", "caddy", "run", "--adapter", "caddyfile", "--config"), True),
     "stock aioquic": (_aioquic, False),
