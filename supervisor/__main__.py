@@ -157,6 +157,7 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
                     upkeep.keep_files(socket),
                     Rotation(shell).in_time(),
                     upkeep.count_arrivals(),
+                    upkeep.watch_pressure(),
                     upkeep.feed_watchdog(),
                 )
             ]

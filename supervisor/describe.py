@@ -18,8 +18,9 @@ from supervisor.worker import Worker
 from velocity_edge import __version__
 from velocity_edge.config.values import format_address
 from velocity_edge.counters import VERDICTS
+from velocity_edge.pressure import Episode
 from velocity_edge.slab import total
-from velocity_edge.status import API_VERSION, Buffers, Connection, Drain, NodeStatus, Reload, WorkerStatus
+from velocity_edge.status import API_VERSION, Buffers, Connection, Drain, NodeStatus, Pressure, Reload, WorkerStatus
 from velocity_edge.status import Rollout as RolloutStatus
 
 if TYPE_CHECKING:
@@ -69,7 +70,18 @@ def describe(shell: Shell) -> NodeStatus:
         "keys": describe_keys(shell),
         "last_reload": _last_reload(shell, wall_s - now_s),
         "rollout": _rollout(shell),
+        "pressure": [_pressure(episode, wall_s - now_s) for episode in shell.pressure.in_force.values()],
         "degraded": list(_degraded(shell)),
+    }
+
+
+def _pressure(episode: Episode, to_wall_s: float) -> Pressure:
+    return {
+        "rule": episode.rule.name,
+        "text": episode.rule.text,
+        "since_at_s": episode.since_s + to_wall_s,
+        "per_s": episode.per_s(),
+        "total": episode.total,
     }
 
 

@@ -38,6 +38,7 @@ from supervisor.succession import left_behind
 from supervisor.systemd import ServiceManager
 from velocity_edge import channel as c
 from velocity_edge import messages as m
+from velocity_edge.pressure import Pressure
 
 log = logging.getLogger("supervisor")
 
@@ -72,6 +73,7 @@ class Shell:
     origin: str = ""
     #: A person wants the node gone; None of what it was told outlives it. False: its service manager may bring it back.
     stopped_for_good: bool = False
+    pressure: Pressure = field(default_factory=Pressure)
     out_of_memory: OutOfMemory = field(default_factory=OutOfMemory)
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time

@@ -29,6 +29,7 @@ from velocity_edge import __version__
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError
 from velocity_edge.logs import Logs
+from velocity_edge.pressure import totals_of
 from velocity_edge.slab import total
 
 log = logging.getLogger("supervisor")
@@ -192,6 +193,16 @@ class Upkeep:
                 counters = total(bundle.slab for bundle in shell.slots.bundles)
                 shell.happen(w.Counted(counters["handshakes_completed"]))
             await asyncio.sleep(_COUNT_S)
+
+    async def watch_pressure(self) -> None:
+        """Say under which rules the node defends itself; `status` has it too."""
+        shell = self._shell
+        while True:
+            await asyncio.sleep(_COUNT_S)
+            counters = total(bundle.slab for bundle in shell.slots.bundles)
+            for line in shell.pressure.observe(totals_of(counters, shell.steering.counters()), shell.clock()):
+                level = logging.INFO if line.over else logging.WARNING
+                log.log(level, "%s", line.text, extra={"rule": line.rule})
 
     async def feed_watchdog(self) -> None:
         """Tell the service manager that this loop turns and does its work, if it wants to know.

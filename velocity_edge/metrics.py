@@ -18,6 +18,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from velocity_edge.counters import ADMISSION, CLOSES, COUNTERS, LOSSES, VERDICTS, WORK
+from velocity_edge.pressure import RULES
 from velocity_edge.status import NodeStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -105,6 +106,11 @@ class _Node(Collector):
         yield GaugeMetricFamily("velocity_degraded", "Things that are not right.", value=len(status["degraded"]))
         connections = sum(worker["connections"] for worker in status["workers"])
         yield GaugeMetricFamily("active_connections", "Connections (the guide's name).", value=connections)
+        in_force = {row["rule"] for row in status["pressure"]}
+        pressure = GaugeMetricFamily("velocity_pressure", "1 while the node defends itself by a rule.", labels=["rule"])
+        for rule in RULES:
+            pressure.add_metric([rule.name], int(rule.name in in_force))
+        yield pressure
         reload = status["last_reload"]
         ok = 1 if reload is None or reload["ok"] else 0
         yield GaugeMetricFamily("velocity_config_last_reload_success", "0 when it was refused.", value=ok)

@@ -170,6 +170,18 @@ class Rollout(TypedDict):
     progress: str
 
 
+class Pressure(TypedDict):
+    """A rule under which the node defends itself just now (velocity_edge/pressure.py)."""
+
+    rule: str
+    #: What is done, to whom, and the limit that it comes from.
+    text: str
+    since_at_s: float
+    #: Of the last seconds, and in all since then: packets, handshakes, requests, as the rule says.
+    per_s: float
+    total: int
+
+
 class NodeStatus(TypedDict):
     """A node. Times are seconds; `*_at_s` since 1970."""
 
@@ -211,5 +223,7 @@ class NodeStatus(TypedDict):
     last_reload: Reload | None
     #: Since this supervisor is there.
     rollout: Rollout | None
+    #: What is in force; empty in peace.
+    pressure: list[Pressure]
     #: What is not as it should be, one sentence each.
     degraded: list[str]

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from velocity_edge.keys import EpochTable
-from velocity_edge.quic.admission import AdmissionControl, SingleUse
+from velocity_edge.quic.admission import AdmissionControl
 from velocity_edge.quic.engine import Address, Admission, Handshake, Ignore, Initial, ServerTransport
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.policy import ServerPolicy
+from velocity_edge.quic.replay import ReplayGuard
 
 
 class WorkerUpcalls:
@@ -24,7 +25,7 @@ class WorkerUpcalls:
         node_id: int,
         worker_id: int,
         limits: Limits,
-        used: SingleUse,
+        used: ReplayGuard,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         """*progress* is called for each handshake that begins (vitals.py)."""

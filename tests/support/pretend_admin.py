@@ -163,5 +163,6 @@ def sample_status() -> NodeStatus:
         },
         "last_reload": None,
         "rollout": None,
+        "pressure": [],
         "degraded": [],
     }

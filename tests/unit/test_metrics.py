@@ -61,6 +61,7 @@ STATUS: Any = {
         "anew_reason": "",
     },
     "last_reload": {"revision": 2, "ok": False, "reason": "no", "at_s": 1.0, "took_s": 0.25},
+    "pressure": [{"rule": "retry", "text": "", "since_at_s": 1.0, "per_s": 1.5, "total": 3}],
     "degraded": ["something"],
 }
 
@@ -95,6 +96,8 @@ def test_the_names_of_the_guide_and_of_the_dashboards() -> None:
     assert found["downgrade_events_total", (("reason", "client_profile"),)]
     assert found["velocity_active_connections", (("core", "0"), ("state", "ready"), ("worker", "17"))] == 3
     assert found["velocity_adoptions_total", ()] == 2
+    assert found["velocity_pressure", (("rule", "retry"),)] == 1
+    assert found["velocity_pressure", (("rule", "half_open"),)] == 0
     assert found["velocity_drain_phase", (("phase", "live"),)] == 1
     assert found["velocity_config_reload_seconds", ()] == 0.25
     lost = found["velocity_requests_lost_total", (("cause", "drain"),)]

@@ -58,7 +58,15 @@ def status(as_json: bool) -> int:
 def screen(found: NodeStatus, now_s: float, *, colour: bool = False) -> str:
     """Return the screen for a status. *now_s*: seconds since 1970."""
     return "\n".join(
-        [*_head(found, now_s, colour), "", *_workers(found["workers"]), "", *_traffic(found), *_end(found)]
+        [
+            *_head(found, now_s, colour),
+            "",
+            *_workers(found["workers"]),
+            "",
+            *_traffic(found),
+            *_pressure(found, now_s),
+            *_end(found),
+        ]
     )
 
 
@@ -171,6 +179,14 @@ def _traffic(found: NodeStatus) -> Iterator[str]:
         shown = ", ".join(f"{name.removeprefix('verdict_')} {count(n)}" for n, name in seen[:8])
         more = f" and {len(seen) - 8} more" if len(seen) > 8 else ""
         yield f"{stage:11} {shown or 'no packet'}{more}"
+
+
+def _pressure(found: NodeStatus, now_s: float) -> Iterator[str]:
+    for row in found.get("pressure", ()):  # a node from before it was said has none
+        yield (
+            f"PRESSURE: {row['text']}: {count(row['per_s'])}/s for {duration(now_s - row['since_at_s'])}, "
+            f"{count(row['total'])} in all ({row['rule']})"
+        )
 
 
 def _end(found: NodeStatus) -> Iterator[str]:

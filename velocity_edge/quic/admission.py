@@ -28,7 +28,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from velocity_edge import keys
 from velocity_edge.cid import CidCodec
@@ -41,17 +41,11 @@ from velocity_edge.quic.half_open import HalfOpen, Load, prefix_of
 from velocity_edge.quic.handshake import ServerHandshake
 from velocity_edge.quic.limits import PREFIX_SHARE, Limits
 from velocity_edge.quic.policy import ServerPolicy
+from velocity_edge.quic.replay import ReplayGuard
 from velocity_edge.quic.tokens import RETRY, AddressTokens, Proof
 
 #: QUIC transport error (RFC 9000 section 20.1).
 INVALID_TOKEN: Final = 0x0B
-
-
-class SingleUse(Protocol):
-    """Remembers which tokens were used (single_use.py)."""
-
-    def first_use(self, name: bytes, issued_s: float, now_s: float) -> bool:
-        """Whether *name* was never used before; False as well when that cannot be known. Counts as its use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +107,7 @@ class AdmissionControl:
         node_id: int,
         worker_id: int,
         limits: Limits,
-        used: SingleUse,
+        used: ReplayGuard,
         wall_clock: Callable[[], float] = time.time,
         cpu_clock_ns: Callable[[], int] = time.thread_time_ns,
     ) -> None:

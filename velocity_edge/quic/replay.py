@@ -27,7 +27,11 @@ _WINDOW_S: Final = 20.0
 
 
 class ReplayGuard(Protocol):
-    """Remembers what was used."""
+    """Remembers what was used: here for early data, in single_use.py for address tokens.
+
+    Early data is rare and good for seconds, so its names are kept whole. Tokens are many and good for a day, so that
+    one bit must do for each.
+    """
 
     def first_use(self, name: bytes, claimed_s: float, now_s: float) -> bool:
         """Whether *name* was never used before; False as well when that cannot be known."""

@@ -58,7 +58,7 @@ def is_ours(fd: int) -> bool:
 
 
 class UsedTokens:
-    """The memory, mapped. It takes the descriptor over. Raises `NotShared`."""
+    """The memory, mapped: a `replay.ReplayGuard`. It takes the descriptor over. Raises `NotShared`."""
 
     def __init__(self, fd: int) -> None:
         size = os.fstat(fd).st_size
