@@ -42,6 +42,8 @@ class LimitsSection(BaseModel):
     """Receive window of a stream."""
     connection_window_bytes: Size = Field(default=_DEFAULT.connection_window_bytes, alias="connection_window")
     """Receive window of a connection."""
+    max_datagram_bytes: Annotated[Size, Field(ge=1200, le=1452, alias="max_datagram")] = _DEFAULT.max_datagram_bytes
+    """Largest UDP payload that the native engine sends; 1200, which every path carries, sends no path MTU probes."""
     max_streams_bidi: _COUNT = _DEFAULT.max_streams_bidi
     """Requests of a connection at one time."""
     max_streams_uni: _COUNT = _DEFAULT.max_streams_uni

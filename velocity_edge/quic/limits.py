@@ -47,6 +47,9 @@ class Limits:
     #: Receive windows. They slide with what the handler consumed, never with the highest offset seen (aioquic #589).
     stream_window_bytes: int = 256 * 1024
     connection_window_bytes: int = 1024 * 1024
+    #: UDP payload that is sent, once probes of that size arrived. 1452 fill 1500 bytes over IPv6; less where tunnels
+    #: are known. The portable engine sends 1200 always.
+    max_datagram_bytes: int = 1452
     max_streams_bidi: int = 100
     max_streams_uni: int = 3
     #: A header section as the peer may send it, and all fields of it decoded (RFC 9114 section 4.2.2).

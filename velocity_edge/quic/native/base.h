@@ -7,7 +7,7 @@
  *   settings.c, replies.c, upcalls.c   the rest of its methods
  *   demux.c       one datagram: to a connection, to another worker, an answer, or dropped
  *   admission.c   a new connection
- *   connection.c  one ngtcp2_conn: opening, reading, timers; memory.c: what it holds; paths.c: its moves
+ *   connection.c  one ngtcp2_conn: opening, reading, timers; memory.c: what it holds; paths.c: its moves; mtu.c
  *   callbacks.c   what ngtcp2 says; writing.c: its packets out; closing.c: its end
  *   tls.c         whole TLS messages to Python; transport.c: keys and bytes back
  *   request.c     one nghttp3_conn: requests in; response.c: responses out
@@ -87,6 +87,7 @@ typedef struct ve_limits {
     size_t max_crypto_bytes;
     uint64_t stream_window_bytes;
     uint64_t connection_window_bytes;
+    size_t max_datagram_bytes;
     uint64_t max_streams_bidi;
     uint64_t max_streams_uni;
     size_t max_field_section_bytes;
@@ -180,7 +181,8 @@ static inline bool ve_rate_allow(ve_rate *rate, unsigned limit, uint64_t now_ns)
     X(migrations) \
     X(upcall_errors) \
     X(memory_exceeded) \
-    X(migrations_refused)
+    X(migrations_refused) \
+    X(path_mtu_lowered)
 /* clang-format on */
 
 enum ve_counter {

@@ -120,6 +120,7 @@ static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t len
     ve_connection *connection = user;
     ve_stream *stream = stream_user;
     (void)offset;
+    connection->mtu.acked += length;
     if (connection->http == NULL) {
         return 0;
     }

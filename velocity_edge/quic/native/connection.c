@@ -90,6 +90,11 @@ static void fill_settings(const ve_engine *engine, const ve_opening *opening, ng
     /* Ceilings of ngtcp2's auto-tuning: with them equal to the initial windows, only credit() moves a window. */
     settings->max_window = limits->connection_window_bytes;
     settings->max_stream_window = limits->stream_window_bytes;
+    /* Out of range, ngtcp2 would abort. */
+    settings->max_tx_udp_payload_size = limits->max_datagram_bytes < VE_LEAST_DATAGRAM ? VE_LEAST_DATAGRAM
+                                        : limits->max_datagram_bytes > NGTCP2_MAX_PMTUD_UDP_PAYLOAD_SIZE
+                                            ? NGTCP2_MAX_PMTUD_UDP_PAYLOAD_SIZE
+                                            : limits->max_datagram_bytes;
     if (opening->validated && opening->token_length > 0) {
         settings->token = opening->token;
         settings->tokenlen = opening->token_length;
@@ -208,9 +213,11 @@ static void bound_memory(ve_connection *connection, int rv) {
 static int read_packet(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,
                        size_t length) {
     ngtcp2_pkt_info info = {.ecn = tos & 3};
+    ve_mtu_reading(connection);
     connection->memory.reading = true;
     int rv = ngtcp2_conn_read_pkt(connection->quic, path, &info, data, length, connection->engine->now_ns);
     connection->memory.reading = false;
+    ve_mtu_read(connection);
     bound_memory(connection, rv);
     return rv;
 }
@@ -273,6 +280,7 @@ void ve_connection_expire(ve_connection *connection) {
         return;
     }
     expire_requests(connection);
+    ve_mtu_expire(connection);
     int rv = 0;
     if (ngtcp2_conn_get_expiry(connection->quic) <= engine->now_ns) {
         rv = ngtcp2_conn_handle_expiry(connection->quic, engine->now_ns);

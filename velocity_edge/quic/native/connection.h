@@ -15,6 +15,7 @@
 
 #include "base.h"
 #include "memory.h"
+#include "mtu.h"
 #include "paths.h"
 #include "table.h"
 #include "tls.h"
@@ -44,6 +45,7 @@ struct ve_connection {
     nghttp3_conn *http;
     ve_memory memory;
     ve_paths paths;
+    ve_mtu mtu;
     uint64_t handle;
     uint64_t opened_ns;
     /* What the peer is told, from the limits of its time; the rest of them may change at any moment. */

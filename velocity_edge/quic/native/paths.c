@@ -44,6 +44,9 @@ void ve_paths_note(ve_connection *connection, const ngtcp2_path *path) {
     bool moved = ngtcp2_path_eq(ngtcp2_conn_get_path(connection->quic), path);
     bool known = remember(paths, hash_of(connection, path));
     remember(paths, paths->current);
+    if (moved) {
+        ve_mtu_moved(connection);
+    }
     if (moved || !known) {
         (void)ve_rate_allow(&paths->changes, engine->limits.max_migrations_per_s, engine->now_ns);
     }

@@ -4,6 +4,7 @@
 #include <netinet/ip.h>
 #include <netinet/udp.h>
 
+#include "connection.h"
 #include "engine.h"
 #include "siphash.h"
 
@@ -122,6 +123,12 @@ static bool send_train(ve_batch *batch, ve_train *train, int fd, int domain) {
             *refused = train->peer;
             single = true;
             continue;
+        }
+        if (error == EMSGSIZE && train->connection != 0) {
+            ve_connection *connection = ve_handle_find(&engine->connections, train->connection);
+            if (connection != NULL) {
+                ve_mtu_refused(connection, train->segment_size);
+            }
         }
         if (error != 0) {
             engine->counters[VE_send_errors]++;

@@ -24,6 +24,7 @@ static void read_limits(ve_limits *limits, PyObject *object) {
     limits->max_crypto_bytes = number(object, "max_crypto_bytes", 1);
     limits->stream_window_bytes = number(object, "stream_window_bytes", 1);
     limits->connection_window_bytes = number(object, "connection_window_bytes", 1);
+    limits->max_datagram_bytes = number(object, "max_datagram_bytes", 1);
     limits->max_streams_bidi = number(object, "max_streams_bidi", 1);
     limits->max_streams_uni = number(object, "max_streams_uni", 1);
     limits->max_field_section_bytes = number(object, "max_field_section_bytes", 1);

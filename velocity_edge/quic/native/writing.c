@@ -74,7 +74,7 @@ static uint8_t *place(writer *w, size_t size) {
     return w->train == NULL ? NULL : w->batch->memory + w->train->offset + w->train->length;
 }
 
-static void add_packet(writer *w, const ngtcp2_path *path, const ngtcp2_pkt_info *info, uint32_t length) {
+static void add_packet(writer *w, const ve_connection *connection, const ngtcp2_path *path, const ngtcp2_pkt_info *info, uint32_t length) {
     ve_train *train = w->train;
     ve_address peer;
     ve_address_from_ngtcp2(&peer, &path->remote);
@@ -99,6 +99,7 @@ static void add_packet(writer *w, const ngtcp2_path *path, const ngtcp2_pkt_info
     train->length = train->segment_size = length;
     train->tos = (uint8_t)info->ecn;
     train->peer = peer;
+    train->connection = connection->handle;
     ve_address_from_ngtcp2(&train->local, &path->local);
     train->listener = (int)(intptr_t)path->user_data;
 }
@@ -147,7 +148,7 @@ ve_written ve_connection_write(ve_connection *connection, ve_batch *batch) {
         return VE_WRITTEN_LAST;
     }
     resume_paused(connection);
-    size_t size = ngtcp2_conn_get_max_tx_udp_payload_size(connection->quic);
+    size_t size = ve_mtu_size(connection);
     size_t quantum = ngtcp2_conn_get_send_quantum(connection->quic);
     size_t sent = 0;
     ve_written result = VE_WRITTEN_MORE;
@@ -172,7 +173,8 @@ ve_written ve_connection_write(ve_connection *connection, ve_batch *batch) {
             result = VE_WRITTEN_ALL;
             break;
         }
-        add_packet(&w, &path.path, &info, (uint32_t)n);
+        add_packet(&w, connection, &path.path, &info, (uint32_t)n);
+        ve_mtu_sent(connection, (size_t)n);
         sent += (size_t)n;
     }
     if (w.train != NULL && w.train->length > 0) {
