@@ -37,7 +37,7 @@ def test_windows_do_not_grow_with_the_offsets_a_peer_writes_at(world: Make) -> N
     assert client.quic._remote_max_data <= limits.connection_window_bytes + 1000
 
 
-def test_gaps_in_every_stream_cost_no_more_than_the_connection_window(world: Make) -> None:
+def test_data_far_ahead_in_every_stream_costs_no_more_than_the_connection_window(world: Make) -> None:
     w = world()
     client = w.ready()
     with Memory(w) as memory:
@@ -287,7 +287,7 @@ def test_a_flood_of_frames_that_mean_nothing_keeps_nothing(world: Make, kind: st
     with Memory(w) as memory:
         for payload in payloads[20:]:
             send(client, payload)
-        assert memory.grown() < 2 * MIB
+        assert memory.grown() < 64 * KIB
 
 
 def test_connections_that_come_and_go_leave_nothing(world: Make) -> None:

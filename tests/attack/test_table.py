@@ -1,0 +1,35 @@
+"""No attack costs more work or memory than its bound, is answered more than threefold, or keeps a newcomer out."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from tests.attack import table
+from tests.attack.table import ATTACKS, Attack
+from tests.support.engine_driver import ENGINES, require_engine
+
+pytestmark = pytest.mark.slow
+
+#: RFC 9000 section 8.1, and what a client may get that used a token for the first time: one in 200 here.
+MAX_AMPLIFICATION = 3.05
+MAX_NEWCOMER_MS = 300
+
+
+@functools.cache
+def flight_us(engine: str) -> float:
+    """The median of five, because everything else is compared with it."""
+    return sorted(table.flight_us(engine) for _ in range(5))[2]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_what_an_attack_costs_and_who_still_gets_in(attack: Attack, engine: str) -> None:
+    require_engine(engine)
+    cost = table.measure(attack, engine)
+    assert cost.cpu_us <= attack.flights * flight_us(engine)
+    assert cost.held_kib <= attack.kib
+    assert cost.amplification is None or cost.amplification <= MAX_AMPLIFICATION
+    assert cost.newcomer_ms is not None
+    assert cost.newcomer_ms <= MAX_NEWCOMER_MS
