@@ -105,8 +105,7 @@ def worker_gone(node: Requests, worker: Worker, *, planned: bool) -> None:
     contract = node.contract
     if contract is None or contract.phase not in (c.Phase.QUIESCE, c.Phase.LIVE, c.Phase.CUTTING):
         return
-    left = worker.heartbeat.left if worker.heartbeat else None
-    contract.lost += worker.lost if planned or left is None else left.running
+    contract.lost += worker.lost if planned or worker.drained else worker.running_requests
     contract.cut += worker.cut
 
 

@@ -200,7 +200,7 @@ class Node(Staffing):
         if worker.state is not WorkerState.DRAINING or (self.discouraging and not worker.leaving):
             return  # resumed or stopped meanwhile; or others have come in its place
         worker.drained, worker.lost, worker.cut = True, lost, cut
-        if self.rollout:
+        if self.rollout and worker.worker_id in self.rollout.old:
             self.rollout.lost += lost
         if lost:
             self.say(f"worker {worker.worker_id} drained, {lost} requests lost at the deadline", "warning", worker)
@@ -226,6 +226,8 @@ class Node(Staffing):
             self.say(f"worker {worker_id} of core {worker.core} died: {how}", "error", worker)
         self._not_waited_for(worker_id)
         if self.rollout and self.rollout.running:
+            if worker_id in self.rollout.old and not worker.drained:
+                self.rollout.lost += worker.running_requests
             newcomer_failed = worker_id == self.rollout.newcomer and self.rollout.state is RolloutState.BRINGING_UP
             self.rollout.gone(worker_id)
             if newcomer_failed:

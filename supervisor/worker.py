@@ -81,6 +81,12 @@ class Worker:
         return max(self.heard_s, self.progressed_s)
 
     @property
+    def running_requests(self) -> int:
+        """What it would take with it if it died now, as far as it has said so: it drains, and counts what runs."""
+        left = self.heartbeat.left if self.heartbeat else None
+        return left.running if left else 0
+
+    @property
     def ending(self) -> bool:
         """Whether it need not answer any more."""
         return self.state in (WorkerState.STOPPING, WorkerState.KILLED)
