@@ -36,6 +36,7 @@ from typing import Final
 
 from aiohttp import web
 
+from supervisor import http_log
 from supervisor.departures import Departures
 from supervisor.describe import describe, describe_left
 from supervisor.kept import Trouble
@@ -259,7 +260,10 @@ async def _errors(
 
 
 async def _body(request: web.Request) -> Line:
-    data = await request.read()
+    try:
+        data = await request.read()
+    except http_log.THEIRS:
+        raise Nonsense("the body: it is not whole, or not encoded as it says") from None
     if not data:
         return {}
     try:

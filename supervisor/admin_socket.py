@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from supervisor import http_log
 from supervisor.kept import Trouble
 from velocity_edge.errors import VelocityError
 
@@ -21,7 +22,9 @@ class AdminSocket:
 
     def __init__(self, app: web.Application, path: Path) -> None:
         self._path = path
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_LAST_ANSWERS_S)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=http_log.log, handle_signals=False, shutdown_timeout=_LAST_ANSWERS_S
+        )
         self._site: web.UnixSite | None = None
         self._inode = 0
         self.trouble = Trouble("commands do not reach this node; signals do")

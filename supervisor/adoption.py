@@ -83,7 +83,7 @@ class Adoption:
             listening.close()
             self._path.unlink(missing_ok=True)
             for returned in self._came.values():
-                self._loop.remove_reader(returned.channel.fileno())
+                self._listen_no_more(returned)
         return self._sort_out()
 
     def _accept(self, listening: socket.socket) -> None:
@@ -111,15 +111,19 @@ class Adoption:
             received = returned.channel.receive()
         except m.MessageError as error:
             log.error("worker %d: %s", returned.saved.worker_id, error)
-            self._loop.remove_reader(returned.channel.fileno())
+            self._listen_no_more(returned)
             returned.channel.close()
             return
         for item in received:
             self._take(returned, item)
         if returned.channel.closed:
-            self._loop.remove_reader(returned.channel.fileno())
+            self._listen_no_more(returned)
         if set(self._came) == set(self._missing) and all(map(self._whole, self._came.values())):
             self._complete.set()
+
+    def _listen_no_more(self, returned: Returned) -> None:
+        if (fd := returned.channel.fileno()) >= 0:  # it may have been closed for its nonsense
+            self._loop.remove_reader(fd)
 
     def _take(self, returned: Returned, item: Received[m.Report]) -> None:
         match item.message:

@@ -21,6 +21,7 @@ from typing import Final
 from supervisor.spawn import start_ticks
 from velocity_edge.messages import Listener
 from velocity_edge.paths import runtime_dir
+from velocity_edge.printable import printable
 from velocity_edge.titles import Orphan, orphan_of
 
 _PROC: Final = Path("/proc")
@@ -71,7 +72,7 @@ def title(pid: int) -> str:
     except OSError:
         return ""
     text = raw.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return printable(text)
 
 
 def _of_ours(found: OrphanProcess) -> str:
@@ -101,7 +102,7 @@ def _runtime_of(pid: int) -> str:
     """Return the runtime directory of a supervisor: it holds the lock in it."""
     for target in _open_files(pid):
         if target.endswith("/supervisor.lock"):
-            return "".join(char if char.isprintable() else "?" for char in target.rpartition("/")[0])
+            return printable(target.rpartition("/")[0])
     return ""
 
 

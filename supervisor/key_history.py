@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from velocity_edge.atomic_file import replace_file
+from velocity_edge.atomic_file import read_file, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class KeyHistory:
 def load(state_directory: Path) -> KeyHistory:
     """Return what is remembered; an empty history where nothing is, or nothing that can be read."""
     try:
-        found = json.loads((state_directory / _NAME).read_bytes())
+        found = json.loads(read_file(state_directory / _NAME, 65_536))
         anew_s = found.get("anew_s")
         newest = int(found["newest"])
         if not 0 <= newest < 0xFFFFFFFF:

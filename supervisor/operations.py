@@ -19,7 +19,7 @@ from supervisor.lifecycle import NodeState
 from supervisor.progress import many
 from supervisor.shell import Shell
 from supervisor.upkeep import Upkeep
-from supervisor.wishes import Line, done, flag, number, only
+from supervisor.wishes import Line, done, flag, number, only, whole
 from velocity_edge import __version__
 from velocity_edge.errors import CannotDo
 
@@ -40,13 +40,14 @@ class Operations:
         """Restart workers, one after the other; with `dry_run`, say what would be done."""
         only(body, "worker_id", "core", "dry_run")
         cores: tuple[int, ...] | None = None
-        if (worker_id := body.get("worker_id")) is not None:
+        if body.get("worker_id") is not None:
+            worker_id = whole(body, "worker_id")
             worker = self._shell.node.workers.get(worker_id)
             if worker is None:
                 raise CannotDo(f"cannot restart worker {worker_id}: there is none of that number")
             cores = (worker.core,)
-        elif (core := body.get("core")) is not None:
-            cores = (int(number({"core": core}, "core", None)),)
+        elif body.get("core") is not None:
+            cores = (whole(body, "core"),)
         if flag(body, "dry_run"):
             chosen = self._shell.node.may_restart(cores)
             old = [v.worker_id for core in chosen for v in self._shell.node.workers.values() if v.core == core]
@@ -106,7 +107,7 @@ class Operations:
         """Have more or fewer workers."""
         only(body, "workers")
         node = self._shell.node
-        self._shell.happen(w.Scale(int(number(body, "workers", None))))
+        self._shell.happen(w.Scale(whole(body, "workers")))
 
         def settled() -> bool:
             return all(v.serving and not v.leaving for v in node.workers.values()) and len(node.workers) == node.target

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,6 +20,7 @@ from supervisor.kept import KeptFile
 from supervisor.requests import Requests
 from supervisor.state import SavedDrain, SavedQuiesce, boot_id
 from supervisor.succession import drain_of, quiesce_of, saved_drain, saved_quiesce
+from velocity_edge.atomic_file import read_file
 
 log = logging.getLogger("supervisor")
 
@@ -31,6 +33,8 @@ class _Content:
     drain: SavedDrain | None = None
 
 
+#: Two reasons of 500 characters, and numbers.
+_MAX_BYTES: Final = 65_536
 _ADAPTER = TypeAdapter(_Content)
 
 
@@ -45,7 +49,7 @@ class Remembered:
     def load(self) -> w.Started:
         """Return what a node begins with that was stopped in this boot and left nobody behind."""
         try:
-            content = _ADAPTER.validate_json(self._file.read_bytes())
+            content = _ADAPTER.validate_json(read_file(self._file, _MAX_BYTES))
         except FileNotFoundError:
             return w.Started()
         except (OSError, ValidationError, ValueError) as error:

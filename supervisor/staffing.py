@@ -24,6 +24,8 @@ class Staffing(Rotations):
     # --- the beginning ---
 
     def _start(self, started: w.Started) -> None:
+        if (wish := started.quiesced) and wish.since_s is not None and not 0 <= wish.since_s <= self.now_s:
+            started = replace(started, quiesced=replace(wish, since_s=self.now_s))  # no time of this boot
         self.departed = dict(started.departed)
         # Connections of before may still speak, and get resets.
         self.lingering = dict.fromkeys(self.cid_epochs, self.now_s + self.settings.quarantine_s)

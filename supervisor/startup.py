@@ -41,7 +41,7 @@ from supervisor.steering_base import Tier
 from supervisor.store import Store, fits
 from supervisor.systemd import ServiceManager, received
 from supervisor.worker import WorkerIds
-from velocity_edge.atomic_file import replace_file
+from velocity_edge.atomic_file import read_file, replace_file
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError, Unavailable, VelocityError
 from velocity_edge.machine.cpus import workers_by_default
@@ -291,7 +291,7 @@ def kept_node_id(directory: Path) -> int:
     """Return the node's number in connection IDs: random at first, then always the same."""
     path = directory / "node-id"
     try:
-        text = path.read_text().strip()
+        text = read_file(path, 64).decode("ascii", "replace").strip()
     except FileNotFoundError:
         node_id = secrets.randbits(32)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -299,7 +299,7 @@ def kept_node_id(directory: Path) -> int:
         return node_id
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    if not text.isdigit() or int(text) > 0xFFFFFFFF:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= 0xFFFFFFFF):
         raise ConfigError(f"cannot use {path}: a number of 32 bits would be right, not {text[:40]!r}")
     return int(text)
 

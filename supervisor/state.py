@@ -28,6 +28,7 @@ from pydantic.dataclasses import dataclass
 
 from supervisor.kept import KeptFile, Trouble
 from supervisor.spawn import start_ticks
+from velocity_edge.atomic_file import read_file
 from velocity_edge.errors import VelocityError
 from velocity_edge.messages import Listener
 from velocity_edge.paths import private_directory
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 VERSION: Final = 1
 OLDEST_VERSION: Final = 1
 _GROWING: Final = ConfigDict(extra="ignore")
+#: A node with 256 cores and a configuration of 4 MiB has less.
+_MAX_STATE_BYTES: Final = 64 * 2**20
 _LOCK: Final = "supervisor.lock"
 #: Anybody may look for the disable file, and workers for their supervisor.
 _RUNTIME_MODE: Final = 0o755
@@ -162,7 +165,7 @@ def read_state(runtime: Path) -> SavedState | None:
     """
     path = runtime / "state.json"
     try:
-        content = path.read_bytes()
+        content = read_file(path, _MAX_STATE_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -193,12 +196,12 @@ def read_state(runtime: Path) -> SavedState | None:
 def orphaned_workers(runtime: Path) -> list[int]:
     """Return the process ids of the workers that serve here with no supervisor but us, as far as files tell."""
     try:
-        holder = (runtime / "supervisor.lock").read_text().strip()
+        holder = read_file(runtime / _LOCK, 64).decode(errors="replace").strip()
         if holder != str(os.getpid()) and start_ticks(int(holder)) is not None:
             return []
-        document = json.loads((runtime / "state.json").read_bytes())
+        document = json.loads(read_file(runtime / "state.json", _MAX_STATE_BYTES))
         return _living(document["workers"]) if document["boot_id"] == boot_id() else []
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return []
 
 

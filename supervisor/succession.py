@@ -132,8 +132,10 @@ def quiesce_of(saved: SavedQuiesce | None) -> w.Quiesce | None:
     """Return the wish again."""
     if saved is None:
         return None
+    # A mode that only a later version has: the node stays out, as an operator wanted it.
+    known = saved.mode in set(w.QuiesceMode)
     return w.Quiesce(
-        w.QuiesceMode(saved.mode),
+        w.QuiesceMode(saved.mode) if known else w.QuiesceMode.GRACEFUL,
         saved.reason,
         saved.announce_s,
         saved.spread_s,

@@ -14,7 +14,7 @@ from supervisor.lifecycle import NodeState
 from supervisor.progress import many
 from supervisor.rotation import Rotation
 from supervisor.shell import Shell
-from supervisor.wishes import Line, Nonsense, done, flag, number, only
+from supervisor.wishes import Line, Nonsense, done, flag, number, only, whole
 from velocity_edge import keyfile, keys
 from velocity_edge.errors import CannotDo, ConfigError
 from velocity_edge.keys import EpochTable
@@ -170,7 +170,7 @@ class TicketOperations:
         if flag(body, "all"):
             return table.numbers
         if "epoch" in body:
-            wanted = int(number(body, "epoch", None))
+            wanted = whole(body, "epoch")
             if wanted not in table.numbers:
                 raise CannotDo(f"cannot expire epoch {wanted}: there are {_named(table.numbers)}")
             return (wanted,)

@@ -11,6 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
+from supervisor import http_log
 from supervisor.admin import Admin
 from supervisor.describe import describe
 from supervisor.shell import Shell
@@ -44,7 +45,7 @@ async def listen(admin: Admin, shell: Shell, address: Listener) -> tuple[web.App
     app.router.add_get("/metrics", admin.metrics)
     app.router.add_get("/readyz", admin.readyz)
     app.router.add_get("/livez", admin.livez)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, logger=http_log.log, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, address.host, address.port).start()

@@ -25,6 +25,14 @@ def number(body: Line, name: str, default: float | None) -> float:
     return float(value)
 
 
+def whole(body: Line, name: str) -> int:
+    """Return a whole number that is not negative; it must be there."""
+    value = number(body, name, None)
+    if value != int(value):
+        raise Nonsense(f"{name} {value!r}: a whole number would be right")
+    return int(value)
+
+
 def text(body: Line, name: str) -> str:
     """Return a text of one line; empty when it is not there."""
     value = body.get(name, "")

@@ -1,10 +1,31 @@
-"""Replace a file so that a reader, or a crash, sees the old content or the new one and never half of it."""
+"""Replace a file so that a reader, or a crash, sees the old content or the new one and never half of it; and read one
+that somebody may have put something else in the place of."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from pathlib import Path
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a regular file. Raises `OSError`, also when it is none, or larger than *max_bytes*.
+
+    A FIFO in its place would have us wait for ever, a device would never end.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file")
+        with open(fd, "rb", closefd=False) as file:
+            content = file.read(max_bytes + 1)
+    finally:
+        os.close(fd)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"Larger than {max_bytes} bytes")
+    return content
 
 
 def replace_file(path: Path, content: bytes, mode: int, *, folder_mode: int | None = None, sync: bool = True) -> None:

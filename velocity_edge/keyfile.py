@@ -19,6 +19,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -87,21 +88,25 @@ def table_in(found: Any, where: str) -> EpochTable:
 
 def _epoch(row: Any) -> Epoch:
     root = base64.b64decode(row["root"], validate=True)
-    return Epoch(epoch=int(row["epoch"]), created_s=float(row["created_s"]), root=root)
+    created_s = float(row["created_s"])
+    if not math.isfinite(created_s):
+        raise ValueError(f"epoch {int(row['epoch'])} was made at no time")
+    return Epoch(epoch=int(row["epoch"]), created_s=created_s, root=root)
 
 
 def load(path: Path) -> EpochTable | None:
     """Return the stored table, or None when there is no file. Raises `ConfigError` when it cannot be used."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the keys: {error.strerror}") from None
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise ConfigError(f"{path}: cannot read the keys: not a regular file")
     with open(fd, "rb") as file:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise ConfigError(f"{path}: cannot read the keys: not a regular file")
         if mode & 0o077:
             raise ConfigError(f"{path}: cannot trust keys that others can read (mode {mode & 0o777:04o}): chmod 600 it")
         content = file.read(_MAX_FILE_BYTES + 1)

@@ -20,7 +20,8 @@ import click
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.config.values import parse_duration
-from velocity_edge.errors import CannotDo, TimedOut, Unreachable
+from velocity_edge.errors import CannotDo, TimedOut, Unreachable, VelocityError
+from velocity_edge.printable import printable
 
 #: The node ends a wait itself and says how it stands; this is for when it does not.
 _SLACK_S = 30.0
@@ -291,12 +292,14 @@ def _tell(lines: Iterator[dict[str, Any]], as_json: bool) -> int:
     last: dict[str, Any] = {}
     for last in lines:
         _print(last, as_json)
-    return int(last.get("exit_code", Exit.FAILED))
+    if "exit_code" not in last:
+        raise VelocityError("cannot tell how it ended: the node hung up before it said so; see `velocity-edge status`")
+    return int(last["exit_code"])
 
 
 def _print(line: dict[str, Any], as_json: bool) -> None:
     clock = time.strftime("%H:%M:%SZ", time.gmtime())
-    click.echo(json.dumps(line) if as_json else f"{clock}  {line.get('text', '')}")
+    click.echo(json.dumps(line) if as_json else f"{clock}  {printable(line.get('text', ''))}")
 
 
 def _user() -> str:

@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from velocity_edge.cli.shape import WrongShape, conform
 from velocity_edge.errors import CannotDo, TimedOut, Unreachable, VelocityError
 from velocity_edge.paths import admin_socket
-from velocity_edge.status import NodeStatus
+from velocity_edge.printable import printable
+from velocity_edge.status import Keys, NodeStatus
 
 #: A node answers from memory; one that needs longer is stuck.
 TIMEOUT_S = 5.0
+_MAX_REFUSAL_BYTES = 65_536
 _TIMED_OUT = "cannot wait longer than {:g} s: the node goes on; see `velocity-edge status`"
 
 
@@ -44,14 +47,37 @@ class Node:
         connection, response = self._open("GET", target, None, TIMEOUT_S)
         try:
             return json.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unreachable(f"cannot understand the node at {self.path}: {error}") from None
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
+            raise self._no_node(error) from None
         finally:
             connection.close()
 
     def status(self) -> NodeStatus:
         """Return what the node says about itself."""
-        return cast("NodeStatus", self.get("/v1/status"))
+        return self.understood(self.get("/v1/status"))
+
+    def understood(self, found: Any) -> NodeStatus:
+        """Return the answer to GET /v1/status as what status.py promises. Raises `Unreachable`."""
+        try:
+            # What no version of a node ever left out.
+            if not (isinstance(found, dict) and found.get("state") and "workers" in found):
+                raise WrongShape("no status")
+            return cast("NodeStatus", conform(found, NodeStatus))
+        except (WrongShape, RecursionError) as error:
+            raise self._no_node(error) from None
+
+    def keys(self) -> Keys:
+        """Return what it says about its keys."""
+        found = self.get("/v1/tickets")
+        try:
+            if not (isinstance(found, dict) and "epochs" in found):
+                raise WrongShape("no keys")
+            return cast("Keys", conform(found, Keys))
+        except (WrongShape, RecursionError) as error:
+            raise self._no_node(error) from None
+
+    def _no_node(self, error: Exception) -> Unreachable:
+        return Unreachable(f"cannot understand the node at {self.path}: {printable(str(error), 200)}")
 
     def lines(self, target: str, body: dict[str, Any], *, timeout_s: float) -> Iterator[dict[str, Any]]:
         """Ask for a change and yield what happens meanwhile: NDJSON, one object per line, until it is over.
@@ -62,13 +88,13 @@ class Node:
         try:
             for line in response:
                 if line.strip():
-                    yield json.loads(line)
+                    yield _line(json.loads(line))
         except TimeoutError:
             raise TimedOut(
                 f"cannot wait longer than {timeout_s:g} s: the node goes on; see `velocity-edge status`"
             ) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unreachable(f"cannot follow the node at {self.path}: {error}") from None
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
+            raise Unreachable(f"cannot follow the node at {self.path}: {printable(str(error), 200)}") from None
         finally:
             connection.close()
 
@@ -93,18 +119,33 @@ class Node:
             raise TimedOut(_TIMED_OUT.format(timeout_s)) from None
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise Unreachable(f"cannot reach the node at {self.path}: {error}") from None
+            raise Unreachable(f"cannot reach the node at {self.path}: {printable(str(error), 200)}") from None
         if response.status >= 400:
-            text = response.read().decode("utf-8", "replace")
+            try:
+                text = response.read(_MAX_REFUSAL_BYTES).decode("utf-8", "replace")
+            except (OSError, http.client.HTTPException):
+                text = ""
             connection.close()
             raise _refusal(response.status, text)
         return connection, response
 
 
+def _line(line: Any) -> dict[str, Any]:
+    """Return one line of an answer: an object, whose text is a text and whose exit code, if it is there, a number."""
+    if not isinstance(line, dict) or not isinstance(line.get("text", ""), str):
+        raise ValueError("a line is no object with a text")
+    if "exit_code" in line and (isinstance(line["exit_code"], bool) or not isinstance(line["exit_code"], int)):
+        raise ValueError("an exit code is no number")
+    return line
+
+
 def _refusal(status: int, text: str) -> VelocityError:
     """Return the error for an answer that is not 2xx; the node says {"error": "cannot ..."}."""
     try:
-        sentence = str(json.loads(text)["error"])
-    except (ValueError, KeyError, TypeError):
+        sentence = json.loads(text)["error"]
+        if not isinstance(sentence, str):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, RecursionError):
         sentence = f"cannot do this: the node answered {status} {text[:200].strip()}".rstrip()
+    sentence = printable(sentence, _MAX_REFUSAL_BYTES)
     return CannotDo(sentence) if status < 500 else VelocityError(sentence)

@@ -45,11 +45,13 @@ def status(as_json: bool) -> int:
 
     Exit code 0: it is as it should be; 6: something is degraded; 3: no node answers.
     """
-    found = Node().status()
+    node = Node()
+    answer = node.get("/v1/status")
+    found = node.understood(answer)
     if as_json:
         import json
 
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(answer, indent=2))
     else:
         click.echo(screen(found, time.time(), colour=sys.stdout.isatty()))
     return Exit.DEGRADED if found["degraded"] else Exit.DONE

@@ -19,7 +19,7 @@ from velocity_edge.cli.admin import Duration, ask
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import TIMEOUT_S, Node
 from velocity_edge.cli.units import count, duration
-from velocity_edge.errors import CannotDo
+from velocity_edge.errors import CannotDo, Unreachable
 from velocity_edge.status import KeyEpoch
 
 _SECONDS = Duration()
@@ -46,7 +46,7 @@ def tickets() -> None:
 @_JSON
 def list_(as_json: bool) -> int:
     """Show the epochs: which one seals, what opens until when, and how many connections live on each."""
-    found = Node().get("/v1/tickets")
+    found = Node().keys()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
@@ -172,7 +172,10 @@ def _change(
 
 
 def _last(verb: str, body: dict[str, Any], reason: str) -> dict[str, Any]:
-    *_, last = Node().lines(f"/v1/tickets/{verb}", body | {"reason": reason}, timeout_s=TIMEOUT_S)
+    lines = list(Node().lines(f"/v1/tickets/{verb}", body | {"reason": reason}, timeout_s=TIMEOUT_S))
+    last = lines[-1] if lines else {}
+    if "document" not in last:
+        raise Unreachable("cannot understand the node: its answer has no keys in it")
     return last
 
 

@@ -4,15 +4,20 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from supervisor import sockets, spawn, startup
+from supervisor import key_history, sockets, spawn, startup, state, succession
+from supervisor import words as w
+from supervisor.node import Node
+from supervisor.remembered import Remembered
+from supervisor.requests import Settings
 from supervisor.slots import Slots, bundle_of
-from supervisor.state import SavedState, SavedWorker, StateFile, boot_id
+from supervisor.state import SavedQuiesce, SavedState, SavedWorker, StateFile, boot_id
 from supervisor.watch import Signature, Watch, signature
-from velocity_edge import slab
+from velocity_edge import keyfile, keys, slab
 from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.messages import Listener
 from velocity_edge.quic import single_use
@@ -299,3 +304,68 @@ def test_more_workers_than_cpus_share_them() -> None:
     assert startup.choose_cpus(None) == allowed
     assert startup.choose_cpus(1) == allowed, "slots for all of them: scaling up needs no new socket"
     assert len(startup.choose_cpus(3 * len(allowed))) == 3 * len(allowed)
+
+
+# --- files that are not what they should be
+
+
+def a_fifo(path: Path) -> None:
+    os.mkfifo(path, 0o600)
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def bytes_of_nothing(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe\0")
+    path.chmod(0o600)
+
+
+def too_deep(path: Path) -> None:
+    path.write_bytes(b"[" * 60_000)
+    path.chmod(0o600)
+
+
+@pytest.mark.parametrize("put", [a_fifo, a_folder, bytes_of_nothing, too_deep])
+def test_something_else_in_the_place_of_a_file_is_a_sentence_and_keeps_nobody_waiting(
+    tmp_path: Path, put: Callable[[Path], None]
+) -> None:
+    for name in ("state.json", "tickets.json", "node-id", "key-history.json", "quiesced.json", "supervisor.lock"):
+        put(tmp_path / name)
+    with pytest.raises(VelocityError, match=r"^cannot start: "):
+        state.read_state(tmp_path)
+    assert state.orphaned_workers(tmp_path) == []
+    with pytest.raises(ConfigError, match="cannot read the keys"):
+        keyfile.load(tmp_path / "tickets.json")
+    with pytest.raises(ConfigError, match=r"^cannot "):
+        startup.kept_node_id(tmp_path)
+    assert key_history.load(tmp_path) == key_history.KeyHistory()
+    assert Remembered(tmp_path / "quiesced.json").load() == w.Started()
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "4294967296", "9" * 63, "²", "1\n2", "1.5"])
+def test_a_node_id_is_a_number_of_32_bits(tmp_path: Path, text: str) -> None:
+    (tmp_path / "node-id").write_text(text)
+    with pytest.raises(ConfigError, match="a number of 32 bits would be right"):
+        startup.kept_node_id(tmp_path)
+
+
+@pytest.mark.parametrize("when", ["NaN", "1e999", "-Infinity"])
+def test_keys_of_no_time_are_damaged(tmp_path: Path, when: str) -> None:
+    keyfile.save(tmp_path / "t.json", keys.first_table(bytes(32), 5.0))
+    content = (tmp_path / "t.json").read_text().replace('"created_s": 5.0', f'"created_s": {when}')
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(keyfile.DamagedKeys, match="epoch 1 was made at no time"):
+        keyfile.load(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("since_s", [1e300, -5.0])
+def test_a_quiesce_of_a_later_version_or_of_no_time_still_keeps_clients_out(since_s: float) -> None:
+    wish = succession.quiesce_of(SavedQuiesce("sleepy", "CHG-1", 0.0, 0.0, 60.0, since_s))
+    assert wish is not None
+    assert wish.mode is w.QuiesceMode.GRACEFUL
+    node = Node(Settings(1), target=1)
+    node.handle(w.Started(quiesced=wish), 1000.0)
+    assert node.quiesce_first is not None
+    assert node.quiesce_first.since_s == 1000.0

@@ -64,7 +64,7 @@ def test_a_title_says_what_it_is() -> None:
 def test_a_foreign_program_is_named_escaped() -> None:
     with holder("dns\x1b[31m\nmasq") as (process, port):
         text = refusal(port)
-    assert f"another program listens there: process {process.pid} (`dns?[31m?masq`, started" in text
+    assert f"another program listens there: process {process.pid} (`dns\\x1b[31m\\nmasq`, started" in text
     assert text.isprintable()
 
 
