@@ -2,6 +2,7 @@
 
     --config FILE   the configuration            --set JSON    flags, as {"server.workers": 2}
     --worker-program JSON   what to start instead of `python -I -m workers` (tests)
+    --probe         which tier this machine could give a node (`velocity-edge doctor`)
     --check         with the same options: would this installation start? Says its version, or why not
 
 Ends with 0 (stopped as asked), 1 (failed), 5 (what was asked for cannot be had), 78 (bad configuration).
@@ -29,6 +30,7 @@ from supervisor.first_process import be_one_if_first
 from supervisor.orphans import end_orphans
 from supervisor.places import Places
 from supervisor.privileges import drop_capabilities, prepare_exec
+from supervisor.probe import best_tier
 from supervisor.rotation import Rotation
 from supervisor.shell import Shell
 from supervisor.spawn import WORKER_PROGRAM
@@ -58,10 +60,11 @@ def main() -> int:
     parser.add_argument("--worker-program", type=orjson.loads, default=None, metavar="JSON")
     parser.add_argument("--roll", action="store_true", help="restart adopted workers (an upgrade does)")
     parser.add_argument("--check", action="store_true", help="say whether a node could start so, and which version")
+    parser.add_argument("--probe", action="store_true", help="say which tier could be had here, as JSON")
     parser.add_argument("--end-orphans", action="store_true", help="start nothing: end what a dead supervisor left")
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
-    if not (arguments.check or arguments.end_orphans):
+    if not (arguments.check or arguments.end_orphans or arguments.probe):
         be_one_if_first()
     setproctitle.setproctitle("velocity-edge: supervisor starting")
     # A watchdog's SIGABRT shall say where we hung.
@@ -70,6 +73,10 @@ def main() -> int:
 
     if arguments.end_orphans:
         return _end_orphans()
+    if arguments.probe:
+        tier, missing = best_tier(paths.cache_dir())
+        print(orjson.dumps({"tier": tier, "missing": missing}).decode())
+        return 0
 
     def load_config() -> Config:
         return load(arguments.config, arguments.overrides)

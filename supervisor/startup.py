@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import operator
 import os
-import resource
 import secrets
 import subprocess
 import time
@@ -44,8 +43,8 @@ from supervisor.worker import WorkerIds
 from velocity_edge.atomic_file import read_file, replace_file
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError, Unavailable, VelocityError
-from velocity_edge.machine.cpus import workers_by_default
-from velocity_edge.machine.needs import lacking, sentence
+from velocity_edge.machine.cpus import affinity_refused, workers_by_default
+from velocity_edge.machine.needs import lacking, sentence, too_few_descriptors
 from velocity_edge.messages import Listener
 from velocity_edge.paths import instance_name
 from velocity_edge.worker_user import Rights, choose
@@ -77,7 +76,8 @@ async def start(
     returned = await adoption.gather() if adoption else []
     adopting = saved if returned else None
     cpus = adopting.cpus if adopting else choose_cpus(config.server.workers)
-    refuse_too_few_descriptors(config, len(cpus))
+    if why := too_few_descriptors(len(config.server.addresses), len(cpus), len(config.content.sites)):
+        raise Unavailable(why)
     notes = list(done_without(config))
     # Workers that are replaced anyway are not asked about our configuration: it is their successors' revision.
     in_use = _in_use(adopting, config, places.state) if adopting and not roll else ours
@@ -209,34 +209,10 @@ def done_without(config: Config) -> Iterator[str]:
     """Yield a sentence for `status` for each right that is not here and not asked for by name."""
     if degraded := choose(config.server.user, Rights.of_this_process()).degraded:
         yield degraded
-    try:
-        os.sched_setaffinity(0, os.sched_getaffinity(0))
-    except OSError as error:
-        yield (
-            f"workers are not bound to CPUs: sched_setaffinity(2) says {error.strerror}; "
-            "a seccomp filter that permits it would be right"
-        )
+    if why := affinity_refused():
+        yield f"{why}; a seccomp filter that permits it would be right"
     if os.geteuid() == 0 and not may_raise_priority():
         log.info("without CAP_SYS_NICE a worker that starts does not wait for those who serve: restarts cost latency")
-
-
-def refuse_too_few_descriptors(config: Config, cores: int) -> None:
-    """Raise `Unavailable` when the limit of open files is too low for all slots: nothing could be opened half way."""
-    needed = descriptors(len(config.server.addresses), cores, len(config.content.sites))
-    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and limit < needed:
-        raise Unavailable(
-            f"cannot open the slots of {cores} cores: they take {needed} descriptors, and the limit is {limit}; "
-            "`ulimit -Hn`, LimitNOFILE= or `--ulimit nofile=` raises it"
-        )
-
-
-def descriptors(listeners: int, cores: int, sites: int) -> int:
-    """Return how many descriptors a supervisor holds at most, with some to spare for requests and logs."""
-    slot = listeners + 4  # its sockets, both ends of a link, a slab and its mapping
-    worker = 2  # its channel and its pidfd
-    programs = 3 * listeners + 24  # sockets maps and programs of listeners; maps, links, the shield
-    return 2 * cores * (slot + worker) + programs + 2 * sites + 40
 
 
 def check(config: Config, places: Places, worker_program: Sequence[str] | None) -> None:

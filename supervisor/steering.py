@@ -60,7 +60,7 @@ def open_steering(
         # Tier A under somebody's old shield would serve nobody; an explicit mode leaves alone what serves now.
         if mode == "auto" or not adopt:
             _forget_pins(instance, bpffs)
-        reason = _sentence(error)
+        reason = sentence(error)
         if mode != "auto":
             raise Unavailable(reason) from None
         return ClassicSteering(sockets, cid_configs, f"tier B (socket-ebpf): {reason}", live=adopt)
@@ -93,7 +93,7 @@ def _open_kernel(
             pinned.start_anew()
         pinned.create()
     except (BpfError, OSError) as error:
-        unpinned = f"; nothing survives the supervisor: {_sentence(error)}"
+        unpinned = f"; nothing survives the supervisor: {sentence(error)}"
     where = None if unpinned else pinned
     try:
         steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where, live=adopt)
@@ -115,7 +115,7 @@ def _add_shield(steering: KernelSteering, mode: str, listeners: list[Listener], 
         interfaces = _interfaces(names, listeners)
         steering.attach_shield(interfaces, move=mode == "xdp-cpumap")
     except (BpfError, OSError, Unavailable) as error:
-        reason = _sentence(error)
+        reason = sentence(error)
         if mode != "auto":
             raise Unavailable(reason) from None
         steering.remove_shield()
@@ -137,7 +137,7 @@ def _interfaces(names: list[str], listeners: list[Listener]) -> list[Interface]:
     return found
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """Return why, also where the kernel refuses what nobody thought of: containers take rights away in many ways."""
     if not isinstance(error, OSError):
         return str(error)

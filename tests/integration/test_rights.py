@@ -6,8 +6,10 @@ line, with exit code 5; nothing is ever a traceback (running_node looks for one)
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.support.confine import DOCKER
 from tests.support.confined import confined, inside, refused, workers
 from tests.support.node import COMMAND, Node, running_node
 from tests.support.waiting import poll
+from velocity_edge.status import NodeStatus
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -73,9 +76,10 @@ def test_it_lives_as_anywhere_else(name: str) -> None:
         status = node.status()
         assert status["dispatch"]["tier"] == tier
         assert status["dispatch"]["missing"].startswith(missing)
-        about_rights = [each for each in status["degraded"] if "buffers have" not in each]
+        about_rights = [each for each in status["degraded"] if each.startswith("workers ")]
         assert len(about_rights) == len(degraded), about_rights
         assert all(said.startswith(words) for said, words in zip(about_rights, degraded, strict=True)), about_rights
+        _doctor_agrees(node, wanted, status)
         _serves(node)
         for verb in ("reload", "restart"):
             done = inside(node, COMMAND, "admin", verb)
@@ -157,6 +161,28 @@ def test_what_it_cannot_do_without_is_one_sentence(wanted: dict[str, Any], optio
     last = said.splitlines()[-1]
     assert last.startswith(f"velocity-edge: {sentence}"), said
     assert "Traceback" not in said
+
+
+def _doctor_agrees(node: Node, wanted: dict[str, Any], status: NodeStatus) -> None:
+    done = subprocess.run(
+        [*confined(**wanted), COMMAND, "doctor", "--json"],
+        env=node.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in (0, 6), done.stdout + done.stderr
+    found = {finding["subject"]: finding["text"] for finding in json.loads(done.stdout)["findings"]}
+    if status["dispatch"]["tier"] == "A":
+        assert found["dispatch"] == f"tier A, not {status['dispatch']['missing']}"
+    else:
+        assert found["dispatch"].startswith("up to tier C")
+    for sentence in status["degraded"]:
+        if sentence.startswith(AS_ZERO):
+            assert found["worker user"] == sentence
+        if sentence.startswith(UNBOUND):
+            assert UNBOUND in found["cores"]
 
 
 def _serves(node: Node) -> None:

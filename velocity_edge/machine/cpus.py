@@ -25,6 +25,15 @@ def workers_by_default() -> int:
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
+def affinity_refused() -> str:
+    """Return why workers would not be bound to CPUs; empty where they would."""
+    try:
+        os.sched_setaffinity(0, os.sched_getaffinity(0))
+    except OSError as error:
+        return f"workers are not bound to CPUs: sched_setaffinity(2) says {error.strerror}"
+    return ""
+
+
 def cpu_quota() -> float | None:
     """Return how many CPUs' time our control group has at most; None: no limit that can be seen from here."""
     found = list(_quotas(_read(Path("/proc/self/cgroup"))))

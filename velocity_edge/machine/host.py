@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes.util
 import importlib
 import importlib.metadata
 import os
 import platform
-import pwd
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from velocity_edge import paths
+from velocity_edge.errors import Unavailable
+from velocity_edge.machine.cpus import affinity_refused, cpu_quota, workers_by_default
 from velocity_edge.machine.findings import Finding, Level
+from velocity_edge.machine.needs import too_few_descriptors
+from velocity_edge.worker_user import DEFAULT_USERS, Rights, choose
 
 #: Our four top-level packages have plain names; another distribution could bring one of the same name.
 PACKAGES: Final = ("velocity_edge", "supervisor", "workers", "bpf")
@@ -23,8 +26,7 @@ PACKAGES: Final = ("velocity_edge", "supervisor", "workers", "bpf")
 def host() -> Iterator[Finding]:
     """Look at what every tier needs."""
     yield Finding("Python", Level.FINE, f"{platform.python_version()} in {sys.prefix}")
-    cores = len(os.sched_getaffinity(0))
-    yield Finding("cores", Level.FINE, f"{cores}: that many workers by default")
+    yield from _cores()
     yield _user()
     yield owners(importlib.metadata.packages_distributions())
     yield from _engines()
@@ -32,19 +34,29 @@ def host() -> Iterator[Finding]:
     yield from _directories()
 
 
+def _cores() -> Iterator[Finding]:
+    allowed, workers, quota = len(os.sched_getaffinity(0)), workers_by_default(), cpu_quota()
+    text = f"{allowed}: that many workers by default"
+    if workers < allowed:
+        text = f"{workers} workers by default: {allowed} CPUs, and time for {quota:g} of them in this control group"
+    if why := affinity_refused():
+        yield Finding("cores", Level.LACKING, f"{text}; {why}", "a seccomp filter that permits it")
+    else:
+        yield Finding("cores", Level.FINE, text)
+    if why := too_few_descriptors(1, allowed, 1):
+        yield Finding("open files", Level.FATAL, why)
+
+
 def _user() -> Finding:
-    if os.geteuid() != 0:
+    choice = choose(None, Rights.of_this_process())
+    if choice.degraded:
+        return Finding("worker user", Level.LACKING, choice.degraded)
+    if choice.user is None:
         return Finding("worker user", Level.NOTE, "not root: workers run as the same user as the supervisor")
-    try:
-        pwd.getpwnam("velocity")
-    except KeyError:
-        return Finding(
-            "worker user",
-            Level.NOTE,
-            "no user velocity: workers run as nobody",
-            "useradd --system --home /var/lib/velocity velocity",
-        )
-    return Finding("worker user", Level.FINE, "velocity")
+    if choice.user.name != DEFAULT_USERS[0]:
+        remedy = "useradd --system --home /var/lib/velocity velocity"
+        return Finding("worker user", Level.NOTE, f"no user velocity: workers run as {choice.user.name}", remedy)
+    return Finding("worker user", Level.FINE, choice.user.name)
 
 
 def owners(distributions: Mapping[str, Iterable[str]]) -> Finding:
@@ -79,25 +91,26 @@ def _engines() -> Iterator[Finding]:
 
 def _liboqs() -> Finding:
     # Never `import oqs`: it would download and build a library.
-    library = ctypes.util.find_library("oqs")
+    library = None
+    with contextlib.suppress(OSError):  # it asks gcc, and that wants a folder for temporary files
+        library = ctypes.util.find_library("oqs")
     if library:
         return Finding("liboqs", Level.FINE, f"{library}: faster ML-DSA signatures")
     return Finding("liboqs", Level.NOTE, "not installed: ML-KEM and ML-DSA by the cryptography package")
 
 
 def _directories() -> Iterator[Finding]:
-    for subject, directory in (
-        ("runtime directory", paths.runtime_dir()),
-        ("state directory", paths.state_dir()),
-        ("cache directory", paths.cache_dir()),
+    for subject, find, level, cost in (
+        ("runtime directory", paths.runtime_dir, Level.FATAL, ""),
+        ("state directory", paths.state_dir, Level.FATAL, ""),
+        ("cache directory", paths.cache_dir, Level.LACKING, ": packet programs are compiled at each start"),
     ):
-        there = _nearest(directory)
-        if os.access(there, os.W_OK | os.X_OK):
-            yield Finding(subject, Level.FINE, str(directory))
+        try:
+            directory = find()
+        except Unavailable as error:
+            yield Finding(subject, level, str(error))
+            continue
+        if why := paths.unwritable(directory):
+            yield Finding(subject, level, f"{directory}: {why}{cost}", "VELOCITY_*_DIR names another")
         else:
-            yield Finding(subject, Level.FATAL, f"{directory}: {there} is not writable", "VELOCITY_*_DIR names another")
-
-
-def _nearest(path: Path) -> Path:
-    """Return the first folder above *path*, or itself, that exists."""
-    return next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+            yield Finding(subject, Level.FINE, str(directory))

@@ -1,9 +1,7 @@
-"""The kernel's side of dispatch: version, rights, BPF, bpffs, a compiler for the packet programs."""
+"""The kernel: its version, what no node can do without, capabilities, the JIT, a compiler for the packet programs."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import platform
 import re
 import shutil
@@ -11,23 +9,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from velocity_edge import capabilities
 from velocity_edge.machine.findings import Finding, Level
+from velocity_edge.machine.needs import REMEDY, lacking
 
-#: linux/capability.h
-_CAPABILITIES: Final = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_PERFMON": 38, "CAP_BPF": 39}
-_BPF_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
-_BPF_MAP_CREATE: Final = 0
-_BPF_MAP_TYPE_ARRAY: Final = 2
 _OLDEST: Final = (5, 15)
+#: What a node does without, where a capability is missing. The tiers are tried (dispatch.py), and so is the workers'
+#: user (host.py).
+_WITHOUT: Final = {
+    "CAP_NET_BIND_SERVICE": "ports from {first_port}",
+    "CAP_NET_ADMIN": "buffers within net.core.rmem_max",
+    "CAP_SYS_NICE": "latency while workers start",
+    "CAP_DAC_READ_SEARCH": "only files that this user may read",
+}
 
 
 def kernel() -> Iterator[Finding]:
-    """Look at what tiers B, C and D need."""
+    """Look at what the kernel permits."""
     yield _version()
-    yield _capabilities()
-    yield _bpf()
+    yield _needs()
+    yield rights(capabilities.get()[0], _read("/proc/sys/net/ipv4/ip_unprivileged_port_start") or "1024")
     yield _jit()
-    yield _bpffs()
     yield _compiler()
 
 
@@ -39,45 +41,21 @@ def _version() -> Finding:
     return Finding("kernel", Level.FINE, f"Linux {release} on {platform.machine()}")
 
 
-def effective_capabilities(status: str) -> set[str]:
-    """Return those of our capabilities that the text of /proc/self/status grants."""
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
-    bits = int(found[1], 16) if found else 0
-    return {name for name, bit in _CAPABILITIES.items() if bits >> bit & 1}
+def _needs() -> Finding:
+    if lacks := lacking():
+        return Finding("system calls", Level.FATAL, "; ".join(lacks), REMEDY)
+    return Finding("system calls", Level.FINE, "all that a node cannot do without")
 
 
-def _capabilities() -> Finding:
-    have = effective_capabilities(Path("/proc/self/status").read_text())
-    missing = [name for name in _CAPABILITIES if name not in have]
+def rights(effective: int, first_port: str) -> Finding:
+    """Say what a node does without, with these capabilities."""
+    missing = capabilities.missing(_WITHOUT, effective)
+    if first_port == "0" and "CAP_NET_BIND_SERVICE" in missing:
+        missing.remove("CAP_NET_BIND_SERVICE")
     if not missing:
-        return Finding("rights", Level.FINE, "all that a supervisor uses: " + ", ".join(_CAPABILITIES))
-    return Finding(
-        "rights",
-        Level.LACKING,
-        f"without {', '.join(missing)}: dispatch stays in tier A"
-        + (", ports from 1024" if "CAP_NET_BIND_SERVICE" in missing else ""),
-        "start the supervisor as root or with these capabilities; workers have none in any case",
-    )
-
-
-def _bpf() -> Finding:
-    number = _BPF_SYSCALL.get(platform.machine())
-    if number is None:
-        return Finding("BPF", Level.LACKING, f"no loader for {platform.machine()}: dispatch stays in tier A")
-    # union bpf_attr of BPF_MAP_CREATE: type, key size, value size, entries; the rest is zero.
-    attributes = (ctypes.c_uint32 * 32)(_BPF_MAP_TYPE_ARRAY, 4, 8, 1)
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = libc.syscall(number, _BPF_MAP_CREATE, ctypes.byref(attributes), ctypes.sizeof(attributes))
-    if descriptor >= 0:
-        os.close(descriptor)
-        return Finding("BPF", Level.FINE, "maps can be made")
-    why = os.strerror(ctypes.get_errno())
-    return Finding(
-        "BPF",
-        Level.LACKING,
-        f"bpf(2) says {why}: dispatch stays in tier A",
-        "CAP_BPF, or a container that allows bpf(2)",
-    )
+        return Finding("rights", Level.FINE, ", ".join(_WITHOUT))
+    text = "; ".join(f"without {name}: {_WITHOUT[name].format(first_port=first_port)}" for name in missing)
+    return Finding("rights", Level.LACKING, text, "docs/containers.md; workers have no capability in any case")
 
 
 def _jit() -> Finding:
@@ -89,19 +67,6 @@ def _jit() -> Finding:
     return Finding("BPF JIT", Level.FINE if setting else Level.NOTE, "on" if setting else "not visible from here")
 
 
-def _bpffs() -> Finding:
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, kind = line.partition(" - ")
-        if kind.startswith("bpf "):
-            where = fields.split()[4]
-            if os.access(where, os.W_OK):
-                return Finding("bpffs", Level.FINE, f"at {where}")
-            return Finding("bpffs", Level.LACKING, f"at {where}, not writable: programs would not survive a supervisor")
-    return Finding(
-        "bpffs", Level.NOTE, "not mounted; a supervisor with CAP_SYS_ADMIN mounts it", "mount -t bpf bpf /sys/fs/bpf"
-    )
-
-
 def _compiler() -> Finding:
     bcc = next(Path("/usr/lib/python3/dist-packages").glob("bcc/__init__.py"), None)
     clang = shutil.which("clang")
@@ -109,7 +74,10 @@ def _compiler() -> Finding:
     if found:
         return Finding("BPF compiler", Level.FINE, " and ".join(found))
     return Finding(
-        "BPF compiler", Level.LACKING, "neither bcc nor clang: dispatch stays in tier A", "apt install python3-bpfcc"
+        "BPF compiler",
+        Level.LACKING,
+        "neither bcc nor clang: packet programs cannot be made",
+        "apt install python3-bpfcc",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import struct
 import threading
@@ -29,6 +30,26 @@ def lacking() -> list[str]:
 def sentence(lacks: list[str]) -> str:
     """Return the error for what is lacking, with what would give it."""
     return f"cannot serve here: {'; '.join(lacks)}; {REMEDY}"
+
+
+def too_few_descriptors(listeners: int, cores: int, sites: int) -> str:
+    """Return the error where the limit of open files is too low for all slots of a node; empty where it is not."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = descriptors(listeners, cores, sites)
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return ""
+    return (
+        f"cannot open the slots of {cores} cores: they take {needed} descriptors, and the limit is {limit}; "
+        "`ulimit -Hn`, LimitNOFILE= or `--ulimit nofile=` raises it"
+    )
+
+
+def descriptors(listeners: int, cores: int, sites: int) -> int:
+    """Return how many descriptors a supervisor holds at most, with some to spare for requests and logs."""
+    slot = listeners + 4  # its sockets, both ends of a link, a slab and its mapping
+    worker = 2  # its channel and its pidfd
+    programs = 3 * listeners + 24  # sockets maps and programs of listeners; maps, links, the shield
+    return 2 * cores * (slot + worker) + programs + 2 * sites + 40
 
 
 #: Of all of them.

@@ -52,7 +52,7 @@ def _buffers() -> Iterator[Finding]:
             try:
                 udp.setsockopt(socket.SOL_SOCKET, force, WANTED_BUFFER_BYTES)
                 how = "past the limit, by CAP_NET_ADMIN"
-            except PermissionError:
+            except OSError:
                 udp.setsockopt(socket.SOL_SOCKET, option, WANTED_BUFFER_BYTES)
                 how = f"within net.core.{name}_max"
             # The kernel doubles what it is asked for, for its own bookkeeping, and reports the double.

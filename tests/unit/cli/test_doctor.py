@@ -10,7 +10,7 @@ from velocity_edge.cli import main
 from velocity_edge.cli.doctor import verdict
 from velocity_edge.machine import Finding, Level, examine
 from velocity_edge.machine.host import owners
-from velocity_edge.machine.kernel import effective_capabilities
+from velocity_edge.machine.kernel import rights
 
 
 def test_a_second_owner_of_a_name_is_fatal() -> None:
@@ -29,10 +29,15 @@ def test_the_code_is_the_worst_finding(levels: list[Level], code: int) -> None:
     assert verdict([Finding("x", level, "y") for level in levels]) == code
 
 
-def test_capabilities_are_read_from_the_kernels_text() -> None:
-    assert effective_capabilities("CapEff:\t0000000000000400\n") == {"CAP_NET_BIND_SERVICE"}
-    assert effective_capabilities("CapEff:\t000001ffffffffff\n") >= {"CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"}
-    assert effective_capabilities("") == set()
+def test_each_missing_right_says_what_a_node_does_without() -> None:
+    everything = (1 << 41) - 1
+    assert rights(everything, "1024").level is Level.FINE
+    found = rights(everything & ~(1 << 10 | 1 << 23), "1024")
+    assert found.level is Level.LACKING
+    assert found.text == "; ".join(
+        ["without CAP_NET_BIND_SERVICE: ports from 1024", "without CAP_SYS_NICE: latency while workers start"]
+    )
+    assert rights(everything & ~(1 << 10), "0").level is Level.FINE, "in a container every port is free"
 
 
 def test_this_machine_can_be_examined(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +47,8 @@ def test_this_machine_can_be_examined(capsys: pytest.CaptureFixture[str]) -> Non
     assert {
         "kernel",
         "rights",
-        "BPF",
+        "system calls",
+        "dispatch",
         "bpffs",
         "GRO, GSO",
         "rmem buffer",
