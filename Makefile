@@ -48,7 +48,7 @@ fix: $(STAMPS)/dev ## Format, and repair what the linter can
 bench: build $(STAMPS)/bench ## Compare one worker with stock aioquic, nginx, Caddy and h2o on this machine (BENCH=--quick: 3 minutes)
 	$(PYTHON_IN_VENV) -m bench.run $(BENCH)
 
-hitless: build $(STAMPS)/dev tools/sid-root ## Reload, restart, upgrade and kill a node under load, then nginx and Caddy (as root; HITLESS="--full --seed 7")
+hitless: build $(STAMPS)/dev ## Reload, restart, upgrade and kill a node under load, then nginx and Caddy (as root; HITLESS="--full --seed 7")
 	tools/sid-root ensure test bench go
 	$(PYTHON_IN_VENV) -m tests.hitless.experiment velocity-edge $(HITLESS)
 	$(PYTHON_IN_VENV) -m tests.hitless.experiment nginx $(HITLESS)
@@ -57,11 +57,11 @@ hitless: build $(STAMPS)/dev tools/sid-root ## Reload, restart, upgrade and kill
 hitless-full: HITLESS = --full
 hitless-full: hitless ## The same with 20 reloads, 20 rolling restarts, 5 upgrades, 3 kills of each: 20 minutes
 
-soak: build $(STAMPS)/dev tools/sid-root ## Change a node for 10 minutes: memory, descriptors, map entries stay flat (as root; SOAK="--seconds 120")
+soak: build $(STAMPS)/dev ## Change a node for 10 minutes: memory, descriptors, map entries stay flat (as root; SOAK="--seconds 120")
 	tools/sid-root ensure test bench go
 	$(PYTHON_IN_VENV) -m tests.hitless.soak $(SOAK)
 
-clean: ## Delete the environment and everything built (not the cached sid root: tools/sid-root path)
+clean: ## Delete the environment and everything built (not the cached Debian roots: tools/sid-root path)
 	rm -rf .venv .build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f velocity_edge/quic/native/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -81,10 +81,10 @@ $(STAMPS)/dev: $(STAMPS)/run requirements-dev.txt
 	tools/setup dev
 	@touch $@
 
-$(STAMPS)/test: $(STAMPS)/dev tools/sid-root
+$(STAMPS)/test: $(STAMPS)/dev tools/debian-root
 	tools/setup test
 	@touch $@
 
-$(STAMPS)/bench: $(STAMPS)/dev tools/sid-root
+$(STAMPS)/bench: $(STAMPS)/dev tools/debian-root
 	tools/setup bench
 	@touch $@

@@ -94,7 +94,7 @@ def build_loadgen() -> str:
         *("sh", "-euc"),
         f"[ -x {path} ] || {{ cd /mnt/loadgen && gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -o {path} *.c"
         f" $(pkg-config --cflags --libs {LIBRARIES}); }}",
-        env={**os.environ, "VELOCITY_SID_BIND": f"{LOADGEN.resolve()}:/mnt/loadgen"},
+        env={**os.environ, "VELOCITY_ROOT_BIND": f"{LOADGEN.resolve()}:/mnt/loadgen"},
     )
     if compiled.returncode != 0:
         raise BenchError(f"cannot build the load generator:\n{compiled.stderr}")

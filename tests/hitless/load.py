@@ -53,15 +53,14 @@ done
 def build_client(directory: Path) -> Path:
     """Compile the quic-go client in the sid root (Debian's own packages of it) and return the binary."""
     shutil.copy(Path(__file__).parent / "client" / "main.go", directory / "main.go")
-    root = subprocess.run([sid.TOOL, "path"], capture_output=True, text=True, check=True).stdout.strip()
-    cache = Path(root).parent / "go-build"
+    cache = sid.ROOT.path.parent / "go-build"
     cache.mkdir(parents=True, exist_ok=True)
     binary = directory / "client"
     done = sid.run(
         *("env", "GO111MODULE=off", "GOPATH=/usr/share/gocode", f"GOCACHE={cache}", "CGO_ENABLED=0"),
         *("go", "build", "-o", binary, directory / "main.go"),
         timeout_s=500,
-        env={**os.environ, "VELOCITY_SID_BIND": f"{cache}:{cache}"},
+        env={**os.environ, "VELOCITY_ROOT_BIND": f"{cache}:{cache}"},
     )
     if done.returncode:
         raise RuntimeError(f"cannot build the client: {done.stderr}")

@@ -1,6 +1,7 @@
 """Third-party clients, and what each can prove about a connection: curl and openssl of the sid root, qh3.
 
-Each returns what the client itself says it negotiated, never what our server believes.
+Each returns what the client itself says it negotiated, never what our server believes. It is read from one stream of
+the client: of two that share a file, a line of the one may lie within a line of the other.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import sid
+from tests.support.debian import DebianRoot
 from tests.support.waiting import poll
 
 HYBRID_GROUPS = ("X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024")
@@ -66,12 +68,12 @@ class CurlRun:
 _HANDSHAKE = re.compile(r"SSL connection using (\S+) / (\S+) / (\S+) / \S+")
 
 
-def curl(url: str, *options: str, ca: Path, timeout_s: float = 60) -> CurlRun:
+def curl(url: str, *options: str, ca: Path, timeout_s: float = 60, root: DebianRoot = sid.ROOT) -> CurlRun:
     """Run curl over HTTP/3 only, trusting *ca*. Curl's own choice of groups unless `--curves` is among the options.
 
     `{next}` among the options separates transfers of one process (curl's --next), which get the same url and defaults.
     """
-    # Under /tmp, which the sid root shares.
+    # Under /tmp, which the root shares.
     with tempfile.TemporaryDirectory(prefix="ve-curl-", dir="/tmp") as name:
         directory = Path(name)
         argv: list[str | Path] = ["curl", "--verbose", "--silent", "--show-error"]
@@ -81,7 +83,7 @@ def curl(url: str, *options: str, ca: Path, timeout_s: float = 60) -> CurlRun:
             argv += ["--http3-only", "--cacert", ca, "--max-time", str(int(timeout_s))]
             argv += ["--output", directory / f"body{index}", "--dump-header", directory / f"head{index}"]
             argv += ["--write-out", f"%{{stderr}}\nANSWER{index} %{{json}}\n", *transfer, url]
-        done = sid.run(*argv, timeout_s=timeout_s + 10)
+        done = root.run(*argv, timeout_s=timeout_s + 10)
         answers = [_answer(directory, index, done.stderr) for index in range(len(transfers))]
     handshakes = _HANDSHAKE.findall(done.stderr)
     return CurlRun(
@@ -143,22 +145,25 @@ class OpensslRun:
 
 def openssl(address: str, *options: str, ca: Path, alpn: str = "h3", save_session: Path | None = None) -> OpensslRun:
     """Connect with s_client and leave; with *save_session* once the ticket has come and lies there (under /tmp)."""
-    with tempfile.TemporaryFile("w+", prefix="ve-openssl-", errors="replace") as output:
+    with tempfile.TemporaryDirectory(prefix="ve-openssl-") as name:
+        # stdout has the trace and what was negotiated, stderr the chain and errors. They are read by their paths: a
+        # descriptor that the client has, too, shares its position, and a seek while it writes mangles its lines.
+        output, errors = Path(name) / "stdout", Path(name) / "stderr"
         argv = sid.command(
             *("openssl", "s_client", "-quic", "-connect", address, "-alpn", alpn, "-servername", "localhost"),
             # The summary names no hybrid group; the trace shows both hellos, and a HelloRetryRequest when there is one.
             *("-CAfile", str(ca), "-verify_return_error", "-trace", *options),
             *(("-sess_out", str(save_session)) if save_session else ()),
         )
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, text=True)
+        with output.open("w") as to_output, errors.open("w") as to_errors:
+            process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=to_output, stderr=to_errors, text=True)
         assert process.stdin
 
-        def log() -> str:
-            output.seek(0)
-            return output.read()
+        def said() -> str:
+            return output.read_text(errors="replace")
 
         try:
-            poll(lambda: "Verify return code" in log() or process.poll() is not None, "the handshake of openssl")
+            poll(lambda: "Verify return code" in said() or process.poll() is not None, "the handshake of openssl")
             if save_session:
                 # It looks at its connection when there is input. The write itself fails: its stream is the server's.
                 with contextlib.suppress(BrokenPipeError):
@@ -171,25 +176,25 @@ def openssl(address: str, *options: str, ca: Path, alpn: str = "h3", save_sessio
         finally:
             process.kill()
             process.wait()
-        return _openssl_run(log())
+        return _openssl_run(said(), errors.read_text(errors="replace"))
 
 
-def _openssl_run(log: str) -> OpensslRun:
+def _openssl_run(printed: str, errors: str) -> OpensslRun:
     def said(pattern: str) -> str:
-        found = re.search(pattern, log, re.MULTILINE)
+        found = re.search(pattern, printed, re.MULTILINE)
         return found[1] if found else ""
 
     # Key share of each ServerHello; the first of two is a HelloRetryRequest (RFC 8446 section 4.1.4).
-    groups = re.findall(r"ServerHello, Length=.*?NamedGroup: (\S+)", log, re.DOTALL)
+    groups = re.findall(r"ServerHello, Length=.*?NamedGroup: (\S+)", printed, re.DOTALL)
     return OpensslRun(
-        connected="CONNECTED" in log and "Cipher is (NONE)" not in log,
+        connected="CONNECTED" in printed and "Cipher is (NONE)" not in printed,
         alpn=said(r"^ALPN protocol: (\S+)"),
         group=groups[-1] if groups else "",
         hello_retry_request=len(groups) > 1,
         cipher=said(r"Cipher is (\S+)"),
-        resumed=bool(re.search(r"^Reused, TLS", log, re.MULTILINE)),
-        verified="Verify return code: 0 (ok)" in log or "Verification: OK" in log,
-        log=log,
+        resumed=bool(re.search(r"^Reused, TLS", printed, re.MULTILINE)),
+        verified="Verify return code: 0 (ok)" in printed or "Verification: OK" in printed,
+        log=f"{printed}\n--- stderr ---\n{errors}",
     )
 
 
