@@ -9,7 +9,8 @@ ARGS ?= --root public --self-signed --listen 0.0.0.0:4433
 # Passed on to pytest and to bench/run.py: make test PYTEST="-k curl -x" JOBS=0, make bench BENCH=--quick
 PYTEST ?=
 JOBS ?= 3
-SIDE_BY_SIDE = --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+# A test that takes its process with it fails the run; with processes started again, pytest-xdist waits for ever.
+SIDE_BY_SIDE = --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 BENCH ?=
 HITLESS ?= --seconds 90
 SOAK ?= --seconds 600

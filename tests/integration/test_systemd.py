@@ -298,7 +298,7 @@ def test_a_bad_configuration_is_not_tried_again(installed: Service) -> None:
 
 def test_the_unit_is_sound_and_hardened(tmp_path: Path) -> None:
     path = tmp_path / UNIT
-    path.write_text(unit_text(tmp_path / "serve.yaml"))
+    path.write_text(unit_text(tmp_path / "serve.yaml", Path("/usr/bin/true")))  # a program that is there
     found = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr) == (0, "")
     scored = analyze("security", "--offline=yes", "--no-pager", str(path))

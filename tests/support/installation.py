@@ -75,12 +75,20 @@ SECOND: tuple[Change, ...] = (
 )
 
 
-class Programs:
-    """The folder of installations."""
+def needed() -> list[Path]:
+    """Return the folders of this run's environment that an installation takes what it needs from."""
+    return [Path(path) for path in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})]
 
-    def __init__(self, directory: Path) -> None:
+
+class Programs:
+    """The folder of installations. Where it is used in another mount namespace, *seen_as* is its path there, and
+    *needed* are the paths there of needed()."""
+
+    def __init__(self, directory: Path, seen_as: Path | None = None, needed: Iterable[Path] = needed()) -> None:
         self.directory = directory
         self.current = directory / "current"
+        self._seen_as = seen_as or directory
+        self._needed = list(needed)
 
     @property
     def command(self) -> Path:
@@ -98,12 +106,11 @@ class Programs:
         base = Path(os.path.realpath(sys.executable)).parent
         (home / "pyvenv.cfg").write_text(f"home = {base}\ninclude-system-site-packages = false\n")
         # What we need, but not ourselves: a .pth in a folder that a .pth names is not read.
-        needed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        (packages / "needed.pth").write_text("\n".join(sorted(needed)) + "\n")
+        (packages / "needed.pth").write_text("".join(f"{path}\n" for path in self._needed))
         # As pip writes it: the first line names this folder, not the symlink to it.
         script = home / "bin" / "velocity-edge"
         main = "import sys\nfrom velocity_edge.cli import main\nsys.exit(main())\n"
-        script.write_text(f"#!{home}/bin/python\n{main}")
+        script.write_text(f"#!{self._seen_as / name}/bin/python\n{main}")
         script.chmod(0o755)
         for package in PACKAGES:
             shutil.copytree(REPOSITORY / package, packages / package, ignore=shutil.ignore_patterns("__pycache__"))

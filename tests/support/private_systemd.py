@@ -1,13 +1,14 @@
 """A service manager of our own: the machine's systemd as process 1 of new namespaces, with no units but ours.
 
-    with private_systemd(directory) as systemd:
+    with private_systemd(directory, {Path("/opt"): directory / "opt"}) as systemd:
         systemd.install("velocity.service", text)
         systemd.ctl("start", "velocity.service")
 
 It must not touch the machine: started carelessly, systemd empties /tmp, sets sysctls and moves processes between
 control groups. So it sees no unit of the machine (SYSTEMD_UNIT_PATH, no generators), the file system is read-only
 except for *directory* and fresh tmpfs mounts, /proc/sys is read-only, bpffs is a new one, and its control groups are
-below one that is made for it and removed at the end. Everything in it dies with its process 1, and that dies with us.
+below one that is made for it and removed at the end. What it is to find at a place of its own, like an installation in
+/opt, is mounted there (*put*). Everything in it dies with its process 1, and that dies with us.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -128,14 +130,16 @@ def _hierarchies() -> list[Path]:
     return [path for path in found if (path / "cgroup.procs").exists()]
 
 
-def _script(keep: list[Path]) -> str:
+def _script(keep: list[Path], put: Mapping[Path, Path]) -> str:
     """What makes the new namespaces safe, and becomes process 1."""
     lines = ["set -e", "mount --make-rprivate /", "mount -t tmpfs -o mode=755 tmpfs /mnt"]
-    for index, path in enumerate(keep):
+    # What lies below a fresh mount is set aside first.
+    places = [*put.items(), *((path, path) for path in keep)]
+    for index, (_, path) in enumerate(places):
         lines += [f"mkdir /mnt/{index}", f"mount --rbind {shlex.quote(str(path))} /mnt/{index}"]
     lines += [f"mount -t tmpfs -o mode=1777 tmpfs {path}" for path in _FRESH]
-    for index, path in enumerate(keep):
-        quoted = shlex.quote(str(path))
+    for index, (place, _) in enumerate(places):
+        quoted = shlex.quote(str(place))
         lines += [f"mkdir -p {quoted}", f"mount --move /mnt/{index} {quoted}"]
     lines += ["umount /mnt", "mount -t proc proc /proc", "mount --bind /proc/sys /proc/sys"]
     lines += ["mount -o remount,bind,ro /proc/sys", "mount -t bpf -o mode=700 bpf /sys/fs/bpf"]
@@ -166,23 +170,22 @@ def require() -> None:
 
 
 @contextlib.contextmanager
-def private_systemd(directory: Path) -> Iterator[PrivateSystemd]:
-    """Start one; at the end nothing of it is left."""
+def private_systemd(directory: Path, put: Mapping[Path, Path] = MappingProxyType({})) -> Iterator[PrivateSystemd]:
+    """Start one; at the end nothing of it is left. *put*: a place in there -> the folder of ours that it shows."""
     require()
     groups = [_own_group(base) for base in _hierarchies()]
     inner = directory / "systemd.log"
-    hidden = [*map(Path, _FRESH)]
-    trees = [directory, Path(__file__).parents[2], Path(sys.prefix), Path(sys.base_prefix)]
-    keep = [path for path in dict.fromkeys(trees) if any(path.is_relative_to(fresh) for fresh in hidden)]
-    # The directory must stay writable when / is not.
-    keep = list(dict.fromkeys([directory, *keep]))
+    # The interpreter, where it is below a mount of ours. The directory must stay writable when / is not.
+    python = Path(sys.base_prefix)
+    hidden = any(python.is_relative_to(place) for place in (*_FRESH, *put))
+    keep = [directory, python] if hidden else [directory]
     for group in groups:
         group.mkdir()
     enter = "; ".join(f"echo $$ > {group}/cgroup.procs" for group in groups)
     flags = "--mount --pid --cgroup --ipc --uts --fork --kill-child=SIGKILL"
     with inner.open("wb") as log:
         process = subprocess.Popen(
-            ["bash", "-c", f"{enter}; exec unshare {flags} bash -c {shlex.quote(_script(keep))}"],
+            ["bash", "-c", f"{enter}; exec unshare {flags} bash -c {shlex.quote(_script(keep, put))}"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -1,11 +1,12 @@
 """velocity.service of deploy/systemd in a private systemd (private_systemd.py), with a real node on a free port.
 
-The unit is the one that we ship; what a test must change is in a drop-in, and paths of an installation become those of
-this tree.
+The unit is the one that we ship; what a test must change is in a drop-in. It starts an installation (installation.py)
+at /opt/velocity-edge, as a user has it: the tree may lie below /tmp or /home, which the unit hides.
 """
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import http.client
 import json
@@ -21,13 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.certificates import Certificate, make_certificate
-from tests.support.node import COMMAND
+from tests.support.installation import Programs, needed
 from tests.support.private_systemd import PrivateSystemd, private_systemd
 from tests.support.waiting import poll
 from velocity_edge.status import NodeStatus
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "systemd"
 UNIT = "velocity.service"
+#: Where the installation is, as the unit sees it.
+OPT = Path("/opt")
+NAME = "velocity-edge"
 _BUSY_S = 60.0
 
 
@@ -124,11 +128,32 @@ class Service:
         return self.systemd.show(UNIT, *names)
 
 
-def unit_text(config: Path) -> str:
+def unit_text(config: Path, program: Path = OPT / NAME / "bin" / "velocity-edge") -> str:
     text = (DEPLOY / UNIT).read_text()
-    return text.replace("/usr/local/bin/velocity-edge", str(COMMAND)).replace(
+    return text.replace("/usr/local/bin/velocity-edge", str(program)).replace(
         "/etc/velocity/serve.simple.yaml", str(config)
     )
+
+
+def _installed(directory: Path) -> dict[Path, Path]:
+    """Make the installation in *directory*; return what is to be mounted where."""
+    needs = {OPT / "needed" / str(index): path for index, path in enumerate(needed())}
+    for place in needs:
+        (directory / place.relative_to(OPT)).mkdir(parents=True)
+    # As pip does it: what runs cannot write there, and would compile at each start.
+    compileall.compile_dir(Programs(directory, OPT, needs).install(NAME), quiet=2)
+    return {OPT: directory, **needs}
+
+
+def _visible(directory: Path) -> list[str]:
+    """What the unit hides and these tests need: their own directory, and an interpreter in somebody's home."""
+    python = Path(sys.base_prefix)
+    lines = [f"BindPaths={directory}"]
+    if any(python.is_relative_to(home) for home in ("/root", "/home")):
+        lines += ["ProtectHome=tmpfs"]
+    if any(python.is_relative_to(place) for place in ("/root", "/home", "/tmp", "/var/tmp")):
+        lines += [f'BindReadOnlyPaths="{python}"']
+    return lines
 
 
 @contextlib.contextmanager
@@ -141,19 +166,12 @@ def service(*, drop_in: str = "") -> Iterator[Service]:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        with private_systemd(directory) as systemd:
+        with private_systemd(directory, _installed(directory / "opt")) as systemd:
             made = Service(systemd, directory, certificate, port)
             made.write_config()
             # What a test needs of its surroundings. The unit must not be ordered after what is not there.
-            homes = any(Path(each).is_relative_to(home) for each in _trees() for home in ("/root", "/home"))
-            lines = ["[Unit]", "DefaultDependencies=no", "Wants=", "After=", "[Service]"]
+            lines = ["[Unit]", "DefaultDependencies=no", "Wants=", "After=", "[Service]", *_visible(directory)]
             lines += [f"StandardOutput=append:{directory}/log", f"StandardError=append:{directory}/log"]
-            lines += ["ProtectHome=no"] if homes else []
-            # PrivateTmp would hide what belongs to the test, and the tree itself where that is below /tmp.
-            lines += [f"BindPaths={each}" for each in (directory, *_trees()) if Path(each).is_relative_to("/tmp")]
-            cache = Path(f"/tmp/ve-cache-{os.getuid()}")
-            if cache.is_dir():  # bcc takes seconds
-                shutil.copytree(cache, systemd.root / "var/cache/velocity", dirs_exist_ok=True)
             systemd.install(f"{UNIT}.d/10-test.conf", "\n".join([*lines, drop_in, ""]))
             systemd.install(UNIT, unit_text(made.config))
             try:
@@ -163,7 +181,3 @@ def service(*, drop_in: str = "") -> Iterator[Service]:
                 raise
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _trees() -> list[str]:
-    return [str(COMMAND), sys.prefix, sys.base_prefix]

@@ -114,7 +114,9 @@ def test_where_we_may_not_look_orphans_are_named_as_a_guess(monkeypatch: pytest.
     with holder() as (_, port):
         assert "`ss -ulpn` as root shows which one" in refusal(port)
     with holder(alone("/run/elsewhere", 4711)) as (_, port):
-        assert "perhaps it is worker 4711 of the node in /run/elsewhere" in refusal(port)
+        text = refusal(port)  # the machine may have more of them
+    assert "perhaps it is worker " in text
+    assert "worker 4711 of the node in /run/elsewhere" in text
 
 
 def test_one_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
