@@ -73,6 +73,7 @@ COUNTERS: Final = (
     "memory_exceeded",  # closed: the peer made us hold more than flow control and losses explain
     "migrations_refused",  # datagrams from yet another address, over max_migrations_per_s
     "path_mtu_lowered",  # connections that went on with 1200 bytes: larger packets did not arrive (RFC 8899 4.3)
+    "stalled",  # connections closed: nothing of the answers was taken for stall_timeout
 )
 
 #: Losses, counted by the worker and not by an engine. `cut`: connections that it closed before they had left or been

@@ -70,6 +70,8 @@ class LimitsSection(BaseModel):
     """Changes of the client's address of a connection; datagrams from yet another one are dropped."""
     request_timeout_s: Duration = Field(default=_DEFAULT.request_timeout_s, alias="request_timeout")
     """The header section of a request takes no longer."""
+    stall_timeout_s: Duration = Field(default=_DEFAULT.stall_timeout_s, alias="stall_timeout")
+    """A client that takes nothing of its answers is kept alive for this time, then closed."""
     max_request_body_bytes: Size = Field(default=_DEFAULT.max_request_body_bytes, alias="max_request_body")
     """The body of a request; above it the answer is 413."""
     max_resets_per_s: _COUNT = _DEFAULT.max_resets_per_s

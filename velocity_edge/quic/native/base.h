@@ -7,7 +7,7 @@
  *   settings.c, replies.c, upcalls.c   the rest of its methods
  *   demux.c       one datagram: to a connection, to another worker, an answer, or dropped
  *   admission.c   a new connection
- *   connection.c  one ngtcp2_conn: opening, reading, timers; memory.c: what it holds; paths.c: its moves; mtu.c
+ *   connection.c  one ngtcp2_conn: opening, reading, timers; memory.c: what it holds; paths.c: its moves; mtu.c; stall.c
  *   callbacks.c   what ngtcp2 says; writing.c: its packets out; closing.c: its end
  *   tls.c         whole TLS messages to Python; transport.c: keys and bytes back
  *   request.c     one nghttp3_conn: requests in; response.c: responses out
@@ -102,6 +102,7 @@ typedef struct ve_limits {
     unsigned max_glitches_per_s;
     unsigned max_migrations_per_s;
     uint64_t request_timeout_ns;
+    uint64_t stall_timeout_ns;
     unsigned max_resets_per_s;
     unsigned max_version_negotiations_per_s;
 } ve_limits;
@@ -182,7 +183,8 @@ static inline bool ve_rate_allow(ve_rate *rate, unsigned limit, uint64_t now_ns)
     X(upcall_errors) \
     X(memory_exceeded) \
     X(migrations_refused) \
-    X(path_mtu_lowered)
+    X(path_mtu_lowered) \
+    X(stalled)
 /* clang-format on */
 
 enum ve_counter {

@@ -121,6 +121,9 @@ static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t len
     ve_stream *stream = stream_user;
     (void)offset;
     connection->mtu.acked += length;
+    if (length > 0) {
+        ve_stall_progress(connection);
+    }
     if (connection->http == NULL) {
         return 0;
     }

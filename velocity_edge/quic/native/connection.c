@@ -42,7 +42,8 @@ void ve_connection_set_timer(ve_connection *connection) {
         uint64_t deadline = connection->incomplete_first->begun_ns + connection->engine->limits.request_timeout_ns;
         expiry = deadline < expiry ? deadline : expiry;
     }
-    ve_timer_set(&connection->engine->timers, connection, expiry);
+    uint64_t stalled = ve_stall_deadline(connection);
+    ve_timer_set(&connection->engine->timers, connection, stalled < expiry ? stalled : expiry);
 }
 
 void ve_connection_glitch(ve_connection *connection) {
@@ -281,6 +282,7 @@ void ve_connection_expire(ve_connection *connection) {
     }
     expire_requests(connection);
     ve_mtu_expire(connection);
+    ve_stall_expire(connection);
     int rv = 0;
     if (ngtcp2_conn_get_expiry(connection->quic) <= engine->now_ns) {
         rv = ngtcp2_conn_handle_expiry(connection->quic, engine->now_ns);

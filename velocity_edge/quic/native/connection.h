@@ -17,6 +17,7 @@
 #include "memory.h"
 #include "mtu.h"
 #include "paths.h"
+#include "stall.h"
 #include "table.h"
 #include "tls.h"
 
@@ -46,6 +47,7 @@ struct ve_connection {
     ve_memory memory;
     ve_paths paths;
     ve_mtu mtu;
+    ve_stall stall;
     uint64_t handle;
     uint64_t opened_ns;
     /* What the peer is told, from the limits of its time; the rest of them may change at any moment. */

@@ -39,6 +39,7 @@ static void read_limits(ve_limits *limits, PyObject *object) {
     limits->max_glitches_per_s = (unsigned)number(object, "max_glitches_per_s", 1);
     limits->max_migrations_per_s = (unsigned)number(object, "max_migrations_per_s", 1);
     limits->request_timeout_ns = number(object, "request_timeout_s", 1e9);
+    limits->stall_timeout_ns = number(object, "stall_timeout_s", 1e9);
     limits->max_resets_per_s = (unsigned)number(object, "max_resets_per_s", 1);
     limits->max_version_negotiations_per_s = (unsigned)number(object, "max_version_negotiations_per_s", 1);
 }

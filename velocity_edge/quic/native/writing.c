@@ -192,6 +192,7 @@ ve_written ve_connection_write(ve_connection *connection, ve_batch *batch) {
         reset_broken_streams(connection);
         result = result == VE_WRITTEN_ALL ? VE_WRITTEN_MORE : result;
     }
+    ve_stall_update(connection);
     ve_connection_set_timer(connection);
     return result;
 }

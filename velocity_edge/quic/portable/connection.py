@@ -187,6 +187,11 @@ class EdgeConnection(SlidingWindows):
         return float(self._loss.get_probe_timeout())
 
     @property
+    def idle_timeout_s(self) -> float:
+        """What both sides agreed on."""
+        return float(self._idle_timeout())
+
+    @property
     def peer_opened_requests(self) -> int:
         """How many request streams the peer has opened; a frame on stream 396 opens a hundred."""
         return int(self._local_max_streams_bidi.used)

@@ -70,6 +70,9 @@ class Edge:
         #: Streams whose header section is not complete, oldest first, and since when.
         self._headless: dict[int, int] = {}
         self._seen_requests = 0
+        #: What the peer has taken of its answers (None: nothing waits for it), since when, and when it gets a PING.
+        self._taken: int | None = None
+        self._taken_ns = self._ping_ns = 0
         #: Streams that we gave up; what still comes on them is thrown away.
         self._abandoned: set[int] = set()
 
@@ -90,6 +93,8 @@ class Edge:
         if self._headless:
             since_ns = next(iter(self._headless.values()))
             deadlines.append(since_ns + int(self._limits.request_timeout_s * 1e9))
+        if self._taken is not None:
+            deadlines += [self._ping_ns, self._taken_ns + int(self._limits.stall_timeout_s * 1e9)]
         return min(deadlines) if deadlines else None
 
     def handshake_overdue(self, now_ns: int) -> bool:
@@ -101,12 +106,35 @@ class Edge:
         timer_s = self.quic.get_timer()
         if timer_s is not None and now_ns >= _nanoseconds(timer_s):
             self.quic.handle_timer(now_ns / 1e9)
+        self._keep_alive(now_ns)
         while self._headless:
             stream_id, since_ns = next(iter(self._headless.items()))
             if now_ns < since_ns + int(self._limits.request_timeout_s * 1e9):
                 break
             self._glitch(now_ns)
             self._abandon(stream_id, ErrorCode.H3_REQUEST_REJECTED)
+
+    def watch(self, now_ns: int) -> None:
+        """Note whether answers wait for the peer, and whether it took something."""
+        taken = self._outbox.taken(self.streams.values())
+        if taken != self._taken:
+            if self._taken is None:
+                self._ping_ns = now_ns + int(self.quic.idle_timeout_s / 3 * 1e9)
+            self._taken, self._taken_ns = taken, now_ns
+
+    def _keep_alive(self, now_ns: int) -> None:
+        """RFC 9000 section 4.1: a sender without credit keeps the connection alive; not for ever."""
+        if self._taken is None:
+            return
+        if now_ns >= self._taken_ns + int(self._limits.stall_timeout_s * 1e9):
+            self._count["stalled"] += 1
+            self._taken = None
+            self.quic.close(
+                error_code=ErrorCode.H3_EXCESSIVE_LOAD, reason_phrase="nothing of the answers was taken for too long"
+            )
+        elif now_ns >= self._ping_ns:
+            self.quic.send_ping(0)
+            self._ping_ns = now_ns + int(self.quic.idle_timeout_s / 3 * 1e9)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 

@@ -308,6 +308,7 @@ class PortableEngine:
         if more and datagrams:
             # What was sent made room to read on; others come first.
             self._dirty[edge] = None
+        edge.watch(now_ns)
         self._arm(edge)
 
     def _answer(self, datagram: bytes, train: seam.Train) -> None:

@@ -115,6 +115,17 @@ class Outbox:
         queued = sum(len(piece) for piece in stream.pieces if isinstance(piece, bytes)) - stream.position
         return self._in_memory(stream) + max(0, queued)
 
+    def taken(self, streams: Iterable[Stream]) -> int | None:
+        """Return a number that grows with what the peer acknowledges of *streams*; None when nothing waits for that."""
+        waiting, offset = False, 0
+        for stream in streams:
+            quic_stream = self._quic.stream(stream.stream_id)
+            if quic_stream is not None:
+                sender = quic_stream.sender
+                offset += sender._buffer_start
+                waiting = waiting or bool(stream.pieces) or sender._buffer_stop > sender._buffer_start
+        return offset if waiting else None
+
     def pump(self, streams: Iterable[Stream]) -> tuple[bool, list[Stream]]:
         """Read on; return whether there is more to read, and the streams whose file cannot be read."""
         limits, all_streams = self._limits, list(streams)
