@@ -206,6 +206,64 @@ def test_an_unknown_version_is_answered_with_ours(world: Make) -> None:
     assert w.verdicts()["version_negotiated"] >= 1
 
 
+@pytest.mark.parametrize("asked", [0x6B3343CF, 0x1A2A3A4A, 0xFF00001D])
+def test_version_negotiation_names_ours_and_one_that_nobody_has(world: Make, asked: int) -> None:
+    """A client that offers version 2 first is not left to its timeout; a reserved one is never the one it asked for."""
+    w = world(limits=Limits(max_version_negotiations_per_s=1000))
+    ids = b"\x08destined\x06source"
+    for first in (0xC3, 0xD3, 0xE3, 0xF3, 0x83):
+        w.inject((b"\x0a\x00\x00\x09", 999), bytes([first]) + asked.to_bytes(4, "big") + ids + bytes(1200))
+    w.inject((b"\x0a\x00\x00\x09", 999), b"\xd3" + asked.to_bytes(4, "big") + ids + bytes(1199 - 5 - len(ids)))
+    assert w.verdicts() == {"version_negotiated": 5, "dropped_version": 1}
+    reserved = set()
+    for train in w.sent:
+        head, versions = train.data[1:21], train.data[21:]
+        assert head == bytes(4) + b"\x06source\x08destined"
+        assert versions[:4] == (1).to_bytes(4, "big")
+        reserved.add(int.from_bytes(versions[4:], "big"))
+    assert all(version & 0x0F0F0F0F == 0x0A0A0A0A for version in reserved)
+    assert asked not in reserved
+    assert len(reserved) > 1
+
+
+@pytest.mark.parametrize("again", ["max_idle_timeout", "grease", "a hundred others", "initial_source_connection_id"])
+def test_a_transport_parameter_twice_is_refused(world: Make, again: str) -> None:
+    """RFC 9000 section 7.4: TRANSPORT_PARAMETER_ERROR."""
+    w = world()
+
+    class Twice(QuicConnection):
+        def _serialize_transport_parameters(self) -> bytes:
+            usual: bytes = super()._serialize_transport_parameters()
+            cid = self._local_initial_source_connection_id
+            return (
+                usual
+                + {
+                    "max_idle_timeout": b"\x01\x02\x75\x30",
+                    "grease": b"\x40\x5b\x01x" * 2,
+                    "a hundred others": b"".join(
+                        (0x4000 | 27 + 31 * n).to_bytes(2, "big") + b"\x00" for n in range(100)
+                    ),
+                    "initial_source_connection_id": b"\x0f" + bytes([len(cid)]) + cid,
+                }[again]
+            )
+
+    client = w.connect(make=Twice)
+    w.run(lambda: client.terminated is not None, seconds=5)
+    assert client.terminated.error_code == 0x08
+
+
+def test_parameters_that_nobody_knows_are_ignored(world: Make) -> None:
+    """RFC 9000 sections 7.4.2 and 18.1."""
+    w = world()
+
+    class Greasing(QuicConnection):
+        def _serialize_transport_parameters(self) -> bytes:
+            usual: bytes = super()._serialize_transport_parameters()
+            return usual + b"".join((0x4000 | 27 + 31 * n).to_bytes(2, "big") + b"\x01x" for n in range(30))
+
+    assert w.ready(make=Greasing).fetch("/bytes/10").status == 200
+
+
 def test_resumption_with_a_ticket(world: Make) -> None:
     policy = tls_support.policy(tickets=_tickets())
     w = world(policy=policy)

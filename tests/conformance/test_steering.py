@@ -199,6 +199,9 @@ def test_version_negotiation_is_limited_and_never_for_small_datagrams(world: Mak
         (b"\xc3\x00\x00\x00\x01\x07abcdefg\x00\x00\x44\x96" + bytes(1250), "dropped_malformed"),
         (b"\xc3\x00\x00\x00\x01\x08abcdefgh\x00\x00\x7f\xff" + bytes(1250), "dropped_malformed"),
         (b"\xc3\x00\x00\x00\x01\x08abcdefgh\x00\x7f\xff" + bytes(1250), "dropped_malformed"),
+        # A packet of 19 bytes has no sample of header protection (RFC 9001 section 5.4.2), whatever follows it.
+        (b"\xc3\x00\x00\x00\x01\x08abcdefgh\x00\x00\x13" + bytes(1250), "dropped_malformed"),
+        (b"\xc3\x00\x00\x00\x01\x08abcdefgh\x00\x00\x10" + bytes(1250), "dropped_malformed"),
         (b"\xd3\x00\x00\x00\x01\x08abcdefgh\x00\x44\x96" + bytes(1250), "dropped_unknown_cid"),
         (b"\xe3\x00\x00\x00\x01\x08abcdefgh\x00\x44\x96" + bytes(1250), "dropped_unknown_cid"),
         (b"\xf3\x00\x00\x00\x01\x08abcdefgh\x00" + bytes(1250), "dropped_malformed"),

@@ -62,8 +62,12 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class NegotiateVersion:
-    """Answer with the versions we speak (RFC 9000 section 17.2.1: the ids trade places)."""
+    """Answer with the versions we speak (RFC 9000 section 17.2.1: the ids trade places).
 
+    Also version 2 (RFC 9369): it has no feature that we want, and a client that offers it first is one round trip late.
+    """
+
+    version: int
     dcid: bytes
     scid: bytes
 
@@ -148,7 +152,7 @@ def _decide_long(datagram: bytes, known: Container[bytes], here: Whereabouts, fo
     if scid_end > len(datagram) or version == 0:
         return _MALFORMED
     if version != QUIC_V1:
-        return NegotiateVersion(dcid, scid) if len(datagram) >= MIN_INITIAL_LENGTH else _VERSION
+        return NegotiateVersion(version, dcid, scid) if len(datagram) >= MIN_INITIAL_LENGTH else _VERSION
     if len(dcid) > MAX_CID or len(scid) > MAX_CID or not datagram[0] & 0x40:
         return _MALFORMED
     if dcid in known:

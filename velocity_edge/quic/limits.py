@@ -72,8 +72,8 @@ class Limits:
     max_migrations_per_s: int = 4
     #: A request whose header section does not complete in this time is reset (slowloris).
     request_timeout_s: float = 20.0
-    #: A client that takes nothing of its answers (no credit, a paused video) is kept for this long, with PINGs if it says
-    #: nothing itself, and then closed: answers hold memory and open files. nginx waits 60 s; a pause is often longer.
+    #: A client that takes nothing of its answers (no credit, a paused video) is kept for this long, with PINGs if it
+    #: says nothing itself, and then closed: answers hold memory and open files. nginx waits 60 s; pauses are longer.
     stall_timeout_s: float = 300.0
     #: Of a request's body, whether it is kept or thrown away; above it the answer is 413. Memory is bounded by the
     #: windows, this bounds how long one request can occupy a worker and a drain.

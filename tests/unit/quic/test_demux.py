@@ -55,7 +55,7 @@ def test_every_datagram_gets_one_decision_that_holds(datagram: bytes, forwarded:
             assert len(scid) <= 20
             assert token in datagram
             assert CODEC.worker_of(dcid) != 8
-        case demux.NegotiateVersion(dcid, scid):
+        case demux.NegotiateVersion(_, dcid, scid):
             assert len(datagram) >= 1200
             assert datagram[1:5] not in (bytes(4), b"\x00\x00\x00\x01")
             assert bytes((len(dcid),)) + dcid + bytes((len(scid),)) + scid in datagram

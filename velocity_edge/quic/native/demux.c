@@ -95,10 +95,11 @@ static void reset(ve_engine *engine, const ve_train *train, const uint8_t *cid, 
 
 /* RFC 9000 section 17.2.1: the ids trade places. Written here because they may be longer than version 1 allows. */
 static void negotiate_version(ve_engine *engine, const ve_train *train, const ve_first_packet *first) {
-    uint8_t packet[7 + 2 * 255 + 4];
+    uint8_t packet[7 + 2 * 255 + 8];
+    uint8_t reserved[4];
     size_t used = 0;
     if (!ve_rate_allow(&engine->negotiations, engine->limits.max_version_negotiations_per_s, engine->now_ns) ||
-        ve_random(packet, 1) != 0) {
+        ve_random(packet, 1) != 0 || ve_random(reserved, sizeof reserved) != 0) {
         ve_verdict(engine, VE_verdict_dropped_version);
         return;
     }
@@ -112,14 +113,25 @@ static void negotiate_version(ve_engine *engine, const ve_train *train, const ve
     memcpy(packet + used, first->dcid, first->dcid_length);
     used += first->dcid_length;
     memcpy(packet + used, (const uint8_t[]){0, 0, 0, 1}, 4);
+    used += 4;
+    /* A version of the form 0x?a?a?a?a that nobody has (section 15), so that clients learn to skip what they don't know;
+       never the one that was asked for, or the packet would have to be discarded (section 6.2). */
+    for (size_t i = 0; i < sizeof reserved; i++) {
+        reserved[i] = (reserved[i] & 0xf0) | 0x0a;
+    }
+    reserved[0] ^= memcmp(reserved, (const uint8_t[]){(uint8_t)(first->version >> 24), (uint8_t)(first->version >> 16),
+                                                      (uint8_t)(first->version >> 8), (uint8_t)first->version},
+                          4) == 0
+                       ? 0x10
+                       : 0;
+    memcpy(packet + used, reserved, sizeof reserved);
     ve_engine_answer(engine, packet, used + 4, train);
     ve_verdict(engine, VE_verdict_version_negotiated);
 }
 
 /* --- the decision --- */
 
-/* RFC 9000 section 16. False: it doesn't fit in what is left. */
-static bool read_varint(const uint8_t *data, size_t length, size_t *offset, uint64_t *value) {
+bool ve_read_varint(const uint8_t *data, size_t length, size_t *offset, uint64_t *value) {
     if (*offset >= length) {
         return false;
     }
@@ -139,14 +151,14 @@ static bool read_varint(const uint8_t *data, size_t length, size_t *offset, uint
 static bool read_token(ve_first_packet *first, const uint8_t *data, size_t length, size_t offset) {
     uint64_t token_length;
     uint64_t rest;
-    if (!read_varint(data, length, &offset, &token_length) || token_length > length - offset) {
+    if (!ve_read_varint(data, length, &offset, &token_length) || token_length > length - offset) {
         return false;
     }
     first->token = data + offset;
     first->token_length = (size_t)token_length;
     offset += (size_t)token_length;
     /* A packet number and the sample of header protection (RFC 9001 section 5.4.2) need 20 bytes. */
-    return read_varint(data, length, &offset, &rest) && rest >= 20 && rest <= length - offset;
+    return ve_read_varint(data, length, &offset, &rest) && rest >= 20 && rest <= length - offset;
 }
 
 static void demux_short(ve_engine *engine, const ve_train *train, const uint8_t *data, size_t length) {

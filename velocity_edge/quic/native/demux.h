@@ -41,4 +41,7 @@ static inline void ve_make_path(ngtcp2_path *path, ve_address *local, const ve_t
 void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *first, const uint8_t *data,
               size_t length);
 
+/* RFC 9000 section 16. False: it doesn't fit in what is left. */
+bool ve_read_varint(const uint8_t *data, size_t length, size_t *offset, uint64_t *value);
+
 #endif

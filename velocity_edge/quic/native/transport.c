@@ -1,6 +1,7 @@
 #include "tls.h"
 
 #include "connection.h"
+#include "demux.h"
 #include "engine.h"
 #include "module.h"
 
@@ -33,6 +34,31 @@ static PyObject *local_parameters(PyObject *self, PyObject *unused) {
     return n < 0 ? library_error((int)n) : PyBytes_FromStringAndSize((const char *)buffer, n);
 }
 
+enum { MAX_PARAMETERS = 64 }; /* twice of what is registered; one that is repeated is looked for among all */
+
+/* RFC 9000 section 7.4: no parameter twice. ngtcp2 takes the last one. What cannot be read is ngtcp2's to refuse. */
+static bool repeated(const uint8_t *data, size_t length) {
+    uint64_t seen[MAX_PARAMETERS];
+    uint64_t size;
+    size_t count = 0;
+    for (size_t offset = 0; offset < length; offset += (size_t)size) {
+        if (count == MAX_PARAMETERS) {
+            return true;
+        }
+        if (!ve_read_varint(data, length, &offset, &seen[count]) || !ve_read_varint(data, length, &offset, &size) ||
+            size > length - offset) {
+            return false;
+        }
+        for (size_t i = 0; i < count; i++) {
+            if (seen[i] == seen[count]) {
+                return true;
+            }
+        }
+        count++;
+    }
+    return false;
+}
+
 static PyObject *peer_parameters(PyObject *self, PyObject *data) {
     ve_connection *connection = fed(self);
     if (connection == NULL) {
@@ -42,8 +68,11 @@ static PyObject *peer_parameters(PyObject *self, PyObject *data) {
         PyErr_SetString(PyExc_TypeError, "peer_parameters(bytes)");
         return NULL;
     }
-    int rv = ngtcp2_conn_decode_and_set_remote_transport_params(
-        connection->quic, (const uint8_t *)PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
+    const uint8_t *encoded = (const uint8_t *)PyBytes_AS_STRING(data);
+    size_t length = (size_t)PyBytes_GET_SIZE(data);
+    int rv = repeated(encoded, length)
+                 ? NGTCP2_ERR_MALFORMED_TRANSPORT_PARAM
+                 : ngtcp2_conn_decode_and_set_remote_transport_params(connection->quic, encoded, length);
     if (rv != 0) {
         ve_connection_fail(connection, NGTCP2_CCERR_TYPE_TRANSPORT, ngtcp2_err_infer_quic_transport_error_code(rv),
                            ngtcp2_strerror(rv));

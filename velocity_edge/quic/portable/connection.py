@@ -46,6 +46,8 @@ from velocity_edge.quic.portable.windows import SlidingWindows
 
 #: Of one frame with ids of 20 bytes: type 1, numbers 8 and 8, length 1, id 20, reset token 16.
 _NEW_CONNECTION_ID_BYTES: Final = 54
+#: Twice of what is registered; as many as the native engine looks through.
+_MAX_PARAMETERS: Final = 64
 #: Sent packets that are looked through for those that need not be kept; then when they have doubled.
 _MANY_PACKETS: Final = 128
 
@@ -129,6 +131,9 @@ class EdgeConnection(SlidingWindows):
 
     def apply_peer_parameters(self, data: bytes) -> None:
         """Apply the peer's. Raises QuicConnectionError."""
+        if _repeated(data):
+            reason = "a transport parameter twice"
+            raise QuicConnectionError(QuicErrorCode.TRANSPORT_PARAMETER_ERROR, QuicFrameType.CRYPTO, reason)
         self._parse_transport_parameters(data)
 
     def install_key(self, direction: Any, epoch: Any, cipher_suite: Any, secret: bytes) -> None:
@@ -347,3 +352,19 @@ def _connection_id(new: NewId, sequence_number: int, *, was_sent: bool = False) 
         stateless_reset_token=new.reset_token or bytes(16),
         was_sent=was_sent,
     )
+
+
+def _repeated(data: bytes) -> bool:
+    """RFC 9000 section 7.4: no parameter twice (stock takes the last one). What cannot be read is stock's to refuse."""
+    buffer = Buffer(data=data)
+    seen: set[int] = set()
+    try:
+        while not buffer.eof():
+            name = buffer.pull_uint_var()
+            if name in seen or len(seen) == _MAX_PARAMETERS:
+                return True
+            seen.add(name)
+            buffer.pull_bytes(buffer.pull_uint_var())
+    except ValueError:
+        return False
+    return False

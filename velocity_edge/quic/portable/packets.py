@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import (
     QuicFrameType,
@@ -19,8 +21,13 @@ _MAX_REASON = 128
 
 def version_negotiation(asked: NegotiateVersion) -> bytes:
     """RFC 9000 section 17.2.1: the ids trade places."""
+    # A version of the form 0x?a?a?a?a that nobody has (section 15), so that clients learn to skip what they don't know;
+    # never the one that was asked for, or the packet would have to be discarded (section 6.2).
+    reserved = int.from_bytes(os.urandom(4), "big") & 0xF0F0F0F0 | 0x0A0A0A0A
+    if reserved == asked.version:
+        reserved ^= 0x10000000
     packet: bytes = encode_quic_version_negotiation(
-        source_cid=asked.dcid, destination_cid=asked.scid, supported_versions=list(SUPPORTED_VERSIONS)
+        source_cid=asked.dcid, destination_cid=asked.scid, supported_versions=[*SUPPORTED_VERSIONS, reserved]
     )
     return packet
 
