@@ -213,6 +213,7 @@ def test_what_can_open_nothing_is_dropped_under_its_name(world: Make, datagram: 
     w.inject(PEER, datagram)
     assert w.verdicts() == {verdict: 1}
     assert w.sent == []
+    assert w.hooks.initials == []
 
 
 def test_a_client_that_moves_is_followed(world: Make) -> None:
