@@ -18,7 +18,7 @@ import os
 import resource
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import orjson
 import setproctitle
@@ -44,6 +44,8 @@ from velocity_edge.config.load import load
 from velocity_edge.config.model import Config
 from velocity_edge.config.values import format_address, parse_address
 from velocity_edge.errors import VelocityError
+from velocity_edge.lines import say_now
+from velocity_edge.printable import printable
 
 log = logging.getLogger("supervisor")
 
@@ -69,7 +71,7 @@ def main() -> int:
     setproctitle.setproctitle("velocity-edge: supervisor starting")
     # A watchdog's SIGABRT shall say where we hung.
     faulthandler.enable()
-    logging.basicConfig(level=logging.INFO, format="velocity-edge: %(message)s", stream=sys.stderr)
+    logs.begin("velocity-edge: %(message)s")
 
     if arguments.end_orphans:
         return _end_orphans()
@@ -90,13 +92,13 @@ def main() -> int:
         return asyncio.run(_run(load_config, arguments.config, arguments.worker_program, arguments.roll))
     except VelocityError as error:
         for line in str(error).splitlines():
-            print(f"velocity-edge: {line}", file=sys.stderr)
+            _print(f"velocity-edge: {printable(line)}", 2)
         if not arguments.check and (alive := orphaned_workers(paths.runtime_dir())):
             # Whoever typed `serve`, or became us by an upgrade, should know that the node still answers.
-            print(
+            _print(
                 f"velocity-edge: {len(alive)} workers of this node serve on without a supervisor; the next one that "
                 "starts, of this version or of the one before, takes them over",
-                file=sys.stderr,
+                2,
             )
         return exit_code(error)
 
@@ -152,7 +154,7 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
             page, bound = await web.listen(api, shell, address)
             shell.metrics_address = format_address(bound)
         if not config.server.telemetry.structured_logs:
-            shell.on_serving = lambda: _print(banner(describe(shell)))
+            shell.on_serving = lambda: _print(banner(describe(shell)), 1)
         shell.loop.set_exception_handler(_crash)
         upkeep.listen_to_signals()
         begin()
@@ -182,16 +184,14 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
         shell.let_go()
         return code
     if shell.node.failure:
-        _print(f"velocity-edge: {shell.node.failure}", sys.stderr)
+        _print(f"velocity-edge: {printable(shell.node.failure)}", 2)
     return code
 
 
-def _print(text: str, to: TextIO = sys.stdout) -> None:
-    """Print, where somebody reads or the disk has room; a node does not live from that."""
-    try:
-        print(text, file=to, flush=True)
-    except OSError as error:
-        log.warning("cannot print what a person might want to read: %s", error.strerror)
+def _print(text: str, fd: int) -> None:
+    """Print, where somebody reads or the disk has room; a node does not live from that, nor wait for it."""
+    if not say_now(fd, text):
+        log.warning("cannot print what a person might want to read: the reader of descriptor %d is too slow", fd)
 
 
 def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -204,8 +204,7 @@ def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
         return
     logging.getLogger("supervisor").critical("bug: %s", context.get("message"), exc_info=error)
-    logging.shutdown()
-    sys.excepthook(type(error), error, error.__traceback__)
+    logs.flush()
     os._exit(70)
 
 

@@ -15,7 +15,7 @@ from supervisor.describe_keys import degraded_keys, describe_keys
 from supervisor.lifecycle import NodeState, WorkerState
 from supervisor.steering_base import Tier
 from supervisor.worker import Worker
-from velocity_edge import __version__
+from velocity_edge import __version__, logs
 from velocity_edge.config.values import format_address
 from velocity_edge.counters import VERDICTS
 from velocity_edge.pressure import Episode
@@ -36,6 +36,7 @@ def describe(shell: Shell) -> NodeStatus:
     node, steering = shell.node, shell.steering
     wall_s, now_s = shell.wall_clock(), shell.clock()
     counters = total(bundle.slab for bundle in shell.slots.bundles)
+    counters["log_lines_lost"] += logs.lost()
     return {
         "api_version": API_VERSION,
         "state": node.state,

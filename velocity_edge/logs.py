@@ -8,25 +8,26 @@ becomes a field of the same name. Names are the same everywhere: `worker_id`, `r
 ID in hexadecimal), `peer`, `site`, `reason`. Line breaks and control characters in a message become escapes, so that
 nobody on the network can forge a line.
 
-`set_up` starts one thread that writes, with a bounded queue before it: a reader of our output that stalls costs lines,
-which are counted and reported, never latency. Call it after a process has dropped its rights. Access logs, one line per
-request, do not go this way (workers/lines.py).
+`set_up` starts one thread that writes (lines.py): a reader of our output that stalls costs lines, which are counted and
+reported, never latency, and never the end of the process. Call it after a process has dropped its rights; before that,
+`begin` has lines written at once, or not at all where that would wait. Access logs, one line per request, have a writer
+of their own.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import logging.handlers
-import sys
+import os
 import time
-from queue import Full, Queue
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
-import orjson
+from velocity_edge.lines import LineWriter, say_now
+from velocity_edge.printable import json_text, printable
 
-#: Lines that may wait for a slow reader.
-MAX_QUEUED_LINES: Final = 10_000
+#: For a slow reader at the end of a process.
+CLOSE_S: Final = 0.5
+#: From a program to the one that it becomes (exec): lines that were lost and that nobody has heard of.
+_LOST_BEFORE: Final = "VELOCITY_LOST_LOG_LINES"
 #: What every record has; everything else came by `extra`.
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -65,11 +66,7 @@ class JsonLines(_Lines):
         }
         if trace := self._trace(record):
             fields["traceback"] = trace
-        try:
-            return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-        except orjson.JSONEncodeError:
-            # Half a surrogate pair (a file name that is not UTF-8), an integer of more than 64 bits.
-            return json.dumps(fields, default=str)
+        return json_text(fields).decode()
 
 
 class TextLines(_Lines):
@@ -79,61 +76,48 @@ class TextLines(_Lines):
         """Return the line, without its end."""
         fields = " ".join(f"{name}={value}" for name, value in self._fields(record).items())
         line = f"{self._time(record)} {record.levelname.lower():7} {self._process}: {record.getMessage()}"
-        line = _one_line(f"{line} ({fields})" if fields else line)
-        trace = self._trace(record)
-        return f"{line}\n{trace}" if trace else line
+        line = printable(f"{line} ({fields})" if fields else line)
+        # Indented, so that no message of an error can be taken for a line of ours.
+        trace = [f"    {printable(part)}" for part in self._trace(record).splitlines()]
+        return "\n".join([line, *trace])
 
 
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+class _Enqueue(logging.Handler):
+    """Formats where the event happened, and lets a thread write."""
 
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.writer = LineWriter(fd, self._lost_line, lost=_lost_before())
 
-class _Enqueue(logging.handlers.QueueHandler):
-    """Formats where the event happened, drops where the queue is full."""
-
-    queue: Queue[Any]
-
-    def __init__(self, lines: Queue[Any]) -> None:
-        super().__init__(lines)
-        self.lost = 0
-
-    def prepare(self, record: logging.LogRecord) -> Any:
-        return self.format(record)
-
-    def enqueue(self, record: Any) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one event."""
         try:
-            if self.lost:
-                self.queue.put_nowait(f"({self.lost} log lines were lost: the reader of this output is too slow)")
-                self.lost = 0
-            self.queue.put_nowait(record)
-        except Full:
-            self.lost += 1
+            line = self.format(record)
+        except Exception as error:  # logging's own way is a traceback on standard error, which may block
+            line = f"cannot format what {record.name} logs in line {record.lineno}: {type(error).__name__}"
+        self.writer.write(f"{line}\n".encode(errors="backslashreplace"))
+
+    def _lost_line(self, number: int) -> bytes:
+        text = f"{number} log lines were lost: the reader of this output is too slow"
+        record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
+        return f"{self.format(record)}\n".encode()
 
 
-class _Write(logging.handlers.QueueListener):
-    """The thread that writes."""
+class _Direct(logging.Handler):
+    """Writes at once, or loses the line."""
 
-    def __init__(self, lines: Queue[Any], stream: TextIO) -> None:
-        super().__init__(lines)
-        self._stream = stream
-
-    def handle(self, record: Any) -> None:
-        try:
-            self._stream.write(f"{record}\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            # Nobody reads us any more. Serving goes on.
-            pass
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one event."""
+        if not say_now(2, self.format(record)):
+            _count_as_lost(1)
 
 
 class Logs:
     """The log of this process; `use` changes its form and level at any time."""
 
-    def __init__(self, process: str, stream: TextIO | None = None) -> None:
+    def __init__(self, process: str, fd: int) -> None:
         self._process = process
-        lines: Queue[Any] = Queue(MAX_QUEUED_LINES)
-        self._handler = _Enqueue(lines)
-        self._writer = _Write(lines, stream or sys.stderr)
+        self._handler = _Enqueue(fd)
 
     def use(self, *, structured: bool, level: str) -> None:
         """Write JSON (*structured*) or text, from this level on: debug, info, warning or error."""
@@ -141,24 +125,62 @@ class Logs:
         logging.getLogger().setLevel(level.upper())
 
     def close(self) -> None:
-        """Write what waits and end the thread."""
-        self._writer.stop()
+        """Write what waits, as far as the reader takes it, and end the thread."""
         logging.getLogger().removeHandler(self._handler)
-
-    def _start(self) -> None:
-        root = logging.getLogger()
-        for handler in root.handlers[:]:
-            root.removeHandler(handler)
-        root.addHandler(self._handler)
-        self._writer.start()
+        if lost := self._handler.writer.close(CLOSE_S):
+            _count_as_lost(lost)
 
 
-def set_up(process: str, *, structured: bool = False, level: str = "info", stream: TextIO | None = None) -> Logs:
-    """Send everything that this process logs to *stream* (standard error) from now on.
+def _lost_before() -> int:
+    text = os.environ.pop(_LOST_BEFORE, "")
+    return int(text) if text.isdigit() and len(text) < 19 else 0
+
+
+def _count_as_lost(lines: int) -> None:
+    os.environ[_LOST_BEFORE] = str(_lost_before() + lines)
+
+
+def begin(form: str) -> None:
+    """Have this process log to standard error at once, in the *form* of `logging.Formatter`, until `set_up`."""
+    handler = _Direct()
+    handler.setFormatter(_Early(form))
+    _only(handler, "info")
+
+
+class _Early(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n    ".join(map(printable, super().format(record).splitlines()))
+
+
+def _only(handler: logging.Handler, level: str) -> None:
+    root = logging.getLogger()
+    for other in root.handlers[:]:
+        root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+
+
+def set_up(process: str, *, structured: bool = False, level: str = "info", fd: int = 2) -> Logs:
+    """Send everything that this process logs to *fd* (standard error) from now on.
 
     *process*: how it is called in each line, such as "supervisor" or "worker 17".
     """
-    logs = Logs(process, stream)
+    logs = Logs(process, fd)
     logs.use(structured=structured, level=level)
-    logs._start()
+    _only(logs._handler, level)
     return logs
+
+
+def flush() -> None:
+    """Write what waits, wherever this process logs to, as far as the reader takes it. It ends at once after this."""
+    for writer in _writers():
+        writer.flush(CLOSE_S)
+
+
+def lost() -> int:
+    """Return how many lines of this process were lost since `set_up`."""
+    return sum(writer.lost for writer in _writers())
+
+
+def _writers() -> list[LineWriter]:
+    return [handler.writer for handler in logging.getLogger().handlers if isinstance(handler, _Enqueue)]

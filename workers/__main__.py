@@ -21,8 +21,9 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
-from velocity_edge import __version__
+from velocity_edge import __version__, logs
 from velocity_edge.errors import VelocityError
+from velocity_edge.lines import say_now
 from velocity_edge.messages import EXIT_OUT_OF_MEMORY
 from velocity_edge.quic.open_engine import choose_engine
 from velocity_edge.worker_user import Rights
@@ -52,9 +53,7 @@ def main() -> int:
     parser.add_argument("--user", default=None, help="whom to become when started by root")
     parser.add_argument("--check", action=_Check, help="import everything, and end")
     arguments, unknown = parser.parse_known_args()
-    logging.basicConfig(
-        level=logging.INFO, format=f"%(asctime)s worker {arguments.worker_id} %(levelname)s %(message)s"
-    )
+    logs.begin(f"%(asctime)s worker {arguments.worker_id} %(levelname)s %(message)s")
     if unknown:
         log.warning("passing over options of another version: %s", " ".join(unknown))
     try:
@@ -151,16 +150,16 @@ def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         _out_of_memory()
     if isinstance(error, VelocityError):
         log.error("%s", error)
+        logs.flush()
         os._exit(1)
     log.critical("bug: %s", context.get("message"), exc_info=error)
-    if error is not None:
-        sys.excepthook(type(error), error, error.__traceback__)
+    logs.flush()
     os._exit(70)
 
 
 def _out_of_memory() -> NoReturn:
     """Die of it, at once: what an engine left half done is not repaired, and a successor begins small."""
-    os.write(2, b"velocity-edge: worker: cannot go on: it got no more memory\n")
+    say_now(2, "velocity-edge: worker: cannot go on: it got no more memory")
     os._exit(EXIT_OUT_OF_MEMORY)
 
 

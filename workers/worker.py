@@ -36,13 +36,14 @@ from velocity_edge.cid import MAX_WORKER_ID
 from velocity_edge.config.model import Config
 from velocity_edge.errors import VelocityError
 from velocity_edge.keys import EpochTable
+from velocity_edge.lines import LineWriter
 from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
 from velocity_edge.slab import Slab
 from velocity_edge.titles import without_supervisor
 from workers.drain import Drain
 from workers.handlers.beneath import Descriptor
 from workers.leaving import Leaving
-from workers.lines import LineWriter
+from workers.middleware.access_log import access_lines_lost
 from workers.moving import Moving
 from workers.revisions import Prepared, prepare
 from workers.serving import Equipment, Serving
@@ -150,7 +151,7 @@ class Worker:
         self.drop_rights()
         # Threads only after that.
         self.logs = logs.set_up(f"worker {self.identity.worker_id}")
-        self.lines = LineWriter(1)
+        self.lines = LineWriter(1, access_lines_lost)
         self.tally = Tally(Slab(self.equipment.slab_fd), self.identity.worker_id)
         self.lag = LoopLag(self.loop, self.tally.progress)
         self.heartbeat_timer = self.loop.call_later(_HEARTBEAT_S, self._heartbeat)
@@ -273,7 +274,7 @@ class Worker:
             serving.endpoint.stop()
         self._count()
         if self.lines is not None:
-            self.lines.close(_LAST_FLUSH_S)
+            self.lines.close(logs.CLOSE_S)
         if not self.stopped.done():
             self.stopped.set_result(None)
 
@@ -342,6 +343,7 @@ class Worker:
         if serving is None or self.tally is None:
             return {}
         counters = serving.counters()
+        counters["log_lines_lost"] = logs.lost() + (self.lines.lost if self.lines is not None else 0)
         connections, half_open = self._connections(counters)
         self.tally.update(
             counters,

@@ -197,6 +197,8 @@ def _end(found: NodeStatus) -> Iterator[str]:
     losses = [(found["counters"].get(f"requests_lost_{cause}", 0), cause) for cause in ("drain", "stop", "abort")]
     if any(number for number, _ in losses):
         yield "lost        " + ", ".join(f"{count(number)} requests by {cause}" for number, cause in losses if number)
+    if number := found["counters"].get("log_lines_lost", 0):
+        yield f"{count(number)} log lines were lost: the reader of the output is too slow"
     if found["restarts"]:
         yield f"workers were started again {found['restarts']} times"
     for sentence in found["degraded"]:

@@ -1,7 +1,7 @@
 """A line per answer, as JSON or in the Common Log Format's combined form, collected and written in batches.
 
 `bytes` is what the answer's body has, whether or not the client waited for all of it. Nothing here waits: lines go to
-a writer with a thread of its own (lines.py).
+a writer with a thread of its own (velocity_edge/lines.py).
 
 What a stranger sends (target, agent, referrer) is escaped: no field can end its quotes or its line.
 """
@@ -14,8 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
-
+from velocity_edge.printable import json_text
 from velocity_edge.quic.engine import Address, RequestReceived
 
 #: Waking the thread that writes costs as much as formatting some lines.
@@ -103,21 +102,23 @@ def formatter(kind: str) -> Formatter | None:
 
 def json_line(access: Access) -> bytes:
     """Return the line as JSON, with the field names of all our logs."""
-    return orjson.dumps(
-        {
-            "time": access.time_s,
-            "event": "access",
-            "peer": _host(access.peer),
-            "method": access.method.decode("latin-1"),
-            "host": access.authority.decode("latin-1"),
-            "target": access.target.decode("latin-1"),
-            "status": access.status,
-            "bytes": access.body_bytes,
-            "duration_ms": round(access.duration_s * 1000, 3),
-            "agent": access.agent.decode("utf-8", "replace"),
-            "referrer": access.referrer.decode("utf-8", "replace"),
-        },
-        option=orjson.OPT_APPEND_NEWLINE,
+    return (
+        json_text(
+            {
+                "time": access.time_s,
+                "event": "access",
+                "peer": _host(access.peer),
+                "method": access.method.decode("latin-1"),
+                "host": access.authority.decode("latin-1"),
+                "target": access.target.decode("latin-1"),
+                "status": access.status,
+                "bytes": access.body_bytes,
+                "duration_ms": round(access.duration_s * 1000, 3),
+                "agent": access.agent.decode("utf-8", "replace"),
+                "referrer": access.referrer.decode("utf-8", "replace"),
+            }
+        )
+        + b"\n"
     )
 
 
@@ -132,6 +133,11 @@ def clf_line(access: Access) -> bytes:
         f'{_host(access.peer)} - - [{when}] "{_escaped(access.method)} {_escaped(access.target)} HTTP/3" '
         f'{access.status} {access.body_bytes} "{_escaped(access.referrer) or "-"}" "{_escaped(access.agent) or "-"}"\n'
     ).encode()
+
+
+def access_lines_lost(lines: int) -> bytes:
+    """Return the line that says how many lines were lost: the reader of the output was too slow."""
+    return b'{"event":"access_lines_lost","lines":%d}\n' % lines
 
 
 def _host(peer: Address | None) -> str:

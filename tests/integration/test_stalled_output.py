@@ -1,0 +1,103 @@
+"""Whoever reads a node's output can stall: it costs lines, and no start, restart, upgrade or stop waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.supervised import Supervised, supervised
+from tests.support.waiting import poll
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(name="output")
+def _output() -> Iterator[tuple[int, int]]:
+    """A pipe that is full to the last byte."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b".")
+    os.set_blocking(writer, True)
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
+def start(node: Supervised, output: int) -> None:
+    """Start a supervisor with workers of ours, which write to the same pipe."""
+    (node.directory / "log").touch()
+    argv = [sys.executable, "-I", "-m", "supervisor", "--set", json.dumps(node.settings)]
+    node.processes.append(subprocess.Popen(argv, env=node.environment, stdout=output, stderr=output))
+    node.wait_for_serving()
+
+
+def ids(node: Supervised) -> set[int]:
+    return {worker["worker_id"] for worker in node.status()["workers"]}
+
+
+def test_a_node_lives_its_whole_life_while_nobody_reads(output: tuple[int, int]) -> None:
+    reader, writer = output
+    with supervised(start=False, server__telemetry__access_log="json") as node:
+        start(node, writer)
+        first = ids(node)
+        assert node.post("restart")[0] == 200
+        status = node.wait_until("the worker is replaced", lambda s: s["rollout"] and s["rollout"]["state"] == "done")
+        second = {worker["worker_id"] for worker in status["workers"]}
+        assert not first & second
+        supervisor_s = node.status()["started_at_s"]
+        assert node.post("upgrade")[0] == 200
+        node.wait_until(
+            "the upgraded supervisor has replaced the worker",
+            lambda s: (
+                s["started_at_s"] != supervisor_s
+                and s["state"] == "serving"
+                and [w["state"] for w in s["workers"]] == ["ready"]
+                and not {w["worker_id"] for w in s["workers"]} & second
+            ),
+            40.0,
+        )
+        # Once somebody reads, the output goes on, and says what is missing.
+        os.set_blocking(reader, False)
+        text = b""
+
+        def said() -> bool:
+            nonlocal text
+            try:
+                text += os.read(reader, 65_536)
+            except BlockingIOError:
+                pass
+            return b"log lines were lost" in text
+
+        poll(said, "the line about lost lines")
+        node.process.send_signal(signal.SIGTERM)
+        assert node.ended() == 0
+
+
+def test_a_stop_does_not_wait_for_a_reader(output: tuple[int, int]) -> None:
+    with supervised(start=False) as node:
+        start(node, output[1])
+        node.process.send_signal(signal.SIGTERM)
+        assert node.ended() == 0
+        assert not (node.directory / "run" / "state.json").exists()
+
+
+def test_output_that_nobody_has_ever_read_is_no_reason_to_end() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with supervised(start=False) as node:
+        start(node, writer)
+        os.close(writer)
+        assert node.status()["state"] == "serving"
+        node.process.send_signal(signal.SIGTERM)
+        assert node.ended() == 0
