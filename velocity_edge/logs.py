@@ -21,8 +21,9 @@ import os
 import time
 from typing import Any, Final
 
+from velocity_edge.json_text import json_text
 from velocity_edge.lines import LineWriter, say_now
-from velocity_edge.printable import json_text, printable
+from velocity_edge.printable import printable
 
 #: For a slow reader at the end of a process.
 CLOSE_S: Final = 0.5

@@ -5,18 +5,10 @@ CONNECTION_CLOSE, fields of answers, names in certificates. In a terminal, an es
 change the title or answer a question; a line break forges a line; a bidirectional override (U+202E) shows the text in
 another order than it has; a zero-width character makes two different names look the same.
 
-JSON is for programs, and yet people look at it: it uses its own escapes, which are exact (`json_text`).
+JSON is for programs, and yet people look at it: it uses its own escapes, which are exact (json_text.py).
 """
 
 from __future__ import annotations
-
-import json
-from typing import Any, Final
-
-import orjson
-
-#: ASCII, and not escaped by JSON.
-_DEL: Final = b"\x7f"
 
 
 def printable(text: str, max_chars: int | None = None) -> str:
@@ -33,16 +25,3 @@ def printable(text: str, max_chars: int | None = None) -> str:
 
 def _escaped(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-
-
-def json_text(value: Any, *, indent: bool = False) -> bytes:
-    """Return *value* as JSON in printable ASCII, on one line (*indent*: on several); what JSON has not, by `str`."""
-    try:
-        option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
-        data = orjson.dumps(value, default=str, option=option)
-        if data.isascii() and _DEL not in data:
-            return data
-    except orjson.JSONEncodeError:
-        pass  # half a surrogate pair (a file name that is not UTF-8), an integer of more than 64 bits
-    text = json.dumps(value, default=str, indent=2 if indent else None, separators=None if indent else (",", ":"))
-    return text.encode().replace(_DEL, b"\\u007f")

@@ -17,6 +17,7 @@ import click
 
 from velocity_edge import __version__
 from velocity_edge.cli.exits import Exit, exit_code
+from velocity_edge.cli.output import show
 from velocity_edge.errors import ConfigError, VelocityError
 
 #: Verb -> where its click command is, and its line in `--help`.
@@ -77,7 +78,7 @@ def cli(ctx: click.Context) -> None:
     Try it:  velocity-edge serve --root public --self-signed
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        show(*ctx.get_help().splitlines())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -94,14 +95,14 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "velocity-edge"
-        print(f"velocity-edge: {error.format_message()} ({where} --help)", file=sys.stderr)
+        show(f"velocity-edge: {error.format_message()} ({where} --help)", err=True)
         sys.exit(Exit.USAGE)
     except ConfigError as error:
         # Each line begins with a place that editors and terminals can jump to.
-        print(error, file=sys.stderr)
+        show(*str(error).splitlines(), err=True)
         sys.exit(Exit.BAD_CONFIG)
     except VelocityError as error:
-        print(f"velocity-edge: {error}", file=sys.stderr)
+        show(f"velocity-edge: {error}", err=True)
         sys.exit(exit_code(error))
     except BrokenPipeError:
         # `velocity-edge status | head`: whoever read us has enough. Python would complain once more when it flushes.

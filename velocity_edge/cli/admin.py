@@ -7,7 +7,6 @@ code. Leaving early (Ctrl-C) undoes nothing.
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import subprocess
 import sys
@@ -19,9 +18,9 @@ import click
 
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
+from velocity_edge.cli.output import show, show_json
 from velocity_edge.config.values import parse_duration
 from velocity_edge.errors import CannotDo, TimedOut, Unreachable, VelocityError
-from velocity_edge.printable import printable
 
 #: The node ends a wait itself and says how it stands; this is for when it does not.
 _SLACK_S = 30.0
@@ -299,7 +298,10 @@ def _tell(lines: Iterator[dict[str, Any]], as_json: bool) -> int:
 
 def _print(line: dict[str, Any], as_json: bool) -> None:
     clock = time.strftime("%H:%M:%SZ", time.gmtime())
-    click.echo(json.dumps(line) if as_json else f"{clock}  {printable(line.get('text', ''))}")
+    if as_json:
+        show_json(line, indent=False)
+    else:
+        show(f"{clock}  {line.get('text', '')}")
 
 
 def _user() -> str:

@@ -8,6 +8,7 @@ import click
 
 from velocity_edge import keyfile
 from velocity_edge.cid import CID_LENGTH, CidCodec
+from velocity_edge.cli.output import show, show_json
 from velocity_edge.errors import CannotDo
 from velocity_edge.keys import EpochTable, cid_configs
 from velocity_edge.paths import state_dir
@@ -36,11 +37,9 @@ def decode(connection_id: str, keys: Path | None, as_json: bool) -> None:
     if owner is None:
         raise CannotDo(f"cannot open {raw.hex()}: none of the {len(table.epochs)} keys in {file} made it")
     if as_json:
-        import json
-
-        click.echo(json.dumps({"node_id": owner.node_id, "worker_id": owner.worker_id, "config_id": owner.config_id}))
+        show_json({"node_id": owner.node_id, "worker_id": owner.worker_id, "config_id": owner.config_id}, indent=False)
     else:
-        click.echo(f"node {owner.node_id}  worker {owner.worker_id}  (key configuration {owner.config_id})")
+        show(f"node {owner.node_id}  worker {owner.worker_id}  (key configuration {owner.config_id})")
 
 
 def _table(file: Path) -> EpochTable:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
-import orjson
 
 from velocity_edge.cli.exits import Exit
+from velocity_edge.cli.output import show, show_json
 from velocity_edge.cli.units import size
 from velocity_edge.client.facts import HandshakeFacts
 from velocity_edge.client.h3_client import Timings, connect
@@ -82,11 +82,10 @@ def get(
             "handshake": facts.as_json(),
             "timings": _timings(timings),
         }
-        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        show_json(found)
     elif not quiet:
         shown = [f"{name}: {value}" for name, value in response_headers] if include else []
-        for line in (f"{status}  {size(n_bytes)}", *shown, *_handshake_lines(facts), _timing_line(timings)):
-            click.echo(line, err=True)
+        show(f"{status}  {size(n_bytes)}", *shown, *_handshake_lines(facts), _timing_line(timings), err=True)
     return Exit.DONE if status < 400 else Exit.FAILED
 
 
@@ -96,9 +95,9 @@ def probe(url: str, as_json: bool, **connecting: Any) -> int:
     """Ask a server what it speaks: groups one by one, certificates, HelloRetryRequest, Retry, resumption, fallback."""
     found = asyncio.run(ask(url, _options(url, **connecting)))
     if as_json:
-        click.echo(orjson.dumps(found.as_json(), option=orjson.OPT_INDENT_2).decode())
+        show_json(found.as_json())
     else:
-        click.echo("\n".join(_probe_lines(found)))
+        show(*_probe_lines(found))
     return Exit.DONE
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from velocity_edge.cli import output
 from velocity_edge.config.load import Loaded, load_with_origins
 from velocity_edge.config.servable import check
 from velocity_edge.config.tree import Path as KeyPath
@@ -29,8 +30,8 @@ def lint(file: Path, shape_only: bool) -> None:
     loaded = load_with_origins(file, environment={})
     if not shape_only:
         for warning in check(loaded):
-            click.echo(f"{file}: note: {warning}", err=True)
-    click.echo(f"{file}: fine")
+            output.show(f"{file}: note: {warning}", err=True)
+    output.show(f"{file}: fine")
 
 
 @config.command()
@@ -42,16 +43,14 @@ def show(file: Path | None, origin: bool, as_json: bool, everything: bool) -> No
     """Print what is in force."""
     loaded = load_with_origins(file)
     if as_json:
-        import orjson
-
-        click.echo(orjson.dumps(loaded.config.to_json(), option=orjson.OPT_INDENT_2).decode())
+        output.show_json(loaded.config.to_json())
         return
     for path, value in _leaves(loaded.config.to_json(), ()):
         where = _origin(path, loaded)
         if where is None and not everything:
             continue
         line = f"{dotted_path(path)} = {value!r}" if isinstance(value, str) else f"{dotted_path(path)} = {value}"
-        click.echo(f"{line:60}  # {where or 'default'}" if origin else line)
+        output.show(f"{line:60}  # {where or 'default'}" if origin else line)
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

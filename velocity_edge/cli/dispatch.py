@@ -17,6 +17,7 @@ import click
 
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
+from velocity_edge.cli.output import show, show_json
 from velocity_edge.cli.units import count
 from velocity_edge.errors import CannotDo, Unreachable
 from velocity_edge.paths import instance_name, runtime_dir
@@ -34,11 +35,12 @@ def status(as_json: bool, instance: str | None) -> int:
     """Show what is attached where, who gets new connections, and what became of each packet."""
     found = _bpf("status", *([instance] if instance else []))
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        show_json(found)
     elif not found:
-        click.echo("No packet programs are pinned here: tier A, or no node.")
+        show("No packet programs are pinned here: tier A, or no node.")
     else:
-        click.echo("\n\n".join("\n".join(_lines(each)) for each in found))
+        for number, each in enumerate(found):
+            show(*([""] if number else []), *_lines(each))
     return Exit.DONE
 
 
@@ -51,7 +53,7 @@ def detach(instance: str | None, force: bool) -> int:
     if not force and name == instance_name(runtime_dir()) and _runs():
         raise CannotDo("cannot detach: the node is running; stop it first (or --force: it goes on without its shield)")
     done = _bpf("detach", name)
-    click.echo(f"Detached {name}." if done["detached"] else f"Nothing of {name} is attached.")
+    show(f"Detached {name}." if done["detached"] else f"Nothing of {name} is attached.")
     return Exit.DONE
 
 

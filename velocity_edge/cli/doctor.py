@@ -8,7 +8,9 @@ from typing import Final
 import click
 
 from velocity_edge.cli.exits import Exit
+from velocity_edge.cli.output import show, show_json, show_raw
 from velocity_edge.machine import Finding, Level, examine
+from velocity_edge.printable import printable
 
 _MARK: Final = {Level.FINE: "ok", Level.NOTE: "--", Level.LACKING: "LESS", Level.FATAL: "FAIL"}
 _COLOUR: Final = {Level.FINE: "green", Level.NOTE: None, Level.LACKING: "yellow", Level.FATAL: "red"}
@@ -24,12 +26,10 @@ def doctor(as_json: bool, quiet: bool) -> int:
     """
     findings = examine()
     if as_json:
-        import orjson
-
-        click.echo(orjson.dumps({"findings": findings}, option=orjson.OPT_INDENT_2).decode())
+        show_json({"findings": findings})
     else:
         _print([f for f in findings if not quiet or f.level in (Level.LACKING, Level.FATAL)])
-        click.echo(_verdict(findings))
+        show(_verdict(findings))
     return verdict(findings)
 
 
@@ -46,9 +46,9 @@ def _print(findings: list[Finding]) -> None:
         mark = f"{_MARK[finding.level]:4}"
         if colour:
             mark = click.style(mark, fg=_COLOUR[finding.level])
-        click.echo(f"{mark}  {finding.subject:{width}}  {finding.text}")
+        show_raw(f"{mark}  {printable(f'{finding.subject:{width}}  {finding.text}')}")
         if finding.remedy:
-            click.echo(f"      {'':{width}}  -> {finding.remedy}")
+            show(f"      {'':{width}}  -> {finding.remedy}")
 
 
 def _verdict(findings: list[Finding]) -> str:

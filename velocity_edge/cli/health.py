@@ -10,6 +10,7 @@ import click
 
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
+from velocity_edge.cli.output import show, show_json
 from velocity_edge.status import NodeStatus
 
 
@@ -26,12 +27,10 @@ def health(as_json: bool, live: bool, ready: bool) -> int:
     status = Node().status()
     code, line = verdict(status, live=live, ready=ready)
     if as_json:
-        import json
-
         facts = {"state": status["state"], "degraded": status["degraded"], "active_connections": _connections(status)}
-        click.echo(json.dumps(facts))
+        show_json(facts, indent=False)
     else:
-        click.echo(line)
+        show(line)
     return code
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 import orjson
 
+from velocity_edge.cli.output import show
 from velocity_edge.config.load import load_with_origins
 from velocity_edge.config.servable import check
 from velocity_edge.errors import CannotDo
@@ -114,12 +115,12 @@ def serve(file: Path | None, settings: tuple[str, ...], dry_run: bool, **flags: 
     if file and flags["root"] and any(note.startswith("content.sites:") for note in loaded.notes):
         raise click.UsageError(f"cannot combine --root with the sites of {file}: leave one out")
     for note in loaded.notes:
-        click.echo(f"velocity-edge: note: {note}", err=True)
+        show(f"velocity-edge: note: {note}", err=True)
     warnings = check(loaded)
     if dry_run:
         for warning in warnings:
-            click.echo(f"velocity-edge: note: {warning}", err=True)
-        click.echo("This can be served.")
+            show(f"velocity-edge: note: {warning}", err=True)
+        show("This can be served.")
         return
     program = [
         interpreter(Path(sys.argv[0]), Path(sys.executable)),

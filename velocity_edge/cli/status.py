@@ -12,7 +12,9 @@ import click
 from velocity_edge.cli.banner import dispatch_lines
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
+from velocity_edge.cli.output import show_json, show_raw
 from velocity_edge.cli.units import count, duration, size
+from velocity_edge.printable import printable
 from velocity_edge.status import NodeStatus, WorkerStatus
 
 _GROUPS: Final = {
@@ -49,33 +51,26 @@ def status(as_json: bool) -> int:
     answer = node.get("/v1/status")
     found = node.understood(answer)
     if as_json:
-        import json
-
-        click.echo(json.dumps(answer, indent=2))
+        show_json(answer)
     else:
-        click.echo(screen(found, time.time(), colour=sys.stdout.isatty()))
+        show_raw(screen(found, time.time(), colour=sys.stdout.isatty()))
     return Exit.DEGRADED if found["degraded"] else Exit.DONE
 
 
 def screen(found: NodeStatus, now_s: float, *, colour: bool = False) -> str:
-    """Return the screen for a status. *now_s*: seconds since 1970."""
-    return "\n".join(
-        [
-            *_head(found, now_s, colour),
-            "",
-            *_workers(found["workers"]),
-            "",
-            *_traffic(found),
-            *_pressure(found, now_s),
-            *_end(found),
-        ]
-    )
-
-
-def _head(found: NodeStatus, now_s: float, colour: bool) -> Iterator[str]:
-    state = found["state"]
+    """Return the screen for a status, every line printable. *now_s*: seconds since 1970."""
+    traffic = (*_traffic(found), *_pressure(found, now_s))
+    parts = (*_head(found, now_s), "", *_workers(found["workers"]), "", *traffic, *_end(found))
+    lines, state = [printable(part) for part in parts], printable(found["state"])
     if colour:
-        state = click.style(state, fg="green" if state == "serving" else "yellow", bold=True)
+        lines[0] = (
+            click.style(state, fg="green" if state == "serving" else "yellow", bold=True) + lines[0][len(state) :]
+        )
+    return "\n".join(lines)
+
+
+def _head(found: NodeStatus, now_s: float) -> Iterator[str]:
+    state = found["state"]
     why = f" ({found['reason']})" if found["reason"] else ""
     facts = list(dispatch_lines(found))
     if found["state"] in ("quiescing", "quiesced"):

@@ -6,7 +6,6 @@ import happens here (velocity_edge/keybackup.py): the passphrase never reaches t
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import click
 from velocity_edge.cli.admin import Duration, ask
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import TIMEOUT_S, Node
+from velocity_edge.cli.output import show, show_json
 from velocity_edge.cli.units import count, duration
 from velocity_edge.errors import CannotDo, Unreachable
 from velocity_edge.status import KeyEpoch
@@ -48,9 +48,9 @@ def list_(as_json: bool) -> int:
     """Show the epochs: which one seals, what opens until when, and how many connections live on each."""
     found = Node().keys()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        show_json(found)
     else:
-        click.echo("\n".join(table(found["epochs"], time.time())))
+        show(*table(found["epochs"], time.time()))
     return Exit.DONE
 
 
@@ -116,7 +116,7 @@ def export(out: Path, plain: bool, passphrase_file: Path | None, reason: str) ->
         replace_file(out, content, 0o600)
     except OSError as error:
         raise CannotDo(f"cannot write {out}: {error.strerror}") from None
-    click.echo(f"{answer['text']} to {out}{', NOT encrypted' if plain else ''}")
+    show(f"{answer['text']} to {out}{', NOT encrypted' if plain else ''}")
     return Exit.DONE
 
 

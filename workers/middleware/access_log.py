@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from velocity_edge.printable import json_text
+from velocity_edge.json_text import json_text
 from velocity_edge.quic.engine import Address, RequestReceived
 
 #: Waking the thread that writes costs as much as formatting some lines.

@@ -43,7 +43,7 @@ def test_help_names_every_verb_and_imports_none() -> None:
         "'aiohttp','pyroute2','orjson') or m.startswith('velocity_edge.cli.')), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "['velocity_edge.cli.exits']"
+    assert done.stderr.strip() == "['velocity_edge.cli.exits', 'velocity_edge.cli.output']"
     assert all(verb in done.stdout for verb in VERBS)
 
 

@@ -1,0 +1,31 @@
+"""The only place where a command prints: each line printable (velocity_edge/printable.py), JSON in ASCII.
+
+Much of what a command shows was written by others: server names of clients that are still connected, fields of an
+answer, names in a certificate, a reason. None of it reaches the terminal as a control character.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from velocity_edge.printable import printable
+
+
+def show(*lines: str, err: bool = False) -> None:
+    """Print *lines*, each on one line, to standard output, or with *err* to standard error."""
+    for line in lines:
+        click.echo(printable(line), err=err)
+
+
+def show_json(value: Any, *, indent: bool = True) -> None:
+    """Print *value* as JSON."""
+    from velocity_edge.json_text import json_text
+
+    click.echo(json_text(value, indent=indent).decode())
+
+
+def show_raw(text: str) -> None:
+    """Print *text* that a command laid out with colours, and made printable before that."""
+    click.echo(text)
