@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,8 +35,10 @@ from velocity_edge.quic.engine import (
     StreamWritable,
 )
 from velocity_edge.quic.error_codes import error_name, is_error
-from workers.http import H3_INTERNAL_ERROR, H3_NO_ERROR, Body, Handler, Request, Response, plain
+from workers.failures import CutShort, internal_error
+from workers.http import H3_INTERNAL_ERROR, H3_NO_ERROR, Body, BodyCutShort, Handler, Request, Response, plain
 from workers.middleware.access_log import AccessLog, Formatter
+from workers.open_files import OpenFiles
 from workers.shared_answers import Key, SharedAnswers
 from workers.turns import Turns
 
@@ -93,11 +94,13 @@ class Exchanges:
         clock: Callable[[], float] = time.time,
         now_ns: Callable[[], int] = time.monotonic_ns,
         progress: Callable[[], None] = lambda: None,
+        open_files: OpenFiles | None = None,
     ) -> None:
         """*start* runs a coroutine as a task of the worker; *flush_soon* has the engine's packets sent after this turn.
 
         *write_log* takes lines of the access log and must not wait. *clock* is wall time in seconds, *now_ns* what the
         budget of a turn is measured with. *progress* is called for each request that is dealt with (vitals.py).
+        *open_files* bounds what answers in flight keep open.
         """
         self._engine = engine
         self._respond = engine.respond
@@ -107,8 +110,9 @@ class Exchanges:
         self._clock = clock
         self._progress = progress
         self._turns = Turns(lambda: self._shared.renew(), flush_soon, now_ns)
-        #: By the names of counters.WORK.
-        self.counts = {"requests_deferred": 0, "requests_shed": 0}
+        self._counts = dict.fromkeys(("requests_deferred", "requests_shed", "open_files_refused"), 0)
+        self._open_files = open_files or OpenFiles()
+        self._cut_short = CutShort()
         self._revision: Revision | None = None
         self._open: dict[int, Exchange] = {}
         #: Established connections and who is at the other end.
@@ -158,6 +162,11 @@ class Exchanges:
         return self._sites.get(connection, "")
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Return what was counted since this process began, by the names of counters.WORK."""
+        return {**self._counts, "bodies_cut_short": self._cut_short.count}
+
+    @property
     def running(self) -> int:
         """Exchanges that are open."""
         return len(self._open)
@@ -178,10 +187,11 @@ class Exchanges:
         self._progress()
         key = self._shared.key(event)
         found = self._shared.get(key) if key is not None and not event.early else None
-        if found is None:
+        if found is None or not self._open_files.may_send(event.connection, found[1]):
             self._answer(event, key, came_s)
             return
-        self._respond(event.stream, 200, found[0], found[1])
+        if self._respond(event.stream, 200, found[0], found[1]):
+            self._open_files.sent(event.connection, event.stream, found[1])
         revision = self._revision
         if revision is not None and revision.access_line is not None:
             self._log(event, revision, 200, _length(found[1]), came_s)
@@ -202,6 +212,7 @@ class Exchanges:
 
     def _on_stream_closed(self, event: StreamClosed) -> None:
         self._turns.backlog.drop(event.stream)
+        self._open_files.release(event.stream)
         exchange = self._open.pop(event.stream, None)
         if exchange is not None and exchange.task is not None:
             exchange.task.cancel()
@@ -231,9 +242,9 @@ class Exchanges:
 
         if self._turns.later(event.connection, event.stream, work, n_bytes):
             self._open[event.stream] = exchange
-            self.counts["requests_deferred"] += 1
+            self._counts["requests_deferred"] += 1
             return
-        self.counts["requests_shed"] += 1
+        self._counts["requests_shed"] += 1
         self._progress()
         if not event.fin:
             self._open[event.stream] = exchange
@@ -275,14 +286,19 @@ class Exchanges:
             else:
                 result = revision.find(request)(request)
         except Exception as error:
-            result = _failure(error, event)
+            result = internal_error(error, event)
+        if isinstance(result, Response):
+            result = self._within_bounds(event, result)
         if not isinstance(result, Response) or not isinstance(result.body, _AT_HAND):
             self._open[stream] = exchange
             self._turns.charge_step()
             exchange.task = self._start(self._run(exchange, event, revision, result, started_s))
             return
         if self._send(exchange, result) and result.shared and key is not None and result.status == 200:
-            self._shared.remember(key, result)
+            if isinstance(result.body, FileRange) and self._open_files.crowded:
+                self._shared.forget()  # what is shared keeps its files open
+            else:
+                self._shared.remember(key, result)
         self._log(event, revision, result.status, _length(result.body), started_s)
         self._finish_body(exchange)
 
@@ -321,7 +337,8 @@ class Exchanges:
             try:
                 response = result if isinstance(result, Response) else await result
             except Exception as error:
-                response = _failure(error, event)
+                response = internal_error(error, event)
+            response = self._within_bounds(event, response)
             if not isinstance(response.body, _AT_HAND):
                 sent = await self._stream(exchange, response, response.body, event)
             else:
@@ -334,7 +351,7 @@ class Exchanges:
             self._flush_soon()
 
     async def _stream(
-        self, exchange: Exchange, response: Response, chunks: AsyncIterator[bytes], event: RequestReceived
+        self, exchange: Exchange, response: Response, chunks: AsyncIterable[bytes], event: RequestReceived
     ) -> int:
         """Send head and chunks; wait whenever the peer is behind. Return the bytes of the body."""
         engine, stream = self._engine, exchange.stream
@@ -342,6 +359,7 @@ class Exchanges:
         sent = 0
         if not engine.respond(stream, response.status, response.headers, None, fin=False):
             return 0
+        self._open_files.sent(exchange.connection, stream, chunks)
         try:
             async for chunk in chunks:
                 buffered = engine.write(stream, chunk, fin=False)
@@ -356,8 +374,12 @@ class Exchanges:
                         self._let_run(exchange)
                     await exchange.writable
                     exchange.writable = None
+        except BodyCutShort as error:
+            self._cut_short.add(error, event)
+            engine.reset(stream, H3_INTERNAL_ERROR)
+            return sent
         except Exception as error:
-            _failure(error, event)
+            internal_error(error, event)
             engine.reset(stream, H3_INTERNAL_ERROR)
             return sent
         engine.write(stream, b"", fin=True)
@@ -367,7 +389,17 @@ class Exchanges:
         exchange.answered = True
         body = response.body
         assert isinstance(body, _AT_HAND)
-        return self._respond(exchange.stream, response.status, response.headers, body)
+        if not self._respond(exchange.stream, response.status, response.headers, body):
+            return False
+        self._open_files.sent(exchange.connection, exchange.stream, body)
+        return True
+
+    def _within_bounds(self, event: RequestReceived, response: Response) -> Response:
+        """Return *response*, or a 503 when its connection holds too many open files."""
+        if self._open_files.may_send(event.connection, response.body):
+            return response
+        self._counts["open_files_refused"] += 1
+        return plain(503, "", (b"retry-after", b"1"))
 
     # --- bodies that nobody wants ------------------------------------------------------------------------------------
 
@@ -406,23 +438,3 @@ def _length(body: object) -> int:
     if isinstance(body, bytes):
         return len(body)
     return body.length if isinstance(body, FileRange) else 0
-
-
-def _failure(error: Exception, event: RequestReceived) -> Response:
-    """Log *error* under a number of its own, and return the 500 that names it.
-
-    Not where there is no more memory: the next request would fail, too, and a worker that ends is replaced.
-    """
-    if isinstance(error, MemoryError):
-        raise error
-    number = os.urandom(6).hex()
-    log.error(
-        "handler failed, error %s: %s %s: %s: %s",
-        number,
-        event.method.decode("latin-1"),
-        event.path[:200].decode("latin-1"),
-        type(error).__name__,
-        error,
-        exc_info=error,
-    )
-    return plain(500, f"This went wrong on our side. The log knows more under error {number}.")

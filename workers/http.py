@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -31,6 +31,10 @@ TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 
 class BodyTooLarge(Exception):
     """The request body is larger than the handler takes."""
+
+
+class BodyCutShort(Exception):
+    """The body of an answer cannot be sent to its announced end. Nobody's bug: a file was changed, or a disk fails."""
 
 
 class Body:
@@ -134,7 +138,7 @@ class Response:
 
     status: int
     headers: Headers = ()
-    body: bytes | FileRange | AsyncIterator[bytes] | None = None
+    body: bytes | FileRange | AsyncIterable[bytes] | None = None
     #: Within this second, every GET of the same authority, target and Accept-Encoding that has no body, no Range and
     #: no precondition gets this same answer. Whoever lets an answer depend on more must not say so.
     shared: bool = False

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from velocity_edge import keys
 from velocity_edge.config.model import Config, RouteSection, Site
-from velocity_edge.errors import ConfigError
+from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.keys import EpochTable, KeyRing
 from velocity_edge.messages import KeyedChain
 from velocity_edge.quic import kem_oqs
@@ -28,6 +28,7 @@ from workers.handlers.static import StaticHandler, StaticSettings
 from workers.http import fold
 from workers.middleware.access_log import formatter
 from workers.middleware.headers import SECURITY, Date, add_headers
+from workers.open_files import OpenFiles
 from workers.router import Route, Router
 
 
@@ -60,10 +61,11 @@ def prepare(
     chains: Sequence[KeyedChain],
     roots: Mapping[str, Descriptor],
     clock: Callable[[], float],
+    open_files: OpenFiles | None = None,
 ) -> Prepared:
     """Return the revision. *roots*: path of a site's root -> its directory. *clock* is wall time in seconds.
 
-    Raises `VelocityError`.
+    *open_files* bounds the descriptors of all revisions of a worker. Raises `VelocityError`.
     """
     if not chains:
         raise ConfigError("cannot serve without a certificate: server.tls.certificate or self_signed would be right")
@@ -71,10 +73,15 @@ def prepare(
     server = config.server
     date = Date(clock)
     listings = Listings(clock)
+    open_files = open_files or OpenFiles()
     own = ((b"server", server.server_header.encode()),) if server.server_header else ()
     routes: list[Route] = []
-    for site in config.content.sites:
-        handler = _static(site, roots, clock, listings)
+    for number, site in enumerate(config.content.sites):
+        try:
+            handler = _static(site, roots, clock, listings, open_files)
+        except VelocityError as error:
+            # Of several sites one is the reason: `config show --origin` has its line.
+            raise type(error)(f"content.sites[{number}] ({site.hostname}): {error}") from None
         around = [add_headers((*own, *(SECURITY if site.security_headers else ())), date)]
         routes += [Route(host, "/", fold(around, handler)) for host in (site.hostname, *site.aliases)]
     hosts = [route.host for route in routes] or ["*"]
@@ -103,12 +110,16 @@ def _answers(sections: Sequence[RouteSection], max_body_bytes: int) -> Iterator[
 
 
 def _static(
-    site: Site, roots: Mapping[str, Descriptor], clock: Callable[[], float], listings: Listings
+    site: Site,
+    roots: Mapping[str, Descriptor],
+    clock: Callable[[], float],
+    listings: Listings,
+    open_files: OpenFiles,
 ) -> StaticHandler:
     name = os.fspath(site.root)
     root = roots.get(name)
     if root is None:
-        raise ConfigError(f"content.sites: cannot serve {name}: its directory did not come with the configuration")
+        raise ConfigError(f"cannot serve {name}: its directory did not come with the configuration")
     probe(root.fd, name)
     handler = StaticHandler(
         root,
@@ -123,8 +134,9 @@ def _static(
         ),
         clock,
         listings,
+        open_files,
     )
     absent = handler.missing()
     if absent:
-        raise ConfigError(f"content.sites: {site.hostname}: cannot use {name}/{absent[0]}")
+        raise ConfigError(f"cannot use {name}/{absent[0]}")
     return handler

@@ -25,6 +25,7 @@ from velocity_edge.quic.single_use import UsedTokens
 from workers.endpoint import Endpoint
 from workers.exchanges import Exchanges
 from workers.http import H3_NO_ERROR
+from workers.open_files import OpenFiles
 from workers.revisions import Prepared
 from workers.upcalls import WorkerUpcalls
 
@@ -105,6 +106,7 @@ class Serving:
         table: EpochTable,
         first: Prepared,
         progress: Callable[[], None] = lambda: None,
+        open_files: OpenFiles | None = None,
     ) -> Self:
         """Put everything together; nothing is read or sent before `use`. The first limits are those of *first*.
 
@@ -128,6 +130,7 @@ class Serving:
             write_log=write_log,
             clock=clock,
             progress=progress,
+            open_files=open_files,
         )
         endpoint = Endpoint(
             loop, engine, exchanges, sockets=equipment.sockets, link=equipment.link, links=equipment.links

@@ -45,6 +45,7 @@ from workers.handlers.beneath import Descriptor
 from workers.leaving import Leaving
 from workers.middleware.access_log import access_lines_lost
 from workers.moving import Moving
+from workers.open_files import OpenFiles
 from workers.revisions import Prepared, prepare
 from workers.serving import Equipment, Serving
 from workers.supervision import Supervision
@@ -84,6 +85,7 @@ class Worker:
     wall_clock: Callable[[], float] = time.time
     supervision: Supervision = field(init=False)
     stopped: asyncio.Future[None] = field(init=False)
+    open_files: OpenFiles = field(default_factory=OpenFiles)
     equipment: Equipment | None = None
     kept: dict[int, list[int]] = field(default_factory=dict)
     table: EpochTable | None = None
@@ -166,7 +168,7 @@ class Worker:
         try:
             config = Config.from_json(order.config)
             named = dict(zip(order.roots, roots, strict=True))
-            prepared = prepare(order.revision, config, order.chains, named, self.wall_clock)
+            prepared = prepare(order.revision, config, order.chains, named, self.wall_clock, self.open_files)
             if self.table is not None:
                 prepared.policy(self.table)
             if self.serving is None:
@@ -198,6 +200,7 @@ class Worker:
             table=self.table,
             first=first,
             progress=self.tally.progress,
+            open_files=self.open_files,
         )
         serving.endpoint.use_roster(self.roster.workers, unborn(self.roster))
         return serving
@@ -352,6 +355,7 @@ class Worker:
                 "half_open": half_open,
                 "streams": serving.exchanges.running,
                 "rss_bytes": self.memory.rss_bytes(),
+                "open_files": self.open_files.count,
                 "loop_lag_us": int(lag_s * 1e6),
             },
         )

@@ -7,11 +7,19 @@ handler says, on a clock that nothing else moves.
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.support.engine_driver import StockClient, World
+from tests.support.site import write
 from workers.exchanges import Exchanges, Revision
+from workers.handlers.beneath import Descriptor
+from workers.handlers.static import StaticHandler, StaticSettings
 from workers.http import Request, Response, plain
+from workers.open_files import OpenFiles
 from workers.turns import TURN_NS
 
 Make = Callable[..., World]
@@ -20,7 +28,7 @@ Make = Callable[..., World]
 class Site:
     """A worker's requests over a world's engine. `/slow` costs 95 ms, anything else a fiftieth of a turn."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, open_files: OpenFiles | None = None) -> None:
         self.world = world
         self.now_ns = 0
         self.turns_ns: list[int] = []
@@ -31,6 +39,7 @@ class Site:
             send_high_bytes=world.app.send_high_bytes,
             write_log=lambda lines: None,
             now_ns=lambda: self.now_ns,
+            open_files=open_files,
         )
         self.exchanges.use(Revision(1, lambda request: self.handle))
         world.app.handle = self.exchanges.handle  # type: ignore[assignment]
@@ -90,3 +99,40 @@ async def test_streams_that_are_reset_while_they_wait_leave_nothing(world: Make)
     assert site.exchanges.running == 0
     assert not site.exchanges._turns.backlog
     assert site.now_ns < 10 * 95_000_000
+
+
+async def test_readers_without_a_window_hold_a_share_of_the_open_files_and_others_are_served(
+    world: Make, tmp_path: Path
+) -> None:
+    """Each stream asked for another large file and took nothing: each held a descriptor, without a bound."""
+    for number in range(100):
+        write(tmp_path / f"{number}.bin", b"x" * 70_000)
+    gc.collect()
+    w = world()
+    # The windows of these clients are never moved.
+    greedy = [w.ready(max_data=20_000, max_stream_data=500) for _ in range(3)]
+    honest = w.ready()
+    root = Descriptor(os.open(tmp_path, os.O_PATH | os.O_DIRECTORY))
+    before = Descriptor.alive
+    open_files = OpenFiles(before + 40)
+    site = Site(w, open_files)
+    static = StaticHandler(root, StaticSettings(), time.time, open_files=open_files)
+    site.exchanges.use(Revision(2, lambda request: static))
+    for client in greedy:
+        client.quic._write_connection_limits = lambda builder, space: None
+        client.quic._write_stream_limits = lambda builder, space, stream: None
+        for number in range(80):
+            client.request("GET", f"/{number}.bin")
+        for _ in range(3):
+            await site.turn(0.2)
+            assert Descriptor.alive - before <= 40
+    response = honest.request("GET", "/99.bin")
+    for _ in range(100):
+        await site.turn(0.1)
+    assert (response.status, len(response.body)) == (200, 70_000)
+    assert site.exchanges.counts["open_files_refused"] > 100
+    for client in greedy:
+        client.close()
+    for _ in range(20):
+        await site.turn(1.0)
+    assert site.exchanges._open_files._streams == {}

@@ -224,3 +224,27 @@ def test_another_engine_replaces_the_workers_and_what_cannot_be_is_refused() -> 
         rollout = node.status()["rollout"]
         assert rollout is not None
         assert (rollout["state"], rollout["lost"]) == ("done", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_a_site_that_workers_may_not_read_is_named_and_the_old_configuration_goes_on() -> None:
+    """Root may read it, the workers' user may not: a refusal that did not say which site of many."""
+    with node_in_layout(text(data="LIVE/data", root="LIVE/site")) as (node, live):
+        (live / "private").mkdir(mode=0o700)
+        (live / "private" / "index.html").write_text("<p>private</p>")
+        file = node.directory / "serve.yaml"
+        config = file.read_text()
+        added = f"{config}    - hostname: docs.example.test\n      root: {live}/private\n"
+
+        async def play(connection: Connection) -> None:
+            reason = await reloaded(node, lambda: replace(file, added.encode()), ok=False)
+            assert "content.sites[1] (docs.example.test): cannot serve files from" in reason
+            assert f"{live}/private" in reason
+            assert "may not read it" in reason
+            assert "<p>v1</p>" in await get(connection)
+            (live / "private").chmod(0o755)
+            await reloaded(node, lambda: replace(file, f"{added}# again\n".encode()))
+
+        with_a_connection(node, play)
+        assert node.status()["restarts"] == 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from typing import Final
+from typing import ClassVar, Final
 
 from velocity_edge.errors import Unavailable
 
@@ -30,11 +30,15 @@ class Descriptor:
     """
 
     __slots__ = ("fd",)
+    #: How many there are in this process (open_files.py bounds them).
+    alive: ClassVar[int] = 0
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        Descriptor.alive += 1
 
     def __del__(self) -> None:
+        Descriptor.alive -= 1
         os.close(self.fd)
 
 

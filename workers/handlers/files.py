@@ -1,9 +1,10 @@
 """The files of one site, ready to be sent: what a response needs of a file, read once and looked at again each second.
 
-A small file's bytes are kept, a large file's descriptor (the engine reads it straight into packets). Everything is
-bounded: entries, bytes and descriptors; the least recently used goes first. Looking again means opening the path anew
-and comparing size, modification time, inode and device: replaced files, changed links and removed sidecars show within
-a second, and a request in between costs no system call.
+A small file's bytes are kept, a large file's descriptor (the engine reads it straight into packets). The cache is
+bounded in entries and bytes; the least recently used goes first. Descriptors are bounded for the whole process, also
+those that answers in flight hold (open_files.py): while they are short, none is kept here. Looking again means opening
+the path anew and comparing size, modification time, inode and device: replaced files, changed links and removed
+sidecars show within a second, and a request in between costs no system call.
 
 What surprises: a file changed within the last moments may change again without its time stamp showing it (the kernel's
 stamps have steps of up to 10 ms); such a file is never kept.
@@ -24,6 +25,7 @@ from workers.handlers.conditions import Validators, format_date
 from workers.handlers.encodings import SIDECARS
 from workers.handlers.mime import is_compressible, media_type
 from workers.http import Response
+from workers.open_files import OpenFiles
 
 #: Files up to this size are kept as bytes: one packet train, one reference, no system call per request.
 SMALL_BYTES: Final = 64 * 1024
@@ -70,6 +72,11 @@ class Entry:
         """What this entry keeps in memory."""
         return sum(len(r.body) for r in (self.plain, *self.encoded.values()) if r.body is not None)
 
+    @property
+    def has_file(self) -> bool:
+        """Whether it keeps a descriptor."""
+        return any(r.file is not None for r in (self.plain, *self.encoded.values()))
+
 
 class FileStore:
     """The files below one root, with a bounded cache in front."""
@@ -83,8 +90,10 @@ class FileStore:
         cache_control: bytes | None = None,
         max_entries: int = 256,
         max_bytes: int = 32 * 1024 * 1024,
+        open_files: OpenFiles | None = None,
     ) -> None:
-        """*clock* is wall time in seconds."""
+        """*clock* is wall time in seconds; *open_files* is shared by all sites of a worker."""
+        self._open_files = open_files or OpenFiles()
         self._root = root
         self._clock = clock
         self._sidecars = SIDECARS if precompressed else {}
@@ -104,13 +113,22 @@ class FileStore:
             self._bytes -= entry.weight_bytes
         if entry is None or entry.checked_s != now_s:
             entry = self._look(path, entry, now_s)
-        if entry.weight_bytes <= self._max_bytes:
+        if self._open_files.crowded:
+            self._let_files_go()
+        if entry.weight_bytes <= self._max_bytes and not (entry.has_file and self._open_files.crowded):
             self._entries[path] = entry  # at the end: most recently used
             self._bytes += entry.weight_bytes
             while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
                 oldest = self._entries.pop(next(iter(self._entries)))
                 self._bytes -= oldest.weight_bytes
         return entry
+
+    def _let_files_go(self) -> None:
+        """Forget entries that keep a descriptor, the least recently used first, until there is room again."""
+        for path in [path for path, entry in self._entries.items() if entry.has_file]:
+            self._bytes -= self._entries.pop(path).weight_bytes
+            if not self._open_files.crowded:
+                return
 
     def list(self, path: bytes) -> Descriptor:
         """Return the directory at *path*, open. Raises OSError."""
@@ -154,6 +172,8 @@ class FileStore:
                     body = None  # it grew or shrank while we read: serve it from the descriptor, as far as it goes
                 status = after
             if body is None:
+                if self._open_files.full:
+                    raise OSError(errno.EMFILE, "too many files are open for answers in flight", path)
                 os.set_blocking(fd, True)
                 file, fd = Descriptor(fd), -1
         finally:

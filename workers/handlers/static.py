@@ -13,7 +13,7 @@ import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
 from velocity_edge.quic.engine import FileRange
 from workers.handlers import ranges
@@ -23,11 +23,15 @@ from workers.handlers.encodings import choose
 from workers.handlers.files import Entry, FileStore, Representation
 from workers.handlers.listing import Busy, Listings, wants_json
 from workers.handlers.target import BadTarget, relative_path
-from workers.http import Request, Response, plain
+from workers.http import BodyCutShort, Request, Response, plain
+from workers.open_files import OpenFiles
 
 ALLOW: Final = (b"allow", b"GET, HEAD")
 #: Bytes per read of a multipart body; the engine's watermarks decide how many reads happen ahead of the network.
 _CHUNK_BYTES: Final = 64 * 1024
+#: Multipart answers of a worker in flight. Each keeps up to `Limits.send_high_bytes` (256 KiB) in memory, even
+#: when its client reads nothing: 64 MiB together. Whoever comes then gets the whole file, which needs none.
+MAX_MULTIPARTS: Final = 256
 #: What "there is nothing" looks like to openat2: no such name, a file used as a directory, a link out of the root or in
 #: a circle, a socket or a device without driver, a name the file system cannot have.
 _NOTHING: Final = frozenset(
@@ -57,8 +61,12 @@ class StaticHandler:
         settings: StaticSettings,
         clock: Callable[[], float],
         listings: Listings | None = None,
+        open_files: OpenFiles | None = None,
     ) -> None:
-        """*clock* is wall time in seconds; *listings* makes the pages of directories, for all sites of a revision."""
+        """*clock* is wall time in seconds; *listings* makes the pages of directories, for all sites of a revision.
+
+        *open_files* bounds the descriptors of all sites of a worker.
+        """
         self._root_fd = root.fd
         self._settings = settings
         self._listings = listings or Listings(clock)
@@ -71,6 +79,7 @@ class StaticHandler:
             clock,
             precompressed=settings.precompressed,
             cache_control=settings.cache_control.encode() if settings.cache_control else None,
+            open_files=open_files,
         )
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
@@ -147,7 +156,8 @@ class StaticHandler:
             return _without_body(chosen.whole)
         if range_value is not None and range_holds(conditions or Conditions(), chosen.validators, now_s):
             pieces = ranges.parse(range_value, chosen.size)
-            if pieces is not None:
+            # The answer may ignore the field (RFC 9110 section 14.2): the whole needs no buffers of ours.
+            if pieces is not None and (len(pieces) < 2 or Multipart.alive < MAX_MULTIPARTS):
                 return self._partial(request, chosen, pieces)
         return chosen.whole
 
@@ -170,7 +180,7 @@ class StaticHandler:
             (b"content-length", b"%d" % ranges.multipart_length(boundary, chosen.content_type, pieces, chosen.size)),
             *chosen.common,
         )
-        return Response(206, headers, _multipart(chosen, pieces, boundary))
+        return Response(206, headers, Multipart(chosen, pieces, boundary))
 
     def _error(self, request: Request, status: int, *headers: tuple[bytes, bytes]) -> Response:
         """Return the site's own page for *status*, or a line of text."""
@@ -224,19 +234,39 @@ def _conditions(request: Request) -> tuple[Conditions | None, bytes | None]:
     return (Conditions(**found) if found else None), range_value
 
 
-async def _multipart(chosen: Representation, pieces: list[ranges.Piece], boundary: bytes) -> AsyncIterator[bytes]:
-    """Yield a multipart/byteranges body, in bounded reads."""
-    for piece in pieces:
-        yield ranges.part_head(boundary, chosen.content_type, piece, chosen.size)
-        data = chosen.piece(piece.offset, piece.length)
-        if not isinstance(data, FileRange):
-            yield data
-            continue
-        position = piece.offset
-        while position < piece.end:
-            chunk = os.pread(data.file.fd, min(_CHUNK_BYTES, piece.end - position), position)
-            if not chunk:
-                raise EOFError("the file became shorter while it was sent")
-            position += len(chunk)
-            yield chunk
-    yield ranges.multipart_tail(boundary)
+class Multipart:
+    """A multipart/byteranges body, read in bounded pieces. `file` is what it keeps open, if anything."""
+
+    #: How many there are in this process.
+    alive: ClassVar[int] = 0
+
+    def __init__(self, chosen: Representation, pieces: list[ranges.Piece], boundary: bytes) -> None:
+        self.file = chosen.file
+        self._chosen = chosen
+        self._pieces = pieces
+        self._boundary = boundary
+        Multipart.alive += 1
+
+    def __del__(self) -> None:
+        Multipart.alive -= 1
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the body. Raises `BodyCutShort` when the file became shorter, or cannot be read."""
+        chosen = self._chosen
+        for piece in self._pieces:
+            yield ranges.part_head(self._boundary, chosen.content_type, piece, chosen.size)
+            data = chosen.piece(piece.offset, piece.length)
+            if not isinstance(data, FileRange):
+                yield data
+                continue
+            position = piece.offset
+            while position < piece.end:
+                try:
+                    chunk = os.pread(data.file.fd, min(_CHUNK_BYTES, piece.end - position), position)
+                except OSError as error:
+                    raise BodyCutShort(f"it cannot be read: {error.strerror}") from None
+                if not chunk:
+                    raise BodyCutShort("the file became shorter while it was sent")
+                position += len(chunk)
+                yield chunk
+        yield ranges.multipart_tail(self._boundary)

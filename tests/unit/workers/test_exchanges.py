@@ -22,7 +22,7 @@ from velocity_edge.quic.engine import (
 )
 from workers.backlog import Backlog
 from workers.exchanges import Exchanges, Revision
-from workers.http import BodyTooLarge, Request, Response, plain
+from workers.http import BodyCutShort, BodyTooLarge, Request, Response, plain
 from workers.middleware.access_log import clf_line, json_line
 from workers.turns import STEP_NS, TURN_NS
 
@@ -479,6 +479,23 @@ async def test_a_body_that_fails_midway_is_reset_and_logged(caplog: pytest.LogCa
     assert stage.engine.resets == {1: 0x102}
     assert not stage.engine.answers[1].fin
     assert "disk" in caplog.text
+
+
+async def test_a_body_that_is_cut_short_is_reset_and_said_once_per_second(caplog: pytest.LogCaptureFixture) -> None:
+    """Each request for parts of a file that was truncated meanwhile left a traceback in the log."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"begin"
+        raise BodyCutShort("the file became shorter while it was sent")
+
+    stage = Stage(lambda request: Response(200, (), chunks()))
+    stage.handle(*[request(number) for number in range(50)])
+    await stage.settle()
+    assert stage.engine.resets == dict.fromkeys(range(50), 0x102)
+    assert stage.exchanges.counts["bodies_cut_short"] == 50
+    assert 1 <= len(caplog.records) <= 2
+    assert all(record.exc_info is None and record.levelname == "WARNING" for record in caplog.records)
+    assert stage.exchanges.running == 0
 
 
 async def test_a_slow_client_that_leaves_ends_the_body() -> None:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from velocity_edge.quic import engine as seam
+from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.connection import EdgeConnection
 from velocity_edge.quic.portable.h3 import data_frame_header
@@ -40,6 +42,8 @@ class Held:
     """Bytes of bodies that all connections of a worker have in memory."""
 
     n_bytes: int = 0
+    #: Lines about files that cannot be read on: whoever truncates one has many downloads of it.
+    broken_lines: PerSecond = field(default_factory=lambda: PerSecond(1))
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +148,8 @@ class Outbox:
                     n_bytes = self._read_on(stream, min(want, _READ_BYTES))
                 except OSError as error:
                     # Truncated or unreadable under our hands: the peer must not take a part for the whole.
-                    log.error("cannot read on in a file for an answer: %s", error)
+                    if self._worker.broken_lines.take(time.monotonic_ns()):
+                        log.warning("cannot read on in a file for an answer: %s", error)
                     broken.append(stream)
                     break
                 want -= n_bytes

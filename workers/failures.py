@@ -1,0 +1,52 @@
+"""What goes wrong with one request: a bug in a handler, or a body that cannot be sent to its end.
+
+A bug is a 500 with a number that the log line has, too. A body that is cut short is nobody's bug (a file was truncated
+under a download, a disk fails): one line per second says so, and the rest is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+from velocity_edge.quic.budget import PerSecond
+from velocity_edge.quic.engine import RequestReceived
+from workers.http import BodyCutShort, Response, plain
+
+log = logging.getLogger(__name__)
+
+
+def internal_error(error: Exception, event: RequestReceived) -> Response:
+    """Log *error* under a number of its own, and return the 500 that names it.
+
+    Not where there is no more memory: the next request would fail, too, and a worker that ends is replaced.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    number = os.urandom(6).hex()
+    log.error(
+        "handler failed, error %s: %s %s: %s: %s",
+        number,
+        event.method.decode("latin-1"),
+        event.path[:200].decode("latin-1"),
+        type(error).__name__,
+        error,
+        exc_info=error,
+    )
+    return plain(500, f"This went wrong on our side. The log knows more under error {number}.")
+
+
+class CutShort:
+    """Bodies that ended before their announced end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lines = PerSecond(1)
+
+    def add(self, error: BodyCutShort, event: RequestReceived) -> None:
+        """Count one, and say it if nothing was said in this second."""
+        self.count += 1
+        if self._lines.take(time.monotonic_ns()):
+            path = event.path[:200].decode("latin-1")
+            log.warning("an answer was cut short, the %d. of this worker: %s: %s", self.count, path, error)
