@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -14,6 +15,7 @@ from tests.support.attacker import SCID, Memory, client_hello, crypto_frame, hel
 from tests.support.engine_driver import SERVER, StockClient, Train, World
 from tests.support.our_client import OurClient
 from velocity_edge.quic import kex
+from velocity_edge.quic.half_open import FLIGHT_CPU_US
 from velocity_edge.quic.limits import Limits
 
 Make = Callable[..., World]
@@ -122,6 +124,17 @@ def test_whatever_strangers_do_the_rest_of_them_gets_a_retry_and_a_newcomer_gets
     assert honest.quic._retry_count == 1
     w.run(seconds=Limits().handshake_timeout_s)
     assert w.ready().quic._retry_count == 0, "in peace nobody is asked to prove anything"
+
+
+def test_dear_hellos_use_up_the_threshold_sooner(world: Make) -> None:
+    """What the server's side of TLS costs counts, whatever the stranger chose to make it dear."""
+    w = world(limits=Limits(retry_threshold=40))
+    cpu_ns = itertools.count(0, 4 * FLIGHT_CPU_US * 1000)
+    w.hooks.admission._cpu_clock_ns = lambda: next(cpu_ns)
+    for number in range(40):
+        [datagram] = hello_datagrams(hello(), CLOSE)
+        w.inject(stranger(number), datagram)
+    assert w.verdicts() == {"accepted": 10, "retried": 30}
 
 
 def test_strangers_at_a_steady_rate_cost_no_more_than_the_threshold_per_handshake_timeout(world: Make) -> None:

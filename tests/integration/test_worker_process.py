@@ -90,6 +90,18 @@ def test_it_serves_and_counts_every_datagram_once(bench: Bench, worker: WorkerPr
     assert (seen["requests"], seen["handshakes_completed"], seen["responses_2xx"]) == (9, 1, 5)
 
 
+def test_a_supervisor_that_shares_no_used_tokens_is_served_under_and_it_is_said(bench: Bench) -> None:
+    """One of an earlier version gives none; the worker keeps its own count and serves."""
+    for bundle in bench.slots.bundles:
+        os.close(bundle.more.pop(0))
+    worker = bench.start()
+    bench.serve(worker)
+    with H3Client(bench.port, bench.ca) as client:
+        assert client.get("/").status == 200
+    assert worker.log.read_text().count("does not share used tokens") == 1
+    stop(worker)
+
+
 def test_an_upload_that_nobody_wants_is_answered_and_does_not_hang(bench: Bench, worker: WorkerProcess) -> None:
     with H3Client(bench.port, bench.ca) as client:
         # In one go: the answer may be there before a body that is sent later, and the stream is over then.

@@ -44,7 +44,7 @@ SECOND: tuple[Change, ...] = (
     ("velocity_edge/__init__.py", '__version__ = "0.1.0"', '__version__ = "0.2.0"'),
     ("bpf/abi.py", "SCHEMA: Final = 1", "SCHEMA: Final = 2"),
     ("bpf/abi.py", "PIN_ENTRIES: Final = 65536", "PIN_ENTRIES: Final = 32768"),
-    ("velocity_edge/counters.py", "CELLS: Final = (*COUNTERS", 'CELLS: Final = ("moods", *COUNTERS'),
+    ("velocity_edge/counters.py", "CELLS: Final = (*TOTALS", 'CELLS: Final = ("moods", *TOTALS'),
     (
         "workers/vitals.py",
         "        self._told = dict(counters)\n",
