@@ -24,7 +24,7 @@
 
 #define XDP_PASSED_VERDICTS(V)                                                                               \
 	V(passed_not_ours)		/* not UDP to a listener of ours: ARP, TCP, ICMP, other ports */     \
-	V(passed_fragment)		/* the stack reassembles it, socket selection sees the whole */      \
+	V(passed_fragment)		/* a later fragment: if the first one was for us, there is none */   \
 	V(passed_not_linear)		/* the head is not where we can read it: socket selection decides */ \
 	V(passed_known_worker)		/* the id decodes, to a worker that exists */                        \
 	V(passed_initial)		/* a new connection; from here in the order of enum limit */         \
@@ -46,7 +46,10 @@
 	V(dropped_token_limit)                                                                               \
 	V(dropped_zero_rtt_limit)                                                                            \
 	V(dropped_version_limit)                                                                             \
-	V(dropped_attack)		/* attack mode: does not decode and is not an Initial */
+	V(dropped_attack)		/* attack mode: does not decode and is not an Initial */              \
+	V(dropped_fragment)		/* the first fragment of a datagram: QUIC has none, RFC 9000 section 14 */ \
+	V(dropped_header_chain)		/* more VLAN tags or IPv6 extension headers than anybody sends */    \
+	V(dropped_known_limit)		/* Initial or 0-RTT with an id of ours: over the rate of its prefix or of the id */
 #define SELECT_PASSED_VERDICTS(V)                                                                            \
 	V(selected_known_worker)	/* the id decodes, to a worker that exists */                        \
 	V(selected_pinned)		/* more of a handshake that has a worker */                          \
@@ -176,11 +179,12 @@ QUIC_INLINE void count(unsigned int stage, unsigned int verdict)
 }
 
 /* The worker that an id of ours names: NULL when it does not decode, or to nobody; *decodes tells these apart. */
-QUIC_INLINE struct worker *known_worker(const struct settings *settings, const struct quic_packet *packet, int *decodes)
+QUIC_INLINE struct worker *known_worker(const struct settings *settings, const struct quic_packet *packet, int *decodes,
+					unsigned long long *digest)
 {
 	unsigned int worker_id;
 	struct worker *worker;
-	int id = quic_worker_of(packet->dcid, packet->dcid_length, &settings->cids);
+	int id = quic_read_id(packet->dcid, packet->dcid_length, &settings->cids, digest);
 
 	*decodes = id >= 0;
 	if (id < 0)

@@ -115,8 +115,10 @@ QUIC_INLINE unsigned long long quic_siphash13(const struct quic_key *key, unsign
 }
 
 /* The worker id in an id of ours (0..65535), or -1 when it does not decode: the twin of CidCodec.worker_of.
- * A random id of 20 bytes decodes once in 2^16 per active configuration; one of another length never does. */
-QUIC_INLINE int quic_worker_of(const unsigned char *cid, unsigned int cid_length, const struct quic_keys *keys)
+ * A random id of 20 bytes decodes once in 2^16 per active configuration; one of another length never does.
+ * *digest is the keyed hash of an id that decodes. Its low 24 bits mask the trailer; the others are anybody's to use. */
+QUIC_INLINE int quic_read_id(const unsigned char *cid, unsigned int cid_length, const struct quic_keys *keys,
+			     unsigned long long *digest)
 {
 	unsigned int config, trailer;
 
@@ -125,9 +127,17 @@ QUIC_INLINE int quic_worker_of(const unsigned char *cid, unsigned int cid_length
 	config = cid[0] >> 5;
 	if (!(keys->active >> config & 1))
 		return -1;
-	trailer = __builtin_bswap32(quic_load32(cid + 16)) ^
-		  (unsigned int)quic_siphash13(&keys->key[config], quic_load64(cid + 1), quic_load64(cid + 9));
+	*digest = quic_siphash13(&keys->key[config], quic_load64(cid + 1), quic_load64(cid + 9));
+	trailer = __builtin_bswap32(quic_load32(cid + 16)) ^ (unsigned int)*digest;
 	return trailer & 0xff ? -1 : (int)(trailer >> 8 & 0xffff);
+}
+
+/* The same for those who need no digest. */
+QUIC_INLINE int quic_worker_of(const unsigned char *cid, unsigned int cid_length, const struct quic_keys *keys)
+{
+	unsigned long long digest;
+
+	return quic_read_id(cid, cid_length, keys, &digest);
 }
 
 /* Read the head of the first packet of a datagram. Returns (and stores) its kind. */

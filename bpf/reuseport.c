@@ -66,7 +66,7 @@ QUIC_INLINE int judge(struct select_context *ctx, struct quic_packet *packet, co
 {
 	int decodes, verdict = SELECT_selected_known_worker, worker_id;
 	unsigned int id;
-	unsigned long long dcid;
+	unsigned long long dcid, digest;
 	struct worker *worker;
 
 	switch (packet->kind) {
@@ -88,7 +88,7 @@ QUIC_INLINE int judge(struct select_context *ctx, struct quic_packet *packet, co
 			return SELECT_dropped_small_version;
 		break;
 	}
-	worker = packet->kind == QUIC_OTHER_VERSION ? 0 : known_worker(settings, packet, &decodes);
+	worker = packet->kind == QUIC_OTHER_VERSION ? 0 : known_worker(settings, packet, &decodes, &digest);
 	if (!worker) {
 		if (packet->kind == QUIC_SHORT || packet->kind == QUIC_HANDSHAKE)
 			return decodes ? SELECT_dropped_unknown_worker : SELECT_dropped_undecodable;

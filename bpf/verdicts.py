@@ -11,7 +11,7 @@ from typing import Final
 
 XDP: Final = (
     "passed_not_ours",  # not UDP to a listener of ours: ARP, TCP, ICMP, other ports
-    "passed_fragment",  # the stack reassembles it, socket selection sees the whole
+    "passed_fragment",  # a later fragment: if the first one was for us, there is none
     "passed_not_linear",  # the head is not where we can read it: socket selection decides
     "passed_known_worker",  # the id decodes, to a worker that exists
     "passed_initial",  # a new connection
@@ -33,6 +33,9 @@ XDP: Final = (
     "dropped_zero_rtt_limit",
     "dropped_version_limit",
     "dropped_attack",  # attack mode: does not decode and is not an Initial
+    "dropped_fragment",  # the first fragment of a datagram: QUIC has none, RFC 9000 section 14
+    "dropped_header_chain",  # more VLAN tags or IPv6 extension headers than anybody sends
+    "dropped_known_limit",  # Initial or 0-RTT with an id of ours: over the rate of its prefix or of the id
 )
 
 SELECT: Final = (

@@ -57,12 +57,16 @@ class Steering(Protocol):
         """Bound new connections per /24 or /56: so many a second after *burst* at once; 0 for no limit.
 
         One in *slip* of those over the limit passes marked, to be answered with a Retry; 0 for none. Initials with a
-        token have the same bound for themselves, 0-RTT packets eight times, unknown versions an eighth of it.
+        token have the same bound for themselves, 0-RTT packets eight times, unknown versions an eighth of it, Initials
+        and 0-RTT with an id of a worker four times; of these, each id also has 64 a second for itself.
         *attack*: what neither decodes nor is an Initial within its bound is dropped. Tiers A and B ignore all this.
         """
 
     def deny(self, networks: list[Network]) -> None:
-        """Drop everything from these networks, and nothing from any other. Tiers A and B ignore it."""
+        """Drop what these networks send to a listener, and nothing from any other. Tiers A and B ignore it.
+
+        Fragments and headers that hide their port count as sent to a listener when the address is one's.
+        """
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return stage -> verdict -> packets (bpf/verdicts.py). Empty in tier A."""

@@ -153,17 +153,19 @@ def frames() -> dict[str, tuple[str, bytes]]:
         "ICMPv6": (no_quic, ethernet(ipv6(bytes(64), next_header=58))),
         "UDP to another port": (no_quic, v4(initial, destination=53)),
         "UDP v6 to another port": (no_quic, v6(short(ours), destination=444)),
-        "IPv6 hop-by-hop": (no_quic, ethernet(ipv6(b"\x11" + bytes(7) + udp(short(ours)), next_header=0))),
+        "IPv6 ESP": (no_quic, ethernet(ipv6(bytes(8) + udp(short(ours)), next_header=50))),
         "three tags": (no_quic, ethernet(ipv4(udp(short(ours))), tags=((AD, 1), (Q, 2), (Q, 3)), protocol=0x0800)),
         "IPv4 header of 16 bytes": (no_quic, ethernet(b"\x44" + ipv4(udp(short(ours)))[1:])),
         "cut in the IPv4 header": (no_quic, v4(short(ours))[:30]),
         "cut in the IPv6 header": (no_quic, v6(short(ours))[:50]),
         "cut in the UDP header": (no_quic, v4(short(ours))[:40]),
         "cut in a tag": (no_quic, ethernet(b"", tags=((Q, 5),), protocol=0x0800)[:16]),
-        # the stack reassembles
-        "first fragment": ("passed_fragment", ethernet(ipv4(udp(short(ours)), fragment=0x2000))),
+        # in pieces, or behind more than anybody sends (test_frames.py has all of these)
+        "IPv6 hop-by-hop": (known, ethernet(ipv6(b"\x11" + bytes(7) + udp(short(ours)), next_header=0))),
+        "first fragment": ("dropped_fragment", ethernet(ipv4(udp(short(ours)), fragment=0x2000))),
         "last fragment": ("passed_fragment", ethernet(ipv4(udp(short(ours)), fragment=0x0010))),
-        "IPv6 fragment": ("passed_fragment", ethernet(ipv6(bytes(8) + udp(short(ours)), next_header=44))),
+        "no more fragments than one": (known, ethernet(ipv6(b"\x11" + bytes(7) + udp(short(ours)), next_header=44))),
+        "IPv6 headers without an end": ("dropped_header_chain", ethernet(ipv6(bytes(80), next_header=0))),
     }
 
 

@@ -142,15 +142,16 @@ class Dispatch(Section):
     interfaces: Annotated[list[str], OneOrMore] = []
     """Network interfaces whose packets the XDP shield sees. Nothing: those that carry an explicit listen address."""
     initials_per_s: _COUNT = 2000
-    """New connections per second that the shield lets through for one /24 or /56."""
+    """New connections per second that the shield lets through for one /24 or /56. Initials that continue a handshake,
+    with a connection ID of this node, have four times as many."""
     initials_burst: _COUNT = 4000
     """How many of them may come at once."""
     slip: Annotated[int, Field(ge=0, le=1000)] = 8
     """One in so many Initials over the limit is answered with a Retry instead of being dropped. 0: none."""
     attack: bool = False
-    """Let only packets pass that carry a connection ID of this node, and Initials within the limit."""
+    """Let only packets pass that carry a connection ID of this node, and Initials; both within their limits."""
     deny: Annotated[list[Network], OneOrMore] = []
-    """Networks whose packets the shield drops, such as 192.0.2.0/24."""
+    """Networks whose packets to a listener the shield drops, such as 192.0.2.0/24."""
 
     @property
     def denied(self) -> list[IPv4Network | IPv6Network]:
