@@ -100,7 +100,9 @@ def _bind(listener: Listener, *, only_v6: bool, shared: bool) -> socket.socket:
                     sock.setsockopt(socket.SOL_SOCKET, forced, WANTED_BUFFER_BYTES)
                 except OSError:  # needs CAP_NET_ADMIN
                     sock.setsockopt(socket.SOL_SOCKET, plain, WANTED_BUFFER_BYTES)
-        sock.bind((listener.host, listener.port))
+        # Python's bind() forgets the interface in "fe80::1%eth0"; getaddrinfo has it, and looks up nothing here.
+        [(*_, name), *_] = socket.getaddrinfo(listener.host, listener.port, family, flags=socket.AI_NUMERICHOST)
+        sock.bind(name)
     except OSError as error:
         if sock is not None:
             sock.close()
@@ -116,6 +118,8 @@ def _reason(error: OSError, listener: Listener) -> str:
             return who_listens(listener)
         case errno.EADDRNOTAVAIL:
             return "this machine does not have that address: `ip address` shows those it has"
+        case socket.EAI_NONAME:
+            return "this machine does not have that interface: `ip link` shows those it has"
         case errno.EAFNOSUPPORT:
             return "this machine has no IPv6: an IPv4 address would be right"
         case _:

@@ -55,7 +55,8 @@ class SocketServer:
         if ":" in host:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.setblocking(False)
-        sock.bind((host, 0))
+        [(*_, name), *_] = socket.getaddrinfo(host, 0, sock.family, flags=socket.AI_NUMERICHOST)
+        sock.bind(name)
         return sock
 
     async def __aenter__(self) -> SocketServer:

@@ -58,7 +58,7 @@ def parse_size(value: Any) -> int:
 def parse_address(text: str) -> Listener:
     """Return the address in "0.0.0.0:4433" or "[::]:443"; port 0 means: any free one."""
     hint = "must be an IP address and a port, such as 0.0.0.0:4433 or [::]:443"
-    found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([0-9.]+):(\d{1,5})", text)
+    found = re.fullmatch(r"\[([0-9a-fA-F:.]+(?:%[\w.-]{1,15})?)\]:(\d{1,5})|([0-9.]+):(\d{1,5})", text, re.ASCII)
     if found is None:
         raise ValueError(f"cannot use {text!r}: {hint}")
     host, port = found[1] or found[3], int(found[2] or found[4])
@@ -66,6 +66,10 @@ def parse_address(text: str) -> Listener:
         address = ipaddress.IPv6Address(found[1]) if found[1] else ipaddress.IPv4Address(host)
     except ValueError:
         raise ValueError(f"cannot use {text!r}: {host!r} is not an IP address; {hint}") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.is_link_local != (address.scope_id is not None):
+        raise ValueError(
+            f"cannot use {text!r}: link-local addresses, and no others, name an interface: [fe80::1%eth0]:443"
+        )
     if port > 65535:
         raise ValueError(f"cannot use {text!r}: ports end at 65535")
     return Listener(str(address), port)

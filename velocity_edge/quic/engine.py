@@ -36,7 +36,9 @@ from velocity_edge.cid import CidConfig
 from velocity_edge.quic.half_open import Opening
 from velocity_edge.quic.limits import Limits
 
-#: An address as the engines see it: packed IPv4 (4 bytes) or IPv6 (16 bytes, never IPv4-mapped), and a port.
+#: An address as the engines see it: packed IPv4 (4 bytes) or IPv6 (16 bytes, never IPv4-mapped), and a port. Of a
+#: link-local one (fe80::/10) bytes 4 to 7, zero on the wire, are the index of its interface, as BSD kernels keep it:
+#: two interfaces can have the same neighbour, and an answer must leave by the right one (RFC 4007).
 Address = tuple[bytes, int]
 Headers = Sequence[tuple[bytes, bytes]]
 

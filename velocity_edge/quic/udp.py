@@ -70,3 +70,19 @@ def prepare(sock: socket.socket) -> list[str]:
         except OSError:
             missing.append(name)
     return missing
+
+
+def scoped(address: bytes, interface: int) -> bytes:
+    """Return the packed *address* as engines see it (engine.Address): a link-local one with its interface in it."""
+    return address[:4] + interface.to_bytes(4, "big") + address[8:] if _is_link_local(address) else address
+
+
+def unscoped(address: bytes) -> tuple[bytes, int]:
+    """Return the packed address as it is on the wire, and the index of its interface or 0."""
+    if not _is_link_local(address):
+        return address, 0
+    return address[:4] + bytes(4) + address[8:], int.from_bytes(address[4:8], "big")
+
+
+def _is_link_local(address: bytes) -> bool:
+    return len(address) == 16 and address[0] == 0xFE and address[1] & 0xC0 == 0x80

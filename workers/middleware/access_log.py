@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from velocity_edge.json_text import json_text
+from velocity_edge.quic import udp
 from velocity_edge.quic.engine import Address, RequestReceived
 
 #: Waking the thread that writes costs as much as formatting some lines.
@@ -143,7 +144,9 @@ def access_lines_lost(lines: int) -> bytes:
 def _host(peer: Address | None) -> str:
     if peer is None:
         return "-"
-    return socket.inet_ntop(socket.AF_INET if len(peer[0]) == 4 else socket.AF_INET6, peer[0])
+    address, interface = udp.unscoped(peer[0])
+    host = socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+    return f"{host}%{interface}" if interface else host
 
 
 def _escaped(value: bytes) -> str:

@@ -82,6 +82,16 @@ WRONG = [
         "2:3: server.listen: cannot use '1.2.3.4:65536': ports end at 65535",
     ),
     (
+        "server:\n  listen: '[fe80::1]:443'",
+        "2:3: server.listen: cannot use '[fe80::1]:443': link-local addresses, and no others, name an interface: "
+        "[fe80::1%eth0]:443",
+    ),
+    (
+        "server:\n  listen: '[2001:db8::1%eth0]:443'",
+        "2:3: server.listen: cannot use '[2001:db8::1%eth0]:443': link-local addresses, and no others, name an "
+        "interface: [fe80::1%eth0]:443",
+    ),
+    (
         "server:\n  listen: []",
         "2:3: server.listen: cannot be empty",
     ),

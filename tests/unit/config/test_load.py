@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import orjson
@@ -206,6 +207,7 @@ def test_durations_and_sizes_read_what_they_mean(number: int) -> None:
 
 
 @given(st.ip_addresses(), st.integers(0, 65535))
-def test_addresses_survive_being_written(ip: object, port: int) -> None:
-    address = Listener(str(ip), port)
+def test_addresses_survive_being_written(ip: IPv4Address | IPv6Address, port: int) -> None:
+    scoped = ip.version == 6 and ip.is_link_local
+    address = Listener(f"{ip}%eth0.7" if scoped else str(ip), port)
     assert parse_address(format_address(address)) == address

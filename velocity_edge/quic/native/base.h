@@ -65,7 +65,8 @@ static inline bool ve_address_equal(const ve_address *a, const ve_address *b) {
     if (a->any.sa_family == AF_INET) {
         return a->v4.sin_port == b->v4.sin_port && a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
     }
-    return a->v6.sin6_port == b->v6.sin6_port && memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, 16) == 0;
+    return a->v6.sin6_port == b->v6.sin6_port && a->v6.sin6_scope_id == b->v6.sin6_scope_id &&
+           memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, 16) == 0;
 }
 
 static inline void ve_address_from_ngtcp2(ve_address *out, const ngtcp2_addr *in) {
@@ -75,6 +76,7 @@ static inline void ve_address_from_ngtcp2(ve_address *out, const ngtcp2_addr *in
 }
 
 /* (packed address, port) of engine.py, both ways. ve_address_from_python: 0, or -1 with an exception. */
+void ve_address_pack(uint8_t out[16], const ve_address *address); /* IPv6 */
 PyObject *ve_address_to_python(const ve_address *address);
 int ve_address_from_python(ve_address *address, PyObject *pair);
 

@@ -33,7 +33,7 @@ static void put_address(uint8_t ip[16], uint8_t port[2], const ve_address *addre
     if (address->any.sa_family == AF_INET) {
         memcpy(ip, &address->v4.sin_addr, 4);
     } else {
-        memcpy(ip, &address->v6.sin6_addr, 16);
+        ve_address_pack(ip, address);
     }
 }
 

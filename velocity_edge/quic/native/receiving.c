@@ -43,6 +43,9 @@ static void read_control(struct msghdr *message, ve_train *train, ve_engine *eng
             memcpy(&info, CMSG_DATA(c), sizeof info);
             train->local.v6 =
                 (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = port, .sin6_addr = info.ipi6_addr};
+            if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr)) {
+                train->local.v6.sin6_scope_id = info.ipi6_ifindex;
+            }
             train->local.length = sizeof train->local.v6;
         } else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) {
             train->tos = *CMSG_DATA(c);

@@ -70,7 +70,8 @@ static int send_part(const ve_batch *batch, const ve_train *train, int fd, int d
         }
     } else {
         if (train->local.length != 0 && !IN6_IS_ADDR_UNSPECIFIED(&train->local.v6.sin6_addr)) {
-            struct in6_pktinfo info = {.ipi6_addr = train->local.v6.sin6_addr};
+            struct in6_pktinfo info = {.ipi6_addr = train->local.v6.sin6_addr,
+                                       .ipi6_ifindex = train->local.v6.sin6_scope_id};
             add_control(&message, &used, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
         }
         if (train->tos != 0) {

@@ -123,14 +123,14 @@ class PortableBatch:
                 case (socket.IPPROTO_IP, udp.IP_PKTINFO):
                     local = value[8:12]
                 case (socket.IPPROTO_IPV6, udp.IPV6_PKTINFO):
-                    local = local or _unmapped(value[:16])
+                    local = local or udp.scoped(_unmapped(value[:16]), int.from_bytes(value[16:20], "little"))
                 case (socket.IPPROTO_IP, socket.IP_TOS):
                     tos = value[0]
                 case (socket.IPPROTO_IPV6, udp.IPV6_TCLASS):
                     tos = tos or int.from_bytes(value[:4], "little") & 0xFF
                 case (socket.SOL_SOCKET, udp.SO_RXQ_OVFL):
                     self._note_overflow(fd, int.from_bytes(value[:4], "little"))
-        return Train(data, segment_size, (_packed(name[0]), name[1]), (local, port), listener, tos)
+        return Train(data, segment_size, (_packed(name), name[1]), (local, port), listener, tos)
 
     def _note_overflow(self, fd: int, dropped: int) -> None:
         # 32 bits that come round. A datagram that was queued before a drop may be read after one that tells of it.
@@ -207,11 +207,13 @@ class PortableBatch:
         log.debug("cannot send to %s: %s", train.peer, errno.errorcode.get(error, error))
 
 
-def _packed(host: str) -> bytes:
+def _packed(name: Any) -> bytes:
+    """Return the packed address of a socket's (host, port) or (host, port, flow, interface)."""
+    host = name[0]
     if ":" not in host:
         return socket.inet_aton(host)
-    # A link-local peer has its interface in the name ("fe80::1%eth0"); the kernel finds it again by the route.
-    return _unmapped(socket.inet_pton(socket.AF_INET6, host.partition("%")[0]))
+    # Python writes the interface behind a link-local host, too: "fe80::1%eth0".
+    return udp.scoped(_unmapped(socket.inet_pton(socket.AF_INET6, host.partition("%")[0])), name[3])
 
 
 def _unmapped(address: bytes) -> bytes:
@@ -222,7 +224,8 @@ def _name(peer: Address, v6: bool) -> Any:
     ip, port = peer
     if not v6:
         return socket.inet_ntoa(ip), port
-    return socket.inet_ntop(socket.AF_INET6, ip if len(ip) == 16 else udp.V4_MAPPED + ip), port
+    address, interface = udp.unscoped(ip if len(ip) == 16 else udp.V4_MAPPED + ip)
+    return socket.inet_ntop(socket.AF_INET6, address), port, 0, interface
 
 
 def _source(local: bytes, v6: bool) -> list[Any]:
@@ -230,6 +233,6 @@ def _source(local: bytes, v6: bool) -> list[Any]:
     if not local:
         return []
     if v6:
-        address = local if len(local) == 16 else udp.V4_MAPPED + local
-        return [(socket.IPPROTO_IPV6, udp.IPV6_PKTINFO, address + bytes(4))]
+        address, interface = udp.unscoped(local if len(local) == 16 else udp.V4_MAPPED + local)
+        return [(socket.IPPROTO_IPV6, udp.IPV6_PKTINFO, address + interface.to_bytes(4, "little"))]
     return [(socket.IPPROTO_IP, udp.IP_PKTINFO, bytes(4) + local + bytes(4))]
