@@ -269,7 +269,7 @@ class Exchanges:
 
     def _exchange(self, event: RequestReceived) -> Exchange:
         stream = event.stream
-        body = Body(None) if event.fin else Body(lambda n_bytes: self._credit(stream, n_bytes))
+        body = Body(None) if event.fin else Body(lambda n_bytes: self._credit(stream, n_bytes), self._invitation(event))
         return Exchange(event.connection, stream, body)
 
     def _answer(self, event: RequestReceived, key: Key | None, started_s: float) -> None:
@@ -280,9 +280,10 @@ class Exchanges:
         if not event.fin:
             self._open[stream] = exchange
         try:
-            request = self._request(event, body)
+            request = None if event.fields_too_large else self._request(event, body)
             if revision is None or request is None:
-                result: Response | Awaitable[Response] = plain(503 if revision is None else 400)
+                status = 503 if revision is None else 431 if event.fields_too_large else 400
+                result: Response | Awaitable[Response] = plain(status)
             else:
                 result = revision.find(request)(request)
         except Exception as error:
@@ -400,6 +401,19 @@ class Exchanges:
             return response
         self._counts["open_files_refused"] += 1
         return plain(503, "", (b"retry-after", b"1"))
+
+    # --- bodies of clients that ask first ----------------------------------------------------------------------------
+
+    def _invitation(self, event: RequestReceived) -> Callable[[], None] | None:
+        """Return what sends a 100 (Continue), when the client waits for one (RFC 9110 section 10.1.1)."""
+        if not any(name == b"expect" and value.lower() == b"100-continue" for name, value in event.headers):
+            return None
+
+        def invite() -> None:
+            if self._respond(event.stream, 100, (), None, fin=False):
+                self._flush_soon()
+
+        return invite
 
     # --- bodies that nobody wants ------------------------------------------------------------------------------------
 

@@ -44,17 +44,19 @@ class Body:
     peer goes away the handler's task is cancelled: whoever waits here needs no error for that.
     """
 
-    __slots__ = ("_chunks", "_credit", "_fin", "_waiter")
+    __slots__ = ("_chunks", "_credit", "_fin", "_invite", "_waiter")
 
-    def __init__(self, credit: Callable[[int], None] | None) -> None:
-        """Without *credit* there is no body."""
+    def __init__(self, credit: Callable[[int], None] | None, invite: Callable[[], None] | None = None) -> None:
+        """Without *credit* there is no body. *invite* is called before the first wait for a chunk: 100 (Continue)."""
         self._credit = credit
+        self._invite = invite
         self._chunks: deque[bytes] = deque()
         self._fin = credit is None
         self._waiter: asyncio.Future[None] | None = None
 
     def feed(self, data: bytes, fin: bool) -> None:
-        """A chunk arrived."""
+        """A chunk arrived: the peer does not wait to be invited."""
+        self._invite = None
         if data:
             self._chunks.append(data)
         self._fin = self._fin or fin
@@ -77,6 +79,9 @@ class Body:
                 yield data
             if self._fin:
                 return
+            if self._invite is not None:
+                self._invite()
+                self._invite = None
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 

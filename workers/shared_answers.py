@@ -53,7 +53,7 @@ class SharedAnswers:
     @staticmethod
     def key(event: RequestReceived) -> Key | None:
         """Return what the answer may be shared under; None for a question that stands for itself."""
-        if not event.fin or event.method != b"GET":
+        if not event.fin or event.method != b"GET" or event.fields_too_large:
             return None
         coding = None
         for name, value in event.headers:

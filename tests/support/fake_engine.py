@@ -80,6 +80,8 @@ class FakeEngine:
     name: str = "fake"
     on_datagram: Callable[[Train], list[Event]] = lambda train: []
     answers: dict[int, Answer] = field(default_factory=dict)
+    #: Informational responses, by stream.
+    interim: dict[int, list[int]] = field(default_factory=dict)
     credited: dict[int, int] = field(default_factory=dict)
     resets: dict[int, int] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
@@ -146,6 +148,10 @@ class FakeEngine:
         if stream in self.gone:
             return False
         assert stream not in self.answers, "answered twice"
+        if status < 200:
+            assert not fin
+            self.interim.setdefault(stream, []).append(status)
+            return True
         file = body if isinstance(body, FileRange) else None
         self.answers[stream] = Answer(status, list(headers), body if isinstance(body, bytes) else b"", file, fin)
         return True

@@ -31,15 +31,19 @@ OVERRIDDEN: Final = {
     "aioquic.h3.connection:H3Connection._init_connection": "5dbdb7d87fbc",
     "aioquic.h3.connection:H3Connection._get_local_settings": "6d1ff1ffc258",
     "aioquic.h3.connection:H3Connection._handle_request_or_push_frame": "8cce022eb354",
-    "aioquic.h3.connection:H3Connection._handle_control_frame": "2a362270311d",
     "aioquic.h3.connection:H3Connection._check_content_length": "17ae3ef636c2",
     "aioquic.h3.connection:H3Connection._check_request_or_push_frame_type": "c5c333619fec",
     "aioquic.h3.connection:H3Connection._check_control_frame_type": "0911d1bcb387",
+    "aioquic.h3.connection:H3Connection._receive_stream_data_uni": "48efcd723438",
+    "aioquic.h3.connection:H3Connection._receive_stream_reset": "916dddd6b857",
+    "aioquic.h3.connection:H3Connection._abort_incomplete_request": "8a709cf029c0",
     "aioquic.h3.connection:H3Connection._decode_headers": "d2818e3da6cd",
     "aioquic.quic.congestion.cubic:CubicCongestionControl.reset": "f139e9d8d516",
     "aioquic.quic.congestion.reno:RenoCongestionControl.__init__": "05a863f85d2b",
 }
 RELIED_ON: Final = {
+    # The peer's settings (portable/control.py).
+    "aioquic.h3.connection:parse_settings": "df48a4a2eb8c",
     # Our TLS calls back where these expect aioquic's (portable/tls.py, aioquic_tls.py, trust.py).
     "aioquic.quic.connection:QuicConnection._alpn_handler": "11a969d2855d",
     "aioquic.quic.connection:QuicConnection._update_traffic_key": "44917755daf9",
@@ -48,7 +52,6 @@ RELIED_ON: Final = {
     "aioquic.quic.connection:QuicConnection._serialize_transport_parameters": "be651f3ddfcd",
     "aioquic.quic.connection:QuicConnection._connect": "5cabbbe581ae",
     "aioquic.quic.connection:QuicConnection._close_end": "7e32d95840a6",
-    "aioquic.h3.connection:H3Connection._validate_settings": "18a774bb4698",
     # pieces.py is what these ask of their ranges; packets that only acknowledge may leave `sent_packets`.
     "aioquic.quic.stream:QuicStreamReceiver.handle_frame": "c54bce9f11e6",
     "aioquic.quic.stream:QuicStreamReceiver._pull_data": "0b249a0b2d93",

@@ -139,6 +139,8 @@ class RequestReceived:
     fin: bool
     #: It arrived in 0-RTT and may be a replay (RFC 8470).
     early: bool = False
+    #: The fields are more than `Limits.max_field_section_bytes`, and not here; nor are scheme, authority and path.
+    fields_too_large: bool = False
     kind: int = EventKind.REQUEST_RECEIVED
 
 

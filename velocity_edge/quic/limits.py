@@ -52,7 +52,8 @@ class Limits:
     max_datagram_bytes: int = 1452
     max_streams_bidi: int = 100
     max_streams_uni: int = 3
-    #: A header section as the peer may send it, and all fields of it decoded (RFC 9114 section 4.2.2).
+    #: All fields of a request, decoded (RFC 9114 section 4.2.2): what the peer is told. Above it the answer is 431,
+    #: above four times of it, on the wire or decoded, the stream is reset with H3_EXCESSIVE_LOAD.
     max_field_section_bytes: int = 16_384
     max_control_frame_bytes: int = 1024
     #: Send buffers: a writer waits above high and is woken below low.

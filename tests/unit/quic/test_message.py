@@ -67,9 +67,9 @@ def test_connect_has_an_authority_and_nothing_else() -> None:
         parse_head([(b":method", b"CONNECT"), (b":authority", b"a:443"), (b":path", b"/")])
 
 
-def test_a_length_is_said_once_or_always_the_same() -> None:
-    assert parse_head([*GOOD.items(), (b"content-length", b"5"), (b"content-length", b"5")]).content_length == 5
-    for values_ in ([b"5", b"6"], [b"+5"], [b"5, 5"], [b""], [b"9" * 19], [b"5\xb2"]):
+def test_a_length_is_said_once() -> None:
+    assert parse_head([*GOOD.items(), (b"content-length", b"05")]).content_length == 5
+    for values_ in ([b"5", b"6"], [b"5", b"5"], [b"+5"], [b"5, 5"], [b""], [b"9" * 19], [b"5\xb2"]):
         with pytest.raises(Malformed):
             parse_head([*GOOD.items(), *((b"content-length", value) for value in values_)])
 

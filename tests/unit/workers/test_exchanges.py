@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -556,6 +557,78 @@ def test_the_common_log_format_cannot_be_broken_from_outside() -> None:
     assert stage.log == (
         b'192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] "GET /\\x22\\x5C\\x0A HTTP/3" 200 5 "-" "\\x22 200 1 \\x22\\xFF"\n'
     )
+
+
+# --- fields that are too many, bodies that wait to be asked for ------------------------------------------------------
+
+
+def test_fields_above_the_limit_get_a_431_that_no_handler_sees() -> None:
+    stage = Stage(shared, access_line=json_line)
+    stage.handle(request(1))
+    stage.handle(replace(request(2, b"", authority=b""), fields_too_large=True))
+    stage.handle(replace(request(3, b"", authority=b"", method=b"POST", fin=False), fields_too_large=True))
+    assert [stage.engine.answers[stream].status for stream in (1, 2, 3)] == [200, 431, 431]
+    assert stage.engine.answers[2].body == b"Request Header Fields Too Large\n"
+    assert len(stage.asked) == 1
+    stage.handle(BodyReceived(3, b"x" * 10, True))
+    assert (stage.engine.credited, stage.exchanges.running) == ({3: 10}, 0)
+    stage.exchanges.access_log.flush()
+    assert [orjson.loads(line)["status"] for line in stage.log.splitlines()] == [200, 431, 431]
+
+
+EXPECT = [(b"expect", b"100-Continue")]
+
+
+async def test_a_client_that_waits_is_told_to_go_on_when_its_body_is_wanted() -> None:
+    async def read(request: Request) -> Response:
+        await asyncio.sleep(0)
+        return plain(200, (await request.body.read(100)).decode())
+
+    stage = Stage(read)
+    stage.handle(request(1, method=b"POST", headers=EXPECT, fin=False))
+    assert stage.engine.interim == {}
+    await stage.settle()
+    assert stage.engine.interim == {1: [100]}
+    assert stage.flushes
+    stage.handle(BodyReceived(1, b"he", False))
+    await stage.settle()
+    stage.handle(BodyReceived(1, b"llo", True))
+    await stage.settle()
+    assert stage.engine.answers[1].body == b"hello\n"
+    assert stage.engine.interim == {1: [100]}
+
+
+@pytest.mark.parametrize("headers", [[], [(b"expect", b"something-else")]])
+async def test_a_client_that_does_not_wait_is_told_nothing(headers: list[tuple[bytes, bytes]]) -> None:
+    async def read(request: Request) -> Response:
+        return plain(200, (await request.body.read(100)).decode())
+
+    stage = Stage(read)
+    stage.handle(request(1, method=b"POST", headers=headers, fin=False))
+    await stage.settle()
+    stage.handle(BodyReceived(1, b"x", True))
+    await stage.settle()
+    assert (stage.engine.interim, stage.engine.answers[1].status) == ({}, 200)
+
+
+async def test_a_body_that_came_unasked_needs_no_invitation() -> None:
+    async def read(request: Request) -> Response:
+        await asyncio.sleep(0)
+        return plain(200, (await request.body.read(100)).decode())
+
+    stage = Stage(read)
+    stage.handle(request(1, method=b"POST", headers=EXPECT, fin=False), BodyReceived(1, b"x", False))
+    await stage.settle()
+    stage.handle(BodyReceived(1, b"y", True), request(2, method=b"POST", headers=EXPECT))
+    await stage.settle()
+    assert stage.engine.interim == {}
+    assert [stage.engine.answers[stream].status for stream in (1, 2)] == [200, 200]
+
+
+def test_a_client_that_waits_for_nothing_gets_the_answer_at_once() -> None:
+    stage = Stage(lambda request: plain(405))
+    stage.handle(request(1, method=b"POST", headers=EXPECT, fin=False))
+    assert (stage.engine.interim, stage.engine.answers[1].status) == ({}, 405)
 
 
 # --- closes ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@
  *   connection.c  one ngtcp2_conn: opening, reading, timers; memory.c: what it holds; paths.c: its moves; mtu.c; stall.c
  *   callbacks.c   what ngtcp2 says; writing.c: its packets out; closing.c: its end
  *   tls.c         whole TLS messages to Python; transport.c: keys and bytes back
- *   request.c     one nghttp3_conn: requests in; response.c: responses out
+ *   request.c     request streams in; control.c: the peer's other streams; response.c: responses out (nghttp3)
+ *   section.c     field sections decoded; message.c: what a well-formed request is; varint.h
  *   stream.c      one stream's buffers both ways
  *   crypto.c      packet protection, HKDF, initial keys (libcrypto)
  *   cid.c         our connection ids and reset tokens
@@ -40,13 +41,24 @@
 #define VE_SECOND_NS 1000000000ull
 #define VE_NEVER UINT64_MAX
 
-/* HTTP/3 error codes we send ourselves (RFC 9114 section 8.1) */
+/* HTTP/3 error codes (RFC 9114 section 8.1, RFC 9204 section 8.3) */
 #define VE_H3_NO_ERROR 0x100
 #define VE_H3_GENERAL_PROTOCOL_ERROR 0x101
 #define VE_H3_INTERNAL_ERROR 0x102
+#define VE_H3_STREAM_CREATION_ERROR 0x103
+#define VE_H3_CLOSED_CRITICAL_STREAM 0x104
+#define VE_H3_FRAME_UNEXPECTED 0x105
+#define VE_H3_FRAME_ERROR 0x106
 #define VE_H3_EXCESSIVE_LOAD 0x107
+#define VE_H3_ID_ERROR 0x108
+#define VE_H3_SETTINGS_ERROR 0x109
+#define VE_H3_MISSING_SETTINGS 0x10a
 #define VE_H3_REQUEST_CANCELLED 0x10c
 #define VE_H3_REQUEST_INCOMPLETE 0x10d
+#define VE_H3_MESSAGE_ERROR 0x10e
+#define VE_QPACK_DECOMPRESSION_FAILED 0x200
+#define VE_QPACK_ENCODER_STREAM_ERROR 0x201
+#define VE_QPACK_DECODER_STREAM_ERROR 0x202
 
 /* An address as the kernel wants it. IPv4-mapped IPv6 never gets in here: batch.c maps and unmaps. */
 typedef struct ve_address {
@@ -93,6 +105,7 @@ typedef struct ve_limits {
     uint64_t max_streams_bidi;
     uint64_t max_streams_uni;
     size_t max_field_section_bytes;
+    size_t max_control_frame_bytes;
     size_t send_high_bytes;
     size_t send_low_bytes;
     size_t max_unacked_bytes;

@@ -96,7 +96,7 @@ static int on_path_validation(ngtcp2_conn *quic, uint32_t flags, const ngtcp2_pa
 static int on_stream_open(ngtcp2_conn *quic, int64_t id, void *user) {
     ve_connection *connection = user;
     if (id & (UNIDIRECTIONAL | SERVER_INITIATED)) {
-        return 0;
+        return id & SERVER_INITIATED ? 0 : ve_uni_open(connection, id);
     }
     ve_stream *stream = ve_stream_new(connection, id, connection->engine->now_ns);
     if (stream == NULL) {
@@ -107,13 +107,17 @@ static int on_stream_open(ngtcp2_conn *quic, int64_t id, void *user) {
 
 static int on_stream_data(ngtcp2_conn *quic, uint32_t flags, int64_t id, uint64_t offset, const uint8_t *data,
                           size_t length, void *user, void *stream_user) {
-    ve_stream *stream = stream_user;
+    bool fin = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
     (void)quic;
     (void)offset;
-    if (stream != NULL && flags & NGTCP2_STREAM_DATA_FLAG_0RTT) {
+    if (id & UNIDIRECTIONAL) {
+        return ve_uni_receive(user, stream_user, data, length, fin);
+    }
+    ve_stream *stream = stream_user;
+    if (flags & NGTCP2_STREAM_DATA_FLAG_0RTT) {
         stream->early = true;
     }
-    return ve_http_receive(user, id, stream, data, length, (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0);
+    return ve_http_receive(user, stream, data, length, fin);
 }
 
 static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t length, void *user, void *stream_user) {
@@ -133,9 +137,6 @@ static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t len
     /* A whole answer arrived while the request still comes in: nobody wants the rest (RFC 9114 section 4.1). */
     if (stream != NULL && stream->eof_given && stream->unacked == 0 && !stream->request_ended && !stream->over) {
         stream->request_ended = true;
-        if (nghttp3_conn_shutdown_stream_read(connection->http, id) != 0) {
-            return NGTCP2_ERR_CALLBACK_FAILURE;
-        }
         return ngtcp2_conn_shutdown_stream_read(quic, 0, id, VE_H3_NO_ERROR);
     }
     return 0;
@@ -144,7 +145,7 @@ static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t len
 static int on_stream_close(ngtcp2_conn *quic, uint32_t flags, int64_t id, uint64_t code, void *user,
                            void *stream_user) {
     ve_connection *connection = user;
-    ve_stream *stream = stream_user;
+    ve_stream *stream = id & UNIDIRECTIONAL ? NULL : stream_user;
     bool failed = (flags & NGTCP2_STREAM_CLOSE_FLAG_APP_ERROR_CODE_SET) != 0 && code != VE_H3_NO_ERROR;
     if (!failed) {
         code = VE_H3_NO_ERROR;
@@ -166,6 +167,7 @@ static int on_stream_close(ngtcp2_conn *quic, uint32_t flags, int64_t id, uint64
     }
     if (!(id & SERVER_INITIATED)) {
         if (id & UNIDIRECTIONAL) {
+            ve_uni_free(connection, stream_user);
             ngtcp2_conn_extend_max_streams_uni(quic, 1);
         } else {
             ngtcp2_conn_extend_max_streams_bidi(quic, 1);
@@ -187,11 +189,11 @@ static int on_stream_reset(ngtcp2_conn *quic, int64_t id, uint64_t final_size, u
     ve_connection *connection = user;
     ve_stream *stream = stream_user;
     (void)final_size;
-    if (connection->http != NULL && nghttp3_conn_shutdown_stream_read(connection->http, id) != 0) {
-        return NGTCP2_ERR_CALLBACK_FAILURE;
+    if (id & UNIDIRECTIONAL) {
+        return ve_uni_reset(connection, stream_user);
     }
-    if (stream == NULL || stream->request_ended) {
-        return 0; /* control streams are nghttp3's; after a whole request there is nothing left to reset */
+    if (stream->request_ended) {
+        return 0; /* after a whole request there is nothing left to reset */
     }
     count_abandoned(connection, stream);
     if (stream->responded) {
@@ -218,14 +220,11 @@ static int on_stop_sending(ngtcp2_conn *quic, int64_t id, uint64_t code, void *u
     return ngtcp2_conn_shutdown_stream_read(quic, 0, id, VE_H3_REQUEST_CANCELLED);
 }
 
-/* A MAX_STREAMS frame was written: nghttp3 refuses PRIORITY_UPDATE for what it believes the peer may not open. */
+/* A MAX_STREAMS frame was written. */
 static int on_extend_streams(ngtcp2_conn *quic, uint64_t most, void *user) {
     ve_connection *connection = user;
     (void)quic;
     connection->max_streams_bidi = most;
-    if (connection->http != NULL) {
-        nghttp3_conn_set_max_client_streams_bidi(connection->http, most);
-    }
     return 0;
 }
 

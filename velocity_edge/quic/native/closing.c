@@ -48,6 +48,7 @@ void ve_connection_free(ve_connection *connection) {
         unlink_from(&engine->open_first, connection);
         engine->open_count--;
         nghttp3_conn_del(connection->http);
+        ve_peer_http_free(connection);
         while (connection->streams != NULL) {
             connection->streams->headers_done = false; /* the engine goes: no events */
             ve_stream_free(connection->streams);
@@ -82,6 +83,7 @@ static void leave_open(ve_connection *connection, ve_state state, const ngtcp2_c
         ve_stream_over(connection->streams, false, error->error_code);
         ve_stream_free(connection->streams);
     }
+    ve_peer_http_free(connection);
     engine->counters[VE_connections_closed]++;
     if (!connection->handshake_completed) {
         engine->half_open--;

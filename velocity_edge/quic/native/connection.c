@@ -57,15 +57,12 @@ void ve_connection_glitch(ve_connection *connection) {
 void ve_connection_reset_stream(ve_connection *connection, ve_stream *stream, uint64_t code) {
     connection->engine->counters[VE_streams_reset]++;
     ve_stream_over(stream, false, code);
-    /* Both fail only without memory, and then the next call into ngtcp2 says so too. */
+    /* It fails only without memory, and then the next call into ngtcp2 says so too. */
     if (ngtcp2_conn_shutdown_stream(connection->quic, 0, stream->id, code) != 0) {
         ve_connection_fail(connection, NGTCP2_CCERR_TYPE_TRANSPORT, NGTCP2_INTERNAL_ERROR, "");
     }
     if (connection->http != NULL) {
         nghttp3_conn_shutdown_stream_write(connection->http, stream->id);
-        if (nghttp3_conn_shutdown_stream_read(connection->http, stream->id) != 0) {
-            ve_connection_fail(connection, NGTCP2_CCERR_TYPE_TRANSPORT, NGTCP2_INTERNAL_ERROR, "");
-        }
     }
     ve_connection_mark(connection);
 }
@@ -145,7 +142,7 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
     connection->engine = engine;
     ve_memory_init(&connection->memory);
     connection->opened_ns = engine->now_ns;
-    connection->max_streams_bidi = engine->limits.max_streams_bidi;
+    connection->streams_at_once = connection->max_streams_bidi = engine->limits.max_streams_bidi;
     connection->half_open_memory_bytes = engine->limits.half_open_memory_bytes;
     connection->received_memory_bytes = engine->limits.received_memory_bytes;
     connection->sent_memory_bytes = engine->limits.sent_memory_bytes;

@@ -14,6 +14,7 @@
 #define VE_CONNECTION_H
 
 #include "base.h"
+#include "http.h"
 #include "memory.h"
 #include "mtu.h"
 #include "paths.h"
@@ -51,6 +52,7 @@ struct ve_connection {
     uint64_t handle;
     uint64_t opened_ns;
     /* What the peer is told, from the limits of its time; the rest of them may change at any moment. */
+    uint64_t streams_at_once;
     uint64_t max_streams_bidi; /* all that the peer may open so far, also those that are gone */
     uint64_t max_field_section_bytes;
     size_t half_open_memory_bytes;
@@ -98,7 +100,9 @@ struct ve_connection {
     size_t unacked;
     unsigned paused_streams;
     unsigned broken_streams;
-    ve_stream *receiving; /* whose bytes nghttp3 reads just now */
+    ve_stream *receiving; /* which nghttp3 gets to know just now */
+    ve_peer_http peer;
+    size_t section_bytes; /* of field sections that are not whole yet */
     ve_rate glitches;
 
     /* closing */
@@ -110,6 +114,11 @@ struct ve_connection {
     ve_address last_local;
     int last_listener;
 };
+
+/* A field section above what the peer was told gets a 431 (RFC 6585); one above this is not read. */
+static inline uint64_t ve_most_field_bytes(const ve_connection *connection) {
+    return 4 * connection->max_field_section_bytes;
+}
 
 /* NULL: no memory, or an upcall failed. */
 ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening);

@@ -398,6 +398,7 @@ static void engine_dealloc(PyObject *self) {
     ve_handles_free(&engine->streams);
     ve_cids_free(&engine->cids);
     free(engine->bodies);
+    ve_sections_free(&engine->sections);
     free(engine->answers);
     Py_CLEAR(engine->upcalls);
     Py_CLEAR(engine->events);

@@ -10,6 +10,7 @@
 #include "base.h"
 #include "batch.h"
 #include "cid.h"
+#include "section.h"
 #include "table.h"
 #include "timers.h"
 
@@ -56,6 +57,7 @@ struct ve_engine {
     size_t body_capacity;
     size_t stream_count;
     size_t unacked;
+    ve_sections sections;
 
     uint8_t *answers;
     size_t answer_bytes;

@@ -2,6 +2,7 @@
 
 #include "batch.h"
 #include "engine.h"
+#include "message.h"
 #include "tls.h"
 
 #include <openssl/crypto.h>
@@ -32,6 +33,27 @@ static PyObject *hmac_sha256(PyObject *module, PyObject *const *arguments, Py_ss
 static PyObject *hmac_sha384(PyObject *module, PyObject *const *arguments, Py_ssize_t n) {
     (void)module;
     return hmac(true, arguments, n);
+}
+
+/* What the engine makes of a field section, for tests that compare it with message.py: None when it is no QPACK. */
+static PyObject *is_well_formed(PyObject *module, PyObject *arguments) {
+    ve_sections sections = {0};
+    ve_head head;
+    Py_buffer data;
+    int trailers;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*p:is_well_formed", &data, &trailers)) {
+        return NULL;
+    }
+    PyObject *result = Py_None;
+    if (ve_sections_decode(&sections, data.buf, (size_t)data.len, SIZE_MAX) == VE_DECODED) {
+        bool well_formed = trailers ? ve_message_trailers(sections.fields, sections.count)
+                                    : ve_message_request(sections.fields, sections.count, &head);
+        result = well_formed ? Py_True : Py_False;
+    }
+    ve_sections_free(&sections);
+    PyBuffer_Release(&data);
+    return Py_NewRef(result);
 }
 
 static PyObject *library_versions(PyObject *module, PyObject *unused) {
@@ -91,7 +113,7 @@ static int find_classes(ve_module *state) {
                        "early_data_accepted duration_ns",
                        "HANDSHAKE_COMPLETED") == 0 &&
         ve_record_init(&state->request_received, engine, "RequestReceived",
-                       "connection stream method scheme authority path headers fin early", "REQUEST_RECEIVED") == 0 &&
+                       "connection stream method scheme authority path headers fin early fields_too_large", "REQUEST_RECEIVED") == 0 &&
         ve_record_init(&state->body_received, engine, "BodyReceived", "stream data fin", "BODY_RECEIVED") == 0 &&
         ve_record_init(&state->stream_writable, engine, "StreamWritable", "stream", "STREAM_WRITABLE") == 0 &&
         ve_record_init(&state->stream_closed, engine, "StreamClosed", "stream complete error_code", "STREAM_CLOSED") ==
@@ -186,6 +208,7 @@ static void module_free(void *module) {
 static PyMethodDef module_methods[] = {
     {"hmac_sha256", (PyCFunction)(void (*)(void))hmac_sha256, METH_FASTCALL, "hmac_sha256(key, message) -> digest"},
     {"hmac_sha384", (PyCFunction)(void (*)(void))hmac_sha384, METH_FASTCALL, "hmac_sha384(key, message) -> digest"},
+    {"is_well_formed", is_well_formed, METH_VARARGS, "is_well_formed(field section, trailers) -> bool, None: no QPACK"},
     {"library_versions", library_versions, METH_NOARGS, "Versions of the libraries that are loaded."},
     {0},
 };

@@ -28,6 +28,7 @@ static void read_limits(ve_limits *limits, PyObject *object) {
     limits->max_streams_bidi = number(object, "max_streams_bidi", 1);
     limits->max_streams_uni = number(object, "max_streams_uni", 1);
     limits->max_field_section_bytes = number(object, "max_field_section_bytes", 1);
+    limits->max_control_frame_bytes = number(object, "max_control_frame_bytes", 1);
     limits->send_high_bytes = number(object, "send_high_bytes", 1);
     limits->send_low_bytes = number(object, "send_low_bytes", 1);
     limits->max_unacked_bytes = number(object, "max_unacked_bytes", 1);

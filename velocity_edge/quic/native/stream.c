@@ -67,6 +67,13 @@ void ve_stream_not_incomplete(ve_stream *stream) {
     }
 }
 
+void ve_stream_drop_section(ve_stream *stream) {
+    stream->connection->section_bytes -= stream->section_length;
+    stream->section_length = 0;
+    free(stream->section);
+    stream->section = NULL;
+}
+
 /* Bytes that left nghttp3's hands, acknowledged or given up. */
 static void no_longer_in_flight(ve_stream *stream, size_t length) {
     stream->unacked -= length;
@@ -103,6 +110,7 @@ void ve_stream_over(ve_stream *stream, bool complete, uint64_t error_code) {
                               PyLong_FromUnsignedLongLong(error_code)};
         ve_engine_event(engine, ve_record_new(&engine->module->stream_closed, values));
     }
+    ve_stream_drop_section(stream);
     stream->over = true;
     ve_handle_release(&engine->streams, stream->handle);
 }
@@ -128,11 +136,6 @@ void ve_stream_free(ve_stream *stream) {
     }
     connection->stream_count--;
     connection->engine->stream_count--;
-    Py_XDECREF(stream->method);
-    Py_XDECREF(stream->scheme);
-    Py_XDECREF(stream->authority);
-    Py_XDECREF(stream->path);
-    Py_XDECREF(stream->headers);
     free(stream->body);
     free(stream);
 }

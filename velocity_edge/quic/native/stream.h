@@ -9,6 +9,7 @@
 #define VE_STREAM_H
 
 #include "base.h"
+#include "varint.h"
 
 typedef struct ve_chunk {
     struct ve_chunk *next;
@@ -29,13 +30,14 @@ struct ve_stream {
     ve_stream *incomplete_previous;
     ve_stream *incomplete_next;
     uint64_t begun_ns;
-    size_t wire_bytes;
-    size_t field_bytes;
-    PyObject *method;
-    PyObject *scheme;
-    PyObject *authority;
-    PyObject *path;
-    PyObject *headers;
+
+    /* Where in its frames it is. */
+    ve_varint varint;
+    uint64_t frame_type;
+    uint64_t frame_left;
+    uint8_t *section; /* pieces of a field section that came in more than one */
+    size_t section_length;
+    int64_t body_left; /* by content-length; negative when there was none */
 
     /* The request body: `body` collects what arrives in one turn, the engine's `bodies` remember to make its event. */
     uint8_t *body;
@@ -56,6 +58,11 @@ struct ve_stream {
     uint64_t file_offset;
     uint64_t file_left;
 
+    bool begun : 1;         /* nghttp3 knows it */
+    bool prioritised : 1;   /* by PRIORITY_UPDATE */
+    bool in_frame_head : 1; /* the type is known, the length not yet */
+    bool in_frame : 1;
+    bool trailers_done : 1;
     bool incomplete : 1;   /* in the list of that name */
     bool headers_done : 1; /* RequestReceived was made */
     bool early : 1;        /* some of it came in 0-RTT */
@@ -71,7 +78,6 @@ struct ve_stream {
     bool wants_writable : 1; /* above the high mark: StreamWritable is due below the low one */
     bool over : 1;           /* StreamClosed was made, the handle is gone: no more answers */
     bool glitched : 1;       /* counted as a glitch */
-    bool too_large : 1;      /* the header section: to be reset after this read */
     bool broken : 1;         /* the file ended early: to be reset after this write */
 };
 
@@ -80,6 +86,9 @@ ve_stream *ve_stream_new(ve_connection *connection, int64_t id, uint64_t now_ns)
 void ve_stream_over(ve_stream *stream, bool complete, uint64_t error_code);
 /* Its memory; over first. */
 void ve_stream_free(ve_stream *stream);
+
+/* Give back the memory of a section that is not whole. */
+void ve_stream_drop_section(ve_stream *stream);
 
 /* The stream's header section is whole, or the stream is of no interest any more. */
 void ve_stream_not_incomplete(ve_stream *stream);

@@ -231,6 +231,7 @@ class Edge:
             headers=head.fields,
             fin=request.fin,
             early=not self.completed,
+            fields_too_large=request.too_large,
         )
 
     def _stream_reset(self, event: Any, now_ns: int, out: list[seam.Event]) -> None:

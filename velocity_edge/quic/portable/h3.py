@@ -2,8 +2,8 @@
 
     QPACK without dynamic tables   one byte must not become four kilobytes (78 MB out of 20 kB on stock aioquic)
     bounded field sections         refused by their announced size, before they are buffered; and as decoded
-    bounded control frames
-    GOAWAY                         stock aioquic neither sends it nor minds it
+    the peer's other streams       read whole by control.py
+    GOAWAY                         stock aioquic does not send it
     errors of a stream             stay with the stream: `StreamError`; stock closes the connection
 
 Requests come out as `RequestHead`; what a valid one is decides message.py. Answers do not go through aioquic: with no
@@ -13,7 +13,7 @@ dynamic table a response is a HEADERS frame and a DATA frame on the stream (`hea
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pylsqpack
@@ -25,26 +25,24 @@ from aioquic.h3.connection import (
     H3Connection,
     H3Stream,
     HeadersState,
-    ProtocolError,
+    QpackDecompressionFailed,
     Setting,
     encode_frame,
-    parse_settings,
 )
 from aioquic.h3.events import HeadersReceived
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import StreamDataReceived
 
 from velocity_edge.quic.limits import Limits
+from velocity_edge.quic.portable.control import PRIORITY_UPDATE, PRIORITY_UPDATE_PUSH, PeerStreams
 from velocity_edge.quic.portable.message import Field, Head, Malformed, check_trailers, field_section_size, parse_head
 
 #: RFC 9114 section 5.2: "a server ... MAY send a GOAWAY with the largest id", which forbids nothing yet.
 _ALL_REQUESTS: Final = (1 << 62) - 4
-
-
-class ExcessiveLoad(ProtocolError):
-    """The peer makes us work or remember too much."""
-
-    error_code = ErrorCode.H3_EXCESSIVE_LOAD
+#: A field section above what the peer was told gets a 431 (RFC 6585 section 5); one above this many times is not read.
+_HARD_BOUND: Final = 4
+#: What nghttp3's QPACK decoder, the other engine's, takes.
+_MAX_NAME_BYTES: Final = 256
 
 
 class StreamError(Exception):
@@ -62,6 +60,8 @@ class RequestHead:
     stream_id: int
     head: Head
     fin: bool
+    #: Its fields are more than the peer was told; they are not in `head`.
+    too_large: bool = False
 
 
 class EdgeH3(H3Connection):
@@ -71,6 +71,9 @@ class EdgeH3(H3Connection):
         self._limits = limits
         self.last_request_id = -4
         self._refuse_from: int | None = None
+        self._peer = PeerStreams(
+            limits.max_control_frame_bytes, lambda: int(quic._local_max_streams_bidi.value), quic.stop_stream
+        )
         super().__init__(quic)
 
     # --- receiving --------------------------------------------------------------------------------------------------
@@ -102,15 +105,20 @@ class EdgeH3(H3Connection):
             return events
         if stream.headers_recv_state == HeadersState.AFTER_TRAILERS:
             raise FrameUnexpected("HEADERS frame is not allowed in this state")
-        section: list[Field] = self._decode_headers(stream.stream_id, frame_data)
-        if field_section_size(section) > self._limits.max_field_section_bytes:
+        section = self._section(stream.stream_id, frame_data or b"")
+        size_bytes, limit_bytes = field_section_size(section), self._limits.max_field_section_bytes
+        request = stream.headers_recv_state == HeadersState.INITIAL
+        if size_bytes > limit_bytes * (_HARD_BOUND if request else 1):
             raise StreamError(ErrorCode.H3_EXCESSIVE_LOAD, "field section too large")
         try:
-            if stream.headers_recv_state == HeadersState.INITIAL:
+            if request:
                 head = parse_head(section)
                 stream.expected_content_length = head.content_length
                 stream.headers_recv_state = HeadersState.AFTER_HEADERS
-                event: Any = RequestHead(stream.stream_id, head, stream_ended)
+                too_large = size_bytes > limit_bytes
+                if too_large:
+                    head = replace(head, scheme=b"", authority=b"", path=b"", fields=[])
+                event: Any = RequestHead(stream.stream_id, head, stream_ended, too_large)
             else:
                 check_trailers(section)
                 stream.headers_recv_state = HeadersState.AFTER_TRAILERS
@@ -122,37 +130,49 @@ class EdgeH3(H3Connection):
         self.last_request_id = max(self.last_request_id, stream.stream_id)
         return [event]
 
+    def _section(self, stream_id: int, data: bytes) -> list[Field]:
+        # Insert Count 0 leaves no base to go back from (RFC 9204 section 4.5.1.2), which pylsqpack does not mind.
+        if data[:1] == b"\0" and len(data) > 1 and data[1] & 0x80:
+            raise QpackDecompressionFailed("negative base")
+        # The prefix alone is an empty section, which pylsqpack calls an error (RFC 9204 section 4.5).
+        if len(data) == 2 and data[0] == 0 and data[1] < 0x7F:
+            return []
+        if not data:
+            raise QpackDecompressionFailed("field section without a prefix")
+        section: list[Field] = self._decode_headers(stream_id, data)
+        if any(len(name) > _MAX_NAME_BYTES for name, _ in section):
+            raise StreamError(ErrorCode.H3_EXCESSIVE_LOAD, "field name too long")
+        return section
+
+    def _abort_incomplete_request(self, stream_id: int) -> None:
+        raise StreamError(ErrorCode.H3_REQUEST_INCOMPLETE, "no request before the stream's end")
+
     def _check_content_length(self, stream: H3Stream) -> None:
         if stream.expected_content_length not in (None, stream.content_length):
             raise StreamError(ErrorCode.H3_MESSAGE_ERROR, "less than content-length")
 
     def _check_request_or_push_frame_type(self, frame_type: int, stream: H3Stream) -> None:
         super()._check_request_or_push_frame_type(frame_type, stream)
-        if frame_type == FrameType.HEADERS and stream.frame_size > self._limits.max_field_section_bytes:
+        if frame_type in (PRIORITY_UPDATE, PRIORITY_UPDATE_PUSH):
+            raise FrameUnexpected("PRIORITY_UPDATE on a request stream")
+        if frame_type == FrameType.DATA and stream.headers_recv_state != HeadersState.AFTER_HEADERS:
+            raise FrameUnexpected("DATA outside of a message")
+        if frame_type == FrameType.HEADERS and stream.frame_size > _HARD_BOUND * self._limits.max_field_section_bytes:
             raise StreamError(ErrorCode.H3_EXCESSIVE_LOAD, "field section too large")
         if frame_type == FrameType.WEBTRANSPORT_STREAM:
             # Never offered; stock aioquic would take it and everything that follows.
             raise FrameUnexpected("WebTransport was not negotiated")
 
-    def _check_control_frame_type(self, frame_type: int) -> None:
-        super()._check_control_frame_type(frame_type)
-        stream = self._stream.get(self._peer_control_stream_id)
-        if (
-            stream is not None
-            and frame_type in (FrameType.SETTINGS, FrameType.MAX_PUSH_ID)
-            and stream.frame_size > self._limits.max_control_frame_bytes
-        ):
-            raise ExcessiveLoad("control frame too large")
+    def _receive_stream_data_uni(self, stream: H3Stream, data: bytes, stream_ended: bool) -> list[Any]:
+        self._peer.receive(stream.stream_id, data, stream_ended)
+        if stream_ended:
+            stream.receiving_ended = True
+        return []
 
-    def _handle_control_frame(self, frame_type: int, frame_data: bytes) -> None:
-        if frame_type != FrameType.SETTINGS:
-            super()._handle_control_frame(frame_type, frame_data)
-            return
-        # As stock, but our encoder uses no dynamic table either, whatever the peer would lend us.
-        settings = parse_settings(frame_data)
-        self._validate_settings(settings)
-        self._received_settings = settings
-        self._settings_received = True
+    def _receive_stream_reset(self, stream_id: int) -> None:
+        if stream_id % 4 == 2:
+            self._peer.end(stream_id)
+            self.forget(stream_id)
 
     def _init_connection(self) -> None:
         self._max_table_capacity = self._blocked_streams = 0

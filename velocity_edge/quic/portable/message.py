@@ -1,8 +1,8 @@
-"""What a well-formed request is (RFC 9114 sections 4.1.2 and 4.3), as one pure function.
+"""What a well-formed request is (RFC 9114 sections 4.1.2, 4.2, 4.3 and 10.3; RFC 9110 sections 5 and 6.5). Pure.
 
 aioquic's own validation is for demos: it requires no :path, allows WebSocket's :protocol, and treats a malformed
 message as an error of the connection. Here it is an error of the stream, and every field that smuggling lives on is
-refused.
+refused. velocity_edge/quic/native/message.c says the same in C, rule for rule.
 """
 
 from __future__ import annotations
@@ -17,10 +17,23 @@ _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: RFC 9110 section 5.5: no controls but HTAB, no white space at the ends.
 _VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
-_TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+#: RFC 3986 section 3.1.
+_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*")
+#: host [ ":" port ] of RFC 3986 section 3.2: user information is deprecated and refused (RFC 9114 section 4.3.1).
+_AUTHORITY: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,}\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::(?P<port>[0-9]{0,5}))?"
+)
+#: More than RFC 3986 allows, because browsers send `|` and the like as they are; a fragment never belongs to a target.
+#: What a target means is for handlers to say.
+_PATH: Final = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
+)
+#: RFC 9110 section 6.5.1: framing, routing, authentication, modifiers and the form of the content come before it.
+_BEFORE_THE_CONTENT: Final = frozenset(
+    b"authorization content-encoding content-length content-range content-type cookie "
+    b"expect host proxy-authorization range te trailer".split()
 )
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
 #: RFC 9114 section 4.2.2: what a field costs beside its bytes.
@@ -64,7 +77,7 @@ def parse_head(section: Iterable[Field]) -> Head:
             continue
         _check(name, value)
         if name == b"content-length":
-            if not _DIGITS.fullmatch(value) or content_length not in (None, int(value)):
+            if not _DIGITS.fullmatch(value) or content_length is not None:
                 raise Malformed("content-length")
             content_length = int(value)
         elif name == b"host":
@@ -77,13 +90,15 @@ def parse_head(section: Iterable[Field]) -> Head:
         raise Malformed("no method")
     authority = pseudo.get(b":authority", host or b"")
     # RFC 9114 section 4.3.1: authority and host, when both are there, say the same.
-    if not _TARGET.fullmatch(authority) or host not in (None, authority):
+    target = _AUTHORITY.fullmatch(authority)
+    if target is None or host not in (None, authority):
         raise Malformed("authority")
     scheme, path = pseudo.get(b":scheme", b""), pseudo.get(b":path", b"")
     if method == b"CONNECT":
-        if scheme or path:
-            raise Malformed("CONNECT with a scheme or a path")
-    elif not scheme or not _TARGET.fullmatch(path) or (path[:1] != b"/" and (method, path) != (b"OPTIONS", b"*")):
+        # RFC 9114 section 4.4: nothing but where to.
+        if b":scheme" in pseudo or b":path" in pseudo or b":authority" not in pseudo or not target["port"]:
+            raise Malformed("CONNECT with a scheme or a path, or without a port")
+    elif not _SCHEME.fullmatch(scheme) or not (_PATH.fullmatch(path) or (method, path) == (b"OPTIONS", b"*")):
         raise Malformed("scheme or path")
     return Head(method, scheme, authority, path, fields, content_length)
 
@@ -92,10 +107,12 @@ def check_trailers(section: Iterable[Field]) -> None:
     """Raise `Malformed` unless *section* may follow a body."""
     for name, value in section:
         _check(name, value)
+        if name in _BEFORE_THE_CONTENT:
+            raise Malformed(f"{name!r} in trailers")
 
 
 def _check(name: bytes, value: bytes) -> None:
     if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
         raise Malformed(f"field {name[:40]!r}")
-    if name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
+    if name in _CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
         raise Malformed(f"connection-specific field {name!r}")

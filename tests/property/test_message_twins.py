@@ -1,0 +1,104 @@
+"""Both engines judge every field section alike: message.c of the native one, message.py of the portable one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.support.h3_bytes import Field, request, section
+from velocity_edge.quic.portable.message import Malformed, check_trailers, parse_head
+
+native = pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")
+
+#: Bytes that a rule is about, and some that none is about.
+BYTES = st.sampled_from(b'\0\t\n\r !"#%&*+,-./0129:;<=>?@AFXZ[\\]^_`afgz{|}~\x7f\x80\xff')
+NAMES = st.one_of(
+    st.sampled_from(
+        b":method :scheme :authority :path :protocol :status : host content-length te connection keep-alive upgrade "
+        b"proxy-connection transfer-encoding cookie priority authorization trailer content-type expect range x-a "
+        b"content-encoding content-range proxy-authorization user-agent Host TE".split()
+    ),
+    st.lists(BYTES, max_size=4).map(bytes),
+)
+VALUES = st.one_of(
+    st.sampled_from(
+        [
+            *(b"GET", b"HEAD", b"CONNECT", b"OPTIONS", b"https", b"http", b"/", b"*", b"/a?b", b"localhost", b"a:443"),
+            *(b"a:", b"[::1]", b"[::1]:443", b"u@h", b"0", b"5", b"05", b"1" * 18, b"1" * 19, b"trailers", b"Trailers"),
+            *(b"", b" x", b"x ", b"%41", b"%4", b"a.b-c_d~"),
+        ]
+    ),
+    st.lists(BYTES, max_size=6).map(bytes),
+)
+FIELD = st.tuples(NAMES, VALUES)
+
+
+@st.composite
+def nearly_requests(draw: st.DrawFn) -> list[Field]:
+    """Sound requests with little that is wrong: sections of chance alone hardly ever get past the first rule."""
+    fields = request(
+        draw(st.sampled_from([b"/", b"*", b"/a"])),
+        draw(st.sampled_from([b"GET", b"OPTIONS", b"CONNECT"])),
+        draw(st.sampled_from([b"a", b"a:1"])),
+    )
+    if fields[0][1] == b"CONNECT" and draw(st.booleans()):
+        fields = [fields[0], fields[2]]
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(fields)))
+        match draw(st.integers(0, 3)):
+            case 0:
+                fields.insert(at, draw(FIELD))
+            case 1 if fields:
+                fields.pop(at % len(fields))
+            case 2 if fields:
+                fields[at % len(fields)] = (fields[at % len(fields)][0], draw(VALUES))
+            case _:
+                fields.append(draw(FIELD))
+    return fields
+
+
+def python_says(fields: list[Field], trailers: bool) -> bool:
+    try:
+        check_trailers(fields) if trailers else parse_head(fields)
+    except Malformed:
+        return False
+    return True
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.one_of(nearly_requests(), st.lists(FIELD, max_size=6)), st.booleans())
+@example([], True)
+@example(request(extra=[(b"te", b"TRAILERS")]), False)
+@example(request(extra=[(b"x" * 256, b"y" * 3000)]), False)
+def test_both_say_the_same(fields: list[Field], trailers: bool) -> None:
+    assert native.is_well_formed(section(fields), trailers) is python_says(fields, trailers)
+
+
+@pytest.mark.parametrize("octet", range(256))
+def test_both_say_the_same_of_every_byte_everywhere(octet: int) -> None:
+    for text in (bytes((octet,)), b"a" + bytes((octet,)), bytes((octet,)) + b"a", b"a" + bytes((octet,)) + b"a"):
+        for fields in (
+            *(request(extra=[(text, b"1")]), request(extra=[(b"x", text)]), request(extra=[(b"cookie", text)])),
+            *(
+                request(method=text),
+                request(scheme=text),
+                request(authority=text),
+                request(authority=b"[" + text + b"]"),
+            ),
+            *(request(path=text), request(path=b"/" + text), request(authority=b"a:" + text)),
+            *(request(extra=[(b"content-length", text)]), request(extra=[(b"te", text)])),
+        ):
+            assert native.is_well_formed(section(fields), False) is python_says(fields, False), fields
+        for name in (text, b"x"):
+            assert native.is_well_formed(section([(name, text)]), True) is python_says([(name, text)], True)
+
+
+def test_what_is_no_section_is_no_request() -> None:
+    whole = section(request())
+    assert native.is_well_formed(whole, False) is True
+    for end in range(1, len(whole)):
+        assert native.is_well_formed(whole[:end], False) in (None, False)
+    assert native.is_well_formed(b"\x02\0", False) is None
+    assert native.is_well_formed(section([(b"n" * 257, b"")]), False) is None
+    assert native.is_well_formed(whole, False) is True

@@ -1,0 +1,29 @@
+/* Variable-length integers (RFC 9000 section 16), byte by byte as they arrive. Pure. */
+#ifndef VE_VARINT_H
+#define VE_VARINT_H
+
+#include "base.h"
+
+typedef struct ve_varint {
+    uint64_t value;
+    uint8_t left; /* bytes that are missing */
+} ve_varint;
+
+/* Take bytes from `*at`. True when the integer is whole; it begins anew with the next call then. */
+static inline bool ve_varint_read(ve_varint *v, const uint8_t **at, const uint8_t *end) {
+    while (*at < end) {
+        uint8_t byte = *(*at)++;
+        if (v->left == 0) {
+            v->left = (uint8_t)(1u << (byte >> 6));
+            v->value = byte & 0x3f;
+        } else {
+            v->value = v->value << 8 | byte;
+        }
+        if (--v->left == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+#endif
