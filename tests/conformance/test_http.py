@@ -229,6 +229,37 @@ def test_an_answer_before_the_end_of_the_request_lets_the_client_stop(world: Mak
     assert client.terminated is None
 
 
+def test_answers_before_the_end_of_a_request_are_nobodys_fault(world: Make) -> None:
+    """However many a second: a static site answers every upload so. The rest of the request is not asked for."""
+    w = world(limits=Limits(max_glitches_per_s=5))
+    client = w.ready()
+    w.app.handler = lambda request: w.engine.respond(request.stream, 405, [], b"no")
+    responses = [client.request("POST", "/", body=b"begun", end=False) for _ in range(30)]
+    w.run(lambda: all(response.over for response in responses) or client.terminated is not None, seconds=5)
+    w.run(seconds=1)
+    assert client.terminated is None
+    assert [response.status for response in responses] == [405] * 30
+    assert (w.counters()["glitches"], w.counters()["streams_reset"]) == (0, 0)
+    for response in responses:
+        client.quic.reset_stream(response.stream_id, H3_NO_ERROR)
+    w.run(seconds=1)
+    assert [closed.complete for closed in w.app.stream_closed] == [True] * 30
+    assert w.counters()["glitches"] == 0
+    assert w.engine.connections()[0][2] == 0
+
+
+def test_answers_that_nobody_wants_any_more_are_counted(world: Make) -> None:
+    w = world()
+    client = w.ready()
+    response = client.get("/file/3000000")
+    w.run(lambda: len(response.body) > 10_000, seconds=5)
+    client.quic.stop_stream(response.stream_id, H3_REQUEST_CANCELLED)
+    w.run(lambda: bool(w.app.stream_closed), seconds=5)
+    [closed] = w.app.stream_closed
+    assert (closed.complete, closed.error_code) == (False, H3_REQUEST_CANCELLED)
+    assert (w.counters()["glitches"], w.counters()["streams_reset"]) == (1, 1)
+
+
 def test_a_stream_that_we_reset_ends_there(world: Make) -> None:
     w = world()
     client = w.ready()

@@ -142,6 +142,14 @@ static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t len
     return 0;
 }
 
+static void count_abandoned(ve_connection *connection, ve_stream *stream) {
+    if (!stream->glitched) {
+        stream->glitched = true;
+        connection->engine->counters[VE_streams_reset]++;
+        ve_connection_glitch(connection);
+    }
+}
+
 static int on_stream_close(ngtcp2_conn *quic, uint32_t flags, int64_t id, uint64_t code, void *user,
                            void *stream_user) {
     ve_connection *connection = user;
@@ -162,7 +170,12 @@ static int on_stream_close(ngtcp2_conn *quic, uint32_t flags, int64_t id, uint64
         if (stream->uncredited > 0) {
             ngtcp2_conn_extend_max_offset(quic, stream->uncredited); /* the connection's window outlives the stream */
         }
-        ve_stream_over(stream, !failed && stream->eof_given, code);
+        /* The peer's STOP_SENDING has no callback: a stream that closes before its answer went whole tells of it. */
+        bool complete = stream->eof_given && stream->unacked == 0 && stream->unsent == 0;
+        if (!complete && !stream->over) {
+            count_abandoned(connection, stream);
+        }
+        ve_stream_over(stream, complete, code);
         ve_stream_free(stream);
     }
     if (!(id & SERVER_INITIATED)) {
@@ -174,14 +187,6 @@ static int on_stream_close(ngtcp2_conn *quic, uint32_t flags, int64_t id, uint64
         }
     }
     return 0;
-}
-
-static void count_abandoned(ve_connection *connection, ve_stream *stream) {
-    if (!stream->glitched) {
-        stream->glitched = true;
-        connection->engine->counters[VE_streams_reset]++;
-        ve_connection_glitch(connection);
-    }
 }
 
 static int on_stream_reset(ngtcp2_conn *quic, int64_t id, uint64_t final_size, uint64_t code, void *user,
@@ -201,23 +206,6 @@ static int on_stream_reset(ngtcp2_conn *quic, int64_t id, uint64_t final_size, u
     }
     ve_stream_over(stream, false, code);
     return ngtcp2_conn_shutdown_stream_write(quic, 0, id, VE_H3_REQUEST_CANCELLED);
-}
-
-static int on_stop_sending(ngtcp2_conn *quic, int64_t id, uint64_t code, void *user, void *stream_user) {
-    ve_connection *connection = user;
-    ve_stream *stream = stream_user;
-    if (connection->http != NULL) {
-        nghttp3_conn_shutdown_stream_write(connection->http, id);
-    }
-    if (stream == NULL) {
-        return 0;
-    }
-    count_abandoned(connection, stream);
-    ve_stream_over(stream, false, code);
-    if (stream->request_ended) {
-        return 0;
-    }
-    return ngtcp2_conn_shutdown_stream_read(quic, 0, id, VE_H3_REQUEST_CANCELLED);
 }
 
 /* A MAX_STREAMS frame was written. */
@@ -260,6 +248,5 @@ const ngtcp2_callbacks ve_callbacks = {
     .delete_crypto_aead_ctx = ve_delete_aead,
     .delete_crypto_cipher_ctx = ve_delete_cipher,
     .get_path_challenge_data = on_path_challenge,
-    .stream_stop_sending = on_stop_sending,
     .recv_tx_key = on_tx_key,
 };

@@ -238,8 +238,8 @@ class Edge:
         """The peer gave up a stream: it no longer sends (StreamReset), or no longer listens (StopSendingReceived)."""
         if self._h3 is not None:
             self._h3.handle_event(event)
-        if event.stream_id % 4:
-            return
+        if event.stream_id % 4 or event.stream_id in self._abandoned:
+            return  # of a request that we gave up ourselves, or answered before its end
         self._count["streams_reset"] += 1
         self._glitch(now_ns)
         self._close_stream(event.stream_id, event.error_code, out)
