@@ -112,7 +112,7 @@ class Exchanges:
         self._turns = Turns(lambda: self._shared.renew(), flush_soon, now_ns)
         self._counts = dict.fromkeys(("requests_deferred", "requests_shed", "open_files_refused"), 0)
         self._open_files = open_files or OpenFiles()
-        self._cut_short = CutShort()
+        self._cut_short = CutShort(now_ns)
         self._revision: Revision | None = None
         self._open: dict[int, Exchange] = {}
         #: Established connections and who is at the other end.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import time
+from collections.abc import Callable
 
 from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.engine import RequestReceived
@@ -40,13 +40,14 @@ def internal_error(error: Exception, event: RequestReceived) -> Response:
 class CutShort:
     """Bodies that ended before their announced end."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ns: Callable[[], int]) -> None:
         self.count = 0
+        self._now_ns = now_ns
         self._lines = PerSecond(1)
 
     def add(self, error: BodyCutShort, event: RequestReceived) -> None:
         """Count one, and say it if nothing was said in this second."""
         self.count += 1
-        if self._lines.take(time.monotonic_ns()):
+        if self._lines.take(self._now_ns()):
             path = event.path[:200].decode("latin-1")
             log.warning("an answer was cut short, the %d. of this worker: %s: %s", self.count, path, error)
