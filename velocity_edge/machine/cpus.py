@@ -22,7 +22,7 @@ def workers_by_default() -> int:
     """Return the number of workers of a node that does not say how many it wants."""
     allowed = len(os.sched_getaffinity(0))
     quota = cpu_quota()
-    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+    return allowed if quota is None else min(allowed, math.ceil(quota))
 
 
 def affinity_refused() -> str:

@@ -38,7 +38,7 @@ def _cores() -> Iterator[Finding]:
     allowed, workers, quota = len(os.sched_getaffinity(0)), workers_by_default(), cpu_quota()
     text = f"{allowed}: that many workers by default"
     if workers < allowed:
-        text = f"{workers} workers by default: {allowed} CPUs, and time for {quota:g} of them in this control group"
+        text = f"{workers} for workers by default: {allowed} CPUs, and time for {quota:g} of them in this control group"
     if why := affinity_refused():
         yield Finding("cores", Level.LACKING, f"{text}; {why}", "a seccomp filter that permits it")
     else:
