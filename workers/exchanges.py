@@ -44,9 +44,10 @@ from workers.turns import Turns
 
 log = logging.getLogger(__name__)
 
-#: Of a body that no handler wanted, so much is taken and thrown away after the answer; then the stream is reset. Four
-#: stream windows: the client has had our answer by then, as it needed credit that we sent after it.
-_MAX_UNWANTED_BYTES: Final = 1024 * 1024
+#: Of a body that no handler wanted, so much is taken and thrown away after the answer; then the stream is reset. It is
+#: the default of `max_request_body_bytes`: a browser that is asked to stop before it has sent everything never shows
+#: the answer. How long it may take is the engine's `request_timeout_s`.
+_MAX_UNWANTED_BYTES: Final = 16 * 1024 * 1024
 #: Memory of a field and of a request beside their text: tuples, byte strings, the event.
 _FIELD_BYTES: Final = 128
 _REQUEST_BYTES: Final = 1024

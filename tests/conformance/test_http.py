@@ -248,6 +248,34 @@ def test_answers_before_the_end_of_a_request_are_nobodys_fault(world: Make) -> N
     assert w.engine.connections()[0][2] == 0
 
 
+def test_a_client_may_finish_what_it_sends_after_its_answer_and_is_asked_to_stop_when_that_takes_too_long(
+    world: Make,
+) -> None:
+    """Chromium never shows an answer when it is asked to stop before it has sent everything."""
+    w = world(limits=Limits(request_timeout_s=5.0))
+    client = w.ready()
+    w.app.handler = lambda request: w.engine.respond(request.stream, 405, [], b"no")
+    quick, slow = (client.request("POST", "/deaf", body=b"begun", end=False) for _ in range(2))
+    w.run(lambda: quick.done and slow.done, seconds=2)
+    assert client.http is not None
+    client.http.send_data(quick.stream_id, b"rest", end_stream=True)
+    w.run(seconds=2)
+    assert _stopped(client) == {}
+    assert [closed.complete for closed in w.app.stream_closed] == [True]
+    w.run(seconds=5)
+    assert _stopped(client) == {slow.stream_id: H3_NO_ERROR}
+    w.run(seconds=1)
+    assert [closed.complete for closed in w.app.stream_closed] == [True, True]
+    assert w.counters()["glitches"] == 0
+    assert w.engine.connections()[0][2] == 0
+    assert client.fetch("/bytes/5").status == 405
+
+
+def _stopped(client: StockClient) -> dict[int, int]:
+    """Streams that the server asked to stop, and with which error."""
+    return {e.stream_id: e.error_code for e in client.events if type(e).__name__ == "StopSendingReceived"}
+
+
 def test_answers_that_nobody_wants_any_more_are_counted(world: Make) -> None:
     w = world()
     client = w.ready()

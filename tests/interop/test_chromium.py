@@ -9,6 +9,7 @@ import pytest
 from tests.interop.conftest import png
 from tests.support.chromium import Chromium, require
 from tests.support.node import ENGINES, Node, running_node
+from tests.support.waiting import poll
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -49,6 +50,22 @@ def test_through_a_retry(engine: str) -> None:
         page = browser.load("/")
         assert (page.status, page.security["keyExchangeGroup"]) == (200, "X25519MLKEM768")
         node.counter("verdict_retried", at_least=1)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1000, 100_000, 3_000_000])
+def test_an_upload_that_nobody_wants_is_answered(edge: Node, n_bytes: int) -> None:
+    """A static site says 405 before the body is there, and the browser shows that; then it goes on."""
+    require()
+    with Chromium("velocity.test", edge.port, edge.certificate.spki_pin) as browser:
+        browser.load("/")
+        answer = f"fetch('/letters.txt', {{method: 'POST', body: new Uint8Array({n_bytes})}}).then(r => r.status)"
+        assert browser.evaluate(_within_ten_seconds(answer)) == 405
+        poll(lambda: edge.status()["counters"]["streams"] == 0, "streams that are over")
+        assert browser.load("/").status == 200
+
+
+def _within_ten_seconds(promise: str) -> str:
+    return f"Promise.race([{promise}, new Promise(r => setTimeout(() => r('no answer'), 10000))])"
 
 
 IMAGES = 300

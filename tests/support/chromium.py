@@ -119,18 +119,18 @@ class Chromium:
             status=document["status"],
             protocol=document["protocol"],
             security=document.get("securityDetails", {}),
-            title=self._evaluate("document.title"),
-            text=self._evaluate("document.body.innerText"),
-            images_shown=self._evaluate("[...document.images].filter(i => i.naturalWidth > 0).length"),
-            images=self._evaluate("document.images.length"),
+            title=self.evaluate("document.title"),
+            text=self.evaluate("document.body.innerText"),
+            images_shown=self.evaluate("[...document.images].filter(i => i.naturalWidth > 0).length"),
+            images=self.evaluate("document.images.length"),
             resources={r["url"].removeprefix(self.origin): r["protocol"] for r in responses},
             screenshot_png=base64.b64decode(shot["data"]),
         )
 
-    def _evaluate(self, expression: str) -> Any:
-        return self._call("Runtime.evaluate", page=True, expression=expression, returnByValue=True)["result"].get(
-            "value"
-        )
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression on the page; of a promise, what it becomes."""
+        answer = self._call("Runtime.evaluate", page=True, expression=expression, awaitPromise=True, returnByValue=True)
+        return answer["result"].get("value")
 
     def _call(self, method: str, *, page: bool = False, **params: Any) -> dict[str, Any]:
         self._number += 1

@@ -71,7 +71,8 @@ class Limits:
     #: once in minutes, the worst of our tests once a second; each change costs a PATH_CHALLENGE, and 400 bytes until
     #: that is acknowledged. Datagrams from yet another address are dropped.
     max_migrations_per_s: int = 4
-    #: A request whose header section does not complete in this time is reset (slowloris).
+    #: A request whose header section does not complete in this time is reset (slowloris). One that still comes in when
+    #: its whole answer has arrived may go on for as long, then the peer is asked to stop (RFC 9114 section 4.1).
     request_timeout_s: float = 20.0
     #: A client that takes nothing of its answers (no credit, a paused video) is kept for this long, with PINGs if it
     #: says nothing itself, and then closed: answers hold memory and open files. nginx waits 60 s; pauses are longer.

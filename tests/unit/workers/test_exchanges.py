@@ -427,8 +427,8 @@ def test_a_body_that_nobody_wants_is_taken_for_a_while_and_then_reset() -> None:
     stage.handle(request(1, method=b"POST", fin=False))
     assert stage.engine.answers[1].status == 405
     for _ in range(16):
-        stage.handle(BodyReceived(1, b"x" * 65_536, False))
-    assert stage.engine.credited == {1: 1024 * 1024}
+        stage.handle(BodyReceived(1, b"x" * 1024 * 1024, False))
+    assert stage.engine.credited == {1: 16 * 1024 * 1024}
     assert stage.engine.resets == {}
     stage.handle(BodyReceived(1, b"x", False))
     assert stage.engine.resets == {1: 0x100}

@@ -124,6 +124,7 @@ static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t len
     ve_connection *connection = user;
     ve_stream *stream = stream_user;
     (void)offset;
+    (void)quic;
     connection->mtu.acked += length;
     if (length > 0) {
         ve_stall_progress(connection);
@@ -134,10 +135,11 @@ static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t len
     if (nghttp3_conn_add_ack_offset(connection->http, id, length) != 0) {
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
-    /* A whole answer arrived while the request still comes in: nobody wants the rest (RFC 9114 section 4.1). */
-    if (stream != NULL && stream->eof_given && stream->unacked == 0 && !stream->request_ended && !stream->over) {
-        stream->request_ended = true;
-        return ngtcp2_conn_shutdown_stream_read(quic, 0, id, VE_H3_NO_ERROR);
+    /* A whole answer arrived while the request still comes in. It is thrown away for a while: Chromium never shows an
+       answer when it is asked to stop before it has sent everything. */
+    if (stream != NULL && ve_stream_answered(stream) && !stream->request_ended && !stream->over &&
+        !stream->incomplete) {
+        ve_stream_wait(stream, connection->engine->now_ns);
     }
     return 0;
 }
@@ -171,7 +173,7 @@ static int on_stream_close(ngtcp2_conn *quic, uint32_t flags, int64_t id, uint64
             ngtcp2_conn_extend_max_offset(quic, stream->uncredited); /* the connection's window outlives the stream */
         }
         /* The peer's STOP_SENDING has no callback: a stream that closes before its answer went whole tells of it. */
-        bool complete = stream->eof_given && stream->unacked == 0 && stream->unsent == 0;
+        bool complete = ve_stream_answered(stream);
         if (!complete && !stream->over) {
             count_abandoned(connection, stream);
         }
@@ -197,8 +199,8 @@ static int on_stream_reset(ngtcp2_conn *quic, int64_t id, uint64_t final_size, u
     if (id & UNIDIRECTIONAL) {
         return ve_uni_reset(connection, stream_user);
     }
-    if (stream->request_ended) {
-        return 0; /* after a whole request there is nothing left to reset */
+    if (stream->request_ended || stream->over || ve_stream_answered(stream)) {
+        return 0; /* after a whole request or a whole answer there is nothing left to reset */
     }
     count_abandoned(connection, stream);
     if (stream->responded) {

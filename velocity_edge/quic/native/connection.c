@@ -265,6 +265,15 @@ static void expire_requests(ve_connection *connection) {
     while (connection->incomplete_first != NULL && !connection->has_error &&
            connection->incomplete_first->begun_ns + engine->limits.request_timeout_ns <= engine->now_ns) {
         ve_stream *stream = connection->incomplete_first;
+        if (stream->headers_done) {
+            /* Answered: nobody wants the rest (RFC 9114 section 4.1). */
+            ve_stream_not_incomplete(stream);
+            stream->request_ended = true;
+            if (ngtcp2_conn_shutdown_stream_read(connection->quic, 0, stream->id, VE_H3_NO_ERROR) != 0) {
+                ve_connection_fail(connection, NGTCP2_CCERR_TYPE_TRANSPORT, NGTCP2_INTERNAL_ERROR, "");
+            }
+            continue;
+        }
         stream->glitched = true;
         ve_connection_glitch(connection);
         ve_connection_reset_stream(connection, stream, VE_H3_REQUEST_INCOMPLETE);

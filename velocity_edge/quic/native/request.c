@@ -273,6 +273,7 @@ static int end_request(ve_stream *stream) {
     if (stream->body_left > 0) {
         return refuse(stream, VE_H3_MESSAGE_ERROR); /* less than content-length */
     }
+    ve_stream_not_incomplete(stream);
     if (stream->request_ended) {
         return 0; /* said with the request */
     }

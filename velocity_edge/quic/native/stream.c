@@ -16,6 +16,24 @@ enum {
     BYTES_PIECE = 256 * 1024,
 };
 
+void ve_stream_wait(ve_stream *stream, uint64_t now_ns) {
+    ve_connection *connection = stream->connection;
+    stream->begun_ns = now_ns;
+    stream->incomplete = true;
+    stream->incomplete_previous = connection->incomplete_last;
+    stream->incomplete_next = NULL;
+    if (connection->incomplete_last != NULL) {
+        connection->incomplete_last->incomplete_next = stream;
+    } else {
+        connection->incomplete_first = stream;
+    }
+    connection->incomplete_last = stream;
+}
+
+bool ve_stream_answered(const ve_stream *stream) {
+    return stream->eof_given && stream->unacked == 0 && stream->unsent == 0;
+}
+
 ve_stream *ve_stream_new(ve_connection *connection, int64_t id, uint64_t now_ns) {
     ve_engine *engine = connection->engine;
     ve_stream *stream = calloc(1, sizeof *stream);
@@ -30,7 +48,6 @@ ve_stream *ve_stream_new(ve_connection *connection, int64_t id, uint64_t now_ns)
     stream->connection = connection;
     stream->id = id;
     stream->fd = -1;
-    stream->begun_ns = now_ns;
     stream->next = connection->streams;
     if (stream->next != NULL) {
         stream->next->previous = stream;
@@ -38,14 +55,7 @@ ve_stream *ve_stream_new(ve_connection *connection, int64_t id, uint64_t now_ns)
     connection->streams = stream;
     connection->stream_count++;
     engine->stream_count++;
-    stream->incomplete = true;
-    stream->incomplete_previous = connection->incomplete_last;
-    if (connection->incomplete_last != NULL) {
-        connection->incomplete_last->incomplete_next = stream;
-    } else {
-        connection->incomplete_first = stream;
-    }
-    connection->incomplete_last = stream;
+    ve_stream_wait(stream, now_ns);
     return stream;
 }
 

@@ -26,7 +26,8 @@ struct ve_stream {
     ve_stream *previous; /* of the connection */
     ve_stream *next;
 
-    /* The header section while it comes in. Streams without a whole one wait in the connection's `incomplete` list. */
+    /* Streams that wait for their peer, in the connection's `incomplete` list: for the header section, or, when the whole
+       answer arrived before it, for the request's end. Oldest first. */
     ve_stream *incomplete_previous;
     ve_stream *incomplete_next;
     uint64_t begun_ns;
@@ -90,7 +91,12 @@ void ve_stream_free(ve_stream *stream);
 /* Give back the memory of a section that is not whole. */
 void ve_stream_drop_section(ve_stream *stream);
 
-/* The stream's header section is whole, or the stream is of no interest any more. */
+/* The peer has `request_timeout_ns` from now on. */
+void ve_stream_wait(ve_stream *stream, uint64_t now_ns);
+/* The whole answer arrived. */
+bool ve_stream_answered(const ve_stream *stream);
+
+/* It waits for nothing any more. */
 void ve_stream_not_incomplete(ve_stream *stream);
 
 /* Bytes of the request body, or its end. 0, or -1 without memory. */

@@ -67,7 +67,8 @@ class Edge:
         self._h3: EdgeH3 | None = None
         self._path: Any = None
         self._glitches = PerSecond(limits.max_glitches_per_s)
-        #: Streams whose header section is not complete, oldest first, and since when.
+        #: Streams that wait for their peer, oldest first, and since when: for the header section, or, when the whole
+        #: answer arrived before it, for the request's end.
         self._headless: dict[int, int] = {}
         self._seen_requests = 0
         #: What the peer has taken of its answers (None: nothing waits for it), since when, and when it gets a PING.
@@ -111,6 +112,12 @@ class Edge:
             stream_id, since_ns = next(iter(self._headless.items()))
             if now_ns < since_ns + int(self._limits.request_timeout_s * 1e9):
                 break
+            stream = self.streams.get(stream_id)
+            if stream is not None:
+                # Answered: nobody wants the rest (RFC 9114 section 4.1); `_settle_streams` asks to stop.
+                stream.request_ended = True
+                del self._headless[stream_id]
+                continue
             self._glitch(now_ns)
             self._abandon(stream_id, ErrorCode.H3_REQUEST_REJECTED)
 
@@ -157,7 +164,7 @@ class Edge:
         if quic.close_event is not None:
             self._report_closed(out)
             return
-        self._settle_streams(out)
+        self._settle_streams(now_ns, out)
         path = quic.active_path
         if path != self._path:
             self._count["migrations"] += self._path is not None
@@ -239,7 +246,11 @@ class Edge:
         if self._h3 is not None:
             self._h3.handle_event(event)
         if event.stream_id % 4 or event.stream_id in self._abandoned:
-            return  # of a request that we gave up ourselves, or answered before its end
+            return  # of a request that we gave up ourselves
+        stream = self.streams.get(event.stream_id)
+        if stream is not None and event.stream_id in self._headless and isinstance(event, quic_events.StreamReset):
+            stream.request_ended = True  # answered: there is nothing left to reset
+            return
         self._count["streams_reset"] += 1
         self._glitch(now_ns)
         self._close_stream(event.stream_id, event.error_code, out)
@@ -252,12 +263,19 @@ class Edge:
                 self._headless[stream_id] = now_ns
         self._seen_requests = opened
 
-    def _settle_streams(self, out: list[seam.Event]) -> None:
+    def _settle_streams(self, now_ns: int, out: list[seam.Event]) -> None:
         done: list[Stream] = []
         for stream in self.streams.values():
             quic_stream = self.quic.stream(stream.stream_id)
-            if quic_stream is None or quic_stream.sender.is_finished:
+            if quic_stream is None:
                 done.append(stream)
+            elif quic_stream.sender.is_finished:
+                # The rest of the request is thrown away for a while: Chromium never shows an answer when it is asked to
+                # stop before it has sent everything.
+                if stream.request_ended:
+                    done.append(stream)
+                else:
+                    self._headless.setdefault(stream.stream_id, now_ns)
             elif stream.waiting and self._outbox.backlog(stream) < self._limits.send_low_bytes:
                 stream.waiting = False
                 out.append(seam.StreamWritable(stream.handle))
