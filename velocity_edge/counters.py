@@ -105,8 +105,8 @@ WORK: Final = (
     "log_lines_lost",  # the reader of the output was too slow
 )
 
-#: Values that go up and down; a worker that takes over a slot sets them to zero. `progress` counts requests, handshakes
-#: and turns of the loop: while it changes, the process is not hung (supervisor/node.py).
+#: Values that go up and down; a worker that takes over a slot sets them to zero. `progress` counts handshakes and
+#: turns of the loop: while it changes, the process is not hung (supervisor/node.py).
 GAUGES: Final = (
     "connections",
     "half_open",

@@ -14,13 +14,25 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from velocity_edge.quic.engine import RequestReceived
+
 #: A request as a browser sends it is about 2 KiB of Python objects: 30,000 of them may wait, which are some seconds of
 #: work. Whatever waits longer than that is better told so (503).
 MAX_BYTES: Final = 64 * 1024 * 1024
 #: What a connection may have waiting in the second half of the room: a page and its first subresources.
 SMALL_BYTES: Final = 16 * 1024
 
+#: Memory of a field and of a request beside their text: tuples, byte strings, the event.
+_FIELD_BYTES: Final = 128
+_REQUEST_BYTES: Final = 1024
+
 Work = Callable[[], None]
+
+
+def weight_of(request: RequestReceived) -> int:
+    """Return about how many bytes of memory a request keeps while it waits."""
+    fields = sum(_FIELD_BYTES + len(name) + len(value) for name, value in request.headers)
+    return _REQUEST_BYTES + len(request.path) + len(request.authority) + fields
 
 
 class Backlog:
@@ -32,10 +44,11 @@ class Backlog:
         #: Connection -> stream -> (what to do, its bytes). The first connection is the next one.
         self._queues: OrderedDict[int, OrderedDict[int, tuple[Work, int]]] = OrderedDict()
         self._queue_bytes: dict[int, int] = {}
-        self._connections: dict[int, int] = {}
+        #: Stream -> its connection, for each item. Public because whether it is empty is asked for each request.
+        self.waiting: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self._connections)
+        return len(self.waiting)
 
     def add(self, connection: int, stream: int, work: Work, n_bytes: int = 0) -> bool:
         """Have *work* wait, which keeps *n_bytes* of memory. False: there is no room for it."""
@@ -44,7 +57,7 @@ class Backlog:
         if n_bytes and self._bytes + n_bytes > allowed_bytes:
             return False
         self._queues.setdefault(connection, OrderedDict())[stream] = (work, n_bytes)
-        self._connections[stream] = connection
+        self.waiting[stream] = connection
         self._queue_bytes[connection] = own_bytes
         self._bytes += n_bytes
         return True
@@ -57,14 +70,14 @@ class Backlog:
 
     def drop(self, stream: int) -> None:
         """Forget what waits for *stream*, if anything does: the stream is closed."""
-        connection = self._connections.get(stream)
+        connection = self.waiting.get(stream)
         if connection is not None:
             self._remove(connection, stream)
 
     def _remove(self, connection: int, stream: int) -> Work:
         queue = self._queues[connection]
         work, n_bytes = queue.pop(stream)
-        del self._connections[stream]
+        del self.waiting[stream]
         self._bytes -= n_bytes
         self._queue_bytes[connection] -= n_bytes
         if not queue:

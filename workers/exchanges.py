@@ -35,8 +35,20 @@ from velocity_edge.quic.engine import (
     StreamWritable,
 )
 from velocity_edge.quic.error_codes import error_name, is_error
+from workers.backlog import weight_of
+from workers.exchange import Exchange
 from workers.failures import CutShort, internal_error
-from workers.http import H3_INTERNAL_ERROR, H3_NO_ERROR, Body, BodyCutShort, Handler, Request, Response, plain
+from workers.http import (
+    H3_INTERNAL_ERROR,
+    H3_NO_ERROR,
+    Body,
+    BodyCutShort,
+    Handler,
+    Request,
+    Response,
+    body_length,
+    plain,
+)
 from workers.middleware.access_log import AccessLog, Formatter
 from workers.open_files import OpenFiles
 from workers.shared_answers import Key, SharedAnswers
@@ -48,9 +60,6 @@ log = logging.getLogger(__name__)
 #: the default of `max_request_body_bytes`: a browser that is asked to stop before it has sent everything never shows
 #: the answer. How long it may take is the engine's `request_timeout_s`.
 _MAX_UNWANTED_BYTES: Final = 16 * 1024 * 1024
-#: Memory of a field and of a request beside their text: tuples, byte strings, the event.
-_FIELD_BYTES: Final = 128
-_REQUEST_BYTES: Final = 1024
 #: Bodies that an engine takes whole; others are chunks that are yet to come.
 _AT_HAND: Final = (bytes, FileRange, type(None))
 
@@ -62,23 +71,6 @@ class Revision:
     number: int
     find: Callable[[Request], Handler]
     access_line: Formatter | None = None
-
-
-class Exchange:
-    """One request that did not end in the turn in which it began."""
-
-    __slots__ = ("answered", "body", "connection", "stream", "task", "unwanted_bytes", "writable")
-
-    def __init__(self, connection: int, stream: int, body: Body) -> None:
-        self.connection = connection
-        self.stream = stream
-        self.body = body
-        self.task: asyncio.Task[None] | None = None
-        #: What its coroutine waits for: room to send, or its turn.
-        self.writable: asyncio.Future[None] | None = None
-        #: The head of the answer went out.
-        self.answered = False
-        self.unwanted_bytes = 0
 
 
 class Exchanges:
@@ -100,7 +92,7 @@ class Exchanges:
         """*start* runs a coroutine as a task of the worker; *flush_soon* has the engine's packets sent after this turn.
 
         *write_log* takes lines of the access log and must not wait. *clock* is wall time in seconds, *now_ns* what the
-        budget of a turn is measured with. *progress* is called for each request that is dealt with (vitals.py).
+        budget of a turn is measured with. *progress* is called for each turn (vitals.py).
         *open_files* bounds what answers in flight keep open.
         """
         self._engine = engine
@@ -109,8 +101,7 @@ class Exchanges:
         self._flush_soon = flush_soon
         self.send_high_bytes = send_high_bytes
         self._clock = clock
-        self._progress = progress
-        self._turns = Turns(lambda: self._shared.renew(), flush_soon, now_ns)
+        self._turns = Turns(progress, lambda: self._shared.renew(), flush_soon, now_ns)
         self._counts = dict.fromkeys(("requests_deferred", "requests_shed", "open_files_refused"), 0)
         self._open_files = open_files or OpenFiles()
         self._cut_short = CutShort(now_ns)
@@ -185,17 +176,21 @@ class Exchanges:
             self._serve(event, self._clock())
 
     def _serve(self, event: RequestReceived, came_s: float) -> None:
-        self._progress()
         key = self._shared.key(event)
         found = self._shared.get(key) if key is not None and not event.early else None
-        if found is None or not self._open_files.may_send(event.connection, found[1]):
+        if found is None:
             self._answer(event, key, came_s)
             return
-        if self._respond(event.stream, 200, found[0], found[1]):
-            self._open_files.sent(event.connection, event.stream, found[1])
+        headers, body = found
+        is_file = isinstance(body, FileRange)
+        if is_file and not self._open_files.may_send(event.connection, body):
+            self._answer(event, key, came_s)
+            return
+        if self._respond(event.stream, 200, headers, body) and is_file:
+            self._open_files.sent(event.connection, event.stream, body)
         revision = self._revision
         if revision is not None and revision.access_line is not None:
-            self._log(event, revision, 200, _length(found[1]), came_s)
+            self._log(event, revision, 200, body_length(body), came_s)
 
     def _on_body(self, event: BodyReceived) -> None:
         exchange = self._open.get(event.stream)
@@ -212,8 +207,10 @@ class Exchanges:
             self._let_run(exchange)
 
     def _on_stream_closed(self, event: StreamClosed) -> None:
-        self._turns.backlog.drop(event.stream)
-        self._open_files.release(event.stream)
+        if self._turns.backlog.waiting:
+            self._turns.backlog.drop(event.stream)
+        if self._open_files.in_flight:
+            self._open_files.release(event.stream)
         exchange = self._open.pop(event.stream, None)
         if exchange is not None and exchange.task is not None:
             exchange.task.cancel()
@@ -233,25 +230,22 @@ class Exchanges:
         """Have a request wait for a later turn; where too much waits already it gets a 503 now."""
         came_s = self._clock()
         exchange = self._exchange(event)
-        n_bytes = _REQUEST_BYTES + len(event.path) + len(event.authority)
-        n_bytes += sum(_FIELD_BYTES + len(name) + len(value) for name, value in event.headers)
 
         def work() -> None:
             if event.fin:
                 del self._open[event.stream]  # an answer that is sent at once leaves no trace
             self._serve(event, came_s)
 
-        if self._turns.later(event.connection, event.stream, work, n_bytes):
+        if self._turns.later(event.connection, event.stream, work, weight_of(event)):
             self._open[event.stream] = exchange
             self._counts["requests_deferred"] += 1
             return
         self._counts["requests_shed"] += 1
-        self._progress()
         if not event.fin:
             self._open[event.stream] = exchange
         response = plain(503, "", (b"retry-after", b"1"))
         self._send(exchange, response)
-        self._log(event, self._revision, 503, _length(response.body), came_s)
+        self._log(event, self._revision, 503, body_length(response.body), came_s)
         self._finish_body(exchange)
 
     def _let_run(self, exchange: Exchange) -> None:
@@ -301,7 +295,7 @@ class Exchanges:
                 self._shared.forget()  # what is shared keeps its files open
             else:
                 self._shared.remember(key, result)
-        self._log(event, revision, result.status, _length(result.body), started_s)
+        self._log(event, revision, result.status, body_length(result.body), started_s)
         self._finish_body(exchange)
 
     def _request(self, event: RequestReceived, body: Body) -> Request | None:
@@ -345,7 +339,7 @@ class Exchanges:
                 sent = await self._stream(exchange, response, response.body, event)
             else:
                 self._send(exchange, response)
-                sent = _length(response.body)
+                sent = body_length(response.body)
             self._log(event, revision, response.status, sent, started_s)
         finally:
             exchange.task = None
@@ -447,9 +441,3 @@ class Exchanges:
         if revision is not None and revision.access_line is not None:
             peer = self._peers.get(event.connection)
             self.access_log.add(revision.access_line, event, peer, status, body_bytes, started_s)
-
-
-def _length(body: object) -> int:
-    if isinstance(body, bytes):
-        return len(body)
-    return body.length if isinstance(body, FileRange) else 0

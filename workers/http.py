@@ -170,6 +170,13 @@ def phrase(status: int) -> str:
     return _PHRASES.get(status) or HTTPStatus(status).phrase
 
 
+def body_length(body: object) -> int:
+    """Return the bytes of a body that is there already; 0 for chunks that are yet to come."""
+    if isinstance(body, bytes):
+        return len(body)
+    return body.length if isinstance(body, FileRange) else 0
+
+
 def plain(status: int, text: str = "", *headers: tuple[bytes, bytes]) -> Response:
     """Return a short text answer; without *text*, the status's own phrase."""
     body = f"{text or phrase(status)}\n".encode()

@@ -33,7 +33,7 @@ class OpenFiles:
         self.limit = default_limit() if limit is None else limit
         #: Stream -> its connection and the descriptor that its answer is read from. Numbers only: who reads from a file
         #: keeps it open, and an engine may be done with it long before its stream is closed.
-        self._streams: dict[int, tuple[int, int]] = {}
+        self.in_flight: dict[int, tuple[int, int]] = {}
         #: Connection -> descriptor -> how many of its streams hold it.
         self._held: dict[int, dict[int, int]] = {}
 
@@ -65,13 +65,13 @@ class OpenFiles:
         file = _file(body)
         if file is None:
             return
-        self._streams[stream] = (connection, file.fd)
+        self.in_flight[stream] = (connection, file.fd)
         held = self._held.setdefault(connection, {})
         held[file.fd] = held.get(file.fd, 0) + 1
 
     def release(self, stream: int) -> None:
         """The stream is closed."""
-        found = self._streams.pop(stream, None)
+        found = self.in_flight.pop(stream, None)
         if found is None:
             return
         connection, fd = found

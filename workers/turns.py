@@ -25,9 +25,14 @@ class Turns:
     """The turns of one worker."""
 
     def __init__(
-        self, on_turn: Callable[[], None], after_turn: Callable[[], None], now_ns: Callable[[], int] = time.monotonic_ns
+        self,
+        progress: Callable[[], None],
+        on_turn: Callable[[], None],
+        after_turn: Callable[[], None],
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """*on_turn* and *after_turn* are called around the work of each turn that takes from the backlog."""
+        """*progress* is called for each turn; *on_turn* and *after_turn* around one that takes from the backlog."""
+        self._progress = progress
         self._on_turn = on_turn
         self._after_turn = after_turn
         self._now_ns = now_ns
@@ -37,12 +42,13 @@ class Turns:
 
     def begin(self) -> None:
         """A turn begins now."""
+        self._progress()
         self._ends_ns = self._now_ns() + TURN_NS
 
     @property
     def over(self) -> bool:
         """Whether new work must wait: the time of this turn is used, or earlier work waits."""
-        return bool(self.backlog) or self._now_ns() >= self._ends_ns
+        return self._now_ns() >= self._ends_ns or bool(self.backlog.waiting)
 
     @property
     def used(self) -> bool:
@@ -69,10 +75,10 @@ class Turns:
         self._scheduled = False
         self._on_turn()
         self.begin()
-        while self.backlog:
+        while self.backlog.waiting:
             self.backlog.take()()
             if self.used:
                 break
-        if self.backlog:
+        if self.backlog.waiting:
             self._schedule()
         self._after_turn()

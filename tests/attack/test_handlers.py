@@ -135,4 +135,4 @@ async def test_readers_without_a_window_hold_a_share_of_the_open_files_and_other
         client.close()
     for _ in range(20):
         await site.turn(1.0)
-    assert site.exchanges._open_files._streams == {}
+    assert site.exchanges._open_files.in_flight == {}

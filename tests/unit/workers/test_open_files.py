@@ -112,7 +112,7 @@ def test_room_comes_back_with_the_end_of_a_stream(stage: Stage) -> None:
     assert stage.get(1, "/50.bin") == 503
     for stream in range(1, stage.streams + 1):
         stage.close(stream)
-    assert stage.exchanges._open_files._streams == {}
+    assert stage.exchanges._open_files.in_flight == {}
     assert stage.exchanges._open_files._held == {}
     assert stage.get(1, "/50.bin") == 200
 
