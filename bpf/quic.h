@@ -18,11 +18,10 @@
 #define QUIC_INLINE static inline __attribute__((always_inline))
 
 #define QUIC_CID_LENGTH 20		/* of the ids we issue */
-#define QUIC_MAX_CID_LENGTH 20		/* RFC 9000 section 17.2, versions 1 and 2 */
+#define QUIC_MAX_CID_LENGTH 20		/* RFC 9000 section 17.2 */
 #define QUIC_MIN_INITIAL_DCID 8		/* RFC 9000 section 7.2 */
 #define QUIC_MIN_INITIAL_DATAGRAM 1200	/* RFC 9000 section 14.1 */
 #define QUIC_VERSION_1 0x00000001u
-#define QUIC_VERSION_2 0x6b3343cfu	/* RFC 9369 */
 /* Most bytes that quic_parse reads: flags 1, version 4, two lengths 2, two ids 40, first byte of the token length 1. */
 #define QUIC_HEAD_LENGTH 48
 
@@ -43,7 +42,7 @@ struct quic_packet {
 	unsigned int version;		/* 0 for short headers */
 	unsigned char kind;		/* enum quic_kind */
 	unsigned char dcid_length;
-	unsigned char scid_length;	/* long headers of versions 1 and 2 */
+	unsigned char scid_length;	/* long headers of version 1 */
 	unsigned char has_token;	/* Initials */
 };
 
@@ -171,7 +170,8 @@ QUIC_INLINE int quic_parse(const unsigned char *p, const unsigned char *end, uns
 		return out->kind = QUIC_MALFORMED;
 	if (out->version == 0)
 		return out->kind = QUIC_NEGOTIATION;
-	if (out->version != QUIC_VERSION_1 && out->version != QUIC_VERSION_2)
+	/* Version 2 (RFC 9369), too: no worker speaks it, and a type that it counts otherwise must not drop its packets. */
+	if (out->version != QUIC_VERSION_1)
 		return out->kind = QUIC_OTHER_VERSION;
 	if (out->dcid_length > QUIC_MAX_CID_LENGTH)
 		return out->kind = QUIC_MALFORMED;
@@ -183,10 +183,7 @@ QUIC_INLINE int quic_parse(const unsigned char *p, const unsigned char *end, uns
 	out->scid_length = tail[-1];
 	if (out->scid_length > QUIC_MAX_CID_LENGTH || length < 7u + out->dcid_length + out->scid_length)
 		return out->kind = QUIC_MALFORMED;
-	/* Version 2 counts the types one further: Retry 0, Initial 1, 0-RTT 2, Handshake 3 (RFC 9369 section 3.2). */
 	type = p[0] >> 4 & 3;
-	if (out->version == QUIC_VERSION_2)
-		type = (type - 1) & 3;
 	if (type == 1)
 		return out->kind = QUIC_ZERO_RTT;
 	if (type == 2)

@@ -57,13 +57,12 @@ def parse(datagram: bytes) -> tuple[int, bytes | None]:
     dcid = datagram[6:at]
     if version == 0:
         return NEGOTIATION, dcid
-    if version not in (V1, V2):
+    if version != V1:
         return OTHER_VERSION, dcid
     scid_length = datagram[at]
     if max(dcid_length, scid_length) > 20 or len(datagram) < at + 1 + scid_length:
         return MALFORMED, None
-    types = [INITIAL, ZERO_RTT, HANDSHAKE, RETRY] if version == V1 else [RETRY, INITIAL, ZERO_RTT, HANDSHAKE]
-    kind = types[datagram[0] >> 4 & 3]
+    kind = [INITIAL, ZERO_RTT, HANDSHAKE, RETRY][datagram[0] >> 4 & 3]
     if kind == INITIAL and len(datagram) < at + 2 + scid_length:
         return MALFORMED, None
     return kind, dcid
