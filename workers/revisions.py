@@ -76,12 +76,12 @@ def prepare(
     open_files = open_files or OpenFiles()
     own = ((b"server", server.server_header.encode()),) if server.server_header else ()
     routes: list[Route] = []
-    for number, site in enumerate(config.content.sites):
+    for index, site in enumerate(config.content.sites):
         try:
             handler = _static(site, roots, clock, listings, open_files)
         except VelocityError as error:
             # Of several sites one is the reason: `config show --origin` has its line.
-            raise type(error)(f"content.sites[{number}] ({site.hostname}): {error}") from None
+            raise type(error)(f"content.sites[{index}] ({site.hostname}): {error}") from None
         around = [add_headers((*own, *(SECURITY if site.security_headers else ())), date)]
         routes += [Route(host, "/", fold(around, handler)) for host in (site.hostname, *site.aliases)]
     hosts = [route.host for route in routes] or ["*"]
