@@ -136,7 +136,7 @@ def test_a_root_that_the_worker_may_not_read_is_refused_with_the_reason(bench: B
     root.chmod(0o700)
     bench.configure(worker, 1, bench.config())
     refused = worker.expect(m.Refused)
-    assert refused.reason.startswith(f"cannot serve files from {root}")
+    assert refused.reason.startswith(f"content.sites[0] (*): cannot serve files from {root}")
     root.chmod(0o755)
     bench.configure(worker, 2, bench.config())
     assert worker.expect(m.Prepared).revision == 2
