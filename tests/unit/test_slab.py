@@ -5,8 +5,9 @@ import os
 
 import pytest
 
-from velocity_edge.counters import CELLS
+from velocity_edge.counters import CELLS, GAUGES
 from velocity_edge.slab import Slab, SlabMismatch, create, total
+from workers.vitals import Tally
 
 
 def test_a_successor_goes_on_counting() -> None:
@@ -32,6 +33,20 @@ def test_sums() -> None:
     assert "worker_id" not in result
     for fd in fds:
         os.close(fd)
+
+
+def test_a_worker_publishes_all_that_it_counts() -> None:
+    slab = Slab(create("tally"))
+    counts = {name: n for n, name in enumerate(CELLS, 1) if name not in GAUGES}
+    tally = Tally(slab, 7)
+    tally.update(counts, {})
+    tally.update({name: 2 * n for name, n in counts.items()}, {})
+    assert {name: value for name, value in slab.read().items() if name in counts} == {
+        name: 2 * n for name, n in counts.items()
+    }
+    assert {name: value for name, value in total([slab]).items() if name in counts} == {
+        name: 2 * n for name, n in counts.items()
+    }
 
 
 def test_a_slab_of_another_version_is_written_and_read_by_name() -> None:
