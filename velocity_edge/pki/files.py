@@ -152,9 +152,6 @@ def _unusual(leaf: x509.Certificate) -> Iterator[str]:
     purposes = extensions.get(ExtensionOID.EXTENDED_KEY_USAGE)
     if isinstance(purposes, x509.ExtendedKeyUsage) and not {*purposes} & _SERVER_PURPOSES:
         yield "its extended key usage lacks serverAuth"
-    constraints = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
-    if isinstance(constraints, x509.BasicConstraints) and constraints.ca:
-        yield "it is the certificate of a CA"
     if ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in extensions:
         yield "it has no subjectAltName, and the common name counts for nothing"
 
