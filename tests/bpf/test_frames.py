@@ -88,7 +88,7 @@ def wrapped(draw: st.DrawFn) -> bytes:
             source=draw(st.sampled_from(["192.0.2.1", DENIED4])),
             destination=draw(st.sampled_from([OURS4, OURS4, OTHER4])),
             protocol=draw(st.sampled_from([UDP, UDP, UDP, UDP, 6, 51])),
-            fragment=draw(st.sampled_from([0, 0x4000, 0x8000, 0x2000, 0x2000, 0x6000, 1, 0x2001, 0x1FFF])),
+            fragment=draw(st.sampled_from([0, 0x4000, 0x8000, 0x2000, 0x2000, 0x6000, 1, 0x2001, 0x1000, 0x1FFF])),
             options=bytes(4 * draw(st.integers(0, 10))),
             length=draw(st.sampled_from([None, None, None, None, None, 0, 19, 27, 28, 40])),
         )
@@ -249,6 +249,7 @@ def portless() -> dict[str, tuple[str, Callable[[bytes], bytes]]]:
         "IPv4 first fragment, less than UDP's": (not_ours, lambda d: ethernet(ipv4(d[:7], fragment=0x2000))),
         "IPv4 second fragment": (rest, lambda d: ethernet(ipv4(d[8:16], fragment=0x2001))),
         "IPv4 last fragment": (rest, lambda d: ethernet(ipv4(d[-8:], fragment=150))),
+        "IPv4 fragment from 32 KiB on": (rest, lambda d: ethernet(ipv4(d[-8:], fragment=0x1000))),
         "IPv4 fragment of one byte": (rest, lambda d: ethernet(ipv4(d[-1:], fragment=1))),
         "IPv4 last fragment of TCP": (not_ours, lambda d: ethernet(ipv4(d[-8:], protocol=6, fragment=150))),
         "IPv6 first fragment": (first, lambda d: six(fragment(UDP, more=True), d[:-8], next_header=FRAGMENT)),
@@ -389,6 +390,21 @@ def test_many_ids_from_one_prefix_have_four_times_its_rate(shield: Shield, attac
     spend(shield, per_s=1e6, burst=10**6)
     rested = sent(shield, [long(INITIAL, ids[-1])] * 64, lambda i: bytes((10, 1, i, i)))
     assert rested == {"passed_known_worker": 64}
+
+
+def test_unknown_versions_leave_ids_of_ours_alone(shield: Shield) -> None:
+    """Their rates lie in one column of the buckets, but not in one place."""
+    spend(shield, per_s=100, burst=100)
+    unknown = long(INITIAL, random_dcid(), version=0x1A2A3A4A)
+    assert sent(shield, [unknown] * 200, lambda i: bytes(4))["dropped_version_limit"] > 50
+    assert sent(shield, [long(INITIAL, shield.cid())] * 30, lambda i: bytes(4)) == {"passed_known_worker": 30}
+
+
+def test_ids_spread_over_the_buckets(shield: Shield) -> None:
+    """Of 400 ids hardly any shares its bucket with another one: nobody can aim at somebody else's."""
+    shield.settings.attack = 1
+    sent(shield, [long(INITIAL, shield.cid()) for _ in range(400)], lambda i: bytes(4))
+    assert 390 < len(shield.used_buckets()) <= 400
 
 
 def test_without_limits_ids_of_ours_have_none(shield: Shield) -> None:

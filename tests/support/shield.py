@@ -35,10 +35,18 @@ class Shield:
     def reset(self) -> None:
         """Back to the beginning: no limit, no deny list, no attack; empty buckets."""
         ctypes.memset(ctypes.addressof(self.settings), 0, ctypes.sizeof(self.settings))
+        for index in self.used_buckets():
+            kernel.update(self.maps["limits"], struct.pack("=I", index), bytes(ctypes.sizeof(abi.Buckets)))
         self.settings.cids.key[0].octets[:] = CONFIG.mask_key
         self.settings.cids.active = 1
         self.listen("::", abi.FAMILY_IPV4 | abi.FAMILY_IPV6)
         self.lend(WORKER, slot=3)
+
+    def used_buckets(self) -> list[int]:
+        """Return where the limiter has counted anything since `reset`."""
+        empty = bytes(ctypes.sizeof(abi.Buckets))
+        values = kernel.values(self.maps["limits"], abi.LIMIT_ENTRIES, len(empty))
+        return [index for index, value in enumerate(values) if value != empty]
 
     def listen(self, host: str, families: int, port: int = PORT, index: int = 0) -> None:
         address = ipaddress.ip_address(host)
