@@ -97,7 +97,8 @@ def test_a_worker_that_the_kernel_ends_is_replaced_and_the_log_says_so() -> None
 
 
 def test_a_worker_whose_allocations_fail_is_replaced_and_the_log_says_so() -> None:
-    with running_node(workers=1) as node:
+    # A library that gets no memory may print a traceback of its own before it aborts.
+    with running_node(workers=1, tracebacks=True) as node:
         pid = node.status()["workers"][0]["pid"]
         # Less than it has: from now on it gets nothing (setrlimit(2), RLIMIT_AS).
         # Its own user may always; root only with CAP_SYS_RESOURCE.

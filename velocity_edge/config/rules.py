@@ -70,8 +70,10 @@ def _listeners(config: Config) -> Iterator[Problem]:
         where, text = ("server", "listen", str(i)), format_address(listener)
         address = ipaddress.ip_address(listener.host)
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            right = format_address(Listener(str(address.ipv4_mapped), listener.port))
-            yield where, f"cannot listen on {text}: an IPv4 address in IPv6 clothes; {right} would be right"
+            # Written here: which form str() gives such an address depends on Python's version.
+            mapped, port = address.ipv4_mapped, listener.port
+            right = format_address(Listener(str(mapped), port))
+            yield where, f"cannot listen on [::ffff:{mapped}]:{port}: it is IPv4-mapped; {right} would be right"
             continue
         for j, other in enumerate(taken[:i]):
             before = ipaddress.ip_address(other.host)

@@ -200,7 +200,7 @@ def test_what_is_nested_too_deeply_is_refused_where_it_is(tmp_path: Path, text: 
         (["127.0.0.1:443", "127.0.0.1:00443"], "cannot listen on 127.0.0.1:443 twice: listen[0] is the same"),
         (
             ["0.0.0.0:444", "[::ffff:127.0.0.1]:443"],
-            "cannot listen on [::ffff:7f00:1]:443: an IPv4 address in IPv6 clothes; 127.0.0.1:443 would be right",
+            "cannot listen on [::ffff:127.0.0.1]:443: it is IPv4-mapped; 127.0.0.1:443 would be right",
         ),
     ],
 )

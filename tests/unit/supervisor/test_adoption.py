@@ -75,8 +75,8 @@ while True:
         break
     except OSError:
         time.sleep(0.02)
-end.send(eval(sys.argv[2]))
 try:
+    end.send(eval(sys.argv[2]))  # a stranger may have been sent away by then
     end.recv(10)
 except OSError:
     pass
@@ -112,12 +112,15 @@ def test_a_stranger_is_sent_away_and_lives(tmp_path: Path, caplog: pytest.LogCap
     async def play() -> None:
         assert await Adoption(tmp_path / "workers.sock", state).gather() == []
 
-    asyncio.run(play())
-    assert f"process {stranger.pid} is no worker of ours" in caplog.text
-    assert stranger.poll() is None
-    assert silent.wait(5) == -signal.SIGKILL, "it did not come"
-    stranger.kill()
-    stranger.wait()
+    try:
+        asyncio.run(play())
+        assert f"process {stranger.pid} is no worker of ours" in caplog.text
+        assert stranger.poll() is None
+        assert silent.wait(5) == -signal.SIGKILL, "it did not come"
+    finally:
+        for process in (silent, stranger):
+            process.kill()
+            process.wait()
 
 
 def test_the_dead_are_not_waited_for(tmp_path: Path) -> None:
