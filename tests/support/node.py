@@ -105,6 +105,10 @@ class Node:
         )
 
 
+# A client that was killed with an answer on its way is waited for, until `server.drain.timeout` (30 s) is over.
+STOPS_WITHIN_S = 45.0
+
+
 @contextmanager
 def running_node(
     *options: str,
@@ -157,7 +161,7 @@ def running_node(
         _wait_until_serving(node, workers)
         yield node
         node.process.send_signal(signal.SIGTERM)
-        code = node.process.wait(20)
+        code = node.process.wait(STOPS_WITHIN_S)
         assert code == 0, f"the node ended with {code}:\n{node.log[-3000:]}"
         assert tracebacks or "Traceback" not in node.log, node.log[-5000:]
     except BaseException:
