@@ -18,15 +18,15 @@ from aioquic.buffer import Buffer
 
 from tests.support import tls as support
 from tests.support.tls import RecordingTransport
-from velocity_edge import keys
-from velocity_edge.keys import KeyRing
-from velocity_edge.quic import certs, codec, kex, schedule
-from velocity_edge.quic.client_policy import ClientPolicy, Session
+from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import KeyRing
 from velocity_edge.quic.engine import Level
-from velocity_edge.quic.handshake import ServerHandshake
-from velocity_edge.quic.policy import ServerPolicy
-from velocity_edge.quic.tickets import Tickets
-from velocity_edge.quic.tls_client import ClientHandshake
+from velocity_edge.tls import certs, codec, kex, schedule
+from velocity_edge.tls.client import ClientHandshake
+from velocity_edge.tls.client_policy import ClientPolicy, Session
+from velocity_edge.tls.handshake import ServerHandshake
+from velocity_edge.tls.policy import ServerPolicy
+from velocity_edge.tls.tickets import Tickets
 
 ROUNDS, HANDSHAKES = 9, 60
 EPOCHS = {tls.Epoch.INITIAL: 4096, tls.Epoch.HANDSHAKE: 32_768, tls.Epoch.ONE_RTT: 4096}

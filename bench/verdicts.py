@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bpf import BpfError, abi, kernel, loader, pins
 from bpf.kernel import AttachType, ProgramType
-from supervisor.steering_kernel import KernelSteering
+from supervisor.steering.kernel import KernelSteering
 from tests.support.headers import extension
 from tests.support.packets import HANDSHAKE, INITIAL, ethernet, ipv4, ipv6, long, random_dcid, short, udp
 from tests.support.shield import CONFIG, GONE, Shield
-from velocity_edge.cid import CidCodec
-from velocity_edge.messages import Listener
+from velocity_edge.wire.cid import CidCodec
+from velocity_edge.wire.messages import Listener
 
 _HOUR_NS = 3600 * 10**9
 

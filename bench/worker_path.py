@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from velocity_edge.quic.engine import RequestReceived
-from workers.exchanges import Exchanges, Revision
-from workers.handlers.beneath import Descriptor
-from workers.handlers.static import StaticHandler, StaticSettings
+from workers.handlers.static.beneath import Descriptor
+from workers.handlers.static.site import StaticHandler, StaticSettings
 from workers.http import fold
 from workers.middleware.access_log import Formatter, json_line
 from workers.middleware.headers import SECURITY, Date, add_headers
-from workers.router import Route, Router
+from workers.serve.exchanges import Exchanges, Revision
+from workers.serve.router import Route, Router
 
 ROUNDS = 9
 REQUESTS = 20_000

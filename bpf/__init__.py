@@ -3,7 +3,7 @@
 `quic.h`, `maps.h`, `xdp.c`, `reuseport.c` are the programs; `abi.py` and `verdicts.py` say in Python what they say in
 C; `compile.py` makes bytecode of them, `kernel.py` is bpf(2), `loader.py` puts both together, `pins.py` keeps the
 result in bpffs; `classic.py` writes the program for machines without rights. Which of them a node uses is decided in
-supervisor/steering.py.
+supervisor/steering/choose.py.
 """
 
 

@@ -1,5 +1,5 @@
 /* Where a datagram says it wants to go: the QUIC header as RFC 8999 and RFC 9000 section 17 print it, and our own
- * connection IDs (velocity_edge/cid.py has the format and the reasons).
+ * connection IDs (velocity_edge/wire/cid.py has the format and the reasons).
  *
  * Plain C: no BPF helper, no kernel type, no include. The same text is compiled into both packet programs, into the
  * native engine, and by the tests into a shared object that is compared with the Python twins, packet by packet.
@@ -90,7 +90,7 @@ QUIC_INLINE unsigned long long quic_load64(const unsigned char *p)
 		v2 += v1; v1 = QUIC_ROTATE(v1, 17); v1 ^= v2; v2 = QUIC_ROTATE(v2, 32);                      \
 	} while (0)
 
-/* SipHash-1-3 of one 16-byte block: the twin of velocity_edge/siphash.py. */
+/* SipHash-1-3 of one 16-byte block: the twin of velocity_edge/wire/siphash.py. */
 QUIC_INLINE unsigned long long quic_siphash13(const struct quic_key *key, unsigned long long m0, unsigned long long m1)
 {
 	unsigned long long v0 = key->k0 ^ 0x736f6d6570736575ULL, v1 = key->k1 ^ 0x646f72616e646f6dULL;

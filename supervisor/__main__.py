@@ -23,29 +23,31 @@ from typing import Any
 import orjson
 import setproctitle
 
-from supervisor import admin, web
-from supervisor.admin_socket import AdminSocket
-from supervisor.describe import describe
-from supervisor.first_process import be_one_if_first
-from supervisor.orphans import end_orphans
-from supervisor.places import Places
-from supervisor.privileges import drop_capabilities, prepare_exec
-from supervisor.probe import best_tier
-from supervisor.rotation import Rotation
+from supervisor.admin import api as admin
+from supervisor.admin import metrics_listener as web
+from supervisor.admin.describe import describe
+from supervisor.chores.rotation import Rotation
+from supervisor.chores.upkeep import Upkeep
+from supervisor.machine.admin_socket import AdminSocket
+from supervisor.machine.first_process import be_one_if_first
+from supervisor.machine.places import Places
+from supervisor.machine.privileges import drop_capabilities, prepare_exec
+from supervisor.machine.spawn import WORKER_PROGRAM
 from supervisor.shell import Shell
-from supervisor.spawn import WORKER_PROGRAM
 from supervisor.startup import check, start, worker_options
-from supervisor.state import StateFile, orphaned_workers
-from supervisor.upkeep import Upkeep
-from velocity_edge import __version__, logs, paths
+from supervisor.steering.probe import best_tier
+from supervisor.succession.orphans import end_orphans
+from supervisor.succession.state_file import StateFile, orphaned_workers
+from velocity_edge import __version__, paths
 from velocity_edge.cli.banner import banner
 from velocity_edge.cli.exits import exit_code
 from velocity_edge.config.load import load
 from velocity_edge.config.model import Config
 from velocity_edge.config.values import format_address, parse_address
 from velocity_edge.errors import VelocityError
-from velocity_edge.lines import say_now
-from velocity_edge.printable import printable
+from velocity_edge.text import logs
+from velocity_edge.text.lines import say_now
+from velocity_edge.text.printable import printable
 
 log = logging.getLogger("supervisor")
 

@@ -18,27 +18,27 @@ from typing import assert_never
 
 import setproctitle
 
-from supervisor import spawn
-from supervisor import words as w
-from supervisor.in_a_line import status_text, title
-from supervisor.kept import KeptFile, Trouble
-from supervisor.keyring import Keyring
-from supervisor.lifecycle import NodeState
-from supervisor.materials import Materials
-from supervisor.memory import OutOfMemory
-from supervisor.node import Node
-from supervisor.places import Places
-from supervisor.remembered import Remembered
-from supervisor.slots import Slots
-from supervisor.spawn import Process
-from supervisor.state import StateFile, boot_id
-from supervisor.steering_base import Steering
-from supervisor.store import Store
-from supervisor.succession import left_behind
-from supervisor.systemd import ServiceManager
-from velocity_edge import channel as c
-from velocity_edge import messages as m
-from velocity_edge.pressure import Pressure
+from supervisor.machine import spawn
+from supervisor.machine.kept import KeptFile, Trouble
+from supervisor.machine.keyring import Keyring
+from supervisor.machine.materials import Materials
+from supervisor.machine.oom import OutOfMemory
+from supervisor.machine.places import Places
+from supervisor.machine.slots import Slots
+from supervisor.machine.spawn import Process
+from supervisor.machine.systemd import ServiceManager
+from supervisor.node import words as w
+from supervisor.node.lifecycle import NodeState
+from supervisor.node.node import Node
+from supervisor.one_line import status_text, title
+from supervisor.steering.base import Steering
+from supervisor.succession.fd_store import Store
+from supervisor.succession.quiesced_file import Remembered
+from supervisor.succession.state_file import StateFile, boot_id
+from supervisor.succession.translate import left_behind
+from velocity_edge.status.pressure import Pressure
+from velocity_edge.wire import channel as c
+from velocity_edge.wire import messages as m
 
 log = logging.getLogger("supervisor")
 

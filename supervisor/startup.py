@@ -21,33 +21,34 @@ from typing import Final
 from pydantic import ValidationError
 
 from bpf import BpfError, loader
-from supervisor import spawn, succession
-from supervisor import words as w
-from supervisor.adoption import Adoption, Returned
-from supervisor.keyring import Keyring, check_keys
-from supervisor.materials import Materials, gather
-from supervisor.node import Node
-from supervisor.places import Places
-from supervisor.privileges import may_raise_priority
-from supervisor.remembered import Remembered
-from supervisor.requests import Settings
+from supervisor.machine import spawn
+from supervisor.machine.keyring import Keyring, check_keys
+from supervisor.machine.materials import Materials, gather
+from supervisor.machine.places import Places
+from supervisor.machine.privileges import may_raise_priority
+from supervisor.machine.slots import Bundle, Slots
+from supervisor.machine.spawn import WORKER_PROGRAM
+from supervisor.machine.systemd import ServiceManager, received
+from supervisor.node import words as w
+from supervisor.node.node import Node
+from supervisor.node.requests import Settings
+from supervisor.node.worker import WorkerIds
 from supervisor.shell import Shell
-from supervisor.slots import Bundle, Slots
-from supervisor.spawn import WORKER_PROGRAM
-from supervisor.state import SavedState, StateFile, read_state
-from supervisor.steering import open_steering
-from supervisor.steering_base import Tier
-from supervisor.store import Store, fits
-from supervisor.systemd import ServiceManager, received
-from supervisor.worker import WorkerIds
+from supervisor.steering.base import Tier
+from supervisor.steering.choose import open_steering
+from supervisor.succession import translate as succession
+from supervisor.succession.adoption import Adoption, Returned
+from supervisor.succession.fd_store import Store, fits
+from supervisor.succession.quiesced_file import Remembered
+from supervisor.succession.state_file import SavedState, StateFile, read_state
 from velocity_edge.atomic_file import read_file, replace_file
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError, Unavailable, VelocityError
 from velocity_edge.machine.cpus import affinity_refused, workers_by_default
 from velocity_edge.machine.needs import lacking, sentence, too_few_descriptors
-from velocity_edge.messages import Listener
+from velocity_edge.machine.worker_user import Rights, choose
 from velocity_edge.paths import instance_name
-from velocity_edge.worker_user import Rights, choose
+from velocity_edge.wire.messages import Listener
 
 log = logging.getLogger("supervisor")
 

@@ -21,17 +21,18 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
-from velocity_edge import __version__, logs
+from velocity_edge import __version__
 from velocity_edge.errors import VelocityError
-from velocity_edge.lines import say_now
-from velocity_edge.messages import EXIT_OUT_OF_MEMORY
+from velocity_edge.machine.worker_user import Rights
+from velocity_edge.machine.worker_user import choose as choose_user
 from velocity_edge.quic.open_engine import choose_engine
-from velocity_edge.worker_user import Rights
-from velocity_edge.worker_user import choose as choose_user
-from workers import place, preload, priority
-from workers.privileges import drop
-from workers.vitals import Memory
-from workers.worker import Identity, Worker
+from velocity_edge.text import logs
+from velocity_edge.text.lines import say_now
+from velocity_edge.wire.messages import EXIT_OUT_OF_MEMORY
+from workers.process import place, preload, priority
+from workers.process.privileges import drop
+from workers.process.vitals import Memory
+from workers.serve.worker import Identity, Worker
 
 log = logging.getLogger("workers")
 

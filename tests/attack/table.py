@@ -31,7 +31,7 @@ from tests.support.attacker import (
     varint,
 )
 from tests.support.engine_driver import ENGINES, Address, StockClient, World
-from velocity_edge.quic import kex
+from velocity_edge.tls import kex
 
 PING = b"\x01"
 CLOSE = b"\x1c\0\0\0"

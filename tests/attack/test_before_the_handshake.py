@@ -14,9 +14,9 @@ from tests.support import tls as tls_support
 from tests.support.attacker import SCID, Memory, client_hello, crypto_frame, hello, hello_datagrams, initial, parameters
 from tests.support.engine_driver import SERVER, StockClient, Train, World
 from tests.support.our_client import OurClient
-from velocity_edge.quic import kex
 from velocity_edge.quic.half_open import FLIGHT_CPU_US
 from velocity_edge.quic.limits import Limits
+from velocity_edge.tls import kex
 
 Make = Callable[..., World]
 KIB = 1024

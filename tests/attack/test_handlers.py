@@ -1,7 +1,7 @@
 """However much is asked for at once, a turn of the loop has a bounded time for handlers, and others have their turn.
 
-The application is the worker's own (workers/exchanges.py); time is counted, not measured: each answer costs what the
-handler says, on a clock that nothing else moves.
+The application is the worker's own (workers/serve/exchanges.py); time is counted, not measured: each answer costs what
+the handler says, on a clock that nothing else moves.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from tests.support.engine_driver import StockClient, World
 from tests.support.site import write
-from workers.exchanges import Exchanges, Revision
-from workers.handlers.beneath import Descriptor
-from workers.handlers.static import StaticHandler, StaticSettings
+from workers.handlers.static.beneath import Descriptor
+from workers.handlers.static.site import StaticHandler, StaticSettings
 from workers.http import Request, Response, plain
-from workers.open_files import OpenFiles
-from workers.turns import TURN_NS
+from workers.serve.exchanges import Exchanges, Revision
+from workers.serve.open_files import OpenFiles
+from workers.serve.turns import TURN_NS
 
 Make = Callable[..., World]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bpf import abi, loader, verdicts
-from velocity_edge.cid import CID_LENGTH
 from velocity_edge.quic.engine import MUST_RETRY_DSCP
 from velocity_edge.quic.limits import Limits
+from velocity_edge.wire.cid import CID_LENGTH
 
 BPF = Path(__file__).parents[2] / "bpf"
 

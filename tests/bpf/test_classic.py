@@ -1,4 +1,4 @@
-"""Tier A sends each datagram where velocity_edge/cid.py says, on a real reuseport group and without rights."""
+"""Tier A sends each datagram where velocity_edge/wire/cid.py says, on a real reuseport group and without rights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bpf import classic
 from tests.support.packets import HANDSHAKE, INITIAL, long, random_dcid, short
-from velocity_edge.cid import CidCodec, CidConfig
+from velocity_edge.wire.cid import CidCodec, CidConfig
 
 SLOTS = 6
 

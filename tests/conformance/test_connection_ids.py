@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.engine_driver import StockClient, World
-from velocity_edge import keys
-from velocity_edge.keys import EpochTable
+from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import EpochTable
 
 Make = Callable[..., World]
 

@@ -13,13 +13,13 @@ from aioquic.tls import CipherSuite
 from tests.support import tls as tls_support
 from tests.support.engine_driver import ROOT, SERVER, World
 from tests.support.our_client import OurClient
-from velocity_edge import keys
-from velocity_edge.cid import CID_LENGTH
-from velocity_edge.quic import kex, schedule
+from velocity_edge.keys import table as keys
 from velocity_edge.quic.engine import Ignore, Refuse, Train
 from velocity_edge.quic.limits import Limits
-from velocity_edge.quic.policy import ServerPolicy
-from velocity_edge.quic.tickets import Tickets
+from velocity_edge.tls import kex, schedule
+from velocity_edge.tls.policy import ServerPolicy
+from velocity_edge.tls.tickets import Tickets
+from velocity_edge.wire.cid import CID_LENGTH
 
 Make = Callable[..., World]
 

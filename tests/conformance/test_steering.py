@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.engine_driver import NODE_ID, SERVER, Train, World
 from tests.support.our_client import OurClient
-from velocity_edge import keys
 from velocity_edge.client.connection import STATELESS_RESET
+from velocity_edge.keys import table as keys
 from velocity_edge.quic import handover
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.reset import reset_token

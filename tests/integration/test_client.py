@@ -14,14 +14,14 @@ import pytest
 from tests.support import tls as tls_support
 from tests.support.engine_driver import ENGINES, ROOT, pattern, require_engine
 from tests.support.socket_server import SocketServer
-from velocity_edge import keys
 from velocity_edge.client.h3_client import connect, fetch
 from velocity_edge.client.options import Options, split_url
 from velocity_edge.client.probe import probe
 from velocity_edge.errors import CannotDo, ConfigError, Unreachable, VelocityError
-from velocity_edge.quic import kex
+from velocity_edge.keys import table as keys
 from velocity_edge.quic.limits import Limits
-from velocity_edge.quic.tickets import Tickets
+from velocity_edge.tls import kex
+from velocity_edge.tls.tickets import Tickets
 
 T = TypeVar("T")
 

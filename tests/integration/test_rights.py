@@ -19,7 +19,7 @@ from tests.support.confine import DOCKER
 from tests.support.confined import confined, inside, refused, workers
 from tests.support.node import COMMAND, Node, running_node
 from tests.support.waiting import poll
-from velocity_edge.status import NodeStatus
+from velocity_edge.status.document import NodeStatus
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 

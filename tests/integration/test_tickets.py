@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.node import COMMAND
 from tests.support.supervised import Supervised, supervised
-from velocity_edge import keyfile
-from velocity_edge.keys import EpochTable
+from velocity_edge.keys import file as keyfile
+from velocity_edge.keys.table import EpochTable
 
 
 def tickets(node: Supervised, *argv: str | Path, code: int = 0) -> str:

@@ -180,8 +180,11 @@ def test_files_are_replaced_and_a_worker_dies_before_the_upgrade(programs: Progr
 
 #: What is wrong with the new installation -> its changes, and what the operator is told.
 REFUSED: dict[str, tuple[list[Change], str]] = {
-    "a supervisor with a syntax error": ([("supervisor/node.py", None, "\nif\n")], "SyntaxError"),
-    "a worker with a syntax error": ([("workers/worker.py", None, "\nif\n")], "cannot start a worker: SyntaxError"),
+    "a supervisor with a syntax error": ([("supervisor/node/node.py", None, "\nif\n")], "SyntaxError"),
+    "a worker with a syntax error": (
+        [("workers/serve/worker.py", None, "\nif\n")],
+        "cannot start a worker: SyntaxError",
+    ),
     "another idea of the configuration": (
         [("velocity_edge/config/model.py", "    workers: Annotated", "    workerz: Annotated")],
         "server.workers: cannot understand this key",
@@ -189,7 +192,7 @@ REFUSED: dict[str, tuple[list[Change], str]] = {
 }
 #: They pass every check, and then its workers, or itself, end.
 WORKERS_DIE: Change = (
-    "workers/worker.py",
+    "workers/serve/worker.py",
     "        prepared = self.prepared.pop(",
     "        os._exit(3)\n        prepared = self.prepared.pop(",
 )

@@ -15,9 +15,9 @@ import pytest
 from tests.support.h3 import H3Client
 from tests.support.waiting import poll
 from tests.support.worker_process import Bench, WorkerProcess
-from velocity_edge import messages as m
-from velocity_edge.counters import VERDICTS
 from velocity_edge.quic.open_engine import native_missing
+from velocity_edge.wire import messages as m
+from velocity_edge.wire.counters import VERDICTS
 
 BIG = os.urandom(3_000_000)
 
@@ -159,7 +159,7 @@ def test_a_new_revision_serves_the_same_connection(bench: Bench, worker: WorkerP
 
 
 def test_keys_are_acknowledged_and_used(bench: Bench, worker: WorkerProcess) -> None:
-    from velocity_edge import keys
+    from velocity_edge.keys import table as keys
 
     with H3Client(bench.port, bench.ca) as client:
         table = keys.announce(bench.table, os.urandom(32), 0.0, 86_400.0)
@@ -258,7 +258,9 @@ def test_it_serves_on_without_supervisor_and_obeys_the_next_one(bench: Bench, wo
 @pytest.mark.parametrize("bench", ["portable"], indirect=True)
 def test_one_that_has_drained_and_is_left_alone_ends_and_gives_its_port_back(bench: Bench) -> None:
     """The deadline of the drain holds without a supervisor, too. Patience is a second here."""
-    program = "import sys; from workers import __main__, supervision; supervision.ALONE_S = 1.0; "
+    program = (
+        "import sys; from workers import __main__; from workers.serve import supervision; supervision.ALONE_S = 1.0; "
+    )
     bench.python = [sys.executable, "-I", "-c", program + "sys.exit(__main__.main())"]
     worker = bench.start()
     bench.serve(worker)
@@ -308,6 +310,6 @@ def test_the_successor_of_a_killed_worker_resets_its_connections(bench: Bench, w
         successor = bench.start(slot=0)
         bench.serve(successor)
         client.send("GET", "/")
-        # aioquic as a client does not recognise resets; that ours does is tested where it is (tests/unit/quic).
+        # aioquic as a client does not recognise resets; ours does (tests/unit/velocity_edge/quic).
         poll(lambda: counts(bench)["verdict_reset"] >= 1, "the successor to answer with a stateless reset")
         stop(successor)

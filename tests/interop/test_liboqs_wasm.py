@@ -18,8 +18,8 @@ import pytest
 
 from tests.support import tls as support
 from velocity_edge.pki import mldsa_key
-from velocity_edge.quic import certs, kex
-from velocity_edge.quic.kex import Kem
+from velocity_edge.tls import certs, kex
+from velocity_edge.tls.kex import Kem
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -1,13 +1,13 @@
 /* Key epochs against restarts: no worker ever receives something sealed with a key that it cannot open.
  *
- * What is modelled: the supervisor's rotation (supervisor/node.py): make a key, persist it, give it to every worker,
+ * What is modelled: the supervisor's rotation (supervisor/node/node.py): make a key, persist it, give it to every worker,
  * wait until each one that lives has acknowledged it, persist that it seals, tell the workers to seal with it. At any
  * moment a worker may crash and be replaced (it gets the table as persisted), and the supervisor may crash and be
  * replaced (it reads the table as persisted). Workers seal tickets at any time; a ticket may come back to any worker.
  *
  * What is claimed: whatever any worker sealed, any other worker that serves can open.
  * Compile with -DSEAL_AT_ONCE (no waiting for acknowledgements) or -DPERSIST_LATE (tell first, write later) to see it fail.
- * What is left out: expiry of old keys (arithmetic on lifetimes, tested in tests/unit/test_keys.py).
+ * What is left out: expiry of old keys (arithmetic on lifetimes, tested in tests/unit/velocity_edge/keys/test_keys.py).
  */
 
 #define WORKERS 2

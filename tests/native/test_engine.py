@@ -13,10 +13,10 @@ import pytest
 from aioquic.quic.connection import QuicConnection
 
 from tests.support.engine_driver import FileRange, World, pattern
-from velocity_edge.counters import COUNTERS, GAUGES
 from velocity_edge.quic import engine as seam
 from velocity_edge.quic.engine import EngineSettings, Level, RequestReceived, Train
 from velocity_edge.quic.limits import Limits
+from velocity_edge.wire.counters import COUNTERS, GAUGES
 
 native = pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")
 
@@ -222,7 +222,7 @@ def test_transport_is_of_use_only_inside_feed() -> None:
         transports.append(transport)
         with pytest.raises(RuntimeError, match="inside feed"):
             transport.local_parameters()
-        from velocity_edge.quic.handshake import ServerHandshake
+        from velocity_edge.tls.handshake import ServerHandshake
 
         return ServerHandshake(w.hooks.policy, transport)
 

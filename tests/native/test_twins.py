@@ -142,13 +142,13 @@ def test_reset_has_the_token_and_the_length_of_reset_py() -> None:
 
 
 def _reset_keys(w: World) -> dict[int, bytes]:
-    from velocity_edge import keys
+    from velocity_edge.keys import table as keys
 
     return keys.engine_keys(w.table).reset_keys
 
 
 def test_keys_that_make_no_sense_are_refused_and_the_old_ones_stay() -> None:
-    from velocity_edge import keys
+    from velocity_edge.keys import table as keys
 
     w = World("native")
     good = keys.engine_keys(w.table)

@@ -25,15 +25,15 @@ import pytest
 
 from bpf import kernel, pins
 from bpf.kernel import SO_DETACH_REUSEPORT_BPF, AttachType, MapSpec, MapType, ProgramType, XdpMode
-from supervisor.steering import Steering, Tier, open_steering
-from supervisor.steering_interfaces import with_addresses_of
+from supervisor.steering.choose import Steering, Tier, open_steering
+from supervisor.steering.interfaces import with_addresses_of
 from tests.support.netns import Network, inside, network
 from tests.support.packets import INITIAL as INITIAL_TYPE
 from tests.support.packets import long, random_dcid, short
 from tests.support.traffic import CODEC, CONFIG, INITIAL, Sender, clients, group, receiving
 from velocity_edge.errors import Unavailable
-from velocity_edge.messages import Listener
 from velocity_edge.quic.engine import MUST_RETRY_DSCP
+from velocity_edge.wire.messages import Listener
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.alone]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.steering import Steering, open_steering
+from supervisor.steering.choose import Steering, open_steering
 from tests.support.headers import (
     DESTINATION,
     FRAGMENT,
@@ -33,7 +33,7 @@ from tests.support.headers import (
 from tests.support.netns import CLIENT_MAC, SERVER_MAC, Network, inside, network
 from tests.support.packets import INITIAL, RETRY, V2, ipv4, ipv6, long, random_dcid, short, udp
 from tests.support.traffic import CODEC, CONFIG, PORT, clients, group
-from velocity_edge.messages import Listener
+from velocity_edge.wire.messages import Listener
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.alone]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from bpf import pins
-from supervisor.steering import open_steering
+from supervisor.steering.choose import open_steering
 from tests.support.netns import Network, inside, network
 from tests.support.packets import short
 from tests.support.traffic import CODEC, CONFIG, PORT, clients, group
-from velocity_edge.messages import Listener
+from velocity_edge.wire.messages import Listener
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 

@@ -14,22 +14,22 @@ from pathlib import Path
 import pytest
 
 from bpf import pins
-from supervisor.steering import Steering, Tier, open_steering
+from supervisor.steering.choose import Steering, Tier, open_steering
 from tests.support.netns import Network, network
 from tests.support.packets import short
 from tests.support.traffic import CODEC, CONFIG, clients, group
 from velocity_edge.errors import Unavailable
-from velocity_edge.messages import Listener
+from velocity_edge.wire.messages import Listener
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 _OPEN = """
 import json, socket, sys
 from pathlib import Path
-from supervisor.steering import open_steering
+from supervisor.steering.choose import open_steering
 from tests.support.traffic import CONFIG
 from velocity_edge.errors import Unavailable
-from velocity_edge.messages import Listener
+from velocity_edge.wire.messages import Listener
 a = json.loads(sys.argv[1])
 try:
     s = open_steering(mode=a["mode"], instance=a["instance"], listeners=[Listener("0.0.0.0", 443)],

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.steering import Steering, Tier, open_steering
-from supervisor.steering_kernel import KernelSteering
+from supervisor.steering.choose import Steering, Tier, open_steering
+from supervisor.steering.kernel import KernelSteering
 from tests.support.netns import Network, inside, ip, network
 from tests.support.packets import INITIAL as INITIAL_TYPE
 from tests.support.packets import long, random_dcid, short
 from tests.support.traffic import CODEC, CONFIG, INITIAL, PORT, Sender, clients, group, receiving
-from velocity_edge.messages import Listener
+from velocity_edge.wire.messages import Listener
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.alone]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bpf import abi, kernel
-from supervisor import steering_kernel
+from supervisor.steering import kernel as steering_kernel
 from tests.support.loopback_group import bound, group, known, new
 from velocity_edge.errors import Unavailable
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import routes
-from supervisor import words as w
-from supervisor.node import Node
-from supervisor.requests import Settings
+from supervisor.node import routes
+from supervisor.node import words as w
+from supervisor.node.node import Node
+from supervisor.node.requests import Settings
 from tests.support.loopback_group import Group, group, known, new
-from velocity_edge import messages as m
+from velocity_edge.wire import messages as m
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 

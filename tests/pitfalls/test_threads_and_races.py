@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.adoption import Adoption
-from supervisor.slots import Slots
-from supervisor.spawn import start_ticks
-from supervisor.state import SavedState, SavedWorker, StateFile
+from supervisor.machine.slots import Slots
+from supervisor.machine.spawn import start_ticks
+from supervisor.succession.adoption import Adoption
+from supervisor.succession.state_file import SavedState, SavedWorker, StateFile
 from velocity_edge.errors import VelocityError
-from velocity_edge.messages import Listener
+from velocity_edge.wire.messages import Listener
 
 WORKER = """
 import os, socket, sys, threading
-from velocity_edge import messages as m
-from velocity_edge.channel import Channel
+from velocity_edge.wire import messages as m
+from velocity_edge.wire.channel import Channel
 
 def come_back():
     print(threading.get_native_id(), flush=True)

@@ -12,9 +12,9 @@ import pytest
 from tests.support.loopback_group import group, new
 from tests.support.packets import HANDSHAKE, INITIAL, ZERO_RTT, long, short
 from tests.support.traffic import CODEC
-from velocity_edge.messages import Roster
 from velocity_edge.quic import demux
-from workers.worker import unborn
+from velocity_edge.wire.messages import Roster
+from workers.serve.worker import unborn
 
 
 @pytest.mark.root

@@ -7,7 +7,7 @@ from email.utils import formatdate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.handlers.conditions import (
+from workers.handlers.static.conditions import (
     Conditions,
     Validators,
     Verdict,

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.h3_bytes import Field, request, section
-from velocity_edge.quic.portable.message import Malformed, check_trailers, parse_head
+from velocity_edge.http.message import Malformed, check_trailers, parse_head
 
 native = pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.handlers.ranges import MAX_RANGES, MERGE_GAP_BYTES, parse, part_head
+from workers.handlers.static.ranges import MAX_RANGES, MERGE_GAP_BYTES, parse, part_head
 
 _NUMBER = st.integers(0, 600)
 _SPEC = st.one_of(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.support.site import Clock, get, handler, write
 from velocity_edge.quic.engine import FileRange
-from workers.handlers.static import StaticHandler
+from workers.handlers.static.site import StaticHandler
 
 SECRET = b"this lies outside of the root"
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import tls as support
-from velocity_edge import keys
-from velocity_edge.keys import KeyRing
-from velocity_edge.quic import codec, codec_client, kex
-from velocity_edge.quic.alerts import Alert
-from velocity_edge.quic.codec import ClientHello
-from velocity_edge.quic.tickets import Tickets
-from velocity_edge.quic.tls_vectors import extension, message
+from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import KeyRing
+from velocity_edge.tls import codec, codec_client, kex
+from velocity_edge.tls.alerts import Alert
+from velocity_edge.tls.codec import ClientHello
+from velocity_edge.tls.tickets import Tickets
+from velocity_edge.tls.vectors import extension, message
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Pretend workers with characters, and a virtual clock: one machine below its supervisor (world.py).
 
 A worker obeys in order and takes its time; it may crash, hang, hang up, talk nonsense, refuse, or not stop. Without a
-supervisor it serves on, looks for a successor and says Hello again, as workers/supervision.py does.
+supervisor it serves on, looks for a successor and says Hello again, as workers/serve/supervision.py does.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from supervisor import words as w
-from velocity_edge import keys
-from velocity_edge import messages as m
+from supervisor.node import words as w
+from velocity_edge.keys import table as keys
+from velocity_edge.wire import messages as m
 
 HEARTBEAT_EVERY_S = 7.0
 QUARANTINE_S = 20.0

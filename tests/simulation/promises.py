@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from supervisor import words as w
-from supervisor.lifecycle import NodeState, WorkerState
-from supervisor.node import Node
-from supervisor.rollout import RolloutState
-from supervisor.routes import current_worker
+from supervisor.node import words as w
+from supervisor.node.lifecycle import NodeState, WorkerState
+from supervisor.node.node import Node
+from supervisor.node.rollout import RolloutState
+from supervisor.node.routes import current_worker
 from tests.simulation.machine import Process
 from tests.simulation.world import World
-from velocity_edge import messages as m
+from velocity_edge.wire import messages as m
 
 #: How long something may be in between: longer than any step of the node, much shorter than an evening.
 PATIENCE_S = 60.0

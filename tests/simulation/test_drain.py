@@ -9,8 +9,8 @@
 7. After a resume every worker takes clients again.
 8. When workers have been told, steering leads no new client to them, whoever died in between.
 
-The real Node and contract, and the real table of a worker (workers/drain.py) with pretend clients; a clock that steps
-by half a second, and a seed. A failure prints the seed: `SEED=1234 pytest tests/simulation/test_drain.py`.
+The real Node and contract, and the real table of a worker (workers/drain/drain_plan.py) with pretend clients; a clock
+that steps by half a second, and a seed. A failure prints the seed: `SEED=1234 pytest tests/simulation/test_drain.py`.
 """
 
 import os
@@ -21,15 +21,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from supervisor import succession
-from supervisor import words as w
-from supervisor.contract import CUT_GRACE_S, Phase, Terms, verdict
-from supervisor.lifecycle import NodeState
-from supervisor.node import Node
-from supervisor.requests import Settings
-from velocity_edge import messages as m
+from supervisor.node import words as w
+from supervisor.node.drain_contract import CUT_GRACE_S, Phase, Terms, verdict
+from supervisor.node.lifecycle import NodeState
+from supervisor.node.node import Node
+from supervisor.node.requests import Settings
+from supervisor.succession import translate as succession
 from velocity_edge.errors import CannotDo
-from workers.drain import Act, Drain
+from velocity_edge.wire import messages as m
+from workers.drain.drain_plan import Act, Drain
 
 ONE_SEED = [int(os.environ["SEED"])] if "SEED" in os.environ else None
 STEP_S = 0.5

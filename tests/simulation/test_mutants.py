@@ -10,14 +10,15 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor import routes, succession
-from supervisor import words as w
-from supervisor.agreement import Agreement
-from supervisor.node import Node
-from supervisor.rollout import Rollout
-from supervisor.worker import Worker, WorkerIds
+from supervisor.node import routes
+from supervisor.node import words as w
+from supervisor.node.agreement import Agreement
+from supervisor.node.node import Node
+from supervisor.node.rollout import Rollout
+from supervisor.node.worker import Worker, WorkerIds
+from supervisor.succession import translate as succession
 from tests.simulation.test_node import play
-from velocity_edge import messages as m
+from velocity_edge.wire import messages as m
 
 #: Most are found in the first ten, those that need a death at the wrong moment later.
 EVENINGS = 400

@@ -29,10 +29,10 @@ import os
 
 import pytest
 
-from supervisor import words as w
-from supervisor.contract import Terms
-from supervisor.lifecycle import NodeState
-from supervisor.node import Node
+from supervisor.node import words as w
+from supervisor.node.drain_contract import Terms
+from supervisor.node.lifecycle import NodeState
+from supervisor.node.node import Node
 from tests.simulation.promises import Watched, everybody_well, is_well
 from tests.simulation.world import World, without_files
 

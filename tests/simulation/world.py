@@ -1,7 +1,7 @@
 """A pretend machine around real decisions, with supervisors that die and are followed by others.
 
     the real thing                                   here
-    supervisor/node.py, succession.py, keyring.py    themselves
+    supervisor/node/node.py, succession.py, keyring.py    themselves
     supervisor/shell.py, startup.py, upkeep.py       `happen`, `succeed`, `reload`, `rotate`: the same order of steps
     a supervisor's death between two commands        `cut_next`: the next happening is carried out in part
     state.json                                       `saved`, made as shell.py makes it: before and after the commands
@@ -18,21 +18,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from supervisor import keyring, succession
-from supervisor import words as w
-from supervisor.lifecycle import NodeState
-from supervisor.node import Node
-from supervisor.requests import Settings
-from supervisor.state import SavedState
-from supervisor.worker import WorkerIds
+from supervisor.machine import keyring
+from supervisor.node import words as w
+from supervisor.node.lifecycle import NodeState
+from supervisor.node.node import Node
+from supervisor.node.requests import Settings
+from supervisor.node.worker import WorkerIds
+from supervisor.succession import translate as succession
+from supervisor.succession.state_file import SavedState
 from tests.simulation.machine import QUARANTINE_S, Machine, Process
-from velocity_edge import keys
-from velocity_edge import messages as m
 from velocity_edge.config.model import Tickets
 from velocity_edge.errors import CannotDo
-from velocity_edge.messages import Listener
+from velocity_edge.keys import table as keys
+from velocity_edge.wire import messages as m
+from velocity_edge.wire.messages import Listener
 
-#: How long a successor waits for workers (supervisor/adoption.py).
+#: How long a successor waits for workers (supervisor/succession/adoption.py).
 PATIENCE_S = 6.0
 ROOT = bytes(keys.ROOT_BYTES)
 #: So few that they come round, and more than are lent within a quarantine.

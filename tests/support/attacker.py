@@ -18,8 +18,8 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 
 from tests.support import tls as tls_support
 from tests.support.engine_driver import StockClient, World
-from velocity_edge.quic import codec_client, kex
-from velocity_edge.quic.codec_client import Offer
+from velocity_edge.tls import codec_client, kex
+from velocity_edge.tls.codec_client import Offer
 
 
 def varint(value: int) -> bytes:

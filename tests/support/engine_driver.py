@@ -29,8 +29,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from tests.support import tls as tls_support
-from velocity_edge import keys
-from velocity_edge.counters import VERDICTS
+from velocity_edge.keys import table as keys
 from velocity_edge.quic.admission import AdmissionControl
 from velocity_edge.quic.engine import (
     Address,
@@ -52,8 +51,9 @@ from velocity_edge.quic.engine import (
 )
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import native_missing, open_engine
-from velocity_edge.quic.policy import ServerPolicy
 from velocity_edge.quic.single_use import UsedTokens
+from velocity_edge.tls.policy import ServerPolicy
+from velocity_edge.wire.counters import VERDICTS
 
 ENGINES = ("portable", "native")
 SERVER: Address = (b"\x0a\x00\x00\x01", 443)
@@ -420,7 +420,7 @@ class World:
 
 
 def keys_codec(table: keys.EpochTable) -> Any:
-    from velocity_edge.cid import CidCodec
+    from velocity_edge.wire.cid import CidCodec
 
     return CidCodec(keys.cid_configs(table))
 

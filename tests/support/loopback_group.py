@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bpf import pins
-from supervisor.steering import Steering, open_steering
+from supervisor.steering.choose import Steering, open_steering
 from tests.support.packets import INITIAL, long, random_dcid, short
 from tests.support.traffic import CODEC, CONFIG
-from velocity_edge.messages import Listener
+from velocity_edge.wire.messages import Listener
 
 _numbers = itertools.count()
 

@@ -31,7 +31,7 @@ import pytest
 
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.waiting import poll
-from velocity_edge.status import NodeStatus
+from velocity_edge.status.document import NodeStatus
 
 COMMAND = Path(sys.executable).parent / "velocity-edge"
 #: What `engine` can be, for parametrize.

@@ -7,9 +7,9 @@ from typing import Any
 from tests.support import tls as tls_support
 from tests.support.engine_driver import StockClient, World
 from velocity_edge.client.connection import ClientConnection, ClientH3
-from velocity_edge.quic.client_policy import ClientPolicy, Session
-from velocity_edge.quic.tls_client import ClientHandshake
-from velocity_edge.quic.trust import Trust
+from velocity_edge.tls.client import ClientHandshake
+from velocity_edge.tls.client_policy import ClientPolicy, Session
+from velocity_edge.tls.trust import Trust
 
 
 class OurClient(StockClient):

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from velocity_edge.status import NodeStatus
+from velocity_edge.status.document import NodeStatus
 
 
 class PretendAdmin:

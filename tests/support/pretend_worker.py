@@ -19,8 +19,8 @@ import time
 from dataclasses import replace
 
 from velocity_edge import __version__
-from velocity_edge import messages as m
-from velocity_edge.channel import Channel
+from velocity_edge.wire import messages as m
+from velocity_edge.wire.channel import Channel
 
 
 class Pretend:

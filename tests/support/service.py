@@ -25,7 +25,7 @@ from tests.support.certificates import Certificate, make_certificate
 from tests.support.installation import Programs, needed
 from tests.support.private_systemd import PrivateSystemd, private_systemd
 from tests.support.waiting import poll
-from velocity_edge.status import NodeStatus
+from velocity_edge.status.document import NodeStatus
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "systemd"
 UNIT = "velocity.service"

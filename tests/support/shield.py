@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bpf import abi, kernel, loader, pins, verdicts
 from bpf.report import read_counters
-from velocity_edge.cid import CidCodec, CidConfig
+from velocity_edge.wire.cid import CidCodec, CidConfig
 
 DROP, PASS = 1, 2
 PORT = 443

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from workers.handlers.beneath import Descriptor
-from workers.handlers.static import StaticHandler, StaticSettings
+from workers.handlers.static.beneath import Descriptor
+from workers.handlers.static.site import StaticHandler, StaticSettings
 from workers.http import Request, Response
 
 #: Sun, 09 Sep 2001 01:46:40 GMT

@@ -9,15 +9,15 @@ from typing import Any
 
 from tests.support import tls as tls_support
 from tests.support.engine_driver import NODE_ID, ROOT, Application, Hooks, require_engine
-from velocity_edge import keys
-from velocity_edge.counters import VERDICTS
+from velocity_edge.keys import table as keys
 from velocity_edge.quic import udp
 from velocity_edge.quic.admission import AdmissionControl
 from velocity_edge.quic.engine import EngineSettings
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import open_engine
-from velocity_edge.quic.policy import ServerPolicy
 from velocity_edge.quic.single_use import UsedTokens
+from velocity_edge.tls.policy import ServerPolicy
+from velocity_edge.wire.counters import VERDICTS
 
 
 class SocketServer:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from supervisor.steering import Steering, open_steering
+from supervisor.steering.choose import Steering, open_steering
 from tests.support.traffic import CONFIG
-from velocity_edge.cid import CidConfig
-from velocity_edge.messages import Listener
+from velocity_edge.wire.cid import CidConfig
+from velocity_edge.wire.messages import Listener
 
 
 def drop_rights() -> None:

@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from velocity_edge.quic import certs
-from velocity_edge.quic.certs import Chain
-from velocity_edge.quic.client_policy import ClientPolicy, Session
-from velocity_edge.quic.handshake import ServerHandshake
-from velocity_edge.quic.policy import ServerPolicy
-from velocity_edge.quic.policy import server_policy as build_policy
-from velocity_edge.quic.tls_client import ClientHandshake
-from velocity_edge.quic.trust import Trust
+from velocity_edge.tls import certs
+from velocity_edge.tls.certs import Chain
+from velocity_edge.tls.client import ClientHandshake
+from velocity_edge.tls.client_policy import ClientPolicy, Session
+from velocity_edge.tls.handshake import ServerHandshake
+from velocity_edge.tls.policy import ServerPolicy
+from velocity_edge.tls.policy import server_policy as build_policy
+from velocity_edge.tls.trust import Trust
 
 NAME = "velocity.test"
 KEYS = {

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from velocity_edge.cid import CidConfig
+from velocity_edge.wire.cid import CidConfig
 
 BPF = Path(__file__).parents[2] / "bpf"
 

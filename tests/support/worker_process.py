@@ -5,7 +5,7 @@
         bench.serve(worker)                # Equip, UseKeys, Roster, Configure, Activate
         worker.expect(Heartbeat)
 
-Sockets, links and slabs are the supervisor's own (supervisor/slots.py), so that what is tested is what runs.
+Sockets, links and slabs are the supervisor's own (supervisor/machine/slots.py), so that what is tested is what runs.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from supervisor.slots import Slots
+from supervisor.machine.slots import Slots
 from tests.support.waiting import poll
-from velocity_edge import keys
-from velocity_edge import messages as m
-from velocity_edge.channel import Channel, Received, pair
 from velocity_edge.config.model import Config
+from velocity_edge.keys import table as keys
 from velocity_edge.pki.self_signed import self_signed
+from velocity_edge.wire import messages as m
+from velocity_edge.wire.channel import Channel, Received, pair
 
 R = TypeVar("R")
 NODE_ID = 7

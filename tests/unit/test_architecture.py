@@ -17,9 +17,19 @@ FILES = [p for package in MAY_IMPORT for p in sorted((ROOT / package).rglob("*.p
 
 #: Files that decide. They have no clock, no socket, no dice, no process.
 DECISIONS = [
-    *("supervisor/node.py", "supervisor/requests.py", "supervisor/lifecycle.py", "supervisor/rollout.py"),
-    *("supervisor/backoff.py", "supervisor/routes.py", "supervisor/agreement.py", "supervisor/worker.py"),
-    *("supervisor/words.py", "velocity_edge/quic/demux.py", "workers/router.py"),
+    *(
+        "supervisor/node/node.py",
+        "supervisor/node/requests.py",
+        "supervisor/node/lifecycle.py",
+        "supervisor/node/rollout.py",
+    ),
+    *(
+        "supervisor/node/backoff.py",
+        "supervisor/node/routes.py",
+        "supervisor/node/agreement.py",
+        "supervisor/node/worker.py",
+    ),
+    *("supervisor/node/words.py", "velocity_edge/quic/demux.py", "workers/serve/router.py"),
 ]
 HANDS = {"asyncio", "datetime", "multiprocessing", "os", "random", "secrets", "select", "signal", "socket"}
 HANDS |= {"subprocess", "threading", "time"}

@@ -1,7 +1,7 @@
 """`admin`: change what the node does. Each verb is one POST to the admin API and prints what the node says meanwhile.
 
-What is waited for, and how it ended, is decided by the node (supervisor/operations.py): its last line has the exit
-code. Leaving early (Ctrl-C) undoes nothing.
+What is waited for, and how it ended, is decided by the node (supervisor/admin/operations.py): its last line has the
+exit code. Leaving early (Ctrl-C) undoes nothing.
 """
 
 from __future__ import annotations

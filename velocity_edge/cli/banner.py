@@ -1,6 +1,6 @@
 """What a person reads when a node has started: what is served where, how well, and a command to try it.
 
-A function of the status (velocity_edge/status.py), so that a screen never says more than the node knows.
+A function of the status (velocity_edge/status/document.py), so that a screen never says more than the node knows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from velocity_edge.config.values import parse_address
-from velocity_edge.status import NodeStatus
+from velocity_edge.status.document import NodeStatus
 
 TIERS: Final = {
     "A": "classic BPF on the sockets, no rights needed",

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from velocity_edge import keyfile
-from velocity_edge.cid import CID_LENGTH, CidCodec
 from velocity_edge.cli.output import show, show_json
 from velocity_edge.errors import CannotDo
-from velocity_edge.keys import EpochTable, cid_configs
+from velocity_edge.keys import file as keyfile
+from velocity_edge.keys.table import EpochTable, cid_configs
 from velocity_edge.paths import state_dir
+from velocity_edge.wire.cid import CID_LENGTH, CidCodec
 
 
 @click.group()

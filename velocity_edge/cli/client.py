@@ -25,7 +25,7 @@ from velocity_edge.client.options import Options, split_url
 from velocity_edge.client.probe import Probe
 from velocity_edge.client.probe import probe as ask
 from velocity_edge.errors import CannotDo
-from velocity_edge.quic import kex
+from velocity_edge.tls import kex
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

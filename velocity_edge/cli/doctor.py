@@ -9,8 +9,9 @@ import click
 
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.output import show, show_json, show_raw
-from velocity_edge.machine import Finding, Level, examine
-from velocity_edge.printable import printable
+from velocity_edge.machine.doctor import examine
+from velocity_edge.machine.findings import Finding, Level
+from velocity_edge.text.printable import printable
 
 _MARK: Final = {Level.FINE: "ok", Level.NOTE: "--", Level.LACKING: "LESS", Level.FATAL: "FAIL"}
 _COLOUR: Final = {Level.FINE: "green", Level.NOTE: None, Level.LACKING: "yellow", Level.FATAL: "red"}

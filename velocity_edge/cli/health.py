@@ -11,7 +11,7 @@ import click
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.cli.output import show, show_json
-from velocity_edge.status import NodeStatus
+from velocity_edge.status.document import NodeStatus
 
 
 @click.command()

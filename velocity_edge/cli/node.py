@@ -16,8 +16,8 @@ from typing import Any, cast
 from velocity_edge.cli.shape import WrongShape, conform
 from velocity_edge.errors import CannotDo, TimedOut, Unreachable, VelocityError
 from velocity_edge.paths import admin_socket
-from velocity_edge.printable import printable
-from velocity_edge.status import Keys, NodeStatus
+from velocity_edge.status.document import Keys, NodeStatus
+from velocity_edge.text.printable import printable
 
 #: A node answers from memory; one that needs longer is stuck.
 TIMEOUT_S = 5.0

@@ -1,4 +1,4 @@
-"""The only place where a command prints: each line printable (velocity_edge/printable.py), JSON in ASCII.
+"""The only place where a command prints: each line printable (velocity_edge/text/printable.py), JSON in ASCII.
 
 Much of what a command shows was written by others: server names of clients that are still connected, fields of an
 answer, names in a certificate, a reason. None of it reaches the terminal as a control character.
@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from velocity_edge.printable import printable
+from velocity_edge.text.printable import printable
 
 
 def show(*lines: str, err: bool = False) -> None:
@@ -21,7 +21,7 @@ def show(*lines: str, err: bool = False) -> None:
 
 def show_json(value: Any, *, indent: bool = True) -> None:
     """Print *value* as JSON."""
-    from velocity_edge.json_text import json_text
+    from velocity_edge.text.json_text import json_text
 
     click.echo(json_text(value, indent=indent).decode())
 

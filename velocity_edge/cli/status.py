@@ -14,8 +14,8 @@ from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.cli.output import show_json, show_raw
 from velocity_edge.cli.units import count, duration, size
-from velocity_edge.printable import printable
-from velocity_edge.status import NodeStatus, WorkerStatus
+from velocity_edge.status.document import NodeStatus, WorkerStatus
+from velocity_edge.text.printable import printable
 
 _GROUPS: Final = {
     "handshakes_x25519mlkem768": "X25519MLKEM768",
@@ -41,7 +41,7 @@ _COLUMNS: Final = (
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON (velocity_edge/status.py).")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON (velocity_edge/status/document.py).")
 def status(as_json: bool) -> int:
     """Show what the node is doing, on one screen.
 

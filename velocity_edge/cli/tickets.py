@@ -1,7 +1,7 @@
-"""`tickets`: the keys of sessions, address tokens, resets and connection IDs (velocity_edge/keys.py), by epoch.
+"""`tickets`: the keys of sessions, address tokens, resets and connection IDs (velocity_edge/keys/table.py), by epoch.
 
 Reading is GET /v1/tickets, changing a POST whose lines are printed as for `admin`. Encrypting an export and opening an
-import happens here (velocity_edge/keybackup.py): the passphrase never reaches the node.
+import happens here (velocity_edge/keys/backup.py): the passphrase never reaches the node.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from velocity_edge.cli.node import TIMEOUT_S, Node
 from velocity_edge.cli.output import show, show_json
 from velocity_edge.cli.units import count, duration
 from velocity_edge.errors import CannotDo, Unreachable
-from velocity_edge.status import KeyEpoch
+from velocity_edge.status.document import KeyEpoch
 
 _SECONDS = Duration()
 _JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -104,8 +104,8 @@ def expire(
 @_REASON
 def export(out: Path, plain: bool, passphrase_file: Path | None, reason: str) -> int:
     """Write all keys to a file, encrypted with a passphrase, for a backup or another node."""
-    from velocity_edge import keybackup
     from velocity_edge.atomic_file import replace_file
+    from velocity_edge.keys import backup as keybackup
 
     if out.exists() or out.is_symlink():
         raise CannotDo(f"cannot write {out}: it is there already; another name would be right")
@@ -129,7 +129,8 @@ def export(out: Path, plain: bool, passphrase_file: Path | None, reason: str) ->
 @_JSON
 def import_(file: Path, replace: bool, passphrase_file: Path | None, timeout: float, reason: str, as_json: bool) -> int:
     """Take in the keys of FILE: what they sealed opens here too. What seals stays, unless --replace is given."""
-    from velocity_edge import keybackup, keyfile
+    from velocity_edge.keys import backup as keybackup
+    from velocity_edge.keys import file as keyfile
 
     content = _read(file, keybackup.MAX_FILE_BYTES)
     encrypted = keybackup.is_encrypted(content)

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.errors import TimedOut, VelocityError
-from velocity_edge.status import NodeStatus
+from velocity_edge.status.document import NodeStatus
 
 _LOOK_S: Final = 0.25
 #: What a service manager gets to start a supervisor again (deploy: RestartSec=1s), and that one to be reached.

@@ -20,11 +20,11 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import END_STATES, QuicConnectionError
 from aioquic.quic.packet import QuicErrorCode
 
-from velocity_edge.quic.aioquic_tls import LEVELS, ClientContext, aioquic_ticket
-from velocity_edge.quic.client_policy import ClientPolicy, Session
+from velocity_edge.client.aioquic_tls import LEVELS, ClientContext, aioquic_ticket
 from velocity_edge.quic.portable.congestion import NAMES
 from velocity_edge.quic.portable.windows import SlidingWindows
 from velocity_edge.quic.reset import TOKEN_LENGTH
+from velocity_edge.tls.client_policy import ClientPolicy, Session
 
 STATELESS_RESET: Final = "the server has lost this connection (stateless reset)"
 _STREAM_WINDOW: Final = 1024 * 1024

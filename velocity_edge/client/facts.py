@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
-from velocity_edge.quic import certs, kex, schedule
-from velocity_edge.quic.tls_client import ClientHandshake
+from velocity_edge.tls import certs, kex, schedule
+from velocity_edge.tls.client import ClientHandshake
 
 #: What the code points of signatures in certificates are called; by OID where `cryptography` has no name.
 _SIGNATURE_NAMES = {

@@ -28,8 +28,8 @@ from velocity_edge.client.facts import HandshakeFacts, handshake_facts
 from velocity_edge.client.options import Options, client_policy, split_url
 from velocity_edge.client.response import Response
 from velocity_edge.errors import Unavailable, Unreachable
-from velocity_edge.quic.client_policy import ClientPolicy, Session
-from velocity_edge.quic.tls_client import ClientHandshake
+from velocity_edge.tls.client import ClientHandshake
+from velocity_edge.tls.client_policy import ClientPolicy, Session
 
 __all__ = ["Connection", "Fetched", "Options", "Response", "Timings", "connect", "fetch", "split_url"]
 

@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from velocity_edge.errors import CannotDo
-from velocity_edge.quic.client_policy import ClientPolicy, Session
-from velocity_edge.quic.trust import Trust, trust_file
+from velocity_edge.tls.client_policy import ClientPolicy, Session
+from velocity_edge.tls.trust import Trust, trust_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from typing import Any
 from velocity_edge.client.facts import HandshakeFacts
 from velocity_edge.client.h3_client import Options, Timings, connect
 from velocity_edge.errors import Unreachable
-from velocity_edge.quic import kex
-from velocity_edge.quic.client_policy import Session
+from velocity_edge.tls import kex
+from velocity_edge.tls.client_policy import Session
 
 #: Headers that say where else, or how else, to go (docs/wire.md).
 _FALLBACK_HEADERS = ("alt-svc", "velocity-fallback", "server")

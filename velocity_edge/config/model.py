@@ -26,7 +26,7 @@ from velocity_edge.config.values import (
     RoutePath,
     parse_address,
 )
-from velocity_edge.messages import Listener
+from velocity_edge.wire.messages import Listener
 
 Profile = Literal["light", "balanced", "secure"]
 Permission = Literal["light", "balanced", "secure", "classical"]

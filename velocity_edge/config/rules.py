@@ -14,8 +14,8 @@ from typing import Final
 from velocity_edge.config.model import Config
 from velocity_edge.config.tree import Path
 from velocity_edge.config.values import format_address
-from velocity_edge.messages import Listener
 from velocity_edge.quic.limits import Limits
+from velocity_edge.wire.messages import Listener
 
 Problem = tuple[Path, str]
 
@@ -63,7 +63,7 @@ def _together(config: Config) -> Iterator[Problem]:
 def _listeners(config: Config) -> Iterator[Problem]:
     """Two listeners cannot have the same address and port, nor one an address that another has with all others.
 
-    `[::]` beside an IPv4 listener on its port serves IPv6 only (supervisor/sockets.py), so these two are fine.
+    `[::]` beside an IPv4 listener on its port serves IPv6 only (supervisor/machine/sockets.py), so these two are fine.
     """
     taken = config.server.addresses
     for i, listener in enumerate(taken):

@@ -17,7 +17,7 @@ from velocity_edge.errors import Unavailable
 from velocity_edge.machine.cpus import affinity_refused, cpu_quota, workers_by_default
 from velocity_edge.machine.findings import Finding, Level
 from velocity_edge.machine.needs import too_few_descriptors
-from velocity_edge.worker_user import DEFAULT_USERS, Rights, choose
+from velocity_edge.machine.worker_user import DEFAULT_USERS, Rights, choose
 
 #: Our four top-level packages have plain names; another distribution could bring one of the same name.
 PACKAGES: Final = ("velocity_edge", "supervisor", "workers", "bpf")

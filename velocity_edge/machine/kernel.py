@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from velocity_edge import capabilities
+from velocity_edge.machine import capabilities
 from velocity_edge.machine.findings import Finding, Level
 from velocity_edge.machine.needs import REMEDY, lacking
 

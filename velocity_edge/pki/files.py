@@ -1,7 +1,7 @@
 """Certificate chains in files: read with errors that name the file, checked before anybody serves them.
 
 Expired is a warning, not an error: a node that refuses to start over an expired certificate serves nobody, a node that
-starts is as reachable as before, and says so. What a chain is used for is velocity_edge/quic/certs.py's.
+starts is as reachable as before, and says so. What a chain is used for is velocity_edge/tls/certs.py's.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from velocity_edge.errors import ConfigError
-from velocity_edge.messages import KeyedChain
 from velocity_edge.pki.private_keys import load_private_key
-from velocity_edge.quic import certs
+from velocity_edge.tls import certs
+from velocity_edge.wire.messages import KeyedChain
 
 #: Renewals come weeks before the end; what is closer than this deserves a word in `status`.
 EXPIRES_SOON = datetime.timedelta(days=14)

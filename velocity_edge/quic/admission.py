@@ -30,19 +30,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from velocity_edge import keys
-from velocity_edge.cid import CidCodec
-from velocity_edge.counters import ADMISSION
-from velocity_edge.keys import EpochTable, KeyRing
+from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import EpochTable, KeyRing
 from velocity_edge.quic import engine
 from velocity_edge.quic.counted_handshake import CountedHandshake
 from velocity_edge.quic.engine import Accept, Address, Handshake, Ignore, Initial, Refuse, Retry, ServerTransport
 from velocity_edge.quic.half_open import HalfOpen, Load, prefix_of
-from velocity_edge.quic.handshake import ServerHandshake
 from velocity_edge.quic.limits import PREFIX_SHARE, Limits
-from velocity_edge.quic.policy import ServerPolicy
-from velocity_edge.quic.replay import ReplayGuard
 from velocity_edge.quic.tokens import RETRY, AddressTokens, Proof
+from velocity_edge.tls.handshake import ServerHandshake
+from velocity_edge.tls.policy import ServerPolicy
+from velocity_edge.tls.replay import ReplayGuard
+from velocity_edge.wire.cid import CidCodec
+from velocity_edge.wire.counters import ADMISSION
 
 #: QUIC transport error (RFC 9000 section 20.1).
 INVALID_TOKEN: Final = 0x0B

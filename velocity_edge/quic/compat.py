@@ -2,7 +2,8 @@
 
 aioquic is pinned, and still these are private methods of somebody else. So an upgrade is a review: `drift` names what
 is not the code that was read when our override was written; look at each, adapt ours, put the new digest here. The test
-(tests/unit/test_compat.py) also fails when a class of ours overrides something that is not in the list.
+(tests/unit/velocity_edge/quic/test_compat.py) also fails when a class of ours overrides something that is not in the
+list.
 """
 
 from __future__ import annotations

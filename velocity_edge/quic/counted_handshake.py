@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from velocity_edge.quic.engine import HandshakeTransport
 from velocity_edge.quic.half_open import HalfOpen, Opening
-from velocity_edge.quic.handshake import ServerHandshake
-from velocity_edge.quic.policy import ServerPolicy
+from velocity_edge.tls.handshake import ServerHandshake
+from velocity_edge.tls.policy import ServerPolicy
 
 
 class CountedHandshake(ServerHandshake):

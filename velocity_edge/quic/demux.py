@@ -21,8 +21,8 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
-from velocity_edge.cid import CID_LENGTH, CidCodec
 from velocity_edge.quic.reset import reset_length
+from velocity_edge.wire.cid import CID_LENGTH, CidCodec
 
 QUIC_V1: Final = 1
 SUPPORTED_VERSIONS: Final = (QUIC_V1,)

@@ -32,9 +32,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
-from velocity_edge.cid import CidConfig
 from velocity_edge.quic.half_open import Opening
 from velocity_edge.quic.limits import Limits
+from velocity_edge.wire.cid import CidConfig
 
 #: An address as the engines see it: packed IPv4 (4 bytes) or IPv6 (16 bytes, never IPv4-mapped), and a port. Of a
 #: link-local one (fe80::/10) bytes 4 to 7, zero on the wire, are the index of its interface, as BSD kernels keep it:
@@ -251,7 +251,7 @@ class Upcalls(Protocol):
         """Decide about a new connection (velocity_edge/quic/admission.py)."""
 
     def handshake(self, transport: ServerTransport) -> Handshake:
-        """Return the TLS side of a new connection (velocity_edge/quic/handshake.py)."""
+        """Return the TLS side of a new connection (velocity_edge/tls/handshake.py)."""
 
     def address_token(self, peer: Address) -> bytes:
         """Return a NEW_TOKEN token for a peer that completed a handshake."""

@@ -14,7 +14,7 @@ Several processes write. A bit is tested and set under a record lock on its byte
 process that dies. Nobody waits for one: a token whose byte somebody else has just then counts as used.
 
 The memory is a memfd and lives as long as somebody holds it: across restarts of workers and of the supervisor. Its size
-is sealed, as a slab's (velocity_edge/slab.py). Pages that no token has touched take no memory.
+is sealed, as a slab's (velocity_edge/wire/slab.py). Pages that no token has touched take no memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A line per answer, as JSON or in the Common Log Format's combined form, collected and written in batches.
 
 `bytes` is what the answer's body has, whether or not the client waited for all of it. Nothing here waits: lines go to
-a writer with a thread of its own (velocity_edge/lines.py).
+a writer with a thread of its own (velocity_edge/text/lines.py).
 
 What a stranger sends (target, agent, referrer) is escaped: no field can end its quotes or its line.
 """
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from velocity_edge.json_text import json_text
 from velocity_edge.quic import udp
 from velocity_edge.quic.engine import Address, RequestReceived
+from velocity_edge.text.json_text import json_text
 
 #: Waking the thread that writes costs as much as formatting some lines.
 _LINES_AT_ONCE: Final = 256

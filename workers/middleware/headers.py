@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from workers.handlers.conditions import format_date
+from workers.handlers.static.conditions import format_date
 from workers.http import Handler, Middleware, Request, Response
 
 #: What is safe for every site. No content-security-policy: `default-src 'self'` breaks pages, and only their author

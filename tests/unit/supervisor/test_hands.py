@@ -9,19 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import key_history, sockets, spawn, startup, state, succession
-from supervisor import words as w
-from supervisor.node import Node
-from supervisor.remembered import Remembered
-from supervisor.requests import Settings
-from supervisor.slots import Slots, bundle_of
-from supervisor.state import SavedQuiesce, SavedState, SavedWorker, StateFile, boot_id
-from supervisor.watch import Signature, Watch, signature
-from velocity_edge import keyfile, keys, slab
+from supervisor import startup
+from supervisor.chores.watch import Signature, Watch, signature
+from supervisor.machine import key_history, sockets, spawn
+from supervisor.machine.slots import Slots, bundle_of
+from supervisor.node import words as w
+from supervisor.node.node import Node
+from supervisor.node.requests import Settings
+from supervisor.succession import state_file as state
+from supervisor.succession import translate as succession
+from supervisor.succession.quiesced_file import Remembered
+from supervisor.succession.state_file import SavedQuiesce, SavedState, SavedWorker, StateFile, boot_id
 from velocity_edge.errors import ConfigError, VelocityError
-from velocity_edge.messages import Listener
+from velocity_edge.keys import file as keyfile
+from velocity_edge.keys import table as keys
 from velocity_edge.quic import single_use
 from velocity_edge.quic.single_use import UsedTokens
+from velocity_edge.wire import slab
+from velocity_edge.wire.messages import Listener
 
 LOOPBACK = Listener("127.0.0.1", 0)
 

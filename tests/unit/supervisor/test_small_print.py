@@ -11,17 +11,20 @@ from typing import Any
 
 import pytest
 
-from supervisor import contract, drains, node, reloadable, requests
-from supervisor import words as w
-from supervisor.contract import Contract, Event, Phase, Terms
-from supervisor.lifecycle import WorkerState
+from supervisor.chores import reloadable
+from supervisor.node import drain_contract as contract
+from supervisor.node import draining as drains
+from supervisor.node import node, requests
+from supervisor.node import words as w
+from supervisor.node.drain_contract import Contract, Event, Phase, Terms
+from supervisor.node.lifecycle import WorkerState
 from tests.support.mutants import mutate
-from tests.unit.supervisor.test_node import Play
-from velocity_edge import messages as m
+from tests.unit.supervisor.node.test_node import Play
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo
-from velocity_edge.quic import tls_server
-from velocity_edge.quic.alerts import Alert
+from velocity_edge.tls import server as tls_server
+from velocity_edge.tls.alerts import Alert
+from velocity_edge.wire import messages as m
 
 
 def serving(cores: int) -> Play:

@@ -141,7 +141,7 @@ static inline bool ve_rate_allow(ve_rate *rate, unsigned limit, uint64_t now_ns)
     return true;
 }
 
-/* velocity_edge/counters.py, same names in the same order: the module refuses to load when they differ. */
+/* velocity_edge/wire/counters.py, same names in the same order: the module refuses to load when they differ. */
 /* clang-format off */
 #define VE_COUNTERS(X) \
     X(datagrams_received) \

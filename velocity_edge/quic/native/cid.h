@@ -1,4 +1,4 @@
-/* Our connection ids and reset tokens: the C twin of velocity_edge/cid.py, which documents the format.
+/* Our connection ids and reset tokens: the C twin of velocity_edge/wire/cid.py, which documents the format.
  *
  * Ownership: a ve_cids belongs to its engine and is replaced as a whole by use_keys(); ids already issued stay as they
  * are.

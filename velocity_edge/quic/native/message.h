@@ -1,4 +1,4 @@
-/* What a well-formed request is: velocity_edge/quic/portable/message.py in C, rule for rule (RFC 9114 sections 4.1.2,
+/* What a well-formed request is: velocity_edge/http/message.py in C, rule for rule (RFC 9114 sections 4.1.2,
  * 4.2, 4.3 and 10.3; RFC 9110 sections 5 and 6.5). Pure. nghttp3 1.8 takes fields that are none out and lets the rest
  * pass; that is how requests are smuggled, so fields are judged here, before anything of them is a Python object.
  */

@@ -70,7 +70,7 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out) {
 
 /* The names must be those of counters.py, in its order: both sides of a slab are found by index. */
 static int check_counters(ve_module *state) {
-    PyObject *counters = PyImport_ImportModule("velocity_edge.counters");
+    PyObject *counters = PyImport_ImportModule("velocity_edge.wire.counters");
     PyObject *expected = counters == NULL ? NULL : PyObject_GetAttrString(counters, "COUNTERS");
     PyObject *ours = expected == NULL ? NULL : PyTuple_New(VE_COUNTER_COUNT);
     for (int i = 0; ours != NULL && i < VE_COUNTER_COUNT; i++) {

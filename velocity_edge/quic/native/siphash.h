@@ -1,4 +1,4 @@
-/* SipHash-1-3 (Aumasson and Bernstein, 2012). Twin of velocity_edge/siphash.py for the mask of our connection ids; also
+/* SipHash-1-3 (Aumasson and Bernstein, 2012). Twin of velocity_edge/wire/siphash.py for the mask of our connection ids; also
  * the keyed hash of tables whose keys a stranger chooses. */
 #ifndef VE_SIPHASH_H
 #define VE_SIPHASH_H

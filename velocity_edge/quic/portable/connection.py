@@ -33,7 +33,6 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
-from velocity_edge.cid import CID_LENGTH
 from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.demux import SUPPORTED_VERSIONS
 from velocity_edge.quic.engine import Accept
@@ -43,6 +42,7 @@ from velocity_edge.quic.portable.ids import NewId
 from velocity_edge.quic.portable.pieces import Pieces
 from velocity_edge.quic.portable.tls import LEVEL_OF, HandshakeFactory, TlsAdapter
 from velocity_edge.quic.portable.windows import SlidingWindows
+from velocity_edge.wire.cid import CID_LENGTH
 
 #: Of one frame with ids of 20 bytes: type 1, numbers 8 and 8, length 1, id 20, reset token 16.
 _NEW_CONNECTION_ID_BYTES: Final = 54

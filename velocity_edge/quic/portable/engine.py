@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from aioquic.quic.packet import QuicErrorCode
 
-from velocity_edge.counters import COUNTERS
 from velocity_edge.quic import demux
 from velocity_edge.quic import engine as seam
 from velocity_edge.quic.budget import PerSecond
@@ -32,6 +31,7 @@ from velocity_edge.quic.portable.ids import Ids, NewId
 from velocity_edge.quic.portable.outbox import Held
 from velocity_edge.quic.portable.table import Farewell, Table
 from velocity_edge.quic.reset import build_reset
+from velocity_edge.wire.counters import COUNTERS
 
 log = logging.getLogger(__name__)
 

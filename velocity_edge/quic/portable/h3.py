@@ -33,9 +33,9 @@ from aioquic.h3.events import HeadersReceived
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import StreamDataReceived
 
+from velocity_edge.http.message import Field, Head, Malformed, check_trailers, field_section_size, parse_head
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.control import PRIORITY_UPDATE, PRIORITY_UPDATE_PUSH, PeerStreams
-from velocity_edge.quic.portable.message import Field, Head, Malformed, check_trailers, field_section_size, parse_head
 
 #: RFC 9114 section 5.2: "a server ... MAY send a GOAWAY with the largest id", which forbids nothing yet.
 _ALL_REQUESTS: Final = (1 << 62) - 4

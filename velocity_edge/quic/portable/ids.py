@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from velocity_edge.cid import CidCodec
 from velocity_edge.quic.engine import EngineKeys
 from velocity_edge.quic.reset import reset_token
+from velocity_edge.wire.cid import CidCodec
 
 
 @dataclass(frozen=True, slots=True)

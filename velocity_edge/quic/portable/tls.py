@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from aioquic import tls
 from aioquic.quic.connection import QuicConnectionError
 
-from velocity_edge.quic.alerts import Alert, AlertDescription
 from velocity_edge.quic.engine import Accept, Handshake, Level
-from velocity_edge.quic.reassembly import MessageReader
+from velocity_edge.tls.alerts import Alert, AlertDescription
+from velocity_edge.tls.reassembly import MessageReader
 
 if TYPE_CHECKING:
     from velocity_edge.quic.portable.connection import EdgeConnection

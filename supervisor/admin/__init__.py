@@ -1,0 +1,1 @@
+"""What an operator asks: the admin API, its operations, and the metrics listener."""

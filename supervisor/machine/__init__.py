@@ -1,0 +1,1 @@
+"""What the supervisor does with the operating system: processes, sockets, files, rights, the service manager."""

@@ -1,0 +1,115 @@
+"""What a configuration names and a worker may not open: certificates, private keys, the folders of sites.
+
+Read and opened here, once per revision, and sent along with `Configure`. A mistake in them is a `ConfigError` before
+any worker hears of the revision.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from velocity_edge.config.model import Config
+from velocity_edge.errors import ConfigError
+from velocity_edge.pki.files import LoadedChain, fingerprint, load_chain, spki_pin
+from velocity_edge.pki.self_signed import self_signed
+from velocity_edge.status.document import Certificate
+from velocity_edge.tls.certs import chain_from_pem
+from velocity_edge.tls.kex import group_name
+from velocity_edge.tls.policy import server_policy
+from velocity_edge.wire.messages import KeyedChain
+
+
+@dataclass(slots=True)
+class Materials:
+    """One revision: the configuration and everything that it names. `close` it when nobody uses it any more."""
+
+    revision: int
+    config: Config
+    chains: list[KeyedChain]
+    certificates: list[Certificate]
+    #: Key exchange groups, in order of preference.
+    groups: list[str]
+    warnings: list[str]
+    #: `config` as it travels to workers and to a successor of this supervisor.
+    config_json: dict[str, Any]
+    #: Path -> O_PATH descriptor.
+    roots: dict[str, int] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Close the folders."""
+        for fd in self.roots.values():
+            os.close(fd)
+        self.roots.clear()
+
+
+def gather(revision: int, config: Config, state_directory: Path) -> Materials:
+    """Return what *config* names, or raise `ConfigError`."""
+    tls = config.server.tls
+    loaded: list[LoadedChain] = []
+    if tls.certificate is not None and tls.private_key is not None:
+        loaded.append(load_chain(tls.certificate, tls.private_key))
+    if tls.self_signed:
+        loaded.append(self_signed(state_directory, _names(config)))
+    if not loaded:
+        raise ConfigError("server.tls: cannot serve without a certificate: certificate and private_key, or self_signed")
+    warnings = [warning for chain in loaded for warning in chain.warnings]
+    policy = server_policy(
+        [chain_from_pem(chain.keyed) for chain in loaded],
+        default_profile=config.server.profiles.default,
+        permit=config.server.profiles.permit,
+    )
+    materials = Materials(
+        revision,
+        config,
+        [chain.keyed for chain in loaded],
+        [_describe(chain) for chain in loaded],
+        [group_name(group.id) for group in policy.groups],
+        warnings,
+        config.to_json(),
+    )
+    try:
+        for site in config.content.sites:
+            if str(site.root) not in materials.roots:
+                materials.roots[str(site.root)] = _open_root(site.root)
+    except ConfigError:
+        materials.close()
+        raise
+    return materials
+
+
+def _names(config: Config) -> list[str]:
+    """Names for the self-signed certificate: those asked for, and the sites' that are names."""
+    names = [*config.server.tls.names]
+    for site in config.content.sites:
+        names += [name for name in (site.hostname, *site.aliases) if name != "*"]
+    return list(dict.fromkeys(names))
+
+
+def _describe(chain: LoadedChain) -> Certificate:
+    """Return what `status` says about a certificate."""
+    leaf = chain.leaf
+    try:
+        extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [str(name.value) for name in extension]
+    except x509.ExtensionNotFound:
+        names = []
+    return {
+        "name": chain.keyed.name,
+        "fingerprint": fingerprint(leaf),
+        "spki_pin": spki_pin(leaf),
+        "names": names,
+        "not_after_s": leaf.not_valid_after_utc.timestamp(),
+        "self_signed": leaf.issuer == leaf.subject,
+    }
+
+
+def _open_root(root: Path) -> int:
+    try:
+        return os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"content.sites: cannot use the root {root}: {error.strerror}") from None

@@ -1,0 +1,98 @@
+"""Tier A: steering without rights, by a classic BPF program per listener (bpf/classic.py).
+
+Every change is a new program for every listener, attached atomically. Nothing is pinned and nothing can be adopted: the
+program lives in the sockets and its tables are constants in it. Beside workers that serve (*live*), the program of an
+earlier supervisor goes on until the first `accept`, by which time all of them were lent again. When a supervisor dies,
+the sockets that only it held close and the kernel renumbers the group: packets of live connections may then reach the
+wrong worker, which hands them over (strays), until its successor has opened the slots again. Tiers B and up do not have
+this hole.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+
+from bpf import BpfError, classic
+from bpf.kernel import SO_DETACH_REUSEPORT_BPF
+from supervisor.steering.base import Network, Tier
+from velocity_edge.errors import Unavailable
+from velocity_edge.wire.cid import CidConfig
+
+
+class ClassicSteering:
+    """See `Steering`. *sockets* are by listener and slot, each listener's bound in the order of its slots."""
+
+    def __init__(
+        self, sockets: list[list[socket.socket]], cid_configs: list[CidConfig], missing: str, *, live: bool = False
+    ) -> None:
+        self.tier = Tier.A
+        self.missing = missing
+        self.adopted = False
+        self.interfaces: dict[str, str] = {}
+        self._members = [slots[0] for slots in sockets]
+        self._waits = live
+        self._seed = secrets.randbits(64)
+        self._workers: dict[int, int] = {}
+        self._accepting: list[int] = []
+        self._mask_keys: dict[int, bytes] = {}
+        self.use_cid_configs(cid_configs)
+
+    def lend(self, worker_id: int, slot: int, cpu: int) -> None:
+        """See `Steering.lend`; the CPU does not matter here."""
+        self._workers[worker_id] = slot
+        self._attach()
+
+    def lent(self) -> list[int]:
+        """See `Steering.lent`. What an earlier supervisor lent ends with our first program."""
+        return list(self._workers)
+
+    def forget(self, worker_id: int) -> None:
+        """See `Steering.forget`."""
+        self._workers.pop(worker_id, None)
+        self._accepting = [accepting for accepting in self._accepting if accepting != worker_id]
+        self._attach()
+
+    def accept(self, worker_ids: list[int]) -> None:
+        """See `Steering.accept`. Datagrams of a handshake in flight may be separated: there is no pin map."""
+        self._accepting = list(worker_ids)
+        self._waits = False
+        self._attach()
+
+    def use_cid_configs(self, configs: list[CidConfig]) -> None:
+        """See `Steering.use_cid_configs`."""
+        self._mask_keys = {config.config_id: config.mask_key for config in configs}
+        self._attach()
+
+    def limits(self, *, initials_per_s: int, burst: int, slip: int, attack: bool) -> None:
+        """Not in this tier: workers limit by themselves (velocity_edge/quic/admission.py)."""
+
+    def deny(self, networks: list[Network]) -> None:
+        """Not in this tier."""
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Return nothing: classic BPF cannot count."""
+        return {}
+
+    def release(self) -> None:
+        """Nothing to let go of."""
+
+    def detach(self) -> None:
+        """Give the choice of sockets back to the kernel."""
+        for member in self._members:
+            try:
+                member.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
+            except OSError:
+                pass  # closed already: nothing is attached to it
+
+    def _attach(self) -> None:
+        if self._waits:
+            return
+        try:
+            code = classic.program(self._mask_keys, self._workers, self._accepting, self._seed)
+            for member in self._members:
+                classic.attach(member, code)
+        except BpfError as error:
+            raise Unavailable(str(error)) from None
+        except OSError as error:
+            raise Unavailable(f"cannot attach a program to a listener's sockets: {error.strerror}") from None

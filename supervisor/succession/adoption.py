@@ -1,0 +1,190 @@
+"""Taking over the workers of a supervisor that died: they served on, and look for us at `<runtime>/workers.sock`.
+
+    state.json says who lived        -> their processes are still the same ones (pid and start time)
+    each connects, within a second   -> SO_PEERCRED says it is that process
+    Hello, Held, Held                -> the sockets, links and slabs of its slot and of its core's other slot
+
+Each slot is held by the workers of its core, and those of a core that nobody serves by two workers of others
+(keepers.py), so every socket comes back as long as those live. What nobody holds is opened anew (slots.py). A worker
+that does not come in time has lost its loop: it is killed, and replaced. Packets need none of this: programs go on
+steering, workers go on serving, and nobody binds or closes a socket that is in use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from supervisor.machine import spawn
+from supervisor.machine.slots import Bundle, bundle_of
+from supervisor.machine.spawn import Process
+from supervisor.succession.state_file import SavedState, SavedWorker
+from supervisor.succession.translate import worth_keeping
+from velocity_edge.wire import messages as m
+from velocity_edge.wire.channel import Channel, Received
+
+log = logging.getLogger(__name__)
+
+#: Workers look for us every second; a loaded one needs some more.
+PATIENCE_S: Final = 6.0
+#: SIGKILL takes milliseconds, unless the machine is out of memory or disks.
+_GONE_WITHIN_S: Final = 5.0
+_BACKLOG: Final = 512
+
+
+@dataclass(slots=True)
+class Returned:
+    """A worker that came back."""
+
+    saved: SavedWorker
+    channel: Channel[m.Report]
+    process: Process
+    hello: m.Hello | None = None
+    slots: set[int] = field(default_factory=set)
+    #: What it said after Held, while others were waited for.
+    later: list[m.Report] = field(default_factory=list)
+
+
+class Adoption:
+    """Waits for the workers of *saved*."""
+
+    def __init__(self, path: Path, saved: SavedState) -> None:
+        self._path = path
+        self._saved = saved
+        self._missing: dict[int, SavedWorker] = {}
+        self._came: dict[int, Returned] = {}
+        self.bundles: dict[int, Bundle] = {}
+        self._complete = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    async def gather(self) -> list[Returned]:
+        """Return those that came; the rest of them is dead then."""
+        for worker in self._saved.workers:
+            if spawn.start_ticks(worker.pid) == worker.start_ticks:
+                self._missing[worker.pid] = worker
+        if not self._missing:
+            return []
+        log.info("waiting for %d workers of an earlier supervisor", len(self._missing))
+        listening = listen(self._path)
+        self._loop.add_reader(listening.fileno(), self._accept, listening)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._complete.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._loop.remove_reader(listening.fileno())
+            listening.close()
+            self._path.unlink(missing_ok=True)
+            for returned in self._came.values():
+                self._listen_no_more(returned)
+        return self._sort_out()
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            end, _ = listening.accept()
+        except OSError:
+            return
+        pid = struct.unpack("=iII", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        worker = self._missing.get(pid)
+        if worker is None or spawn.start_ticks(pid) != worker.start_ticks or pid in self._came:
+            log.warning("process %d is no worker of ours; it came to %s", pid, self._path)
+            end.close()
+            return
+        try:
+            process = spawn.adopt(pid)
+        except ProcessLookupError:
+            end.close()
+            return
+        returned = Returned(worker, Channel(end, m.decode_report), process)
+        self._came[pid] = returned
+        self._loop.add_reader(returned.channel.fileno(), self._hear, returned)
+
+    def _hear(self, returned: Returned) -> None:
+        try:
+            received = returned.channel.receive()
+        except m.MessageError as error:
+            log.error("worker %d: %s", returned.saved.worker_id, error)
+            self._listen_no_more(returned)
+            returned.channel.close()
+            return
+        for item in received:
+            self._take(returned, item)
+        if returned.channel.closed:
+            self._listen_no_more(returned)
+        if set(self._came) == set(self._missing) and all(map(self._whole, self._came.values())):
+            self._complete.set()
+
+    def _listen_no_more(self, returned: Returned) -> None:
+        if (fd := returned.channel.fileno()) >= 0:  # it may have been closed for its nonsense
+            self._loop.remove_reader(fd)
+
+    def _take(self, returned: Returned, item: Received[m.Report]) -> None:
+        match item.message:
+            case m.Hello():
+                returned.hello = item.message
+            case m.Held(slot):
+                returned.slots.add(slot)
+                listeners = len(self._saved.listeners)
+                fits = 0 <= slot < 2 * self._saved.cores and len(item.descriptors) >= listeners + 3
+                # The slab of the slot's own worker counts: who only keeps the slot may hold an earlier one.
+                own = slot == returned.saved.slot
+                if fits and (own or slot not in self.bundles):
+                    if before := self.bundles.pop(slot, None):
+                        before.close()
+                    self.bundles[slot] = bundle_of(item.descriptors, listeners, slot)
+                    return
+            case report:
+                returned.later.append(report)
+        for fd in item.descriptors:
+            os.close(fd)
+
+    def _whole(self, returned: Returned) -> bool:
+        own = returned.saved.slot
+        cores = self._saved.cores
+        other = own + cores if own < cores else own - cores
+        return returned.hello is not None and {own, other} <= returned.slots
+
+    def _usable(self, returned: Returned) -> bool:
+        hello, own_slot = returned.hello, returned.saved.slot
+        if hello is None or returned.channel.closed or own_slot not in self.bundles:
+            return False
+        return worth_keeping(hello)
+
+    def _sort_out(self) -> list[Returned]:
+        """Return the good ones; kill the others, so that nobody serves unsupervised in a slot that we give away."""
+        good: list[Returned] = []
+        for pid, worker in self._missing.items():
+            returned = self._came.get(pid)
+            if returned and self._usable(returned):
+                good.append(returned)
+                continue
+            log.error("worker %d (process %d) did not come back in order: killed", worker.worker_id, pid)
+            try:
+                process = returned.process if returned else spawn.adopt(pid)
+            except ProcessLookupError:
+                continue
+            process.kill()
+            # Until it is gone its sockets are in the group, and nobody else could bind the port.
+            if not process.wait(_GONE_WITHIN_S):
+                log.error("worker %d (process %d) does not die", worker.worker_id, pid)
+            process.close()
+            if returned:
+                returned.channel.close()
+        return good
+
+
+def listen(path: Path) -> socket.socket:
+    """Return a listening socket for workers. Anybody may connect: who counts is told by SO_PEERCRED."""
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    listening.bind(str(path))
+    path.chmod(0o666)
+    listening.listen(_BACKLOG)
+    return listening

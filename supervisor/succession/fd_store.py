@@ -1,0 +1,166 @@
+"""The slots' descriptors in the service manager's store: a second keeper, for when supervisor and workers die together.
+
+    velocity-SLOT-udp-LISTENER   velocity-SLOT-receive   velocity-SLOT-send   velocity-SLOT-slab
+
+Every descriptor has a name of its own, because a manager gives them back in any order. A successor uses a slot's
+descriptors as the workers held them; where none held them, from here; where they do not fit what is served now, they
+are given up before anything is bound, because a copy that is forgotten in the store would stay in the reuseport group
+and take its share of the packets.
+
+The store is for crashes. At an orderly stop only the current slots stay, and only when the service manager asked for
+the stop (SIGTERM): on `stop` it closes them, on `restart` it hands them to the next process, and who connects meanwhile
+waits instead of being told that the port is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from supervisor.machine.slots import Bundle, Slots, bundle_of
+from supervisor.machine.systemd import ServiceManager
+from velocity_edge.wire.messages import Listener
+
+log = logging.getLogger("supervisor")
+
+#: systemd ignores what a process said that is gone before it was heard. It takes milliseconds, and no more than this.
+_LAST_WORDS_S: Final = 1.0
+
+_NAME: Final = re.compile(r"velocity-(\d{1,5})-(?:udp-(\d{1,3})|receive|send|slab)")
+
+
+def names(slot: int, listeners: int) -> list[str]:
+    """Return the names of a slot's descriptors, in the order of `messages.Keep`."""
+    udp = [f"velocity-{slot}-udp-{index}" for index in range(listeners)]
+    return [*udp, f"velocity-{slot}-receive", f"velocity-{slot}-send", f"velocity-{slot}-slab"]
+
+
+def complete(kept: Iterable[str]) -> dict[int, list[str]]:
+    """Return slot -> the names of its descriptors in order, for every slot of which nothing is missing."""
+    found = set(kept)
+    slots: dict[int, int] = {}
+    for name in found:
+        if (match := _NAME.fullmatch(name)) and match[2] is not None:
+            slot = int(match[1])
+            slots[slot] = max(slots.get(slot, 0), int(match[2]) + 1)
+    wanted = {slot: names(slot, listeners) for slot, listeners in sorted(slots.items())}
+    return {slot: each for slot, each in wanted.items() if found.issuperset(each)}
+
+
+class Store:
+    """What the service manager keeps of this node."""
+
+    def __init__(self, manager: ServiceManager, received: Sequence[tuple[str, int]]) -> None:
+        self._manager = manager
+        self._kept: dict[str, int] = {}
+        self._names: set[str] = set()
+        for name, fd in received:
+            if _NAME.fullmatch(name) and name not in self._kept:
+                self._kept[name] = fd
+                self._names.add(name)
+            else:
+                log.warning("the service manager passed a descriptor that nobody asked for: %s", name or "no name")
+                os.close(fd)
+
+    def take(
+        self, fits: Callable[[list[Listener]], bool], slots: int, held: Mapping[int, Bundle] | None = None
+    ) -> dict[int, Bundle]:
+        """Return the bundles that can be used: complete, numbered below *slots*, bound to listeners that *fits* takes.
+
+        *held* came back from workers, which know better. Everything else that is kept is closed, here and in the store.
+        """
+        held = held or {}
+        taken: dict[int, Bundle] = {}
+        useless: list[str] = []
+        for slot, wanted in complete(self._kept).items():
+            if slot in held:
+                pairs = zip(wanted, held[slot].descriptors(), strict=False)
+                useless += [name for name, fd in pairs if not os.path.sameopenfile(self._kept[name], fd)]
+                for name in wanted:
+                    os.close(self._kept.pop(name))
+            elif slot < slots and fits(_addresses(self._kept[name] for name in wanted[:-3])):
+                fds = [self._kept.pop(name) for name in wanted]
+                taken[slot] = bundle_of(fds, len(wanted) - 3, slot)
+                if taken[slot].slab_fd != fds[-1]:
+                    useless.append(wanted[-1])  # of another version
+        self._give_up([*useless, *self._kept])
+        if (useless or self._kept) and not self._manager.wait():
+            log.warning("the service manager did not say that it closed what it kept for an earlier node")
+        for fd in self._kept.values():
+            os.close(fd)
+        self._kept.clear()
+        return taken
+
+    def keep(self, slots: Slots, reopened: Iterable[int] = ()) -> str:
+        """Have every slot's descriptors kept; return what of it cannot be, in a sentence, or nothing.
+
+        *reopened*: slots whose descriptors are new while others may be kept under their names.
+        """
+        if not self._manager.address:
+            return ""
+        for slot in reopened:
+            for name in names(slot, len(slots.listeners)):
+                self._manager.remove(name)
+        wanted = 0
+        for slot, bundle in enumerate(slots.bundles):
+            for name, fd in zip(names(slot, len(slots.listeners)), bundle.descriptors(), strict=False):
+                if not self._manager.store(name, fd):
+                    return f"the service manager does not take descriptors ({self._manager.address})"
+                self._names.add(name)
+                wanted += 1
+        size = self._manager.store_size
+        if size is not None and size < wanted:
+            return (
+                f"the service manager keeps {size} descriptors of {wanted}: when supervisor and workers die together, "
+                f"packets that wait are lost; FileDescriptorStoreMax={wanted} or more would be right"
+            )
+        return ""
+
+    def renew_slab(self, slot: int, slab_fd: int) -> None:
+        """The slot has a slab of this version now."""
+        name = f"velocity-{slot}-slab"
+        if name in self._names:
+            self._manager.remove(name)
+            self._manager.store(name, slab_fd)
+
+    def release(self, current: int) -> None:
+        """The node stops for its service manager: the slots below *current* stay in the store, the others go."""
+        self._give_up({name for name in self._names if int(name.split("-")[1]) >= current})
+        self._manager.wait(_LAST_WORDS_S)
+
+    def clear(self) -> None:
+        """The node stops for good."""
+        self._give_up(self._names)
+        self._manager.wait(_LAST_WORDS_S)
+
+    def _give_up(self, unwanted: Iterable[str]) -> None:
+        gone = list(unwanted)
+        for name in gone:
+            self._manager.remove(name)
+        self._names.difference_update(gone)
+
+
+def _addresses(fds: Iterable[int]) -> list[Listener]:
+    """Return where UDP sockets are bound; a descriptor that is none fits nowhere."""
+    found = []
+    for fd in fds:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return []
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
+                return []
+            host, port = sock.getsockname()[:2]
+            found.append(Listener(host, port))
+    return found
+
+
+def fits(wanted: Sequence[Listener], bound: Sequence[Listener]) -> bool:
+    """Whether sockets that are *bound* serve the *wanted* listeners; port 0 is any."""
+    return len(wanted) == len(bound) and all(
+        want.host == have.host and want.port in (0, have.port) for want, have in zip(wanted, bound, strict=True)
+    )

@@ -1,0 +1,1 @@
+"""The epoch table: the keys derived from it, its file, and its encrypted backup."""

@@ -1,0 +1,229 @@
+"""What a node says about itself: the JSON of `GET /v1/status`, filled by the supervisor, read by people's commands.
+
+Only facts; which words and which order a person sees is decided in cli/status.py and cli/banner.py. Keys are added,
+never renamed; `api_version` changes when one must go.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NotRequired, TypedDict
+
+API_VERSION: Final = 1
+
+
+class Dispatch(TypedDict):
+    """How packets find their worker."""
+
+    #: "A" to "D", and the mode of that tier: socket-classic, socket-ebpf, xdp, xdp-cpumap.
+    tier: str
+    mode: str
+    #: What the next tier lacks, in plain words; empty in the highest one.
+    missing: str
+    #: The programs were there already: left by an earlier supervisor.
+    adopted: bool
+    interfaces: list[str]
+
+
+class Certificate(TypedDict):
+    """A chain that is shown to clients."""
+
+    name: str
+    #: SHA-256 of the leaf, AB:CD:..., and base64(SHA-256(SubjectPublicKeyInfo)).
+    fingerprint: str
+    spki_pin: str
+    #: Host names and addresses in it.
+    names: list[str]
+    #: Seconds since 1970.
+    not_after_s: float
+    self_signed: bool
+
+
+class WorkerStatus(TypedDict):
+    """One worker process."""
+
+    worker_id: int
+    slot: int
+    core: int
+    pid: int
+    #: As in supervisor/node/lifecycle.py.
+    state: str
+    #: The version of its program; "" before its Hello. Others than the node's are seen during an upgrade.
+    version: str
+    engine: str
+    engine_reason: str
+    connections: int
+    half_open: int
+    requests: int
+    loop_lag_ms: float
+    rss_bytes: int
+    revision: int
+    #: Seconds since it was started.
+    age_s: float
+    #: Seconds since its last heartbeat when that is late but the worker makes progress; 0: it reports in time.
+    silent_s: float
+
+
+class Buffers(TypedDict):
+    """Socket buffers that were asked for and granted, in bytes."""
+
+    receive_wanted: int
+    receive_got: int
+    send_wanted: int
+    send_got: int
+
+
+class KeyEpoch(TypedDict):
+    """One epoch of the keys."""
+
+    epoch: int
+    age_s: float
+    #: seals, announced (opens everywhere before it seals), opens, closed (only its connection IDs are needed).
+    state: str
+    #: When what it sealed has expired; seconds since 1970. None: it seals, will seal, or never did here.
+    opens_until_s: float | None
+    #: Its connection IDs decode, and the connections that hold one.
+    ids_live: bool
+    connections: int
+
+
+class Keys(TypedDict):
+    """The epoch table, without its secrets."""
+
+    seal_with: int
+    #: Epoch number (as text) -> age in seconds.
+    ages_s: dict[str, float]
+    #: Newest first.
+    epochs: list[KeyEpoch]
+    storage: str
+    #: When the keys began anew because those of before were lost, seconds since 1970, and why; None and "": never.
+    anew_at_s: float | None
+    anew_reason: str
+
+
+class Reload(TypedDict):
+    """How the last reload ended."""
+
+    revision: int
+    ok: bool
+    reason: str
+    at_s: float
+    took_s: float
+
+
+class Connection(TypedDict):
+    """A connection that is waited for."""
+
+    worker_id: int
+    site: str
+    age_s: float
+    requests: int
+
+
+class Drain(TypedDict):
+    """The drain that is under way, or the last one (supervisor/node/drain_contract.py)."""
+
+    #: routes, arrivals, quiesce, live, cutting; drained, stopped_hard, resumed, node_stopped, failed.
+    phase: str
+    running: bool
+    reason: str
+    since_at_s: float
+    phase_at_s: float
+    #: When what is left is closed.
+    hard_stop_at_s: float
+    #: New connections per second; None: not measured (yet). They are to be fewer than this, for so long.
+    new_per_s: float | None
+    settle_below_per_s: float
+    settle_s: float
+    quiet_s: float
+    #: What ended the wait for arrivals: a measurement, or the clock.
+    proof: str
+    established: int
+    in_handshake: int
+    #: Connections that have both GOAWAYs, and requests that run. Known from `quiesce` on.
+    told: int
+    running_requests: int
+    #: By how many connections per second they get fewer; when none will be left if it goes on like this.
+    decay_per_s: float | None
+    eta_s: float | None
+    #: Requests that were cut off, and connections.
+    lost: int
+    cut: int
+    #: How it ended, and the exit code of that; empty and None while it runs.
+    verdict: str
+    exit_code: int | None
+
+
+class Rollout(TypedDict):
+    """The last rolling restart, or the one under way: of an operator, or of an upgrade."""
+
+    #: bringing_up, handing_over, done, aborted: supervisor/node/rollout.py.
+    state: str
+    running: bool
+    #: Workers to restart, and how many of them are done.
+    total: int
+    done: int
+    #: Requests that drains cut off at their deadline.
+    lost: int
+    #: Why it was aborted.
+    reason: str
+    #: What it is at, in words.
+    progress: str
+
+
+class Pressure(TypedDict):
+    """A rule under which the node defends itself just now (velocity_edge/status/pressure.py)."""
+
+    rule: str
+    #: What is done, to whom, and the limit that it comes from.
+    text: str
+    since_at_s: float
+    #: Of the last seconds, and in all since then: packets, handshakes, requests, as the rule says.
+    per_s: float
+    total: int
+
+
+class NodeStatus(TypedDict):
+    """A node. Times are seconds; `*_at_s` since 1970."""
+
+    api_version: int
+    #: starting, serving, quiesced, stopping ...: supervisor/node/lifecycle.py.
+    state: str
+    #: Since when, and why, where an operator gave a reason.
+    state_at_s: float
+    reason: str
+    version: str
+    pid: int
+    node_id: int
+    started_at_s: float
+    #: Since then, also when the clock was set meanwhile.
+    uptime_s: NotRequired[float]
+    runtime_dir: str
+    dispatch: Dispatch
+    #: "0.0.0.0:4433", with the port that was bound where 0 was asked for.
+    listeners: list[str]
+    #: Key exchange groups, in order of preference.
+    groups: list[str]
+    metrics_listen: str
+    certificates: list[Certificate]
+    workers: list[WorkerStatus]
+    drain: Drain | None
+    #: The oldest connections of workers that drain.
+    left: list[Connection]
+    #: The disable file is there: health checkers withdraw the routes.
+    disabled: bool
+    #: Workers started again since the node is up; supervisors that adopted it.
+    restarts: int
+    adoptions: int
+    #: Sums of all workers since the node is up, by the names of velocity_edge/wire/counters.py.
+    counters: dict[str, int]
+    #: Stage (xdp, select, worker) -> verdict -> packets.
+    packets: dict[str, dict[str, int]]
+    buffers: Buffers
+    keys: Keys
+    last_reload: Reload | None
+    #: Since this supervisor is there.
+    rollout: Rollout | None
+    #: What is in force; empty in peace.
+    pressure: list[Pressure]
+    #: What is not as it should be, one sentence each.
+    degraded: list[str]

@@ -1,0 +1,244 @@
+"""The node's numbers for Prometheus: a function of the status, in the text exposition format.
+
+Names: `velocity_` prefix, base units, `_total` on counters, no label that a stranger can fill. `active_connections` and
+`downgrade_events_total` are there under the names of the deployment guide, too. Every counter of a worker
+(counters.py) appears exactly once; those without a better name as `velocity_<counter>_total`.
+
+Counters are sums over the slots' slabs, so they go on when a worker is replaced; they begin anew with the node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from velocity_edge.status.document import NodeStatus
+from velocity_edge.status.pressure import RULES
+from velocity_edge.wire.counters import ADMISSION, CLOSES, COUNTERS, LOSSES, VERDICTS, WORK
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+#: Metric -> (help, label, label value -> counter). One quantity each.
+LABELLED: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
+    "velocity_handshakes": (
+        "Handshakes by how they ended.",
+        "result",
+        {"completed": "handshakes_completed", "failed": "handshakes_failed", "timed_out": "handshakes_timed_out"},
+    ),
+    "velocity_handshake_groups": (
+        "Completed handshakes by key exchange group.",
+        "group",
+        {
+            "X25519MLKEM768": "handshakes_x25519mlkem768",
+            "SecP256r1MLKEM768": "handshakes_secp256r1mlkem768",
+            "SecP384r1MLKEM1024": "handshakes_secp384r1mlkem1024",
+            "classical": "handshakes_classical",
+        },
+    ),
+    "velocity_http_responses": (
+        "Responses by class of status code.",
+        "code",
+        {f"{kind}xx": f"responses_{kind}xx" for kind in range(1, 6)},
+    ),
+}
+#: Connections that workers closed with an error, by its name.
+_CLOSED: Final = "closed_"
+#: What workers cut off, by cause: the names of counters.LOSSES without the cause.
+CUT_OFF: Final[Mapping[str, tuple[str, str]]] = {
+    "velocity_requests_lost": ("Requests that ran on a connection that the node closed.", "requests_lost_"),
+    "velocity_connections_cut": ("Connections that the node closed before they had left.", "connections_cut_"),
+}
+#: Metric -> (help, counter).
+RENAMED: Final[Mapping[str, tuple[str, str]]] = {
+    "velocity_http_requests": ("Requests.", "requests"),
+    "velocity_udp_gso_fallback": ("Trains sent as single datagrams: segmentation was refused.", "gso_fallbacks"),
+}
+#: Single verdicts that dashboards and alerts want under names of their own.
+FROM_VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
+    "velocity_misrouted_packets": ("Datagrams that reached the wrong worker and were handed over.", "handed_over"),
+    "velocity_stateless_resets_sent": ("Stateless resets sent.", "reset"),
+    "velocity_retries_sent": ("Retry packets sent.", "retried"),
+}
+
+
+def exposition(status: NodeStatus, *, ready: bool, socket_drops: Mapping[tuple[int, int], int]) -> bytes:
+    """Return the page that Prometheus reads. *socket_drops*: (slot, listener index) -> datagrams."""
+    registry = CollectorRegistry()
+    registry.register(_Node(status, ready, socket_drops))
+    return generate_latest(registry)
+
+
+class _Node(Collector):
+    def __init__(self, status: NodeStatus, ready: bool, socket_drops: Mapping[tuple[int, int], int]) -> None:
+        self._status = status
+        self._ready = ready
+        self._socket_drops = socket_drops
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family."""
+        yield from self._node()
+        yield from self._workers()
+        yield from self._counters()
+        yield from self._packets()
+        yield from self._secrets()
+
+    def _node(self) -> Iterator[Metric]:
+        status = self._status
+        dispatch = status["dispatch"]
+        info = GaugeMetricFamily("velocity_build_info", "Always 1.", labels=["version", "tier"])
+        info.add_metric([status["version"], dispatch["tier"]], 1)
+        yield info
+        versions = Counter(worker["version"] or "unknown" for worker in status["workers"])
+        generations = GaugeMetricFamily("velocity_workers", "Workers by version of their program.", labels=["version"])
+        for version, number in sorted(versions.items()):
+            generations.add_metric([version], number)
+        yield generations
+        state = GaugeMetricFamily("velocity_node_state", "1 for the state that the node is in.", labels=["state"])
+        state.add_metric([status["state"]], 1)
+        yield state
+        yield GaugeMetricFamily("velocity_ready", "1 when clients should be sent here.", value=int(self._ready))
+        yield GaugeMetricFamily("velocity_start_time_seconds", "When it began.", value=status["started_at_s"])
+        yield GaugeMetricFamily("velocity_degraded", "Things that are not right.", value=len(status["degraded"]))
+        connections = sum(worker["connections"] for worker in status["workers"])
+        yield GaugeMetricFamily("active_connections", "Connections (the guide's name).", value=connections)
+        in_force = {row["rule"] for row in status["pressure"]}
+        pressure = GaugeMetricFamily("velocity_pressure", "1 while the node defends itself by a rule.", labels=["rule"])
+        for rule in RULES:
+            pressure.add_metric([rule.name], int(rule.name in in_force))
+        yield pressure
+        reload = status["last_reload"]
+        ok = 1 if reload is None or reload["ok"] else 0
+        yield GaugeMetricFamily("velocity_config_last_reload_success", "0 when it was refused.", value=ok)
+        if reload is not None:
+            text = "How long the workers took to agree on the last revision."
+            yield GaugeMetricFamily("velocity_config_reload_seconds", text, value=reload["took_s"])
+        yield from self._drain()
+        # Until velocity/1 is served, a client that could not do post-quantum key exchange is the only downgrade.
+        reasons = {"client_profile": status["counters"]["handshakes_classical"]}
+        for name in ("velocity_downgrade_events", "downgrade_events"):
+            yield _labelled(name, "Handshakes that ended with less than they could have.", "reason", reasons)
+
+    def _drain(self) -> Iterator[Metric]:
+        status, drain = self._status, self._status["drain"]
+        text = "Supervisors that adopted the workers of another."
+        yield CounterMetricFamily("velocity_adoptions", text, value=status["adoptions"])
+        yield GaugeMetricFamily(
+            "velocity_disabled",
+            "1 while the disable file is there: routes are withdrawn.",
+            value=int(status["disabled"]),
+        )
+        phase = GaugeMetricFamily(
+            "velocity_drain_phase", "1 for where the drain is, or how it ended.", labels=["phase"]
+        )
+        if drain is not None:
+            phase.add_metric([drain["phase"]], 1)
+        yield phase
+        if drain is not None:
+            text = "Requests that the drain, or the last one, cut off."
+            yield GaugeMetricFamily("velocity_drain_lost_requests", text, value=drain["lost"])
+
+    def _workers(self) -> Iterator[Metric]:
+        labels = ["worker", "core"]
+        families = {
+            "up": GaugeMetricFamily("velocity_worker_up", "1 when it is ready.", labels=labels),
+            "connections": GaugeMetricFamily(
+                "velocity_active_connections", "Connections, also of workers that drain.", labels=[*labels, "state"]
+            ),
+            "half_open": GaugeMetricFamily("velocity_half_open_connections", "Handshakes in flight.", labels=labels),
+            "lag": GaugeMetricFamily("velocity_worker_loop_lag_seconds", "Delay of its loop.", labels=labels),
+            "silent": GaugeMetricFamily(
+                "velocity_worker_silent_seconds", "Since its last heartbeat, when that is late.", labels=labels
+            ),
+            "rss": GaugeMetricFamily("velocity_worker_resident_bytes", "Resident memory.", labels=labels),
+            "revision": GaugeMetricFamily("velocity_worker_revision", "Configuration in use.", labels=labels),
+        }
+        for worker in self._status["workers"]:
+            values = [str(worker["worker_id"]), str(worker["core"])]
+            families["up"].add_metric(values, int(worker["state"] == "ready"))
+            families["connections"].add_metric([*values, worker["state"]], worker["connections"])
+            families["half_open"].add_metric(values, worker["half_open"])
+            families["lag"].add_metric(values, worker["loop_lag_ms"] / 1000)
+            families["silent"].add_metric(values, worker.get("silent_s", 0.0))
+            families["rss"].add_metric(values, worker["rss_bytes"])
+            families["revision"].add_metric(values, worker["revision"])
+        yield from families.values()
+        yield CounterMetricFamily("velocity_worker_restarts", "Workers replaced.", value=self._status["restarts"])
+
+    def _counters(self) -> Iterator[Metric]:
+        counters = self._status["counters"]
+        for name, (text, label, by_value) in LABELLED.items():
+            yield _labelled(name, text, label, {value: counters[counter] for value, counter in by_value.items()})
+        for name, (text, prefix) in CUT_OFF.items():
+            by_cause = {c.removeprefix(prefix): counters[c] for c in LOSSES if c.startswith(prefix)}
+            yield _labelled(name, text, "cause", by_cause)
+        text = "Connections that the node closed with an error, by its name (RFC 9000, RFC 9114, RFC 9204)."
+        by_code = {counter.removeprefix(_CLOSED): counters[counter] for counter in CLOSES}
+        yield _labelled("velocity_connection_errors", text, "code", by_code)
+        for name, (text, counter) in RENAMED.items():
+            yield CounterMetricFamily(name, text, value=counters[counter])
+        for name, (text, verdict) in FROM_VERDICTS.items():
+            yield CounterMetricFamily(name, text, value=counters[f"verdict_{verdict}"])
+        for counter in PLAIN:
+            yield CounterMetricFamily(
+                f"velocity_{counter}", "See velocity_edge/wire/counters.py.", value=counters[counter]
+            )
+
+    def _packets(self) -> Iterator[Metric]:
+        packets = CounterMetricFamily(
+            "velocity_dispatch_packets", "Datagrams by verdict, once per stage.", labels=["stage", "verdict"]
+        )
+        for stage, verdicts in self._status["packets"].items():
+            for verdict, count in verdicts.items():
+                packets.add_metric([stage, verdict.removeprefix("verdict_")], count)
+        yield packets
+        drops = CounterMetricFamily(
+            "velocity_udp_receive_drops", "Datagrams lost to a full socket buffer.", labels=["slot", "listener"]
+        )
+        for (slot, listener), count in self._socket_drops.items():
+            drops.add_metric([str(slot), self._status["listeners"][listener]], count)
+        yield drops
+
+    def _secrets(self) -> Iterator[Metric]:
+        keys = self._status["keys"]
+        count = GaugeMetricFamily("velocity_ticket_keys", "Keys in the epoch table.", labels=["state"])
+        count.add_metric(["sealing"], 1)
+        count.add_metric(["opening"], sum(row["state"] in ("opens", "announced") for row in keys["epochs"]))
+        yield count
+        held = GaugeMetricFamily(
+            "velocity_connections_by_key_epoch", "Connections that hold connection IDs of an epoch.", labels=["epoch"]
+        )
+        for row in keys["epochs"]:
+            if row["ids_live"]:
+                held.add_metric([str(row["epoch"])], row["connections"])
+        yield held
+        anew_s = keys["anew_at_s"]
+        yield GaugeMetricFamily(
+            "velocity_ticket_keys_lost_timestamp_seconds",
+            "When the keys began anew because those of before were lost; 0: never.",
+            value=anew_s or 0.0,
+        )
+        age_s = keys["ages_s"].get(str(keys["seal_with"]), 0.0)
+        yield GaugeMetricFamily("velocity_ticket_key_age_seconds", "Age of the key that seals.", value=age_s)
+        ends = GaugeMetricFamily("velocity_cert_not_after_timestamp_seconds", "End of a certificate.", labels=["name"])
+        for certificate in self._status["certificates"]:
+            ends.add_metric([certificate["name"]], certificate["not_after_s"])
+        yield ends
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family
+
+
+_NAMED: Final = {counter for _, _, by_value in LABELLED.values() for counter in by_value.values()} | {
+    counter for _, counter in RENAMED.values()
+}
+#: Counters that need no other name. Verdicts are in velocity_dispatch_packets_total.
+PLAIN: Final = tuple(name for name in (*COUNTERS, *ADMISSION, *WORK) if name not in _NAMED and name not in VERDICTS)

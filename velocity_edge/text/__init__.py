@@ -1,0 +1,1 @@
+"""Text that leaves the process: log lines, and what makes the text of others safe to print."""

@@ -1,0 +1,188 @@
+"""Log lines of every process of a node: one event, one line, as text for people or as JSON for machines.
+
+    2026-11-24T00:12:03.412Z info    worker 17: serving revision 2 (revision=2)
+    {"ts":"2026-11-24T00:12:03.412Z","level":"info","process":"worker
+    17","logger":"workers.serve.worker","message":".."}
+
+Who logs uses the standard library: `log.info("serving revision %d", n, extra={"revision": n})`; what is in `extra`
+becomes a field of the same name. Names are the same everywhere: `worker_id`, `revision`, `connection` (its connection
+ID in hexadecimal), `peer`, `site`, `reason`. Line breaks and control characters in a message become escapes, so that
+nobody on the network can forge a line.
+
+`set_up` starts one thread that writes (lines.py): a reader of our output that stalls costs lines, which are counted and
+reported, never latency, and never the end of the process. Call it after a process has dropped its rights; before that,
+`begin` has lines written at once, or not at all where that would wait. Access logs, one line per request, have a writer
+of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any, Final
+
+from velocity_edge.text.json_text import json_text
+from velocity_edge.text.lines import LineWriter, say_now
+from velocity_edge.text.printable import printable
+
+#: For a slow reader at the end of a process.
+CLOSE_S: Final = 0.5
+#: From a program to the one that it becomes (exec): lines that were lost and that nobody has heard of.
+_LOST_BEFORE: Final = "VELOCITY_LOST_LOG_LINES"
+#: What every record has; everything else came by `extra`.
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class _Lines(logging.Formatter):
+    """What both forms share."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    @staticmethod
+    def _time(record: logging.LogRecord) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z"
+
+    @staticmethod
+    def _fields(record: logging.LogRecord) -> dict[str, Any]:
+        return {name: value for name, value in vars(record).items() if name not in _OWN}
+
+    def _trace(self, record: logging.LogRecord) -> str:
+        return self.formatException(record.exc_info) if record.exc_info else ""
+
+
+class JsonLines(_Lines):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        fields = {
+            "ts": self._time(record),
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self._fields(record),
+        }
+        if trace := self._trace(record):
+            fields["traceback"] = trace
+        return json_text(fields).decode()
+
+
+class TextLines(_Lines):
+    """A line for people; a traceback follows it on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        fields = " ".join(f"{name}={value}" for name, value in self._fields(record).items())
+        line = f"{self._time(record)} {record.levelname.lower():7} {self._process}: {record.getMessage()}"
+        line = printable(f"{line} ({fields})" if fields else line)
+        # Indented, so that no message of an error can be taken for a line of ours.
+        trace = [f"    {printable(part)}" for part in self._trace(record).splitlines()]
+        return "\n".join([line, *trace])
+
+
+class _Enqueue(logging.Handler):
+    """Formats where the event happened, and lets a thread write."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.writer = LineWriter(fd, self._lost_line, lost=_lost_before())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one event."""
+        try:
+            line = self.format(record)
+        except Exception as error:  # logging's own way is a traceback on standard error, which may block
+            line = f"cannot format what {record.name} logs in line {record.lineno}: {type(error).__name__}"
+        self.writer.write(f"{line}\n".encode(errors="backslashreplace"))
+
+    def _lost_line(self, number: int) -> bytes:
+        text = f"{number} log lines were lost: the reader of this output is too slow"
+        record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
+        return f"{self.format(record)}\n".encode()
+
+
+class _Direct(logging.Handler):
+    """Writes at once, or loses the line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one event."""
+        if not say_now(2, self.format(record)):
+            _count_as_lost(1)
+
+
+class Logs:
+    """The log of this process; `use` changes its form and level at any time."""
+
+    def __init__(self, process: str, fd: int) -> None:
+        self._process = process
+        self._handler = _Enqueue(fd)
+
+    def use(self, *, structured: bool, level: str) -> None:
+        """Write JSON (*structured*) or text, from this level on: debug, info, warning or error."""
+        self._handler.setFormatter((JsonLines if structured else TextLines)(self._process))
+        logging.getLogger().setLevel(level.upper())
+
+    def close(self) -> None:
+        """Write what waits, as far as the reader takes it, and end the thread."""
+        logging.getLogger().removeHandler(self._handler)
+        if lost := self._handler.writer.close(CLOSE_S):
+            _count_as_lost(lost)
+
+
+def _lost_before() -> int:
+    text = os.environ.pop(_LOST_BEFORE, "")
+    return int(text) if text.isdigit() and len(text) < 19 else 0
+
+
+def _count_as_lost(lines: int) -> None:
+    os.environ[_LOST_BEFORE] = str(_lost_before() + lines)
+
+
+def begin(form: str) -> None:
+    """Have this process log to standard error at once, in the *form* of `logging.Formatter`, until `set_up`."""
+    handler = _Direct()
+    handler.setFormatter(_Early(form))
+    _only(handler, "info")
+
+
+class _Early(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n    ".join(map(printable, super().format(record).splitlines()))
+
+
+def _only(handler: logging.Handler, level: str) -> None:
+    root = logging.getLogger()
+    for other in root.handlers[:]:
+        root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+
+
+def set_up(process: str, *, structured: bool = False, level: str = "info", fd: int = 2) -> Logs:
+    """Send everything that this process logs to *fd* (standard error) from now on.
+
+    *process*: how it is called in each line, such as "supervisor" or "worker 17".
+    """
+    logs = Logs(process, fd)
+    logs.use(structured=structured, level=level)
+    _only(logs._handler, level)
+    return logs
+
+
+def flush() -> None:
+    """Write what waits, wherever this process logs to, as far as the reader takes it. It ends at once after this."""
+    for writer in _writers():
+        writer.flush(CLOSE_S)
+
+
+def lost() -> int:
+    """Return how many lines of this process were lost since `set_up`."""
+    return sum(writer.lost for writer in _writers())
+
+
+def _writers() -> list[LineWriter]:
+    return [handler.writer for handler in logging.getLogger().handlers if isinstance(handler, _Enqueue)]

@@ -1,0 +1,1 @@
+"""Taking leave of connections: the plan is pure, the run acts on the engine."""

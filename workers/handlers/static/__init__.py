@@ -1,0 +1,1 @@
+"""Files of a site: conditions, ranges, encodings, listings; nothing outside of the root."""

@@ -1,0 +1,1 @@
+"""One worker process on its machine: rights, CPU, memory, priority."""

@@ -1,0 +1,1 @@
+"""Serving: packets in and out, requests to handlers, answers to the engine."""

@@ -1,0 +1,198 @@
+"""What a worker serves with: the descriptors of its slot; and engine, upcalls, exchanges and endpoint, put together.
+
+`Equipment` is what came with `Equip`; `Serving` exists from the first revision on. Which revision, when to leave and
+what to report is decided in worker.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import EpochTable
+from velocity_edge.quic import single_use, udp
+from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
+from velocity_edge.quic.open_engine import refuse_settings
+from velocity_edge.quic.single_use import UsedTokens
+from velocity_edge.wire import messages as m
+from velocity_edge.wire.counters import LOSSES
+from workers.http import H3_NO_ERROR
+from workers.serve.endpoint import Endpoint
+from workers.serve.exchanges import Exchanges
+from workers.serve.open_files import OpenFiles
+from workers.serve.revisions import Prepared
+from workers.serve.upcalls import WorkerUpcalls
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Equipment:
+    """The descriptors of a slot, as they came with `Equip`. Kept open as long as the process lives."""
+
+    node_id: int
+    sockets: list[int]
+    link: socket.socket
+    links: list[socket.socket]
+    slab_fd: int
+    #: The node's used tokens (quic/single_use.py), and what a supervisor of a later version added, which is not for us.
+    #: All of it is handed back to the next supervisor.
+    more: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, order: m.Equip, descriptors: Sequence[int]) -> Self:
+        """Sort out the descriptors of an order, in the order that `Equip` promises."""
+        listeners = len(order.listeners)
+        links_end = listeners + 1 + order.slots
+        if len(descriptors) <= links_end:
+            raise RuntimeError(f"{len(descriptors)} descriptors for {listeners} listeners and {order.slots} slots")
+        sockets = list(descriptors[:listeners])
+        for fd in sockets:
+            missing = udp.prepare_descriptor(fd)
+            if missing:
+                log.warning("this kernel has no %s: serving works, slower or less well counted", ", ".join(missing))
+        link, *links = (socket.socket(fileno=fd) for fd in descriptors[listeners:links_end])
+        slab_fd, *more = descriptors[links_end:]
+        return cls(order.node_id, sockets, link, links, slab_fd, more)
+
+    def used_tokens(self, now_s: float) -> UsedTokens:
+        """Return which NEW_TOKEN tokens were used: of the node, or of this worker when its supervisor has none."""
+        for fd in self.more:
+            if single_use.is_ours(fd):
+                return UsedTokens(os.dup(fd))
+        log.warning(
+            "the supervisor is of a version that does not share used tokens: each worker counts for itself until the "
+            "supervisor is upgraded and this worker restarted"
+        )
+        return UsedTokens.private(now_s)
+
+    def held(self, slot: int) -> list[int]:
+        """Return the descriptors of our slot in the order of `Held`."""
+        return [*self.sockets, self.link.fileno(), self.links[slot].fileno(), self.slab_fd, *self.more]
+
+
+@dataclass(slots=True)
+class Serving:
+    """The parts of a worker that serves."""
+
+    engine: Engine
+    upcalls: WorkerUpcalls
+    exchanges: Exchanges
+    endpoint: Endpoint
+    settings: EngineSettings
+    active: Prepared | None = None
+    #: Connections whose final GOAWAY went out, in whichever drain (drain.py says why that is kept).
+    told: set[int] = field(default_factory=set)
+    #: What was cut off by us, by the names of counters.LOSSES.
+    losses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LOSSES, 0))
+
+    @classmethod
+    def open(
+        cls,
+        loop: asyncio.AbstractEventLoop,
+        start_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        write_log: Callable[[bytes], None],
+        clock: Callable[[], float],
+        open_engine: Callable[[EngineSettings, Upcalls], Engine],
+        *,
+        worker_id: int,
+        equipment: Equipment,
+        table: EpochTable,
+        first: Prepared,
+        progress: Callable[[], None] = lambda: None,
+        open_files: OpenFiles | None = None,
+    ) -> Self:
+        """Put everything together; nothing is read or sent before `use`. The first limits are those of *first*.
+
+        Raises `VelocityError` when the engine cannot do what the configuration wants.
+        """
+        server = first.config.server
+        limits = server.limits.limits()
+        upcalls = WorkerUpcalls(table, equipment.node_id, worker_id, limits, equipment.used_tokens(clock()), progress)
+        settings = EngineSettings(worker_id, equipment.node_id, limits, server.congestion_control)
+        engine = open_engine(settings, upcalls)
+        engine.use_keys(keys.engine_keys(table))
+
+        def flush_soon() -> None:
+            endpoint.flush_soon()
+
+        exchanges = Exchanges(
+            engine,
+            start_task,
+            flush_soon,
+            send_high_bytes=limits.send_high_bytes,
+            write_log=write_log,
+            clock=clock,
+            progress=progress,
+            open_files=open_files,
+        )
+        endpoint = Endpoint(
+            loop, engine, exchanges, sockets=equipment.sockets, link=equipment.link, links=equipment.links
+        )
+        return cls(engine, upcalls, exchanges, endpoint, settings)
+
+    def settings_of(self, prepared: Prepared) -> EngineSettings:
+        """Return what a revision wants of the engine. Raises `Unavailable` when this engine cannot do it."""
+        server = prepared.config.server
+        settings = replace(self.settings, limits=server.limits.limits(), congestion_control=server.congestion_control)
+        refuse_settings(self.engine.name, settings)
+        return settings
+
+    def use(self, prepared: Prepared, table: EpochTable) -> None:
+        """Serve this revision from now on."""
+        settings = self.settings_of(prepared)
+        if settings != self.settings:
+            # Writers compare with the same bound as the engine, or one would wait for a wake-up that never comes.
+            self.engine.use_settings(settings)
+            self.upcalls.admission.limits = settings.limits
+            self.exchanges.send_high_bytes = settings.limits.send_high_bytes
+            self.settings = settings
+        self.upcalls.policy = prepared.policy(table)
+        self.exchanges.use(prepared.requests)
+        first = self.active is None
+        self.active = prepared
+        if first:
+            self.endpoint.start()
+
+    def use_keys(self, table: EpochTable) -> None:
+        """Seal and open with this table from now on."""
+        self.engine.use_keys(keys.engine_keys(table))
+        self.upcalls.admission.use_keys(table)
+        if self.active is not None:
+            self.upcalls.policy = self.active.policy(table)
+
+    def close_connections(self, older_than_s: float | None, cause: str, reason: str = "") -> tuple[int, int]:
+        """Close those that are older than this (None: all), without error; count them as cut by *cause*.
+
+        Return how many they were, and how many requests ran on them.
+        """
+        cut = lost = 0
+        for connection, age_ns, requests in self.engine.connections():
+            if older_than_s is None or age_ns > older_than_s * 1e9:
+                self.engine.close(connection, H3_NO_ERROR, reason)
+                cut, lost = cut + 1, lost + requests
+        self.count_losses(cause, cut, lost)
+        self.endpoint.flush_soon()
+        return cut, lost
+
+    def count_losses(self, cause: str, cut: int, lost: int) -> None:
+        """Add to what was lost by *cause*: drain, stop or abort."""
+        self.losses[f"connections_cut_{cause}"] += cut
+        self.losses[f"requests_lost_{cause}"] += lost
+
+    def counters(self) -> dict[str, int]:
+        """Return all counters since this process began."""
+        return {
+            **self.engine.counters(),
+            "handover_full": self.endpoint.handover_full,
+            **self.losses,
+            **self.exchanges.closes,
+            **self.upcalls.admission.counters,
+            **self.exchanges.counts,
+        }

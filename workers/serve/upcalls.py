@@ -1,0 +1,51 @@
+"""What an engine asks of Python (quic/engine.py, `Upcalls`), answered by the key table and the revision in use.
+
+The decisions themselves are in admission.py and handshake.py; this file holds what they decide with, and changes it
+when keys or configuration change. Handshakes that run go on with what they began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from velocity_edge.keys.table import EpochTable
+from velocity_edge.quic.admission import AdmissionControl
+from velocity_edge.quic.engine import Address, Admission, Handshake, Ignore, Initial, ServerTransport
+from velocity_edge.quic.limits import Limits
+from velocity_edge.tls.policy import ServerPolicy
+from velocity_edge.tls.replay import ReplayGuard
+
+
+class WorkerUpcalls:
+    """Implements `engine.Upcalls`."""
+
+    def __init__(
+        self,
+        table: EpochTable,
+        node_id: int,
+        worker_id: int,
+        limits: Limits,
+        used: ReplayGuard,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        """*progress* is called for each handshake that begins (vitals.py)."""
+        self._progress = progress
+        self.admission = AdmissionControl(table, node_id, worker_id, limits, used)
+        #: None until the first revision is active.
+        self.policy: ServerPolicy | None = None
+
+    def admit(self, initial: Initial, now_ns: int) -> Admission:
+        """Decide about a new connection."""
+        if self.policy is None:
+            return Ignore("verdict_dropped_not_accepting")
+        return self.admission.admit(initial, now_ns)
+
+    def handshake(self, transport: ServerTransport) -> Handshake:
+        """Return the TLS side of a new connection."""
+        assert self.policy is not None, "nobody is admitted without a policy"
+        self._progress()
+        return self.admission.handshake(self.policy, transport)
+
+    def address_token(self, peer: Address) -> bytes:
+        """Return a NEW_TOKEN token for a peer that completed a handshake."""
+        return self.admission.address_token(peer)
