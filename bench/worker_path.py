@@ -19,8 +19,8 @@ from velocity_edge.quic.engine import RequestReceived
 from workers.handlers.static.beneath import Descriptor
 from workers.handlers.static.site import StaticHandler, StaticSettings
 from workers.http import fold
-from workers.middleware.access_log import Formatter, json_line
 from workers.middleware.headers import SECURITY, Date, add_headers
+from workers.serve.access_log import Formatter, json_line
 from workers.serve.exchanges import Exchanges, Revision
 from workers.serve.router import Route, Router
 

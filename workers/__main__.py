@@ -32,7 +32,7 @@ from velocity_edge.wire.messages import EXIT_OUT_OF_MEMORY
 from workers.process import place, preload, priority
 from workers.process.privileges import drop
 from workers.process.vitals import Memory
-from workers.serve.worker import Identity, Worker
+from workers.process.worker import Identity, Worker
 
 log = logging.getLogger("workers")
 

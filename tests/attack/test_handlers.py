@@ -16,10 +16,10 @@ from pathlib import Path
 from tests.support.engine_driver import StockClient, World
 from tests.support.site import write
 from workers.handlers.static.beneath import Descriptor
+from workers.handlers.static.open_files import OpenFiles
 from workers.handlers.static.site import StaticHandler, StaticSettings
 from workers.http import Request, Response, plain
 from workers.serve.exchanges import Exchanges, Revision
-from workers.serve.open_files import OpenFiles
 from workers.serve.turns import TURN_NS
 
 Make = Callable[..., World]

@@ -182,7 +182,7 @@ def test_files_are_replaced_and_a_worker_dies_before_the_upgrade(programs: Progr
 REFUSED: dict[str, tuple[list[Change], str]] = {
     "a supervisor with a syntax error": ([("supervisor/node/node.py", None, "\nif\n")], "SyntaxError"),
     "a worker with a syntax error": (
-        [("workers/serve/worker.py", None, "\nif\n")],
+        [("workers/process/worker.py", None, "\nif\n")],
         "cannot start a worker: SyntaxError",
     ),
     "another idea of the configuration": (
@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[list[Change], str]] = {
 }
 #: They pass every check, and then its workers, or itself, end.
 WORKERS_DIE: Change = (
-    "workers/serve/worker.py",
+    "workers/process/worker.py",
     "        prepared = self.prepared.pop(",
     "        os._exit(3)\n        prepared = self.prepared.pop(",
 )

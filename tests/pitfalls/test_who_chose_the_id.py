@@ -14,7 +14,7 @@ from tests.support.packets import HANDSHAKE, INITIAL, ZERO_RTT, long, short
 from tests.support.traffic import CODEC
 from velocity_edge.quic import demux
 from velocity_edge.wire.messages import Roster
-from workers.serve.worker import unborn
+from workers.process.worker import unborn
 
 
 @pytest.mark.root

@@ -1,7 +1,7 @@
 """Pretend workers with characters, and a virtual clock: one machine below its supervisor (world.py).
 
 A worker obeys in order and takes its time; it may crash, hang, hang up, talk nonsense, refuse, or not stop. Without a
-supervisor it serves on, looks for a successor and says Hello again, as workers/serve/supervision.py does.
+supervisor it serves on, looks for a successor and says Hello again, as workers/process/supervision.py does.
 """
 
 from __future__ import annotations

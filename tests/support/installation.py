@@ -66,9 +66,9 @@ SECOND: tuple[Change, ...] = (
         "            channel.send(m.Ponder())\n            channel.send(order",
     ),
     ("supervisor/node/node.py", "            case m.Held():", _case("Gossip") + "            case m.Held():"),
-    ("workers/serve/worker.py", "            case m.Equip():", _case("Ponder") + "            case m.Equip():"),
+    ("workers/process/worker.py", "            case m.Equip():", _case("Ponder") + "            case m.Equip():"),
     (
-        "workers/serve/worker.py",
+        "workers/process/worker.py",
         "        lag_s = self.lag.take_s()\n",
         "        self.supervision.report(m.Gossip())\n        lag_s = self.lag.take_s()\n",
     ),

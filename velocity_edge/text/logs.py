@@ -2,7 +2,7 @@
 
     2026-11-24T00:12:03.412Z info    worker 17: serving revision 2 (revision=2)
     {"ts":"2026-11-24T00:12:03.412Z","level":"info","process":"worker
-    17","logger":"workers.serve.worker","message":".."}
+    17","logger":"workers.process.worker","message":".."}
 
 Who logs uses the standard library: `log.info("serving revision %d", n, extra={"revision": n})`; what is in `extra`
 becomes a field of the same name. Names are the same everywhere: `worker_id`, `revision`, `connection` (its connection

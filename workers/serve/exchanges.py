@@ -35,6 +35,7 @@ from velocity_edge.quic.engine import (
 )
 from velocity_edge.wire.counters import CLOSES
 from velocity_edge.wire.error_codes import error_name, is_error
+from workers.handlers.static.open_files import OpenFiles
 from workers.http import (
     H3_INTERNAL_ERROR,
     H3_NO_ERROR,
@@ -46,11 +47,10 @@ from workers.http import (
     body_length,
     plain,
 )
-from workers.middleware.access_log import AccessLog, Formatter
+from workers.serve.access_log import AccessLog, Formatter
 from workers.serve.backlog import weight_of
 from workers.serve.exchange import Exchange
 from workers.serve.failures import CutShort, internal_error
-from workers.serve.open_files import OpenFiles
 from workers.serve.shared_answers import Key, SharedAnswers
 from workers.serve.turns import Turns
 

@@ -23,12 +23,12 @@ from velocity_edge.wire.messages import KeyedChain
 from workers.handlers.answers import Answer, Answers
 from workers.handlers.static.beneath import Descriptor, probe
 from workers.handlers.static.listing import Listings
+from workers.handlers.static.open_files import OpenFiles
 from workers.handlers.static.site import StaticHandler, StaticSettings
 from workers.http import fold
-from workers.middleware.access_log import formatter
 from workers.middleware.headers import SECURITY, Date, add_headers
+from workers.serve.access_log import formatter
 from workers.serve.exchanges import Revision
-from workers.serve.open_files import OpenFiles
 from workers.serve.router import Route, Router
 
 

@@ -22,10 +22,10 @@ from velocity_edge.quic.open_engine import refuse_settings
 from velocity_edge.quic.single_use import UsedTokens
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.counters import LOSSES
+from workers.handlers.static.open_files import OpenFiles
 from workers.http import H3_NO_ERROR
 from workers.serve.endpoint import Endpoint
 from workers.serve.exchanges import Exchanges
-from workers.serve.open_files import OpenFiles
 from workers.serve.revisions import Prepared
 from workers.serve.upcalls import WorkerUpcalls
 

@@ -24,8 +24,8 @@ from workers.handlers.static.beneath import Descriptor, open_beneath
 from workers.handlers.static.conditions import Validators, format_date
 from workers.handlers.static.encodings import SIDECARS
 from workers.handlers.static.mime import is_compressible, media_type
+from workers.handlers.static.open_files import OpenFiles
 from workers.http import Response
-from workers.serve.open_files import OpenFiles
 
 #: Files up to this size are kept as bytes: one packet train, one reference, no system call per request.
 SMALL_BYTES: Final = 64 * 1024

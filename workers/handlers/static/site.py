@@ -22,9 +22,9 @@ from workers.handlers.static.conditions import Conditions, Verdict, evaluate, ra
 from workers.handlers.static.encodings import choose
 from workers.handlers.static.files import Entry, FileStore, Representation
 from workers.handlers.static.listing import Busy, Listings, wants_json
+from workers.handlers.static.open_files import OpenFiles
 from workers.handlers.static.target import BadTarget, relative_path
 from workers.http import BodyCutShort, Request, Response, plain
-from workers.serve.open_files import OpenFiles
 
 ALLOW: Final = (b"allow", b"GET, HEAD")
 #: Bytes per read of a multipart body; the engine's watermarks decide how many reads happen ahead of the network.

@@ -22,7 +22,7 @@ from velocity_edge.quic.engine import (
     StreamWritable,
 )
 from workers.http import BodyCutShort, BodyTooLarge, Request, Response, plain
-from workers.middleware.access_log import clf_line, json_line
+from workers.serve.access_log import clf_line, json_line
 from workers.serve.backlog import Backlog
 from workers.serve.exchanges import Exchanges, Revision
 from workers.serve.turns import STEP_NS, TURN_NS

@@ -11,7 +11,7 @@ import pytest
 
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.channel import Channel, pair
-from workers.serve.supervision import ALONE_S, Supervision
+from workers.process.supervision import ALONE_S, Supervision
 
 
 class Clockwork(asyncio.SelectorEventLoop):

@@ -16,9 +16,9 @@ from velocity_edge.quic.engine import FileRange, StreamClosed
 from workers.handlers.static import site as static_module
 from workers.handlers.static.beneath import Descriptor
 from workers.handlers.static.files import SMALL_BYTES
+from workers.handlers.static.open_files import SHARE, OpenFiles, default_limit
 from workers.handlers.static.site import StaticHandler, StaticSettings
 from workers.serve.exchanges import Exchanges, Revision
-from workers.serve.open_files import SHARE, OpenFiles, default_limit
 
 LARGE = SMALL_BYTES + 1
 FILES = 60

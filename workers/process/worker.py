@@ -46,12 +46,12 @@ from workers.drain.drain_plan import Drain
 from workers.drain.drain_run import Leaving
 from workers.drain.move_run import Moving
 from workers.handlers.static.beneath import Descriptor
-from workers.middleware.access_log import access_lines_lost
+from workers.handlers.static.open_files import OpenFiles
+from workers.process.supervision import Supervision
 from workers.process.vitals import LoopLag, Memory, Tally, show_title
-from workers.serve.open_files import OpenFiles
+from workers.serve.access_log import access_lines_lost
 from workers.serve.revisions import Prepared, prepare
 from workers.serve.serving import Equipment, Serving
-from workers.serve.supervision import Supervision
 
 log = logging.getLogger(__name__)
 
