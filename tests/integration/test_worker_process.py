@@ -259,7 +259,7 @@ def test_it_serves_on_without_supervisor_and_obeys_the_next_one(bench: Bench, wo
 def test_one_that_has_drained_and_is_left_alone_ends_and_gives_its_port_back(bench: Bench) -> None:
     """The deadline of the drain holds without a supervisor, too. Patience is a second here."""
     program = (
-        "import sys; from workers import __main__; from workers.serve import supervision; supervision.ALONE_S = 1.0; "
+        "import sys; from workers import __main__; from workers.process import supervision; supervision.ALONE_S = 1.0; "
     )
     bench.python = [sys.executable, "-I", "-c", program + "sys.exit(__main__.main())"]
     worker = bench.start()
