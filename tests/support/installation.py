@@ -95,8 +95,8 @@ class Programs:
         """The `velocity-edge` of whichever is in use."""
         return self.current / "bin" / "velocity-edge"
 
-    def install(self, name: str, changes: Iterable[Change] = ()) -> Path:
-        """Make an installation of this tree with these changes; return its folder."""
+    def install(self, name: str, changes: Iterable[Change] = (), tree: Path = REPOSITORY) -> Path:
+        """Make an installation of *tree* with these changes; return its folder."""
         home = self.directory / name
         shutil.rmtree(home, ignore_errors=True)
         packages = home / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
@@ -113,7 +113,7 @@ class Programs:
         script.write_text(f"#!{self._seen_as / name}/bin/python\n{main}")
         script.chmod(0o755)
         for package in PACKAGES:
-            shutil.copytree(REPOSITORY / package, packages / package, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(tree / package, packages / package, ignore=shutil.ignore_patterns("__pycache__"))
         for file, there, instead in changes:
             path = packages / file
             text = path.read_text()
