@@ -27,7 +27,17 @@ from supervisor.machine.places import Places
 from supervisor.machine.slots import Slots
 from supervisor.machine.spawn import Process
 from supervisor.machine.systemd import ServiceManager
-from supervisor.node import words as w
+from supervisor.node import commands
+from supervisor.node.happenings import (
+    Broke,
+    DisableFileRemoved,
+    DisableFileWritten,
+    Exited,
+    Happening,
+    HungUp,
+    Reported,
+    Ticked,
+)
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
 from supervisor.one_line import status_text, title
@@ -133,14 +143,14 @@ class Shell:
 
     # --- happenings -----------------------------------------------------------------------------------------------
 
-    def happen(self, happening: w.Happening) -> None:
+    def happen(self, happening: Happening) -> None:
         """Give it to the node and do what it wants. Raises `CannotDo` when the node refuses a request."""
         if self.finished.done():
             return
-        commands = self.node.handle(happening, self.clock())
+        given = self.node.handle(happening, self.clock())
         self.keyring.follow(self.node.seal_with, self.node.cid_epochs)
         self._save()
-        for command in commands:
+        for command in given:
             self._do(command)
         self._save()
         self._forget_materials()
@@ -164,7 +174,7 @@ class Shell:
         status = process.exit_status()
         process.close()
         self.slots.bundles[self.node.workers[worker_id].slot].slab.take_over()
-        self.happen(w.Exited(worker_id, status, out_of_memory=self.out_of_memory.happened()))
+        self.happen(Exited(worker_id, status, out_of_memory=self.out_of_memory.happened()))
 
     def _on_report(self, worker_id: int) -> None:
         channel = self.channels.get(worker_id)
@@ -174,15 +184,15 @@ class Shell:
             received = channel.receive()
         except m.MessageError as error:
             self._detach_channel(worker_id)
-            self.happen(w.Broke(worker_id, str(error)))
+            self.happen(Broke(worker_id, str(error)))
             return
         for item in received:
             for fd in item.descriptors:
                 os.close(fd)  # nobody asked for any; the node condemns who sends `Held`
-            self.happen(w.Reported(worker_id, item.message))
+            self.happen(Reported(worker_id, item.message))
         if channel.closed and worker_id in self.channels:
             self._detach_channel(worker_id)
-            self.happen(w.HungUp(worker_id))
+            self.happen(HungUp(worker_id))
 
     def _on_writable(self, worker_id: int) -> None:
         channel = self.channels[worker_id]
@@ -213,48 +223,48 @@ class Shell:
             self._timer = None
         at_s = self.node.next_deadline_s()
         if at_s is not None and not self.finished.done():
-            self._timer = self.loop.call_at(at_s, lambda: self.happen(w.Ticked(self.slots.progress(self.node.workers))))
+            self._timer = self.loop.call_at(at_s, lambda: self.happen(Ticked(self.slots.progress(self.node.workers))))
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    def _do(self, command: w.Command) -> None:
+    def _do(self, command: commands.Command) -> None:
         match command:
-            case w.Spawn():
+            case commands.Spawn():
                 self._spawn(command)
-            case w.Kill(worker_id):
+            case commands.Kill(worker_id):
                 if process := self.processes.get(worker_id):
                     process.kill()
-            case w.Equip():
+            case commands.Equip():
                 self._equip(command)
-            case w.Keep(worker_id, slot):
+            case commands.Keep(worker_id, slot):
                 self._keep(worker_id, slot)
-            case w.GiveKeys(worker_id, epochs, seal_with):
+            case commands.GiveKeys(worker_id, epochs, seal_with):
                 self._send(worker_id, self.keyring.order(epochs, seal_with))
-            case w.GiveConfig(worker_id, revision):
+            case commands.GiveConfig(worker_id, revision):
                 self._give_config(worker_id, self.materials[revision], revision)
-            case w.Tell(worker_id, order):
+            case commands.Tell(worker_id, order):
                 self._send(worker_id, order)
-            case w.Lend(worker_id, slot, core):
+            case commands.Lend(worker_id, slot, core):
                 self.steering.lend(worker_id, slot, self.cpus[core])
-            case w.Forget(worker_id):
+            case commands.Forget(worker_id):
                 self.steering.forget(worker_id)
-            case w.Accept(worker_ids):
+            case commands.Accept(worker_ids):
                 self.steering.accept(list(worker_ids))
-            case w.UseCidKeys():
+            case commands.UseCidKeys():
                 self.steering.use_cid_configs(self.keyring.cid_configs())
-            case w.WriteDisableFile(reason):
+            case commands.WriteDisableFile(reason):
                 # Not from within the happening that wants it.
                 self.loop.call_soon(self._disable, reason)
-            case w.RemoveDisableFile():
+            case commands.RemoveDisableFile():
                 self.loop.call_soon(self._enable)
-            case w.Activated():
+            case commands.Activated():
                 self.use_dispatch_settings()
                 self.on_activated()
-            case w.Say(text, level):
+            case commands.Say(text, level):
                 log.log(_LEVELS[level], "%s", text)
                 for listener in list(self.listeners):
                     listener(level, text)
-            case w.Quit(exit_code):
+            case commands.Quit(exit_code):
                 self.finished.set_result(exit_code)
             case _ as forgotten:
                 assert_never(forgotten)
@@ -273,13 +283,13 @@ class Shell:
     def _disable(self, reason: str) -> None:
         """Write the disable file, as a whole: who reads it while it is written sees all of it or none."""
         error = self.disable_file.should_be(f"{reason or 'drain'}\n".encode(), again=True)
-        self.happen(w.DisableFileWritten(error))
+        self.happen(DisableFileWritten(error))
         if error and not (self.node.contract and self.node.contract.holds):
             self.disable_file.give_up()
 
     def _enable(self) -> None:
         if not self.disable_file.should_be(None, again=True):
-            self.happen(w.DisableFileRemoved())
+            self.happen(DisableFileRemoved())
 
     def keep_files(self) -> None:
         """Bring back the files that somebody removed, and try again those that could not be written."""
@@ -289,14 +299,14 @@ class Shell:
         self.keyring.retry()
         if self.disable_file.behind and not self.disable_file.retry():
             there = self.node.contract is not None and self.node.contract.holds
-            self.happen(w.DisableFileWritten("") if there else w.DisableFileRemoved())
+            self.happen(DisableFileWritten("") if there else DisableFileRemoved())
 
     def problems(self) -> list[str]:
         """Return what is wrong with files, for `status`."""
         found = [*self.state_file.problems, self.remembered.problem, self.keyring.problem, self.disable_file.problem]
         return [text for text in (*found, *(trouble.text for trouble in self.troubles.values())) if text]
 
-    def _spawn(self, command: w.Spawn) -> None:
+    def _spawn(self, command: commands.Spawn) -> None:
         ours, theirs = c.pair()
         try:
             cpu = self.cpus[command.core]
@@ -306,7 +316,7 @@ class Shell:
         except OSError as error:
             log.error("cannot start worker %d: %s", command.worker_id, error.strerror)
             ours.close()
-            self.loop.call_soon(self.happen, w.Exited(command.worker_id, None))
+            self.loop.call_soon(self.happen, Exited(command.worker_id, None))
             return
         finally:
             theirs.close()
@@ -318,7 +328,7 @@ class Shell:
         if worker_id in self.processes:
             self.processes[worker_id].hurry()
 
-    def _equip(self, command: w.Equip) -> None:
+    def _equip(self, command: commands.Equip) -> None:
         if self.slots.bundles[command.slot].renew_slab(command.slot):
             self.store.renew_slab(command.slot, self.slots.bundles[command.slot].slab_fd)
             # Who keeps this slot for our successor should hold the slab that counts from now on.
@@ -346,7 +356,7 @@ class Shell:
             channel.send(order, descriptors)
         except c.ChannelFull as error:
             self._detach_channel(worker_id)
-            self.loop.call_soon(self.happen, w.Broke(worker_id, f"it does not read its channel: {error}"))
+            self.loop.call_soon(self.happen, Broke(worker_id, f"it does not read its channel: {error}"))
             return
         self._watch_writable(worker_id, channel)
 

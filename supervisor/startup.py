@@ -29,7 +29,7 @@ from supervisor.machine.privileges import may_raise_priority
 from supervisor.machine.slots import Bundle, Slots
 from supervisor.machine.spawn import WORKER_PROGRAM
 from supervisor.machine.systemd import ServiceManager, received
-from supervisor.node import words as w
+from supervisor.node.happenings import Reload, Reported
 from supervisor.node.node import Node
 from supervisor.node.requests import Settings
 from supervisor.node.worker import WorkerIds
@@ -176,11 +176,11 @@ def _begin(shell: Shell, ours: Materials, saved: SavedState | None, returned: li
     shell.happen(succession.started(saved, came, shell.steering.lent(), node.settings, shell.clock(), roll=roll))
     for worker in returned:
         for report in worker.later:
-            shell.happen(w.Reported(worker.saved.worker_id, report))
+            shell.happen(Reported(worker.saved.worker_id, report))
     if came and not roll:
         shell.materials[ours.revision] = ours
         try:
-            shell.happen(w.Reload(ours.revision))
+            shell.happen(Reload(ours.revision))
         except CannotDo as refusal:
             log.warning("%s", refusal)
 

@@ -12,14 +12,14 @@ from typing import Final
 from supervisor.admin.describe import MAX_LEFT, describe_drain, describe_left
 from supervisor.admin.drain_lines import clock, drain_line, many, since, who
 from supervisor.admin.fields import Line, Nonsense, done, flag, number, only, text
-from supervisor.node import words as w
 from supervisor.node.drain_contract import Contract, Terms, Trend
+from supervisor.node.happenings import DrainNode, Quiesce, QuiesceMode, Resume
 from supervisor.node.lifecycle import NodeState
 from supervisor.shell import Shell
 from velocity_edge.errors import CannotDo
 
 _TERMS: Final = Terms()
-_WISH: Final = w.Quiesce()
+_WISH: Final = Quiesce()
 #: A line when something has changed, but not more often than this; and when nothing has, one this often.
 _LINE_S: Final = 2.0
 _STILL_HERE_S: Final = 5.0
@@ -35,10 +35,10 @@ class Departures:
         """Take leave of clients; with `wait`, until few enough connections are left."""
         only(body, "mode", "announce_s", "spread_s", "deadline_s", "wait", "below", "timeout_s")
         try:
-            mode = w.QuiesceMode(body.get("mode", "graceful"))
+            mode = QuiesceMode(body.get("mode", "graceful"))
         except ValueError:
             raise Nonsense(f"mode {body['mode']!r}: graceful, immediate or discourage would be right") from None
-        wish = w.Quiesce(
+        wish = Quiesce(
             mode,
             text(body, "reason"),
             announce_s=number(body, "announce_s", 0.0),
@@ -71,7 +71,7 @@ class Departures:
         if flag(body, "attach") and before is None:
             raise CannotDo("cannot attach: no drain is under way, and none was")
         if not flag(body, "attach"):
-            shell.happen(w.DrainNode(terms))
+            shell.happen(DrainNode(terms))
         contract = shell.node.contract
         assert contract is not None
         if contract is before:
@@ -87,7 +87,7 @@ class Departures:
         node = self._shell.node
         was, since_s, contract = node.state, node.state_since_s, node.contract
         cut_short = contract is not None and contract.running
-        self._shell.happen(w.Resume())
+        self._shell.happen(Resume())
         if was is NodeState.SERVING:
             yield done(f"already serving {self._since(since_s)}", 0)
         else:

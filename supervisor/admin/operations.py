@@ -17,7 +17,7 @@ from typing import Final
 from supervisor.admin.drain_lines import many
 from supervisor.admin.fields import Line, done, flag, number, only, whole
 from supervisor.chores.upkeep import Upkeep
-from supervisor.node import words as w
+from supervisor.node.happenings import AbortOld, Restart, Scale, StopNode
 from supervisor.node.lifecycle import NodeState
 from supervisor.shell import Shell
 from velocity_edge import __version__
@@ -54,7 +54,7 @@ class Operations:
             words = ", ".join(map(str, old))
             yield done(f"would replace the workers {words}, one core after the other; nothing was changed", 0)
             return
-        self._shell.happen(w.Restart(cores))
+        self._shell.happen(Restart(cores))
         rollout = self._shell.node.rollout
         assert rollout is not None
         async for line in self._follow(lambda: rollout.running):
@@ -90,7 +90,7 @@ class Operations:
         """Close old connections, and say how many they were."""
         only(body, "age_s")
         shell = self._shell
-        shell.happen(w.AbortOld(number(body, "age_s", None)))
+        shell.happen(AbortOld(number(body, "age_s", None)))
         yield {"text": "workers close old connections"}
         end_s = shell.clock() + _ABORT_S
         while shell.node.aborting and shell.clock() < end_s:
@@ -107,7 +107,7 @@ class Operations:
         """Have more or fewer workers."""
         only(body, "workers")
         node = self._shell.node
-        self._shell.happen(w.Scale(whole(body, "workers")))
+        self._shell.happen(Scale(whole(body, "workers")))
 
         def settled() -> bool:
             return all(v.serving and not v.leaving for v in node.workers.values()) and len(node.workers) == node.target
@@ -126,7 +126,7 @@ class Operations:
         if shell.successor:
             raise CannotDo("cannot stop: an upgrade is under way; the new supervisor takes this in a moment")
         shell.stopped_for_good = True
-        shell.happen(w.StopNode(fast))
+        shell.happen(StopNode(fast))
         yield {"text": "stopping at once" if fast else "stopping: connections drain first"}
         with self._hearing() as said:
             told_s = shell.clock()

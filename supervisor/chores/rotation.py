@@ -12,8 +12,8 @@ import logging
 from typing import Final
 
 from supervisor.machine.keyring import CLOCK_SKEW_S
-from supervisor.node import words as w
 from supervisor.node.epochs import connections_by_epoch
+from supervisor.node.happenings import MoveFrom, UseEpochs
 from supervisor.node.lifecycle import NodeState
 from supervisor.shell import Shell
 from velocity_edge.errors import CannotDo
@@ -53,11 +53,11 @@ class Rotation:
     def use_table(self, seal_with: int | None = None) -> None:
         """Have everybody hold the keyring's table as it is now, then seal with this epoch (none: as before)."""
         table = self._shell.keyring.table
-        self._shell.happen(w.UseEpochs(table.numbers, seal_with or self._shell.node.seal_with, table.closed))
+        self._shell.happen(UseEpochs(table.numbers, seal_with or self._shell.node.seal_with, table.closed))
 
     def move(self, epochs: tuple[int, ...], spread_s: float) -> None:
         """Have connections leave the connection IDs of these epochs. Raises `CannotDo`."""
-        self._shell.happen(w.MoveFrom(epochs, spread_s))
+        self._shell.happen(MoveFrom(epochs, spread_s))
 
     def connections(self) -> dict[int, int]:
         """Return epoch -> connections that live on its ids, for those whose ids decode."""

@@ -21,7 +21,7 @@ from supervisor.machine import spawn
 from supervisor.machine.admin_socket import AdminSocket
 from supervisor.machine.kept import RETRY_S
 from supervisor.machine.materials import gather
-from supervisor.node import words as w
+from supervisor.node.happenings import Counted, Happening, Reload, ReloadFailed, Restart, Scale, StopNode
 from supervisor.node.lifecycle import NodeState
 from supervisor.shell import Shell
 from supervisor.startup import node_settings, worker_options
@@ -74,11 +74,11 @@ class Upkeep:
             refuse_fixed(shell.active.config, config)
             refuse_workers(config, shell.slots.cores)
             shell.materials[revision] = gather(revision, config, shell.places.state)
-            shell.happen(w.Reload(revision))
+            shell.happen(Reload(revision))
         except (ConfigError, CannotDo) as error:
             if materials := shell.materials.pop(revision, None):
                 materials.close()
-            shell.happen(w.ReloadFailed(revision, str(error)))
+            shell.happen(ReloadFailed(revision, str(error)))
             raise
         return revision
 
@@ -95,12 +95,12 @@ class Upkeep:
         wanted = config.server.workers
         # Not from within the happening that activated the revision; first those that come, as newcomers they know it.
         if wanted and wanted != shell.node.target:
-            shell.loop.call_soon(self._try, w.Scale(wanted), "server.workers: `velocity-edge admin scale` would do it")
+            shell.loop.call_soon(self._try, Scale(wanted), "server.workers: `velocity-edge admin scale` would do it")
         if restart:
             why = "server.engine or server.user: `velocity-edge admin restart` would do it"
-            shell.loop.call_soon(self._try, w.Restart(), why)
+            shell.loop.call_soon(self._try, Restart(), why)
 
-    def _try(self, happening: w.Happening, key: str) -> None:
+    def _try(self, happening: Happening, key: str) -> None:
         try:
             self._shell.happen(happening)
         except CannotDo as error:
@@ -146,9 +146,9 @@ class Upkeep:
     def listen_to_signals(self) -> None:
         """TERM, QUIT: drain, then stop. INT: stop. HUP: reload. USR2: upgrade. TERM is what service managers send."""
         add = self._shell.loop.add_signal_handler
-        add(signal.SIGTERM, self._shell.happen, w.StopNode())
-        add(signal.SIGQUIT, self._stop_for_good, w.StopNode())
-        add(signal.SIGINT, self._stop_for_good, w.StopNode(fast=True))
+        add(signal.SIGTERM, self._shell.happen, StopNode())
+        add(signal.SIGQUIT, self._stop_for_good, StopNode())
+        add(signal.SIGINT, self._stop_for_good, StopNode(fast=True))
         add(signal.SIGHUP, self.try_to_reload)
         add(signal.SIGUSR2, self._start, self.try_to_upgrade)
 
@@ -157,7 +157,7 @@ class Upkeep:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _stop_for_good(self, stop: w.StopNode) -> None:
+    def _stop_for_good(self, stop: StopNode) -> None:
         self._shell.stopped_for_good = True
         self._shell.happen(stop)
 
@@ -191,7 +191,7 @@ class Upkeep:
         while True:
             if shell.node.contract and shell.node.contract.running:
                 counters = total(bundle.slab for bundle in shell.slots.bundles)
-                shell.happen(w.Counted(counters["handshakes_completed"]))
+                shell.happen(Counted(counters["handshakes_completed"]))
             await asyncio.sleep(_COUNT_S)
 
     async def watch_pressure(self) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supervisor.node import drain_contract as c
-from supervisor.node import words as w
+from supervisor.node.commands import WriteDisableFile
+from supervisor.node.happenings import Quiesce, QuiesceMode
 from supervisor.node.lifecycle import NodeEvent, NodeState
 from velocity_edge.errors import CannotDo
 
@@ -28,23 +29,23 @@ def begin(node: Requests, terms: c.Terms) -> None:
     was_quiesced = node.quiesced is not None
     node.contract = c.Contract(terms, node.now_s, phase_since_s=node.now_s, was_quiesced=was_quiesced)
     reason = terms.reason or (node.quiesced.reason if node.quiesced else "")
-    node.quiesced = w.Quiesce(
-        w.QuiesceMode.GRACEFUL, reason, spread_s=terms.spread_s, deadline_s=terms.max_wait_s, since_s=node.now_s
+    node.quiesced = Quiesce(
+        QuiesceMode.GRACEFUL, reason, spread_s=terms.spread_s, deadline_s=terms.max_wait_s, since_s=node.now_s
     )
     node.drain_at_s = None
     if node.state is not NodeState.QUIESCED:
         node.advance(NodeEvent.QUIESCE)
     node.say(f"draining{': ' + reason if reason else ''}")
-    node.commands.append(w.WriteDisableFile(reason))
+    node.commands.append(WriteDisableFile(reason))
 
 
-def adopt(node: Requests, contract: c.Contract, quiesced: w.Quiesce) -> None:
+def adopt(node: Requests, contract: c.Contract, quiesced: Quiesce) -> None:
     """Go on with the drain of an earlier supervisor."""
     node.contract = contract
     node.quiesced = quiesced
     node.advance(NodeEvent.QUIESCE)
     # The earlier one may have been killed before the file was there; writing it again is no harm.
-    node.commands.append(w.WriteDisableFile(quiesced.reason))
+    node.commands.append(WriteDisableFile(quiesced.reason))
     if contract.phase is c.Phase.CUTTING:
         contract.phase_since_s = node.now_s  # workers get the grace to say it once more
     if contract.ordered:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from supervisor.node.commands import Command, Keep
 from supervisor.node.lifecycle import WorkerState
-from supervisor.node.words import Command, Keep
 from supervisor.node.worker import Worker
 
 _KEEPERS: Final = 2

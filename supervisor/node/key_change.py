@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from supervisor.node import words as w
 from supervisor.node.agreement import Agreement
+from supervisor.node.commands import GiveKeys, UseCidKeys
 from supervisor.node.epochs import refuse_table
+from supervisor.node.happenings import UseEpochs
 from supervisor.node.lifecycle import NodeState, WorkerState
 from supervisor.node.requests import Requests
 from velocity_edge.errors import CannotDo
@@ -21,7 +22,7 @@ from velocity_edge.wire import messages as m
 class Rotations(Requests):
     """The state of a node, and how its keys change."""
 
-    def use_epochs(self, wish: w.UseEpochs) -> None:
+    def use_epochs(self, wish: UseEpochs) -> None:
         """Have its epochs accepted everywhere, then seal with `seal_with`."""
         epochs, seal_with = wish.epochs, wish.seal_with
         if self.key_change:
@@ -33,7 +34,7 @@ class Rotations(Requests):
         self.epochs, self.cid_epochs, self.closed_epochs = epochs, live, wish.closed
         self.announced = seal_with if seal_with != self.seal_with else 0
         # Packet programs first: a connection ID of the new epoch may come as soon as one worker seals with it.
-        self.commands.append(w.UseCidKeys(live))
+        self.commands.append(UseCidKeys(live))
         # One that stops gets the keys, too, but may be gone before it says so.
         waiting = {v.worker_id for v in self.workers.values() if v.hello and not v.ending}
         self.key_change = Agreement(seal_with, waiting, self.now_s + self.settings.keys_timeout_s)
@@ -59,7 +60,7 @@ class Rotations(Requests):
         self.epochs = tuple(e for e in self.epochs if e in self.cid_epochs or e not in self.closed_epochs)
         self.closed_epochs = tuple(epoch for epoch in self.closed_epochs if epoch in self.epochs)
         self.moving -= {*idle}
-        self.commands.append(w.UseCidKeys(self.cid_epochs))
+        self.commands.append(UseCidKeys(self.cid_epochs))
         self._give_keys()
         for epoch in idle:
             self.say(f"no connection is left on epoch {epoch}")
@@ -81,4 +82,4 @@ class Rotations(Requests):
     def _give_keys(self) -> None:
         for worker in self.workers.values():
             if worker.hello and worker.state is not WorkerState.KILLED:
-                self.commands.append(w.GiveKeys(worker.worker_id, self.epochs, self.seal_with))
+                self.commands.append(GiveKeys(worker.worker_id, self.epochs, self.seal_with))

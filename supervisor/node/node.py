@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from supervisor.node import draining as drains
-from supervisor.node import words as w
+from supervisor.node import happenings
 from supervisor.node.agreement import Agreement
+from supervisor.node.commands import Command, Equip, GiveKeys, Kill, Quit, Tell
 from supervisor.node.epochs import idle_epochs
 from supervisor.node.keepers import keep_idle_slots
 from supervisor.node.lifecycle import NodeEvent, NodeState, WorkerEvent, WorkerState
@@ -32,7 +33,7 @@ from velocity_edge.wire import messages as m
 class Node(Staffing):
     """Every worker of one machine, and what to do next."""
 
-    def handle(self, happening: w.Happening, now_s: float) -> list[w.Command]:
+    def handle(self, happening: happenings.Happening, now_s: float) -> list[Command]:
         """Take in what happened, and return what to do about it.
 
         Raises `CannotDo` for a request that the node refuses; nothing has changed then.
@@ -45,48 +46,48 @@ class Node(Staffing):
         first, last = self.routes.update(self.workers, self.departed, accepts=self.accepts, next_id=self.ids.next_id)
         return [*first, *self.commands, *last, *keep_idle_slots(self.workers, self.settings.cores)]
 
-    def _take(self, happening: w.Happening) -> None:
+    def _take(self, happening: happenings.Happening) -> None:
         match happening:
-            case w.Started():
+            case happenings.Started():
                 self._start(happening)
-            case w.Reported(worker_id, report):
+            case happenings.Reported(worker_id, report):
                 self._heard(worker_id, report)
-            case w.Exited(worker_id, status, out_of_memory):
+            case happenings.Exited(worker_id, status, out_of_memory):
                 self._exited(worker_id, status, out_of_memory=out_of_memory)
-            case w.HungUp(worker_id):
+            case happenings.HungUp(worker_id):
                 self._hung_up(worker_id)
-            case w.Broke(worker_id, reason):
+            case happenings.Broke(worker_id, reason):
                 self._condemn(worker_id, reason)
-            case w.Ticked(progress):
+            case happenings.Ticked(progress):
                 self._tick(progress)
-            case w.Counted(handshakes):
+            case happenings.Counted(handshakes):
                 self._counted(handshakes)
-            case w.DisableFileWritten(error):
+            case happenings.DisableFileWritten(error):
                 drains.written(self, error)
-            case w.DisableFileRemoved():
+            case happenings.DisableFileRemoved():
                 if self.contract:
                     self.contract.file_there = False
-            case w.Quiesce():
+            case happenings.Quiesce():
                 self.quiesce(happening)
-            case w.DrainNode(terms):
+            case happenings.DrainNode(terms):
                 drains.begin(self, terms)
-            case w.Resume():
+            case happenings.Resume():
                 self.resume()
-            case w.Restart(cores):
+            case happenings.Restart(cores):
                 self.restart(cores)
-            case w.Reload(revision):
+            case happenings.Reload(revision):
                 self.reload(revision)
-            case w.ReloadFailed(revision, reason):
+            case happenings.ReloadFailed(revision, reason):
                 self.reload_failed(revision, reason)
-            case w.AbortOld(age_s):
+            case happenings.AbortOld(age_s):
                 self.abort_old(age_s)
-            case w.Scale(count):
+            case happenings.Scale(count):
                 self.scale(count)
-            case w.UseEpochs():
+            case happenings.UseEpochs():
                 self.use_epochs(happening)
-            case w.MoveFrom(epochs, spread_s):
+            case happenings.MoveFrom(epochs, spread_s):
                 self.move_from(epochs, spread_s)
-            case w.StopNode(fast):
+            case happenings.StopNode(fast):
                 self.stop(fast=fast)
             case _ as forgotten:
                 assert_never(forgotten)
@@ -139,9 +140,9 @@ class Node(Staffing):
         worker_id = worker.worker_id
         worker.roster = desired_roster(self.workers, self.ids.next_id)
         self.commands += [
-            w.Equip(worker_id, worker.slot, self._other_slot(worker.slot)),
-            w.GiveKeys(worker_id, self.epochs, self.seal_with),
-            w.Tell(worker_id, worker.roster),
+            Equip(worker_id, worker.slot, self._other_slot(worker.slot)),
+            GiveKeys(worker_id, self.epochs, self.seal_with),
+            Tell(worker_id, worker.roster),
         ]
         self.give(worker, self.revision)
 
@@ -216,7 +217,7 @@ class Node(Staffing):
         if worker.ready_s is not None or worker_id in self.routes.accepting:
             # One that never served has no packets of its own, but new connections may wait in its slot.
             until_s = self.now_s + (0.0 if worker.ready_s is None else self.settings.quarantine_s)
-            self.departed[worker_id] = w.Departed(worker.core, worker.slot, until_s)
+            self.departed[worker_id] = happenings.Departed(worker.core, worker.slot, until_s)
         drains.worker_gone(self, worker, planned=planned)
         self.aborting.discard(worker_id)
         how = worker.reason or describe_exit(status, out_of_memory=out_of_memory)
@@ -279,7 +280,7 @@ class Node(Staffing):
         worker.advance(WorkerEvent.CONDEMN)
         worker.deadline_s = worker.activation_due_s = worker.hung_up_due_s = None
         self.say(f"worker {worker_id} is killed: {reason}", "error", worker)
-        self.commands.append(w.Kill(worker_id))
+        self.commands.append(Kill(worker_id))
         self._not_waited_for(worker_id)
 
     def _not_waited_for(self, worker_id: int) -> None:
@@ -387,7 +388,7 @@ class Node(Staffing):
         if self.state is NodeState.STOPPING:
             if not self.workers:
                 self.advance(NodeEvent.ALL_GONE)
-                self.commands.append(w.Quit(self.exit_code))
+                self.commands.append(Quit(self.exit_code))
             return
         for core in self.cores:
             if core.respawn_s is not None and core.respawn_s <= self.now_s:

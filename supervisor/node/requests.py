@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from supervisor.node import drain_contract as contract
 from supervisor.node import draining as drains
-from supervisor.node import words as w
 from supervisor.node.agreement import Agreement
+from supervisor.node.commands import Activated, Command, GiveConfig, RemoveDisableFile, Say, Spawn, Tell
+from supervisor.node.happenings import Departed, Quiesce, QuiesceMode
 from supervisor.node.lifecycle import NodeEvent, NodeState, WorkerEvent, WorkerState, next_node_state
 from supervisor.node.rollout import Rollout
 from supervisor.node.routes import Routes, current_worker
@@ -69,7 +70,7 @@ class Requests:
     ids: WorkerIds = field(default_factory=WorkerIds)
     state: NodeState = NodeState.STARTING
     workers: dict[int, Worker] = field(default_factory=dict)
-    departed: dict[int, w.Departed] = field(default_factory=dict)
+    departed: dict[int, Departed] = field(default_factory=dict)
     cores: list[Core] = field(default_factory=list)
     routes: Routes = field(default_factory=Routes)
     rollout: Rollout | None = None
@@ -87,10 +88,10 @@ class Requests:
     #: Epochs whose connections were asked to move.
     moving: frozenset[int] = frozenset()
     #: What an operator asked for, and what the workers were told because of it.
-    quiesced: w.Quiesce | None = None
+    quiesced: Quiesce | None = None
     drain_at_s: float | None = None
     #: An earlier supervisor had quiesced the node, and no worker of it lives: none takes a connection meanwhile.
-    quiesce_first: w.Quiesce | None = None
+    quiesce_first: Quiesce | None = None
     #: It did so, and nobody has been let in since.
     came_back: bool = False
     draining_order: m.Drain | None = None
@@ -106,7 +107,7 @@ class Requests:
     failure: str = ""
     exit_code: int = 0
     now_s: float = 0.0
-    commands: list[w.Command] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.cores = [Core(index) for index in range(self.settings.cores)]
@@ -119,7 +120,7 @@ class Requests:
         """Whether new connections are taken."""
         if self.state is NodeState.STARTING:
             # One that starts quiesced lets nobody in before somebody says so.
-            return self.quiesce_first is None or self.quiesce_first.mode is w.QuiesceMode.DISCOURAGE
+            return self.quiesce_first is None or self.quiesce_first.mode is QuiesceMode.DISCOURAGE
         if self.state is NodeState.SERVING:
             return True
         if self.state is NodeState.QUIESCING:
@@ -138,16 +139,16 @@ class Requests:
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
-    def quiesce(self, wish: w.Quiesce) -> None:
+    def quiesce(self, wish: Quiesce) -> None:
         """Take leave of clients and stay up."""
         if self.state is NodeState.STARTING:
             raise CannotDo("cannot quiesce: the node is still starting")
         if self.state in (NodeState.STOPPING, NodeState.STOPPED):
             raise CannotDo("cannot quiesce: the node is stopping")
         if self.contract and self.contract.running:
-            if wish.mode is w.QuiesceMode.DISCOURAGE:
+            if wish.mode is QuiesceMode.DISCOURAGE:
                 raise CannotDo("cannot discourage: a drain is under way; `resume` ends it")
-            if wish.mode is w.QuiesceMode.IMMEDIATE:
+            if wish.mode is QuiesceMode.IMMEDIATE:
                 self.contract.hurry(self.now_s)
                 self.drain_everybody()
             return
@@ -159,7 +160,7 @@ class Requests:
         self.quiesced = replace(wish, since_s=since_s)
         self.advance(NodeEvent.QUIESCE)
         self.say(f"quiescing ({wish.mode}){': ' + wish.reason if wish.reason else ''}")
-        if wish.mode is w.QuiesceMode.GRACEFUL and since_s + wish.announce_s > self.now_s:
+        if wish.mode is QuiesceMode.GRACEFUL and since_s + wish.announce_s > self.now_s:
             self.drain_at_s = since_s + wish.announce_s
         else:
             self.drain_everybody()
@@ -177,21 +178,21 @@ class Requests:
         """Return what the quiesce means for a worker that is told now: the deadline does not move."""
         assert self.quiesced is not None
         mode, since_s = self.quiesced.mode, self.quiesced.since_s
-        announce_s = self.quiesced.announce_s if mode is w.QuiesceMode.GRACEFUL else 0.0
+        announce_s = self.quiesced.announce_s if mode is QuiesceMode.GRACEFUL else 0.0
         passed_s = 0.0 if since_s is None else self.now_s - since_s - announce_s
-        spread_s = 0.0 if mode is w.QuiesceMode.IMMEDIATE else self.quiesced.spread_s
-        return m.Drain(max(0.0, self.quiesced.deadline_s - passed_s), spread_s, mode is w.QuiesceMode.DISCOURAGE)
+        spread_s = 0.0 if mode is QuiesceMode.IMMEDIATE else self.quiesced.spread_s
+        return m.Drain(max(0.0, self.quiesced.deadline_s - passed_s), spread_s, mode is QuiesceMode.DISCOURAGE)
 
     def resume(self) -> None:
         """Serve again."""
         if self.state is NodeState.SERVING:
-            self.commands.append(w.RemoveDisableFile())  # somebody may have written it by hand
+            self.commands.append(RemoveDisableFile())  # somebody may have written it by hand
             return
         if self.state is NodeState.STARTING and self.quiesce_first:
             self.quiesce_first = None
             if self.contract:
                 self.contract.released = True
-            self.commands.append(w.RemoveDisableFile())
+            self.commands.append(RemoveDisableFile())
             self.say("resumed: clients are let in as soon as workers are ready")
             return
         if self.state not in (NodeState.QUIESCING, NodeState.QUIESCED):
@@ -201,7 +202,7 @@ class Requests:
             self.contract.released = True
         self.quiesced = self.draining_order = self.drain_at_s = None
         self.came_back = False
-        self.commands.append(w.RemoveDisableFile())
+        self.commands.append(RemoveDisableFile())
         self.advance(NodeEvent.RESUME)
         self.resume_workers()
         self.say("resumed")
@@ -257,7 +258,7 @@ class Requests:
         revision, took_s, self.reloading = self.reloading.target, self.now_s - self.reloading.began_s, None
         self.revision = revision
         self.last_reload = ReloadResult(revision, True, "", self.now_s, took_s)
-        self.commands.append(w.Activated(revision))
+        self.commands.append(Activated(revision))
         for worker in self.workers.values():
             if worker.prepared == revision and worker.serving:
                 self.activate(worker)
@@ -335,7 +336,7 @@ class Requests:
     def give(self, worker: Worker, revision: int) -> None:
         """Have a worker prepare *revision*. It can hold one that is not in use: what it was given before is void."""
         worker.given = revision
-        self.commands.append(w.GiveConfig(worker.worker_id, revision))
+        self.commands.append(GiveConfig(worker.worker_id, revision))
 
     def activate(self, worker: Worker) -> None:
         """Have a prepared worker use the node's revision."""
@@ -375,7 +376,7 @@ class Requests:
         self.workers[worker_id] = Worker(worker_id, core, slot, self.now_s, deadline_s, heard_s=self.now_s)
         self.cores[core].respawn_s = None
         patient = any(worker.core == core and worker.serving for worker in self.workers.values())
-        self.commands.append(w.Spawn(worker_id, slot, core, patient))
+        self.commands.append(Spawn(worker_id, slot, core, patient))
         return worker_id
 
     def _other_slot(self, slot: int) -> int:
@@ -394,8 +395,8 @@ class Requests:
 
     def tell(self, worker: Worker, order: m.Order) -> None:
         """Send an order."""
-        self.commands.append(w.Tell(worker.worker_id, order))
+        self.commands.append(Tell(worker.worker_id, order))
 
     def say(self, text: str, level: str = "info", worker: Worker | None = None) -> None:
         """Write a line to the log."""
-        self.commands.append(w.Say(text, level, worker.worker_id if worker else None))
+        self.commands.append(Say(text, level, worker.worker_id if worker else None))

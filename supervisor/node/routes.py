@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from supervisor.node.commands import Accept, Command, Forget, Lend, Tell
+from supervisor.node.happenings import Departed
 from supervisor.node.lifecycle import WorkerState
-from supervisor.node.words import Accept, Command, Departed, Forget, Lend, Tell
 from supervisor.node.worker import Worker
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.cid import MAX_WORKER_ID

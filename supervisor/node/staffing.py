@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from supervisor.node import draining as drains
-from supervisor.node import words as w
+from supervisor.node.commands import GiveKeys, RemoveDisableFile, WriteDisableFile
 from supervisor.node.drain_contract import Event
+from supervisor.node.happenings import Adopted, Rolling, Started
 from supervisor.node.key_change import Rotations
 from supervisor.node.lifecycle import NodeEvent, WorkerState
 from supervisor.node.rollout import Rollout, RolloutState
@@ -23,7 +24,7 @@ class Staffing(Rotations):
 
     # --- the beginning ---
 
-    def _start(self, started: w.Started) -> None:
+    def _start(self, started: Started) -> None:
         if (wish := started.quiesced) and wish.since_s is not None and not 0 <= wish.since_s <= self.now_s:
             started = replace(started, quiesced=replace(wish, since_s=self.now_s))  # no time of this boot
         self.departed = dict(started.departed)
@@ -50,7 +51,7 @@ class Staffing(Rotations):
         else:
             self._begin_anew(started)
 
-    def _begin_anew(self, started: w.Started) -> None:
+    def _begin_anew(self, started: Started) -> None:
         """Nobody lives who could be adopted."""
         if started.accepting:
             dead = len(started.accepting)
@@ -61,14 +62,14 @@ class Staffing(Rotations):
             self.contract.happen(Event.STOP, self.now_s)
             if self.contract.file_there:
                 wish = None if self.contract.released else started.quiesced
-                self.commands.append(w.WriteDisableFile(wish.reason) if wish else w.RemoveDisableFile())
+                self.commands.append(WriteDisableFile(wish.reason) if wish else RemoveDisableFile())
         if wish := started.quiesced:
             # It was announced to clients before; nobody is let in meanwhile (`accepts`).
             self.quiesce_first = replace(wish, announce_s=0.0)
             why = f" ({wish.reason})" if wish.reason else ""
             self.say(f"starting quiesced, as the node was{why}; `velocity-edge admin resume` lets clients in")
 
-    def _adopt(self, a: w.Adopted, *, leaves: bool) -> None:
+    def _adopt(self, a: Adopted, *, leaves: bool) -> None:
         worker = Worker(a.worker_id, a.core, a.slot, self.now_s, None, hello=a.hello, heard_s=self.now_s)
         worker.state = WorkerState.DRAINING if a.hello.draining else WorkerState.READY
         worker.ready_s, worker.revision = self.now_s, a.hello.revision
@@ -80,9 +81,9 @@ class Staffing(Rotations):
                 if older.core == a.core:
                     self.dismiss(older)
         self.workers[a.worker_id] = worker
-        self.commands.append(w.GiveKeys(a.worker_id, self.epochs, self.seal_with))
+        self.commands.append(GiveKeys(a.worker_id, self.epochs, self.seal_with))
 
-    def _first_orders(self, started: w.Started) -> None:
+    def _first_orders(self, started: Started) -> None:
         """Bring those that were adopted to what the node wants: an earlier supervisor may have been cut off halfway."""
         rolling = self.rollout.cores if self.rollout and self.rollout.running else []
         for worker in self.workers.values():
@@ -99,11 +100,11 @@ class Staffing(Rotations):
         if self.contract is None:
             self.contract = started.contract
         if self.contract and self.contract.file_there and not self.quiesced:
-            self.commands.append(w.RemoveDisableFile())  # the earlier one was killed before it could
+            self.commands.append(RemoveDisableFile())  # the earlier one was killed before it could
         if started.quiesced and started.quiesced.since_s is not None:
             self.state_since_s = started.quiesced.since_s
 
-    def _go_on_rolling(self, rolling: w.Rolling) -> None:
+    def _go_on_rolling(self, rolling: Rolling) -> None:
         cores = [core for core in rolling.cores if core < self.target]
         if not cores:
             return

@@ -16,7 +16,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from supervisor.machine.kept import KeptFile
-from supervisor.node import words as w
+from supervisor.node.happenings import Started
 from supervisor.node.requests import Requests
 from supervisor.succession.state_file import SavedDrain, SavedQuiesce, boot_id
 from supervisor.succession.translate import drain_of, quiesce_of, saved_drain, saved_quiesce
@@ -46,18 +46,18 @@ class Remembered:
         self._boot_id = boot_id()
         self._kept = KeptFile(file, "a node that is started again would not know whether it was quiesced", sync=True)
 
-    def load(self) -> w.Started:
+    def load(self) -> Started:
         """Return what a node begins with that was stopped in this boot and left nobody behind."""
         try:
             content = _ADAPTER.validate_json(read_file(self._file, _MAX_BYTES))
         except FileNotFoundError:
-            return w.Started()
+            return Started()
         except (OSError, ValidationError, ValueError) as error:
             log.error("cannot read %s: %s; if the node was quiesced, it is not any more", self._file, error)
-            return w.Started()
+            return Started()
         if content.boot_id != self._boot_id:
-            return w.Started()
-        return w.Started(quiesced=quiesce_of(content.quiesced), contract=drain_of(content.drain))
+            return Started()
+        return Started(quiesced=quiesce_of(content.quiesced), contract=drain_of(content.drain))
 
     def keep(self, node: Requests) -> None:
         """Make the file say what is so. It is written when that changes, never by the clock."""

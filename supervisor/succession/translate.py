@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from supervisor.node import words as w
 from supervisor.node.drain_contract import Contract, Phase, Terms
+from supervisor.node.happenings import Adopted, Departed, Quiesce, QuiesceMode, Rolling, Started
 from supervisor.node.requests import Requests, Settings
 from supervisor.succession.state_file import (
     SavedDeparted,
@@ -123,7 +123,7 @@ def drain_of(saved: SavedDrain | None) -> Contract | None:
     )
 
 
-def saved_quiesce(wish: w.Quiesce) -> SavedQuiesce:
+def saved_quiesce(wish: Quiesce) -> SavedQuiesce:
     """Return what is written of an operator's wish."""
     return SavedQuiesce(
         wish.mode,
@@ -135,14 +135,14 @@ def saved_quiesce(wish: w.Quiesce) -> SavedQuiesce:
     )
 
 
-def quiesce_of(saved: SavedQuiesce | None) -> w.Quiesce | None:
+def quiesce_of(saved: SavedQuiesce | None) -> Quiesce | None:
     """Return the wish again."""
     if saved is None:
         return None
     # A mode that only a later version has: the node stays out, as an operator wanted it.
-    known = saved.mode in set(w.QuiesceMode)
-    return w.Quiesce(
-        w.QuiesceMode(saved.mode) if known else w.QuiesceMode.GRACEFUL,
+    known = saved.mode in set(QuiesceMode)
+    return Quiesce(
+        QuiesceMode(saved.mode) if known else QuiesceMode.GRACEFUL,
         saved.reason,
         saved.announce_s,
         saved.spread_s,
@@ -165,14 +165,14 @@ def started(
     now_s: float,
     *,
     roll: bool,
-) -> w.Started:
+) -> Started:
     """Return what the Node begins with.
 
     *came*: worker id -> Hello of each worker that is kept; the others are dead. *lent*: the ids that steering knows.
     *roll*: all of them are to be replaced.
     """
     adopted = tuple(
-        w.Adopted(s.worker_id, s.core, s.slot, came[s.worker_id], s.leaving, s.leave_by_s)
+        Adopted(s.worker_id, s.core, s.slot, came[s.worker_id], s.leaving, s.leave_by_s)
         for s in saved.workers
         if s.worker_id in came
     )
@@ -182,10 +182,10 @@ def started(
     for s in saved.workers:
         if s.worker_id not in came:
             departed[s.worker_id] = _departed(s.core, s.slot, until_s, settings)
-    rolling = w.Rolling(tuple(saved.rollout.cores), saved.rollout.newcomer) if saved.rollout else None
+    rolling = Rolling(tuple(saved.rollout.cores), saved.rollout.newcomer) if saved.rollout else None
     if roll:
-        rolling = w.Rolling(tuple(range(saved.target)), None)
-    return w.Started(
+        rolling = Rolling(tuple(range(saved.target)), None)
+    return Started(
         adopted,
         departed,
         tuple(worker_id for worker_id in saved.accepting if worker_id in departed),
@@ -197,6 +197,6 @@ def started(
     )
 
 
-def _departed(core: int, slot: int, until_s: float, settings: Settings) -> w.Departed:
+def _departed(core: int, slot: int, until_s: float, settings: Settings) -> Departed:
     """A node that begins without workers may have fewer cores than before."""
-    return w.Departed(core, slot, until_s) if core < settings.cores else w.Departed(0, 0, until_s)
+    return Departed(core, slot, until_s) if core < settings.cores else Departed(0, 0, until_s)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.node import routes
-from supervisor.node import words as w
+from supervisor.node.commands import Accept, Command, Forget, GiveConfig, Lend, Spawn, Tell
+from supervisor.node.happenings import Departed, Exited, Happening, Reported, Scale, Started
 from supervisor.node.node import Node
 from supervisor.node.requests import Settings
 from tests.support.loopback_group import Group, group, known, new
@@ -25,34 +26,34 @@ class Played:
         self.node = Node(Settings(4, quarantine_s=1000.0), target=4, epochs=(1,), seal_with=1)
         self.alive: dict[int, int] = {}
         self.now_s = 0.0
-        self.happen(w.Started())
+        self.happen(Started())
 
-    def happen(self, happening: w.Happening) -> None:
+    def happen(self, happening: Happening) -> None:
         self.now_s += 0.001
         for command in self.node.handle(happening, self.now_s):
             for following in self.do(command):
                 self.happen(following)
 
-    def do(self, command: w.Command) -> Iterator[w.Happening]:
+    def do(self, command: Command) -> Iterator[Happening]:
         match command:
-            case w.Lend(worker_id, slot, core):
+            case Lend(worker_id, slot, core):
                 self.steering.lend(worker_id, slot, core)
-            case w.Forget(worker_id):
+            case Forget(worker_id):
                 self.steering.forget(worker_id)
-            case w.Accept(worker_ids):
+            case Accept(worker_ids):
                 self.steering.accept(list(worker_ids))
-            case w.Spawn(worker_id, slot, _):
+            case Spawn(worker_id, slot, _):
                 self.alive[worker_id] = slot
-                yield w.Reported(worker_id, m.Hello(worker_id, 1, "portable", "test"))
-            case w.GiveConfig(worker_id, revision):
-                yield w.Reported(worker_id, m.Prepared(revision))
-            case w.Tell(worker_id, m.Activate(revision)):
-                yield w.Reported(worker_id, m.Ready(revision))
-            case w.Tell(worker_id, m.Drain()):
-                yield w.Reported(worker_id, m.Drained(0))
-            case w.Tell(worker_id, m.Stop()):
+                yield Reported(worker_id, m.Hello(worker_id, 1, "portable", "test"))
+            case GiveConfig(worker_id, revision):
+                yield Reported(worker_id, m.Prepared(revision))
+            case Tell(worker_id, m.Activate(revision)):
+                yield Reported(worker_id, m.Ready(revision))
+            case Tell(worker_id, m.Drain()):
+                yield Reported(worker_id, m.Drained(0))
+            case Tell(worker_id, m.Stop()):
                 del self.alive[worker_id]
-                yield w.Exited(worker_id, 0)
+                yield Exited(worker_id, 0)
 
 
 def four_one_four(g: Group) -> list[set[int]]:
@@ -60,7 +61,7 @@ def four_one_four(g: Group) -> list[set[int]]:
     node, unread = Played(g), []
     ever: set[int] = set()
     for count in (4, 1, 4):
-        node.happen(w.Scale(count))
+        node.happen(Scale(count))
         assert len(node.alive) == count
         ever |= {*node.alive}
         packets = new(100) + [packet for worker_id in ever for packet in known(worker_id, 5)]
@@ -79,7 +80,7 @@ def test_no_slot_is_stale(cache_dir: Path) -> None:
 def test_with_heirs_forgotten_it_is(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The naive version: an id leads to where its worker was."""
 
-    def where_they_were(workers: object, departed: dict[int, w.Departed]) -> dict[int, tuple[int, int]]:
+    def where_they_were(workers: object, departed: dict[int, Departed]) -> dict[int, tuple[int, int]]:
         living = {v.worker_id: (v.slot, v.core) for v in workers.values()}  # type: ignore[attr-defined]
         return living | {i: (gone.slot, gone.core) for i, gone in departed.items()}
 

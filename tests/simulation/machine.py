@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from supervisor.node import words as w
+from supervisor.node.happenings import Broke, Exited, Happening, HungUp, Reported
 from velocity_edge.keys import table as keys
 from velocity_edge.wire import messages as m
 
@@ -84,7 +84,7 @@ class Machine:
         self.trouble = True
         self.quit: int | None = None
 
-    def happen(self, happening: w.Happening) -> bool:
+    def happen(self, happening: Happening) -> bool:
         """Give it to the node."""
         raise NotImplementedError
 
@@ -140,7 +140,7 @@ class Machine:
             case "hangs up":
                 self.later(soon, lambda: self.hang_up(process))
             case "babbles":
-                self.later(soon, lambda: self.from_it(process, w.Broke(worker_id, "junk")))
+                self.later(soon, lambda: self.from_it(process, Broke(worker_id, "junk")))
         if character != "mute":
             self.later(self.dice.uniform(0.1, 2.0), lambda: self.say_hello(process))
 
@@ -148,7 +148,7 @@ class Machine:
         """Return what the supervisor sees in slabs: it changes while a loop turns."""
         return {i: 0 if process.silent else int(self.now_s * 4) for i, process in self.alive.items()}
 
-    def from_it(self, process: Process, happening: w.Happening) -> None:
+    def from_it(self, process: Process, happening: Happening) -> None:
         """Something of this process reaches the supervisor that it is attached to."""
         if self.attached_process(process.worker_id) is process:
             self.happen(happening)
@@ -162,11 +162,11 @@ class Machine:
         if self.waiting:
             process.later.append(report)
         else:
-            self.from_it(process, w.Reported(process.worker_id, report))
+            self.from_it(process, Reported(process.worker_id, report))
 
     def hang_up(self, process: Process) -> None:
         process.silent = True
-        self.from_it(process, w.HungUp(process.worker_id))
+        self.from_it(process, HungUp(process.worker_id))
 
     def end(self, worker_id: int, status: int) -> None:
         if process := self.alive.get(worker_id):
@@ -187,7 +187,7 @@ class Machine:
             self.vanish(process)
             if attached:
                 del self.attached[process.worker_id]
-                self.happen(w.Exited(process.worker_id, status))
+                self.happen(Exited(process.worker_id, status))
 
     def vanish(self, process: Process) -> None:
         """It is no more, and whoever is told of it is another matter."""

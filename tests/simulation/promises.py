@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.node import words as w
+from supervisor.node.happenings import DisableFileWritten, DrainNode, Happening, Quiesce, Reload, Reported, Resume
 from supervisor.node.lifecycle import NodeState, WorkerState
 from supervisor.node.node import Node
 from supervisor.node.rollout import RolloutState
@@ -59,18 +59,18 @@ class Watched(World):
         if process.dismissed_s is None:
             process.dismissed_s = self.now_s
 
-    def before_commands(self, happening: w.Happening) -> None:
+    def before_commands(self, happening: Happening) -> None:
         self.accepted_before = self.accepting
         match happening:
-            case w.Quiesce() | w.DrainNode():
+            case Quiesce() | DrainNode():
                 self.quiesce_wanted = True
-            case w.DisableFileWritten(error) if error:
+            case DisableFileWritten(error) if error:
                 # A drain that cannot begin changes nothing.
                 assert self.node is not None
                 self.quiesce_wanted = bool(self.node.quiesced or self.node.quiesce_first)
-            case w.Resume():
+            case Resume():
                 self.quiesce_wanted = False
-            case w.Reload():
+            case Reload():
                 assert self.node is not None
                 waiting = self.node.reloading.waiting if self.node.reloading else set()
                 self.asked = {i: self.attached[i] for i in waiting if i in self.attached}
@@ -89,10 +89,10 @@ class Watched(World):
 
     # --- after each step ---
 
-    def check(self, happening: w.Happening) -> None:
+    def check(self, happening: Happening) -> None:
         node = self.node
         assert node is not None
-        if isinstance(happening, w.Reported) and isinstance(happening.report, m.Heartbeat):
+        if isinstance(happening, Reported) and isinstance(happening.report, m.Heartbeat):
             self.check_slow_things(node)
             return
         known, workers = self.known, node.workers

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from supervisor.node import words as w
+from supervisor.node import commands, happenings
 from supervisor.node.drain_contract import CUT_GRACE_S, Phase, Terms, verdict
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
@@ -70,7 +70,7 @@ class World:
         self.accepting: tuple[int, ...] = ()
         self.file = False
         self.disk_full = False
-        self.queue: deque[w.Happening] = deque()
+        self.queue: deque[happenings.Happening] = deque()
         self.saved: succession.SavedState | None = None
         self.back_at_s = 0.0
         self.numbers = iter(range(10**9))
@@ -86,22 +86,30 @@ class World:
 
     # --- the supervisor
 
-    def happen(self, happening: w.Happening) -> None:
+    def happen(self, happening: happenings.Happening) -> None:
         self.queue.append(happening)
         while self.queue and self.node:
             happening = self.queue.popleft()
-            if not isinstance(happening, w.Counted) and not isinstance(getattr(happening, "report", 0), m.Heartbeat):
+            if not isinstance(happening, happenings.Counted) and not isinstance(
+                getattr(happening, "report", 0), m.Heartbeat
+            ):
                 self.story.append(f"{self.now_s:8.1f} >> {happening}")
             try:
-                commands = self.node.handle(happening, self.now_s)
+                given = self.node.handle(happening, self.now_s)
             except CannotDo as refusal:
                 self.story.append(f"{self.now_s:8.1f} << {refusal}")
                 continue
             self.save()
-            decisive = isinstance(happening, w.DrainNode | w.Resume | w.DisableFileWritten | w.DisableFileRemoved)
+            decisive = isinstance(
+                happening,
+                happenings.DrainNode
+                | happenings.Resume
+                | happenings.DisableFileWritten
+                | happenings.DisableFileRemoved,
+            )
             dies = self.deaths and self.dice.random() < (0.5 if decisive else 0.003)
-            dies_after = self.dice.randrange(len(commands) + 1) if dies else None
-            for number, command in enumerate(commands):
+            dies_after = self.dice.randrange(len(given) + 1) if dies else None
+            for number, command in enumerate(given):
                 if number == dies_after:
                     break
                 self.story.append(f"{self.now_s:8.1f} << {command}")
@@ -137,32 +145,32 @@ class World:
         }
         self.happen(succession.started(self.saved, came, self.lent, self.settings, self.now_s, roll=False))
 
-    def do(self, command: w.Command) -> None:
+    def do(self, command: commands.Command) -> None:
         say = self.queue.append
         match command:
-            case w.Spawn(worker_id, slot, core):
+            case commands.Spawn(worker_id, slot, core):
                 self.alive[worker_id] = Process(worker_id, slot, core)
-                say(w.Reported(worker_id, m.Hello(worker_id, 1, "e", "")))
-            case w.GiveKeys(worker_id, epochs, seal_with) if worker_id in self.alive:
-                say(w.Reported(worker_id, m.KeysInUse(list(epochs), seal_with)))
-            case w.GiveConfig(worker_id, revision) if worker_id in self.alive:
-                say(w.Reported(worker_id, m.Prepared(revision)))
-            case w.Tell(worker_id, order) if worker_id in self.alive:
+                say(happenings.Reported(worker_id, m.Hello(worker_id, 1, "e", "")))
+            case commands.GiveKeys(worker_id, epochs, seal_with) if worker_id in self.alive:
+                say(happenings.Reported(worker_id, m.KeysInUse(list(epochs), seal_with)))
+            case commands.GiveConfig(worker_id, revision) if worker_id in self.alive:
+                say(happenings.Reported(worker_id, m.Prepared(revision)))
+            case commands.Tell(worker_id, order) if worker_id in self.alive:
                 self.obey(self.alive[worker_id], order)
-            case w.Kill(worker_id) if worker_id in self.alive:
+            case commands.Kill(worker_id) if worker_id in self.alive:
                 self.kill(self.alive[worker_id])
-            case w.Lend(worker_id):
+            case commands.Lend(worker_id):
                 self.lent.add(worker_id)
-            case w.Forget(worker_id):
+            case commands.Forget(worker_id):
                 self.lent.discard(worker_id)
-            case w.Accept(worker_ids):
+            case commands.Accept(worker_ids):
                 self.accepting = worker_ids
-            case w.WriteDisableFile():
+            case commands.WriteDisableFile():
                 self.file = self.file or not self.disk_full
-                say(w.DisableFileWritten("no room" if self.disk_full else ""))
-            case w.RemoveDisableFile():
+                say(happenings.DisableFileWritten("no room" if self.disk_full else ""))
+            case commands.RemoveDisableFile():
                 self.file = False
-                say(w.DisableFileRemoved())
+                say(happenings.DisableFileRemoved())
             case _:
                 pass
 
@@ -172,7 +180,7 @@ class World:
         match order:
             case m.Activate(revision):
                 process.revision = revision
-                self.queue.append(w.Reported(process.worker_id, m.Ready(revision)))
+                self.queue.append(happenings.Reported(process.worker_id, m.Ready(revision)))
             case m.Drain(deadline_s, spread_s, discourage):
                 self.check_order(process)
                 if process.drain:
@@ -189,7 +197,7 @@ class World:
 
     def leave(self, process: Process, status: int) -> None:
         del self.alive[process.worker_id]
-        self.queue.append(w.Exited(process.worker_id, status))
+        self.queue.append(happenings.Exited(process.worker_id, status))
 
     def kill(self, process: Process) -> None:
         self.lost += sum(client.busy_until_s > self.now_s for client in process.clients.values())
@@ -222,7 +230,7 @@ class World:
 
     def say(self, process: Process, report: m.Report) -> None:
         if self.node and process.worker_id in self.node.workers:
-            self.happen(w.Reported(process.worker_id, report))
+            self.happen(happenings.Reported(process.worker_id, report))
 
     def arrive(self) -> None:
         if self.disabled_since_s is not None and self.now_s - self.disabled_since_s > self.withdrawn_s:
@@ -247,7 +255,7 @@ class World:
             else:
                 due_s = self.node.next_deadline_s()
                 if due_s is not None and due_s <= self.now_s:
-                    self.happen(w.Ticked())
+                    self.happen(happenings.Ticked())
             self.disabled_since_s = (self.disabled_since_s or self.now_s) if self.file else None
             self.arrive()
             for process in list(self.alive.values()):
@@ -258,7 +266,7 @@ class World:
                     if process.revision and process.worker_id in self.alive:
                         self.beat(process)
                 if self.node and self.node.contract and self.node.contract.running:
-                    self.happen(w.Counted(len(self.arrivals)))
+                    self.happen(happenings.Counted(len(self.arrivals)))
             operate()
             self.check()
 
@@ -306,7 +314,7 @@ class World:
 
 def evening(world: World) -> str:
     dice = world.dice
-    world.happen(w.Started())
+    world.happen(happenings.Started())
     world.run(dice.uniform(5, 30))
     if world.node is None or world.node.state is not NodeState.SERVING:
         world.run(20)
@@ -319,14 +327,14 @@ def evening(world: World) -> str:
         if not (world.node and world.node.contract and world.node.contract.running):
             return
         if dice.random() < chance["resume"]:
-            world.happen(w.Resume())
+            world.happen(happenings.Resume())
         elif dice.random() < chance["immediate"]:
-            world.happen(w.Quiesce(w.QuiesceMode.IMMEDIATE))
+            world.happen(happenings.Quiesce(happenings.QuiesceMode.IMMEDIATE))
         elif dice.random() < chance["kill"] and world.alive and world.node:
             world.kill(dice.choice(list(world.alive.values())))
-            world.happen(w.Ticked())
+            world.happen(happenings.Ticked())
         elif dice.random() < chance["restart"]:
-            world.happen(w.Restart())
+            world.happen(happenings.Restart())
 
     if world.node is None:
         world.run(5)
@@ -338,7 +346,7 @@ def evening(world: World) -> str:
         spread_s=dice.choice([0.0, 3.0, 20.0]),
         max_wait_s=max_wait_s,
     )
-    world.happen(w.DrainNode(terms))
+    world.happen(happenings.DrainNode(terms))
     world.run(max_wait_s + CUT_GRACE_S + 12, operate)
     world.deaths = False
     world.run(CUT_GRACE_S + 5)
@@ -347,7 +355,7 @@ def evening(world: World) -> str:
         return "never begun"  # the supervisor died before it was written down
     world.check_end(exact=exact)
     ended = str(node.contract.phase)
-    world.happen(w.Resume())
+    world.happen(happenings.Resume())
     world.disk_full = False
     world.run(60)
     assert node.state is NodeState.SERVING, "promise 7"
@@ -356,7 +364,7 @@ def evening(world: World) -> str:
     assert all(p.drain is None for p in world.alive.values() if not node.workers[p.worker_id].leaving), "promise 7"
     # And once more, with nothing of the first one left over: connections that were told before are not told again.
     world.lost = 0
-    world.happen(w.DrainNode(Terms(settle_s=0.0, announce_max_s=5.0, spread_s=1.0, max_wait_s=20.0)))
+    world.happen(happenings.DrainNode(Terms(settle_s=0.0, announce_max_s=5.0, spread_s=1.0, max_wait_s=20.0)))
     world.run(20 + CUT_GRACE_S + 12)
     world.check_end(exact=True)
     return ended

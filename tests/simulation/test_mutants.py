@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 
 from supervisor.node import routes
-from supervisor.node import words as w
 from supervisor.node.agreement import Agreement
+from supervisor.node.happenings import Adopted, Started, UseEpochs
 from supervisor.node.node import Node
 from supervisor.node.rollout import Rollout
 from supervisor.node.worker import Worker, WorkerIds
@@ -38,7 +38,7 @@ def an_id_is_lent_again_at_once(patch: pytest.MonkeyPatch) -> None:
 def ids_start_again_with_each_supervisor(patch: pytest.MonkeyPatch) -> None:
     started = succession.started
 
-    def forgetful(*arguments: object, **named: object) -> w.Started:
+    def forgetful(*arguments: object, **named: object) -> Started:
         s = started(*arguments, **named)  # type: ignore[arg-type]
         return replace(s, departed={})
 
@@ -72,7 +72,7 @@ def one_prepared_worker_is_enough(patch: pytest.MonkeyPatch) -> None:
 def keys_are_sealed_with_before_all_have_them(patch: pytest.MonkeyPatch) -> None:
     use_epochs = Node.use_epochs
 
-    def at_once(self: Node, wish: w.UseEpochs) -> None:
+    def at_once(self: Node, wish: UseEpochs) -> None:
         use_epochs(self, wish)
         if self.key_change:
             self.finish_key_change()
@@ -106,7 +106,7 @@ def a_rollout_dies_with_its_supervisor(patch: pytest.MonkeyPatch) -> None:
 def who_was_to_leave_is_not_told_again(patch: pytest.MonkeyPatch) -> None:
     adopt = Node._adopt
 
-    def silent(self: Node, a: w.Adopted, *, leaves: bool) -> None:
+    def silent(self: Node, a: Adopted, *, leaves: bool) -> None:
         adopt(self, a, leaves=False)
         self.workers[a.worker_id].leaving = leaves
 
@@ -116,7 +116,7 @@ def who_was_to_leave_is_not_told_again(patch: pytest.MonkeyPatch) -> None:
 def a_half_done_resume_is_not_finished(patch: pytest.MonkeyPatch) -> None:
     first_orders = Node._first_orders
 
-    def halfway(self: Node, started: w.Started) -> None:
+    def halfway(self: Node, started: Started) -> None:
         if started.quiesced:
             first_orders(self, started)
 
@@ -126,7 +126,7 @@ def a_half_done_resume_is_not_finished(patch: pytest.MonkeyPatch) -> None:
 def a_quiesce_dies_with_its_supervisor(patch: pytest.MonkeyPatch) -> None:
     started = succession.started
 
-    def forgetful(*arguments: object, **named: object) -> w.Started:
+    def forgetful(*arguments: object, **named: object) -> Started:
         s = started(*arguments, **named)  # type: ignore[arg-type]
         return replace(s, quiesced=None)
 

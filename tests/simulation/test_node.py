@@ -29,8 +29,8 @@ import os
 
 import pytest
 
-from supervisor.node import words as w
 from supervisor.node.drain_contract import Terms
+from supervisor.node.happenings import AbortOld, DrainNode, Quiesce, QuiesceMode, Restart, Resume, Scale, StopNode
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
 from tests.simulation.promises import Watched, everybody_well, is_well
@@ -41,7 +41,7 @@ ONE_SEED = [int(os.environ["SEED"])] if "SEED" in os.environ else None
 
 
 def scale(world: World, wanted: int) -> None:
-    world.happen(w.Scale(wanted))
+    world.happen(Scale(wanted))
 
 
 def operate(world: World) -> None:
@@ -55,24 +55,24 @@ def operate(world: World) -> None:
     node = world.node
     match dice.randint(0, 17):
         case 0 | 1:
-            world.happen(w.Restart())
+            world.happen(Restart())
         case 2:
-            world.happen(w.Restart((dice.randrange(world.cores),)))
+            world.happen(Restart((dice.randrange(world.cores),)))
         case 3 | 4:
             world.file = next(world.contents)
             if dice.random() < 0.3:
                 world.bad_contents.add(world.file)
             world.reload()
         case 17 if dice.random() < 0.6:
-            world.happen(w.DrainNode(Terms(settle_s=4.0, announce_max_s=15.0, spread_s=2.0, max_wait_s=45.0)))
+            world.happen(DrainNode(Terms(settle_s=4.0, announce_max_s=15.0, spread_s=2.0, max_wait_s=45.0)))
         case 5 | 16:
-            mode = dice.choice(list(w.QuiesceMode))
-            world.happen(w.Quiesce(mode, announce_s=dice.choice([0.0, 5.0]), deadline_s=60.0))
+            mode = dice.choice(list(QuiesceMode))
+            world.happen(Quiesce(mode, announce_s=dice.choice([0.0, 5.0]), deadline_s=60.0))
         case 6 | 7:
             world.cut_next |= world.deadly and dice.random() < 0.4
-            world.happen(w.Resume())
+            world.happen(Resume())
         case 8:
-            world.happen(w.Scale(dice.randint(0, world.cores + 1)))
+            world.happen(Scale(dice.randint(0, world.cores + 1)))
         case 15:
             # Some of those that would stay have just died.
             wanted = dice.randint(1, world.cores)
@@ -82,7 +82,7 @@ def operate(world: World) -> None:
         case 9:
             world.rotate()
         case 10:
-            world.happen(w.AbortOld(60.0))
+            world.happen(AbortOld(60.0))
         case 11 if world.alive:
             world.end(dice.choice(list(world.alive)), -9)
         case 12 if world.deadly and node:
@@ -128,7 +128,7 @@ def evening(world: World) -> None:
     if failed_to_start(world):
         return
     assert not leaving(world), "promise 7: the quiesce did not end"
-    world.run_until(world.now_s + 60.0, lambda: world.happen(w.Resume()))
+    world.run_until(world.now_s + 60.0, lambda: world.happen(Resume()))
     for _ in range(3):
         # Somebody may still die of the trouble while it is asked, and then it is refused.
         world.reload()
@@ -140,7 +140,7 @@ def evening(world: World) -> None:
     everybody_well(world)
     for process in world.alive.values():
         process.character = world.dice.choice(["good", "good", "stubborn"])
-    world.happen(w.StopNode(fast=world.dice.random() < 0.3))
+    world.happen(StopNode(fast=world.dice.random() < 0.3))
     world.run_until(world.now_s + 60.0)
     assert world.quit == 0, "promise 8"
     assert not world.alive, "promise 8: the node quits while somebody lives"

@@ -19,7 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 from supervisor.machine import keyring
-from supervisor.node import words as w
+from supervisor.node import commands, happenings
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
 from supervisor.node.requests import Settings
@@ -71,34 +71,36 @@ class World(Machine):
 
     # --- the supervisor's hands: shell.py ---------------------------------------------------------------------------
 
-    def happen(self, happening: w.Happening) -> bool:
+    def happen(self, happening: happenings.Happening) -> bool:
         """Return whether the node took it (and the supervisor lived to do all that followed)."""
         node = self.node
         if node is None or self.quit is not None:
             return False
-        if not (isinstance(happening, w.Reported) and isinstance(happening.report, m.Heartbeat)):
+        if not (isinstance(happening, happenings.Reported) and isinstance(happening.report, m.Heartbeat)):
             self.story.append((self.now_s, happening))
         cutting, self.cut_next = self.cut_next, False
-        saved_before = self.saved if isinstance(happening, w.Started) else self.left_behind() if cutting else None
+        saved_before = (
+            self.saved if isinstance(happening, happenings.Started) else self.left_behind() if cutting else None
+        )
         try:
-            commands = node.handle(happening, self.now_s)
+            given = node.handle(happening, self.now_s)
         except CannotDo as refusal:
             self.story.append((self.now_s, refusal))
             self.cut_next = cutting
             return False
         end = None
         if cutting:
-            end = self.dice.randint(-1, len(commands))
+            end = self.dice.randint(-1, len(given))
             if end < 0:
                 return self.die(saved_before)
         self.ring.follow(node.seal_with, node.cid_epochs)
         self.disk = self.ring.table
         saved = self.left_behind() if cutting else None
         self.before_commands(happening)
-        for number, command in enumerate(commands):
+        for number, command in enumerate(given):
             if number == end:
                 return self.die(saved)
-            if not isinstance(command, w.Say):
+            if not isinstance(command, commands.Say):
                 self.story.append((self.now_s, command))
             self.do(command)
             if self.quit is not None:
@@ -140,55 +142,55 @@ class World(Machine):
         if self.tick_s != due_s or supervisor != self.supervisor:
             return  # another one was due earlier
         self.tick_s = None
-        self.happen(w.Ticked(self.progress()))
+        self.happen(happenings.Ticked(self.progress()))
         self.ticks_now = self.ticks_now + 1 if self.now_s == self.ticked_s else 0
         self.ticked_s = self.now_s
         assert self.ticks_now < 3, "promise 8: a deadline that no tick removes"
 
-    def do(self, command: w.Command) -> None:
+    def do(self, command: commands.Command) -> None:
         match command:
-            case w.Spawn(worker_id, slot, core):
+            case commands.Spawn(worker_id, slot, core):
                 self.spawn(worker_id, slot, core)
-            case w.Kill(worker_id):
+            case commands.Kill(worker_id):
                 self.killed(worker_id)
                 self.end(worker_id, -9)
-            case w.Equip(worker_id, slot, keep):
+            case commands.Equip(worker_id, slot, keep):
                 process = self.attached_process(worker_id)
                 if process:
                     assert {slot, keep} == {process.core + n * self.cores for n in (0, 1)}
-            case w.GiveKeys(worker_id, epochs, seal_with):
+            case commands.GiveKeys(worker_id, epochs, seal_with):
                 decodes = frozenset(self.ring.table.cid_live)
                 self.order_to(worker_id, 0.5, lambda p: self.use_keys(p, epochs, seal_with, decodes))
-            case w.GiveConfig(worker_id, revision):
+            case commands.GiveConfig(worker_id, revision):
                 content = self.materials[revision]
                 self.order_to(worker_id, 1.0, lambda p: self.prepare(p, revision, content))
-            case w.Tell(worker_id, order):
+            case commands.Tell(worker_id, order):
                 self.told(worker_id, order)
                 self.order_to(worker_id, 0.0, lambda p: self.obey(p, order))
-            case w.Lend(worker_id, slot, _):
+            case commands.Lend(worker_id, slot, _):
                 assert 0 <= slot < 2 * self.cores
                 self.known[worker_id] = slot
-            case w.Forget(worker_id):
+            case commands.Forget(worker_id):
                 self.known.pop(worker_id, None)
-            case w.Accept(worker_ids):
+            case commands.Accept(worker_ids):
                 self.accepting = worker_ids
-            case w.Quit(exit_code):
+            case commands.Quit(exit_code):
                 assert self.quit is None
                 self.quit = exit_code
-            case w.Activated(revision):
+            case commands.Activated(revision):
                 self.activated(revision)
-            case w.UseCidKeys():
+            case commands.UseCidKeys():
                 self.decodes = frozenset(self.ring.table.cid_live)
-            case w.WriteDisableFile():
+            case commands.WriteDisableFile():
                 number = self.supervisor
                 self.later(0.0, lambda: self.write_disable_file(number))
-            case w.RemoveDisableFile():
+            case commands.RemoveDisableFile():
                 number = self.supervisor
                 self.later(0.0, lambda: self.remove_disable_file(number))
-            case w.Say():
+            case commands.Say():
                 pass
 
-    def before_commands(self, happening: w.Happening) -> None:
+    def before_commands(self, happening: happenings.Happening) -> None:
         """For promises.py."""
 
     def told(self, worker_id: int, order: m.Order) -> None:
@@ -200,7 +202,7 @@ class World(Machine):
     def killed(self, worker_id: int) -> None:
         """For promises.py."""
 
-    def check(self, happening: w.Happening) -> None:
+    def check(self, happening: happenings.Happening) -> None:
         """For promises.py."""
 
     # --- the end of a supervisor, and the next one: startup.py, adoption.py ---
@@ -323,13 +325,13 @@ class World(Machine):
         if saved:
             self.happen(succession.started(saved, came, self.known, settings, self.now_s, roll=roll))
         else:
-            self.happen(w.Started())
+            self.happen(happenings.Started())
         for worker_id, report in later:
             if self.supervisor == number:
-                self.happen(w.Reported(worker_id, report))
+                self.happen(happenings.Reported(worker_id, report))
         if in_use and self.supervisor == number:
             self.materials[ours] = self.file
-            self.happen(w.Reload(ours))
+            self.happen(happenings.Reload(ours))
         if self.supervisor == number:
             self.chores(number)
             self.count(number)
@@ -340,18 +342,18 @@ class World(Machine):
         if number == self.supervisor:
             error = "cannot write it" if self.trouble and self.dice.random() < 0.1 else ""
             self.disabled |= not error
-            self.happen(w.DisableFileWritten(error))
+            self.happen(happenings.DisableFileWritten(error))
 
     def remove_disable_file(self, number: int) -> None:
         if number == self.supervisor:
             self.disabled = False
-            self.happen(w.DisableFileRemoved())
+            self.happen(happenings.DisableFileRemoved())
 
     def count(self, number: int) -> None:
         """While the node drains: how many clients still come?"""
         if number == self.supervisor and self.node is not None:
             if self.node.contract and self.node.contract.running:
-                self.happen(w.Counted(self.dice.randint(0, 3)))
+                self.happen(happenings.Counted(self.dice.randint(0, 3)))
             self.later(4.0, lambda: self.count(number))
 
     def chores(self, number: int) -> None:
@@ -371,7 +373,7 @@ class World(Machine):
         except CannotDo:
             return  # it needs the place of one that is in use
         self.disk = self.ring.table
-        self.happen(w.UseEpochs(self.ring.epochs, number, self.ring.table.closed))
+        self.happen(happenings.UseEpochs(self.ring.epochs, number, self.ring.table.closed))
 
     def reload(self) -> None:
         """Read the file again."""
@@ -380,9 +382,9 @@ class World(Machine):
         self.last_revision = revision = self.last_revision + 1
         self.materials[revision] = self.file
         number = self.supervisor
-        if not self.happen(w.Reload(revision)) and number == self.supervisor:
+        if not self.happen(happenings.Reload(revision)) and number == self.supervisor:
             self.materials.pop(revision, None)
-            self.happen(w.ReloadFailed(revision, "cannot reload"))
+            self.happen(happenings.ReloadFailed(revision, "cannot reload"))
 
 
 @contextmanager

@@ -29,7 +29,12 @@ DECISIONS = [
         "supervisor/node/agreement.py",
         "supervisor/node/worker.py",
     ),
-    *("supervisor/node/words.py", "velocity_edge/quic/demux.py", "workers/serve/router.py"),
+    *(
+        "supervisor/node/happenings.py",
+        "supervisor/node/commands.py",
+        "velocity_edge/quic/demux.py",
+        "workers/serve/router.py",
+    ),
 ]
 HANDS = {"asyncio", "datetime", "multiprocessing", "os", "random", "secrets", "select", "signal", "socket"}
 HANDS |= {"subprocess", "threading", "time"}

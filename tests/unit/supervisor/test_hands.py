@@ -13,7 +13,7 @@ from supervisor import startup
 from supervisor.chores.watch import Signature, Watch, signature
 from supervisor.machine import key_history, sockets, spawn
 from supervisor.machine.slots import Slots, bundle_of
-from supervisor.node import words as w
+from supervisor.node.happenings import QuiesceMode, Started
 from supervisor.node.node import Node
 from supervisor.node.requests import Settings
 from supervisor.succession import state_file as state
@@ -346,7 +346,7 @@ def test_something_else_in_the_place_of_a_file_is_a_sentence_and_keeps_nobody_wa
     with pytest.raises(ConfigError, match=r"^cannot "):
         startup.kept_node_id(tmp_path)
     assert key_history.load(tmp_path) == key_history.KeyHistory()
-    assert Remembered(tmp_path / "quiesced.json").load() == w.Started()
+    assert Remembered(tmp_path / "quiesced.json").load() == Started()
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "4294967296", "9" * 63, "²", "1\n2", "1.5"])
@@ -369,8 +369,8 @@ def test_keys_of_no_time_are_damaged(tmp_path: Path, when: str) -> None:
 def test_a_quiesce_of_a_later_version_or_of_no_time_still_keeps_clients_out(since_s: float) -> None:
     wish = succession.quiesce_of(SavedQuiesce("sleepy", "CHG-1", 0.0, 0.0, 60.0, since_s))
     assert wish is not None
-    assert wish.mode is w.QuiesceMode.GRACEFUL
+    assert wish.mode is QuiesceMode.GRACEFUL
     node = Node(Settings(1), target=1)
-    node.handle(w.Started(quiesced=wish), 1000.0)
+    node.handle(Started(quiesced=wish), 1000.0)
     assert node.quiesce_first is not None
     assert node.quiesce_first.since_s == 1000.0

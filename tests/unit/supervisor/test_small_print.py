@@ -14,8 +14,8 @@ import pytest
 from supervisor.chores import reloadable
 from supervisor.node import drain_contract as contract
 from supervisor.node import draining as drains
-from supervisor.node import node, requests
-from supervisor.node import words as w
+from supervisor.node import happenings, node, requests
+from supervisor.node.commands import Command, Spawn, Tell
 from supervisor.node.drain_contract import Contract, Event, Phase, Terms
 from supervisor.node.lifecycle import WorkerState
 from tests.support.mutants import mutate
@@ -29,7 +29,7 @@ from velocity_edge.wire import messages as m
 
 def serving(cores: int) -> Play:
     play = Play(cores)
-    play(w.Started())
+    play(happenings.Started())
     for worker_id in range(1, cores + 1):
         play.ready(worker_id)
     return play
@@ -39,8 +39,8 @@ def beat(connections: int, half_open: int, told: int, running: int) -> m.Heartbe
     return m.Heartbeat(connections, half_open, 0, 0.1, 1024, {}, m.Left(told, running, []))
 
 
-def told(commands: list[w.Command], worker_id: int) -> list[m.Order]:
-    return [c.order for c in commands if isinstance(c, w.Tell) and c.worker_id == worker_id]
+def told(commands: list[Command], worker_id: int) -> list[m.Order]:
+    return [c.order for c in commands if isinstance(c, Tell) and c.worker_id == worker_id]
 
 
 # --- what a restart lost
@@ -48,32 +48,32 @@ def told(commands: list[w.Command], worker_id: int) -> list[m.Order]:
 
 def a_restart_sums_what_every_worker_lost() -> None:
     play = serving(2)
-    play(w.Restart())
+    play(happenings.Restart())
     for newcomer, old, lost in ((3, 1, 2), (4, 2, 3)):
         play.ready(newcomer)
         play.says(old, m.Drained(lost))
-        play(w.Exited(old, 0))
+        play(happenings.Exited(old, 0))
     assert play.node.rollout is not None
     assert (play.node.rollout.running, play.node.rollout.lost) == (False, 5)
 
 
 def one_that_dies_while_it_hands_over_took_its_requests_with_it() -> None:
     play = serving(1)
-    play(w.Restart())
+    play(happenings.Restart())
     play.ready(2)
     play.says(1, beat(2, 0, 0, 3))
-    play(w.Exited(1, -9))
+    play(happenings.Exited(1, -9))
     assert play.node.rollout is not None
     assert play.node.rollout.lost == 3
 
 
 def what_is_lost_after_a_restart_is_not_the_restarts() -> None:
     play = serving(1)
-    play(w.Restart())
+    play(happenings.Restart())
     play.ready(2)
     play.says(1, m.Drained(1))
-    play(w.Exited(1, 0))
-    play(w.Quiesce(w.QuiesceMode.IMMEDIATE))
+    play(happenings.Exited(1, 0))
+    play(happenings.Quiesce(happenings.QuiesceMode.IMMEDIATE))
     play.says(2, m.Drained(7))
     assert play.node.rollout is not None
     assert play.node.rollout.lost == 1
@@ -85,9 +85,9 @@ def what_is_lost_after_a_restart_is_not_the_restarts() -> None:
 def draining(cores: int = 1) -> Play:
     """A node whose workers have been told to leave."""
     play = serving(cores)
-    play(w.DrainNode(Terms(settle_s=0.0, spread_s=0.0)))
-    play(w.DisableFileWritten())
-    play(w.Counted(0))
+    play(happenings.DrainNode(Terms(settle_s=0.0, spread_s=0.0)))
+    play(happenings.DisableFileWritten())
+    play(happenings.Counted(0))
     assert play.node.contract is not None
     assert play.node.contract.phase is Phase.QUIESCE
     return play
@@ -96,7 +96,7 @@ def draining(cores: int = 1) -> Play:
 def a_worker_that_is_killed_while_it_drains_took_its_requests_with_it() -> None:
     play = draining()
     play.says(1, beat(5, 1, 2, 3))
-    play(w.Exited(1, -9))
+    play(happenings.Exited(1, -9))
     assert play.node.contract is not None
     assert play.node.contract.lost == 3
 
@@ -106,7 +106,7 @@ def what_a_worker_lost_by_its_deadline_stays_lost_when_it_dies_after_that() -> N
     play.says(1, beat(5, 0, 5, 3))
     play.says(1, m.Drained(3, 5))
     play.says(1, beat(0, 0, 0, 0))
-    play(w.Exited(1, -9))
+    play(happenings.Exited(1, -9))
     assert play.node.contract is not None
     assert play.node.contract.lost == 3
 
@@ -123,10 +123,10 @@ def those_in_their_handshake_need_not_have_been_told() -> None:
 def who_leaves_anyway_keeps_the_deadline_that_it_has() -> None:
     """A quiesce lasts a day: a worker that is replaced would stay for that long."""
     play = serving(1)
-    play(w.Restart())
+    play(happenings.Restart())
     play.ready(2)
     assert play.node.workers[1].state is WorkerState.DRAINING
-    commands = play(w.Quiesce(w.QuiesceMode.GRACEFUL, deadline_s=86_400.0))
+    commands = play(happenings.Quiesce(happenings.QuiesceMode.GRACEFUL, deadline_s=86_400.0))
     assert told(commands, 1) == []
     assert [type(order) for order in told(commands, 2)] == [m.Drain]
 
@@ -138,12 +138,12 @@ def a_core_that_is_not_wanted_any_more_gets_no_worker() -> None:
     play = serving(2)
     for _ in range(2):
         dead = next(v.worker_id for v in play.node.workers.values() if v.core == 1)
-        play(w.Exited(dead, -11))
+        play(happenings.Exited(dead, -11))
     assert play.node.cores[1].respawn_s is not None, "it waits"
-    play(w.Scale(1))
+    play(happenings.Scale(1))
     assert play.node.cores[1].respawn_s is None
-    commands = play(w.Ticked(), after_s=60.0)
-    assert not [c for c in commands if isinstance(c, w.Spawn) and c.core == 1]
+    commands = play(happenings.Ticked(), after_s=60.0)
+    assert not [c for c in commands if isinstance(c, Spawn) and c.core == 1]
 
 
 # --- boundaries

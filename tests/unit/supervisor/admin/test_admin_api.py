@@ -23,7 +23,8 @@ from supervisor.machine.admin_socket import AdminSocket
 from supervisor.machine.kept import Trouble
 from supervisor.machine.keyring import Keyring
 from supervisor.machine.places import Places
-from supervisor.node import words as w
+from supervisor.node.commands import GiveKeys, Quit, Say, Tell, WriteDisableFile
+from supervisor.node.happenings import DisableFileWritten, Exited, Happening, Reported, Started, StopNode, Ticked
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
 from tests.unit.supervisor.node.test_node import Play
@@ -47,31 +48,31 @@ class PretendShell:
         self.listeners: list[Callable[[str, str], None]] = []
         self.closed = self.stopped_for_good = False
         self.successor: list[str] | None = None
-        self.happen(w.Started())
+        self.happen(Started())
         for report in (m.Hello(1, 4242, "native", "test"), m.Prepared(1), m.Ready(1)):
-            self.happen(w.Reported(1, report))
+            self.happen(Reported(1, report))
 
     @property
     def node(self) -> Node:
         return self.play.node
 
-    def happen(self, happening: w.Happening) -> None:
+    def happen(self, happening: Happening) -> None:
         for command in self.node.handle(happening, self.play.now_s):
             match command:
-                case w.Say(text, level):
+                case Say(text, level):
                     for listener in self.listeners:
                         listener(level, text)
-                case w.GiveKeys(worker_id, epochs, seal_with):
-                    self.happen(w.Reported(worker_id, m.KeysInUse(list(epochs), seal_with, [])))
-                case w.Tell(worker_id, m.Drain()):
-                    self.happen(w.Reported(worker_id, m.Drained(0)))
-                case w.Tell(worker_id, m.Abort()):
-                    self.happen(w.Reported(worker_id, m.Aborted(0, 0)))
-                case w.Tell(worker_id, m.Stop()):
-                    self.happen(w.Exited(worker_id, 0))
-                case w.WriteDisableFile():
-                    self.happen(w.DisableFileWritten())
-                case w.Quit():
+                case GiveKeys(worker_id, epochs, seal_with):
+                    self.happen(Reported(worker_id, m.KeysInUse(list(epochs), seal_with, [])))
+                case Tell(worker_id, m.Drain()):
+                    self.happen(Reported(worker_id, m.Drained(0)))
+                case Tell(worker_id, m.Abort()):
+                    self.happen(Reported(worker_id, m.Aborted(0, 0)))
+                case Tell(worker_id, m.Stop()):
+                    self.happen(Exited(worker_id, 0))
+                case WriteDisableFile():
+                    self.happen(DisableFileWritten())
+                case Quit():
                     self.closed = True
 
     def clock(self) -> float:
@@ -82,7 +83,7 @@ class PretendShell:
     async def wait_for_change(self, timeout_s: float) -> None:
         self.play.now_s += timeout_s
         if not self.closed:
-            self.happen(w.Ticked())
+            self.happen(Ticked())
         await asyncio.sleep(0)
 
 
@@ -237,7 +238,7 @@ def test_a_stop_says_what_it_waits_for(shell: PretendShell, monkeypatch: pytest.
         async def slowly(timeout_s: float) -> None:
             shell.play.now_s += operations._STILL_HERE_S
             if next(looks) == 2:
-                shell.happen(w.Exited(1, 0))
+                shell.happen(Exited(1, 0))
             await asyncio.sleep(0)
 
         monkeypatch.setattr(shell, "wait_for_change", slowly)
@@ -248,9 +249,9 @@ def test_a_stop_says_what_it_waits_for(shell: PretendShell, monkeypatch: pytest.
 
     real = shell.happen
 
-    def stubborn(happening: w.Happening) -> None:
+    def stubborn(happening: Happening) -> None:
         """The worker does not obey; it exits when it likes."""
-        if isinstance(happening, w.StopNode):
+        if isinstance(happening, StopNode):
             shell.node.handle(happening, shell.play.now_s)
         else:
             real(happening)

@@ -12,7 +12,8 @@ import pytest
 from supervisor.admin.describe_keys import degraded_keys, describe_keys
 from supervisor.chores.rotation import Rotation
 from supervisor.machine.keyring import Keyring
-from supervisor.node import words as w
+from supervisor.node.commands import GiveKeys, Tell
+from supervisor.node.happenings import Happening, Reported, Started
 from supervisor.node.node import Node
 from supervisor.node.requests import Settings
 from velocity_edge.config.model import Tickets
@@ -35,9 +36,9 @@ class Pretend:
         self.node = Node(Settings(1), target=1, epochs=(1,), seal_with=1)
         self.held: dict[int, int] = {}
         self.moves: list[m.Move] = []
-        self.happen(w.Started())
+        self.happen(Started())
         for report in (m.Hello(1, 4242, "native", "test"), m.Prepared(1), m.Ready(1)):
-            self.happen(w.Reported(1, report))
+            self.happen(Reported(1, report))
 
     def wall_clock(self) -> float:
         return self.now_s + self.wall_ahead_s
@@ -45,22 +46,22 @@ class Pretend:
     def steady_clock(self) -> float:
         return self.now_s
 
-    def happen(self, happening: w.Happening) -> None:
+    def happen(self, happening: Happening) -> None:
         commands = self.node.handle(happening, self.now_s)
         self.keyring.follow(self.node.seal_with, self.node.cid_epochs)
         for command in commands:
             match command:
-                case w.GiveKeys(worker_id, epochs, seal_with):
+                case GiveKeys(worker_id, epochs, seal_with):
                     closed = list(self.keyring.table.closed)
-                    self.happen(w.Reported(worker_id, m.KeysInUse(list(epochs), seal_with, closed)))
-                case w.Tell(_, m.Move() as order):
+                    self.happen(Reported(worker_id, m.KeysInUse(list(epochs), seal_with, closed)))
+                case Tell(_, m.Move() as order):
                     self.moves.append(order)
-        if not isinstance(happening, w.Reported):
+        if not isinstance(happening, Reported):
             self.beat()
 
     def beat(self) -> None:
         counts = {epoch % 7: number for epoch, number in self.held.items()}
-        self.happen(w.Reported(1, m.Heartbeat(0, 0, 0, 0.0, 0, counts)))
+        self.happen(Reported(1, m.Heartbeat(0, 0, 0, 0.0, 0, counts)))
 
     def hours(self, number: int, rotation: Rotation) -> None:
         for _ in range(number):

@@ -16,7 +16,7 @@ from supervisor.admin.fields import Nonsense
 from supervisor.chores import upkeep
 from supervisor.chores.upkeep import Upkeep
 from supervisor.machine import materials
-from supervisor.node import words as w
+from supervisor.node.happenings import Happening, Reload, ReloadFailed
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError
 
@@ -74,7 +74,7 @@ class Shell:
         self.materials: dict[int, materials.Materials] = {}
         self.places = SimpleNamespace(state=directory / "state")
         self.slots = SimpleNamespace(cores=2)
-        self.happened: list[w.Happening] = []
+        self.happened: list[Happening] = []
         self.began = 0
         self._refusal = refusal
 
@@ -84,9 +84,9 @@ class Shell:
     def reload_begins(self) -> None:
         self.began += 1
 
-    def happen(self, happening: w.Happening) -> None:
+    def happen(self, happening: Happening) -> None:
         self.happened.append(happening)
-        if isinstance(happening, w.Reload) and self._refusal:
+        if isinstance(happening, Reload) and self._refusal:
             raise CannotDo(self._refusal)
 
 
@@ -97,7 +97,7 @@ def keeper(shell: Shell, load: Any) -> Upkeep:
 def test_a_reload_is_tried_by_the_workers(tmp_path: Path) -> None:
     shell = Shell(config(tmp_path), tmp_path)
     assert keeper(shell, lambda: config(tmp_path, log_level="debug")).reload() == 2
-    assert shell.happened == [w.Reload(2)]
+    assert shell.happened == [Reload(2)]
     assert shell.materials[2].config.server.log_level == "debug"
     shell.materials[2].close()
 
@@ -124,7 +124,7 @@ def test_a_reload_that_cannot_be_changes_nothing_and_is_remembered(
     with pytest.raises((ConfigError, CannotDo), match=said):
         keeper(shell, load).reload()
     [*_, last] = shell.happened
-    assert isinstance(last, w.ReloadFailed)
+    assert isinstance(last, ReloadFailed)
     assert said in last.reason
     assert (shell.materials, descriptors(), shell.began) == ({}, before, 1)
     # For nobody who waits, it is no error.

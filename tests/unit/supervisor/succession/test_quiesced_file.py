@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.node import words as w
 from supervisor.node.drain_contract import Contract, Phase, Terms
+from supervisor.node.happenings import Quiesce, QuiesceMode, Started
 from supervisor.node.node import Node
 from supervisor.node.requests import Settings
 from supervisor.succession.quiesced_file import Remembered
 
-WISH = w.Quiesce(w.QuiesceMode.IMMEDIATE, "CHG-1", 1.0, 2.0, 3.0, 4.0)
+WISH = Quiesce(QuiesceMode.IMMEDIATE, "CHG-1", 1.0, 2.0, 3.0, 4.0)
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "quiesced-main.json"
 
 
-def node(wish: w.Quiesce | None, contract: Contract | None = None) -> Node:
+def node(wish: Quiesce | None, contract: Contract | None = None) -> Node:
     made = Node(Settings(1), target=1)
     made.quiesced, made.contract = wish, contract
     return made
@@ -37,7 +37,7 @@ def test_a_wish_comes_back_as_it_was_and_a_resume_ends_it(file: Path) -> None:
     assert started.contract is not None
     assert (started.contract.phase, started.contract.terms) == (Phase.DRAINED, drained.terms)
     remembered.keep(node(None, drained))
-    assert Remembered(file).load() == w.Started()
+    assert Remembered(file).load() == Started()
     assert not file.exists()
 
 
@@ -61,13 +61,13 @@ def test_a_person_who_stops_the_node_and_a_reboot_forget_it(file: Path) -> None:
     remembered.forget()
     assert not file.exists()
     file.write_text(json.dumps({**content, "boot_id": "another"}))
-    assert Remembered(file).load() == w.Started()
+    assert Remembered(file).load() == Started()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"boot_id": 5, "quiesced": []}'])
 def test_a_damaged_file_is_said(content: bytes, file: Path, caplog: pytest.LogCaptureFixture) -> None:
     file.write_bytes(content)
-    assert Remembered(file).load() == w.Started()
+    assert Remembered(file).load() == Started()
     assert f"cannot read {file}" in caplog.text
 
 
