@@ -27,62 +27,62 @@
 
 /* What all connections of a run share. */
 struct target {
-	struct sockaddr_storage address;
-	socklen_t address_length;
-	const char *server_name;
-	const char *authority;
-	const char *path;
-	SSL_CTX *tls;
-	bool resume;
-	/* Body length that a good answer has; -1: any. */
-	int64_t expected_bytes;
-	uint64_t idle_timeout_ns;
+    struct sockaddr_storage address;
+    socklen_t address_length;
+    const char *server_name;
+    const char *authority;
+    const char *path;
+    SSL_CTX *tls;
+    bool resume;
+    /* Body length that a good answer has; -1: any. */
+    int64_t expected_bytes;
+    uint64_t idle_timeout_ns;
 };
 
 struct samples {
-	uint32_t *us;
-	size_t length, capacity;
+    uint32_t *us;
+    size_t length, capacity;
 };
 
 /* Totals since `measure_from_ns`; before it nothing counts (warm-up). */
 struct totals {
-	uint64_t measure_from_ns;
-	uint64_t requests, bad_answers, failed_requests, lost_connections, bytes;
-	uint64_t handshakes, resumed, failed_handshakes;
-	struct samples request_us, handshake_us, connection_us;
+    uint64_t measure_from_ns;
+    uint64_t requests, bad_answers, failed_requests, lost_connections, bytes;
+    uint64_t handshakes, resumed, failed_handshakes;
+    struct samples request_us, handshake_us, connection_us;
 };
 
 struct request {
-	struct request *next, *next_free;
-	/* When it was due, so that a late start counts as latency. */
-	uint64_t due_ns;
-	uint64_t bytes;
-	int status;
-	bool answered;
+    struct request *next, *next_free;
+    /* When it was due, so that a late start counts as latency. */
+    uint64_t due_ns;
+    uint64_t bytes;
+    int status;
+    bool answered;
 };
 
 struct connection {
-	const struct target *target;
-	struct totals *totals;
-	int fd;
-	struct sockaddr_storage local;
-	socklen_t local_length;
+    const struct target *target;
+    struct totals *totals;
+    int fd;
+    struct sockaddr_storage local;
+    socklen_t local_length;
 
-	ngtcp2_conn *quic;
-	nghttp3_conn *http;
-	SSL *tls;
-	ngtcp2_crypto_ossl_ctx *tls_context;
-	ngtcp2_crypto_conn_ref reference;
-	/* Newest ticket; survives close, for the next connection of this place. */
-	SSL_SESSION *session;
+    ngtcp2_conn *quic;
+    nghttp3_conn *http;
+    SSL *tls;
+    ngtcp2_crypto_ossl_ctx *tls_context;
+    ngtcp2_crypto_conn_ref reference;
+    /* Newest ticket; survives close, for the next connection of this place. */
+    SSL_SESSION *session;
 
-	uint64_t due_ns, answered_ns, expiry_ns;
-	unsigned in_flight, answers, tickets;
-	bool handshake_completed;
-	/* Nothing more can happen on it: the loop closes it. */
-	bool dead;
-	/* Every request it ever made, freed with it; and those of them that no stream uses. */
-	struct request *requests, *free_requests;
+    uint64_t due_ns, answered_ns, expiry_ns;
+    unsigned in_flight, answers, tickets;
+    bool handshake_completed;
+    /* Nothing more can happen on it: the loop closes it. */
+    bool dead;
+    /* Every request it ever made, freed with it; and those of them that no stream uses. */
+    struct request *requests, *free_requests;
 };
 
 uint64_t now_ns(void);
@@ -95,7 +95,8 @@ double samples_ms(const struct samples *sorted, double quantile);
 /* connection.c */
 SSL_CTX *tls_client_context(const char *groups);
 /* Opens a socket and sends the first flight. `due_ns` is when it should have begun. False: no socket. */
-bool connection_open(struct connection *connection, const struct target *target, struct totals *totals, uint64_t due_ns);
+bool connection_open(struct connection *connection, const struct target *target, struct totals *totals,
+                     uint64_t due_ns);
 void connection_read(struct connection *connection);
 void connection_write(struct connection *connection);
 void connection_expire(struct connection *connection);
@@ -104,6 +105,8 @@ bool connection_request(struct connection *connection, uint64_t due_ns);
 /* Says CONNECTION_CLOSE (unless dead) and frees everything but the session. */
 void connection_close(struct connection *connection);
 
-static inline bool connection_is_open(const struct connection *connection) { return connection->quic != NULL; }
+static inline bool connection_is_open(const struct connection *connection) {
+    return connection->quic != NULL;
+}
 
 #endif

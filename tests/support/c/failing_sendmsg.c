@@ -21,7 +21,7 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     const char *gso = getenv("FAIL_GSO");
     const char *every = getenv("FAIL_EVERY");
     if (real == NULL) {
-        real = (ssize_t(*)(int, const struct msghdr *, int))dlsym(RTLD_NEXT, "sendmsg");
+        real = (ssize_t (*)(int, const struct msghdr *, int))dlsym(RTLD_NEXT, "sendmsg");
     }
     if (every != NULL && ++calls % (unsigned)atoi(every) == 0) {
         errno = EAGAIN;

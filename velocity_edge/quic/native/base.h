@@ -35,7 +35,7 @@
 #include <ngtcp2/ngtcp2.h>
 
 #define VE_CID_LENGTH 20
-#define VE_CID_CONFIGS 7 /* config ids 0..6 */
+#define VE_CID_CONFIGS 7   /* config ids 0..6 */
 #define VE_FOREIGN_ID (-1) /* in the place of one: an id that a client made up */
 #define VE_RESET_TOKEN_LENGTH 16
 #define VE_SECOND_NS 1000000000ull

@@ -24,7 +24,7 @@ typedef struct ve_train {
     uint32_t segment_size; /* 0 only when length is 0 */
     int listener;
     uint8_t tos;
-    uint64_t connection; /* handle of the one that sends it; 0: nobody's answer, or received */
+    uint64_t connection;  /* handle of the one that sends it; 0: nobody's answer, or received */
     uint64_t received_ns; /* not 0: another worker received it */
     ve_address peer;
     ve_address local; /* length 0: not known */

@@ -119,8 +119,9 @@ static void negotiate_version(ve_engine *engine, const ve_train *train, const ve
     for (size_t i = 0; i < sizeof reserved; i++) {
         reserved[i] = (reserved[i] & 0xf0) | 0x0a;
     }
-    reserved[0] ^= memcmp(reserved, (const uint8_t[]){(uint8_t)(first->version >> 24), (uint8_t)(first->version >> 16),
-                                                      (uint8_t)(first->version >> 8), (uint8_t)first->version},
+    reserved[0] ^= memcmp(reserved,
+                          (const uint8_t[]){(uint8_t)(first->version >> 24), (uint8_t)(first->version >> 16),
+                                            (uint8_t)(first->version >> 8), (uint8_t)first->version},
                           4) == 0
                        ? 0x10
                        : 0;

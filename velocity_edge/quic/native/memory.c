@@ -57,12 +57,24 @@ static void *zeroed(ve_memory *memory, ve_holder holder, size_t count, size_t si
     return __builtin_mul_overflow(count, size, &total) ? NULL : allocate(memory, holder, total, true);
 }
 
-static void *quic_malloc(size_t size, void *user) { return allocate(user, VE_SENT, size, false); }
-static void *quic_calloc(size_t count, size_t size, void *user) { return zeroed(user, VE_SENT, count, size); }
-static void *quic_realloc(void *pointer, size_t size, void *user) { return resize(user, VE_SENT, pointer, size); }
-static void *http_malloc(size_t size, void *user) { return allocate(user, VE_HTTP, size, false); }
-static void *http_calloc(size_t count, size_t size, void *user) { return zeroed(user, VE_HTTP, count, size); }
-static void *http_realloc(void *pointer, size_t size, void *user) { return resize(user, VE_HTTP, pointer, size); }
+static void *quic_malloc(size_t size, void *user) {
+    return allocate(user, VE_SENT, size, false);
+}
+static void *quic_calloc(size_t count, size_t size, void *user) {
+    return zeroed(user, VE_SENT, count, size);
+}
+static void *quic_realloc(void *pointer, size_t size, void *user) {
+    return resize(user, VE_SENT, pointer, size);
+}
+static void *http_malloc(size_t size, void *user) {
+    return allocate(user, VE_HTTP, size, false);
+}
+static void *http_calloc(size_t count, size_t size, void *user) {
+    return zeroed(user, VE_HTTP, count, size);
+}
+static void *http_realloc(void *pointer, size_t size, void *user) {
+    return resize(user, VE_HTTP, pointer, size);
+}
 
 void ve_memory_init(ve_memory *memory) {
     *memory = (ve_memory){

@@ -256,8 +256,18 @@ bool ve_message_request(const nghttp3_qpack_nv *fields, size_t count, ve_head *h
 bool ve_message_trailers(const nghttp3_qpack_nv *fields, size_t count) {
     /* RFC 9110 section 6.5.1: framing, routing, authentication, modifiers and the form of the content come before it. */
     static const char *const before_the_content[] = {
-        "authorization", "content-encoding", "content-length",      "content-range", "content-type", "cookie",
-        "expect",        "host",             "proxy-authorization", "range",         "te",           "trailer",
+        "authorization",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "proxy-authorization",
+        "range",
+        "te",
+        "trailer",
     };
     for (size_t i = 0; i < count; i++) {
         if (is_pseudo(&fields[i]) || !is_field(&fields[i])) {

@@ -113,7 +113,8 @@ static int find_classes(ve_module *state) {
                        "early_data_accepted duration_ns",
                        "HANDSHAKE_COMPLETED") == 0 &&
         ve_record_init(&state->request_received, engine, "RequestReceived",
-                       "connection stream method scheme authority path headers fin early fields_too_large", "REQUEST_RECEIVED") == 0 &&
+                       "connection stream method scheme authority path headers fin early fields_too_large",
+                       "REQUEST_RECEIVED") == 0 &&
         ve_record_init(&state->body_received, engine, "BodyReceived", "stream data fin", "BODY_RECEIVED") == 0 &&
         ve_record_init(&state->stream_writable, engine, "StreamWritable", "stream", "STREAM_WRITABLE") == 0 &&
         ve_record_init(&state->stream_closed, engine, "StreamClosed", "stream complete error_code", "STREAM_CLOSED") ==
@@ -159,17 +160,36 @@ static int module_exec(PyObject *module) {
 }
 
 /* All Python objects of the state, for the garbage collector. */
+/* clang-format off */
 #define VE_EACH_OBJECT(X) \
     X(engine_type) \
     X(batch_type) \
-    X(transport_type) X(accept) X(retry) X(refuse) X(ignore) X(file_range) X(logger) X(empty) X(https) X(get) \
-        X(name_admit) X(name_handshake) X(name_address_token) X(name_feed) X(name_done)
+    X(transport_type) \
+    X(accept) \
+    X(retry) \
+    X(refuse) \
+    X(ignore) \
+    X(file_range) \
+    X(logger) \
+    X(empty) \
+    X(https) \
+    X(get) \
+    X(name_admit) \
+    X(name_handshake) \
+    X(name_address_token) \
+    X(name_feed) \
+    X(name_done)
 
 #define VE_EACH_RECORD(X) \
     X(train) \
     X(initial) \
-    X(handshake_completed) X(request_received) X(body_received) X(stream_writable) X(stream_closed) \
-        X(connection_closed)
+    X(handshake_completed) \
+    X(request_received) \
+    X(body_received) \
+    X(stream_writable) \
+    X(stream_closed) \
+    X(connection_closed)
+/* clang-format on */
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     ve_module *state = PyModule_GetState(module);

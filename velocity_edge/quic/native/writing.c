@@ -74,7 +74,8 @@ static uint8_t *place(writer *w, size_t size) {
     return w->train == NULL ? NULL : w->batch->memory + w->train->offset + w->train->length;
 }
 
-static void add_packet(writer *w, const ve_connection *connection, const ngtcp2_path *path, const ngtcp2_pkt_info *info, uint32_t length) {
+static void add_packet(writer *w, const ve_connection *connection, const ngtcp2_path *path, const ngtcp2_pkt_info *info,
+                       uint32_t length) {
     ve_train *train = w->train;
     ve_address peer;
     ve_address_from_ngtcp2(&peer, &path->remote);
