@@ -3,6 +3,7 @@
 PYTHON_IN_VENV := .venv/bin/python
 STAMPS := .venv/.stamps
 NATIVE_SOURCES := $(wildcard velocity_edge/quic/native/*.py velocity_edge/quic/native/*.[ch] bpf/quic.h)
+C_SOURCES := $(shell find bench bpf tests velocity_edge -name '*.[ch]')
 
 # The guide's own command. Other arguments: make run ARGS="--listen [::]:443 --xdp eth0"
 ARGS ?= --root public --self-signed --listen 0.0.0.0:4433
@@ -38,12 +39,14 @@ test: build $(STAMPS)/test ## Build, install what the tests need, run them all
 
 check: build $(STAMPS)/dev ## Format, lint, types and the fast tests; about a minute
 	.venv/bin/ruff format --check .
+	.venv/bin/clang-format --dry-run -Werror $(C_SOURCES)
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	$(PYTHON_IN_VENV) -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not root and not interop" $(FAST)
 
 fix: $(STAMPS)/dev ## Format, and repair what the linter can
 	.venv/bin/ruff format .
+	.venv/bin/clang-format -i $(C_SOURCES)
 	.venv/bin/ruff check --fix .
 
 bench: build $(STAMPS)/bench ## Compare one worker with stock aioquic, nginx, Caddy and h2o on this machine (BENCH=--quick: 3 minutes)
