@@ -173,7 +173,7 @@ class Shell:
         self.loop.remove_reader(process.pidfd)
         status = process.exit_status()
         process.close()
-        self.slots.bundles[self.node.workers[worker_id].slot].slab.take_over()
+        self.slots[self.node.workers[worker_id].slot].slab.take_over()
         self.happen(Exited(worker_id, status, out_of_memory=self.out_of_memory.happened()))
 
     def _on_report(self, worker_id: int) -> None:
@@ -223,7 +223,11 @@ class Shell:
             self._timer = None
         at_s = self.node.next_deadline_s()
         if at_s is not None and not self.finished.done():
-            self._timer = self.loop.call_at(at_s, lambda: self.happen(Ticked(self.slots.progress(self.node.workers))))
+            self._timer = self.loop.call_at(at_s, self._tick)
+
+    def _tick(self) -> None:
+        serving = {worker_id: worker.slot for worker_id, worker in self.node.workers.items() if worker.serving}
+        self.happen(Ticked(self.slots.progress(serving)))
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -329,20 +333,20 @@ class Shell:
             self.processes[worker_id].hurry()
 
     def _equip(self, command: commands.Equip) -> None:
-        if self.slots.bundles[command.slot].renew_slab(command.slot):
-            self.store.renew_slab(command.slot, self.slots.bundles[command.slot].slab_fd)
+        if self.slots[command.slot].renew_slab(command.slot):
+            self.store.renew_slab(command.slot, self.slots[command.slot].slab_fd)
             # Who keeps this slot for our successor should hold the slab that counts from now on.
             for keeper in self.node.workers.values():
                 keeps = keeper.slot == command.keep or command.slot in keeper.keeps
                 if keeps and keeper.worker_id != command.worker_id:
                     self._keep(keeper.worker_id, command.slot)
         path = str(self.places.workers_socket)
-        order = m.Equip(self.node_id, self.slots.listeners, len(self.slots.bundles), path)
+        order = m.Equip(self.node_id, self.slots.listeners, len(self.slots), path)
         self._send(command.worker_id, order, self.slots.equipment(command.slot))
         self._keep(command.worker_id, command.keep)
 
     def _keep(self, worker_id: int, slot: int) -> None:
-        self._send(worker_id, m.Keep(slot), self.slots.bundles[slot].descriptors())
+        self._send(worker_id, m.Keep(slot), self.slots[slot].bundle.pack())
 
     def _give_config(self, worker_id: int, materials: Materials, revision: int) -> None:
         order = m.Configure(revision, materials.config_json, materials.chains, list(materials.roots))

@@ -26,7 +26,7 @@ from supervisor.machine.keyring import Keyring, check_keys
 from supervisor.machine.materials import Materials, gather
 from supervisor.machine.places import Places
 from supervisor.machine.privileges import may_raise_priority
-from supervisor.machine.slots import Bundle, Slots
+from supervisor.machine.slots import Slot, Slots
 from supervisor.machine.spawn import WORKER_PROGRAM
 from supervisor.machine.systemd import ServiceManager, received
 from supervisor.node.happenings import Reload, Reported
@@ -83,8 +83,8 @@ async def start(
     # Workers that are replaced anyway are not asked about our configuration: it is their successors' revision.
     in_use = _in_use(adopting, config, places.state) if adopting and not roll else ours
     if adopting and adoption:
-        kept = store.take(partial(operator.eq, adopting.listeners), 2 * adopting.cores, adoption.bundles)
-        slots, missing = Slots.adopt(adopting.listeners, adopting.cores, adoption.bundles | kept)
+        kept = store.take(partial(operator.eq, adopting.listeners), 2 * adopting.cores, adoption.held)
+        slots, missing = Slots.adopt(adopting.listeners, adopting.cores, adoption.held | kept)
         notes += _differences(adopting, config, missing)
     else:
         # Where any port would do, clients of the dead know one.
@@ -145,7 +145,7 @@ async def start(
     return shell, lambda: _begin(shell, ours, saved, returned, roll=roll)
 
 
-def _open(wanted: list[Listener], cores: int, kept: dict[int, Bundle]) -> tuple[Slots, list[int]]:
+def _open(wanted: list[Listener], cores: int, kept: dict[int, Slot]) -> tuple[Slots, list[int]]:
     """Return the slots of a node without workers: what the service manager kept, and new ones in place of the rest."""
     if not kept:
         return Slots.open(wanted, cores), []

@@ -45,7 +45,7 @@ def describe(shell: Shell) -> NodeStatus:
     """Return the status."""
     node, steering = shell.node, shell.steering
     wall_s, now_s = shell.wall_clock(), shell.clock()
-    counters = total(bundle.slab for bundle in shell.slots.bundles)
+    counters = total(slot.slab for slot in shell.slots)
     counters["log_lines_lost"] += logs.lost()
     return {
         "api_version": API_VERSION,
@@ -119,7 +119,7 @@ def _worker(shell: Shell, worker: Worker, now_s: float) -> WorkerStatus:
 
 
 def _buffers(shell: Shell) -> Buffers:
-    got = [sockets.buffers(sock) for bundle in shell.slots.bundles for sock in bundle.udp]
+    got = [sockets.buffers(sock) for slot in shell.slots for sock in slot.udp]
     return {
         "receive_wanted": sockets.WANTED_BUFFER_BYTES,
         "receive_got": min(b.receive_bytes for b in got),

@@ -190,7 +190,7 @@ class Upkeep:
         shell = self._shell
         while True:
             if shell.node.contract and shell.node.contract.running:
-                counters = total(bundle.slab for bundle in shell.slots.bundles)
+                counters = total(slot.slab for slot in shell.slots)
                 shell.happen(Counted(counters["handshakes_completed"]))
             await asyncio.sleep(_COUNT_S)
 
@@ -199,7 +199,7 @@ class Upkeep:
         shell = self._shell
         while True:
             await asyncio.sleep(_COUNT_S)
-            counters = total(bundle.slab for bundle in shell.slots.bundles)
+            counters = total(slot.slab for slot in shell.slots)
             for line in shell.pressure.observe(totals_of(counters, shell.steering.counters()), shell.clock()):
                 level = logging.INFO if line.over else logging.WARNING
                 log.log(level, "%s", line.text, extra={"rule": line.rule})

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.machine import spawn
-from supervisor.machine.slots import Bundle, bundle_of
+from supervisor.machine.slots import Slot
 from supervisor.machine.spawn import Process
 from supervisor.succession.state_file import SavedState, SavedWorker
 from supervisor.succession.translate import worth_keeping
 from velocity_edge.wire import messages as m
+from velocity_edge.wire.bundle import Bundle, MissingDescriptors
 from velocity_edge.wire.channel import Channel, Received
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class Adoption:
         self._saved = saved
         self._missing: dict[int, SavedWorker] = {}
         self._came: dict[int, Returned] = {}
-        self.bundles: dict[int, Bundle] = {}
+        #: The slots that came back.
+        self.held: dict[int, Slot] = {}
         self._complete = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -131,15 +133,18 @@ class Adoption:
                 returned.hello = item.message
             case m.Held(slot):
                 returned.slots.add(slot)
-                listeners = len(self._saved.listeners)
-                fits = 0 <= slot < 2 * self._saved.cores and len(item.descriptors) >= listeners + 3
-                # The slab of the slot's own worker counts: who only keeps the slot may hold an earlier one.
+                # The slot's own worker has its current slab; a worker that only keeps the slot may have an earlier one.
                 own = slot == returned.saved.slot
-                if fits and (own or slot not in self.bundles):
-                    if before := self.bundles.pop(slot, None):
-                        before.close()
-                    self.bundles[slot] = bundle_of(item.descriptors, listeners, slot)
-                    return
+                if 0 <= slot < 2 * self._saved.cores and (own or slot not in self.held):
+                    try:
+                        bundle = Bundle.unpack(item.descriptors, len(self._saved.listeners))
+                    except MissingDescriptors as error:
+                        log.error("worker %d: cannot take over slot %d: %s", returned.saved.worker_id, slot, error)
+                    else:
+                        if before := self.held.pop(slot, None):
+                            before.close()
+                        self.held[slot] = Slot.of(bundle, slot)
+                        return
             case report:
                 returned.later.append(report)
         for fd in item.descriptors:
@@ -153,7 +158,7 @@ class Adoption:
 
     def _usable(self, returned: Returned) -> bool:
         hello, own_slot = returned.hello, returned.saved.slot
-        if hello is None or returned.channel.closed or own_slot not in self.bundles:
+        if hello is None or returned.channel.closed or own_slot not in self.held:
             return False
         return worth_keeping(hello)
 

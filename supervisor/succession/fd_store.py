@@ -22,8 +22,9 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from supervisor.machine.slots import Bundle, Slots, bundle_of
+from supervisor.machine.slots import Slot, Slots
 from supervisor.machine.systemd import ServiceManager
+from velocity_edge.wire.bundle import Bundle, layout
 from velocity_edge.wire.messages import Listener
 
 log = logging.getLogger("supervisor")
@@ -35,21 +36,19 @@ _NAME: Final = re.compile(r"velocity-(\d{1,5})-(?:udp-(\d{1,3})|receive|send|sla
 
 
 def names(slot: int, listeners: int) -> list[str]:
-    """Return the names of a slot's descriptors, in the order of `messages.Keep`."""
-    udp = [f"velocity-{slot}-udp-{index}" for index in range(listeners)]
-    return [*udp, f"velocity-{slot}-receive", f"velocity-{slot}-send", f"velocity-{slot}-slab"]
+    """Return the names of a slot's descriptors, in their order (velocity_edge/wire/bundle.py)."""
+    return [f"velocity-{slot}-{part}" for part in layout(listeners)]
 
 
-def complete(kept: Iterable[str]) -> dict[int, list[str]]:
-    """Return slot -> the names of its descriptors in order, for every slot of which nothing is missing."""
+def complete(kept: Iterable[str]) -> dict[int, int]:
+    """Return slot -> how many listeners it has, for every slot of which nothing is missing."""
     found = set(kept)
     slots: dict[int, int] = {}
     for name in found:
         if (match := _NAME.fullmatch(name)) and match[2] is not None:
             slot = int(match[1])
             slots[slot] = max(slots.get(slot, 0), int(match[2]) + 1)
-    wanted = {slot: names(slot, listeners) for slot, listeners in sorted(slots.items())}
-    return {slot: each for slot, each in wanted.items() if found.issuperset(each)}
+    return {slot: listeners for slot, listeners in sorted(slots.items()) if found.issuperset(names(slot, listeners))}
 
 
 class Store:
@@ -68,26 +67,29 @@ class Store:
                 os.close(fd)
 
     def take(
-        self, fits: Callable[[list[Listener]], bool], slots: int, held: Mapping[int, Bundle] | None = None
-    ) -> dict[int, Bundle]:
-        """Return the bundles that can be used: complete, numbered below *slots*, bound to listeners that *fits* takes.
+        self, fits: Callable[[list[Listener]], bool], slots: int, held: Mapping[int, Slot] | None = None
+    ) -> dict[int, Slot]:
+        """Return the slots that can be used: complete, numbered below *slots*, bound to listeners that *fits* takes.
 
         *held* came back from workers, which know better. Everything else that is kept is closed, here and in the store.
         """
         held = held or {}
-        taken: dict[int, Bundle] = {}
+        taken: dict[int, Slot] = {}
         useless: list[str] = []
-        for slot, wanted in complete(self._kept).items():
+        for slot, listeners in complete(self._kept).items():
+            wanted = names(slot, listeners)
+            bundle = Bundle.unpack([self._kept[name] for name in wanted], listeners)
             if slot in held:
-                pairs = zip(wanted, held[slot].descriptors(), strict=False)
+                pairs = zip(wanted, held[slot].bundle.pack(), strict=False)
                 useless += [name for name, fd in pairs if not os.path.sameopenfile(self._kept[name], fd)]
                 for name in wanted:
                     os.close(self._kept.pop(name))
-            elif slot < slots and fits(_addresses(self._kept[name] for name in wanted[:-3])):
-                fds = [self._kept.pop(name) for name in wanted]
-                taken[slot] = bundle_of(fds, len(wanted) - 3, slot)
-                if taken[slot].slab_fd != fds[-1]:
-                    useless.append(wanted[-1])  # of another version
+            elif slot < slots and fits(_addresses(bundle.sockets)):
+                taken[slot] = Slot.of(bundle, slot)
+                if taken[slot].slab_fd != bundle.slab:
+                    useless.append(wanted[-1])  # the slab, of another version
+                for name in wanted:
+                    del self._kept[name]
         self._give_up([*useless, *self._kept])
         if (useless or self._kept) and not self._manager.wait():
             log.warning("the service manager did not say that it closed what it kept for an earlier node")
@@ -103,12 +105,12 @@ class Store:
         """
         if not self._manager.address:
             return ""
-        for slot in reopened:
-            for name in names(slot, len(slots.listeners)):
+        for number in reopened:
+            for name in names(number, len(slots.listeners)):
                 self._manager.remove(name)
         wanted = 0
-        for slot, bundle in enumerate(slots.bundles):
-            for name, fd in zip(names(slot, len(slots.listeners)), bundle.descriptors(), strict=False):
+        for number, slot in enumerate(slots):
+            for name, fd in zip(names(number, len(slots.listeners)), slot.bundle.pack(), strict=False):
                 if not self._manager.store(name, fd):
                     return f"the service manager does not take descriptors ({self._manager.address})"
                 self._names.add(name)

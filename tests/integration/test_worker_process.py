@@ -60,7 +60,7 @@ def stop(worker: WorkerProcess) -> None:
 
 
 def counts(bench: Bench, slot: int = 0) -> dict[str, int]:
-    return bench.slots.bundles[slot].slab.read()
+    return bench.slots[slot].slab.read()
 
 
 def test_it_serves_and_counts_every_datagram_once(bench: Bench, worker: WorkerProcess) -> None:
@@ -92,8 +92,10 @@ def test_it_serves_and_counts_every_datagram_once(bench: Bench, worker: WorkerPr
 
 def test_a_supervisor_that_shares_no_used_tokens_is_served_under_and_it_is_said(bench: Bench) -> None:
     """One of an earlier version gives none; the worker keeps its own count and serves."""
-    for bundle in bench.slots.bundles:
-        os.close(bundle.more.pop(0))
+    for slot in bench.slots:
+        assert slot.used_tokens is not None
+        os.close(slot.used_tokens)
+        slot.used_tokens = None
     worker = bench.start()
     bench.serve(worker)
     with H3Client(bench.port, bench.ca) as client:
@@ -225,7 +227,7 @@ def test_stop_says_goodbye(bench: Bench, worker: WorkerProcess) -> None:
 
 
 def test_it_serves_on_without_supervisor_and_obeys_the_next_one(bench: Bench, worker: WorkerProcess) -> None:
-    worker.send(m.Keep(1), bench.slots.bundles[1].descriptors())
+    worker.send(m.Keep(1), bench.slots[1].bundle.pack())
     with H3Client(bench.port, bench.ca) as client:
         assert client.get("/").status == 200
         worker.hang_up()
@@ -245,7 +247,7 @@ def test_it_serves_on_without_supervisor_and_obeys_the_next_one(bench: Bench, wo
             held, descriptors = worker.expect_received(m.Held)
             assert held.slot == slot
             assert [os.fstat(fd)[:3] for fd in descriptors] == [
-                os.fstat(fd)[:3] for fd in bench.slots.bundles[slot].descriptors()
+                os.fstat(fd)[:3] for fd in bench.slots[slot].bundle.pack()
             ]
             for fd in descriptors:
                 os.close(fd)

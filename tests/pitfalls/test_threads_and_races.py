@@ -47,7 +47,7 @@ thread.join()
 def test_a_thread_speaks_for_its_worker(tmp_path: Path, by_process: bool) -> None:
     """The naive version is the id of the thread: nobody of that name connects."""
     slots = Slots.open([Listener("127.0.0.1", 0)], 1)
-    fds = [bundle.descriptors() for bundle in slots.bundles]
+    fds = [slot.bundle.pack() for slot in slots]
     path = tmp_path / "workers.sock"
     child = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(path), *(",".join(map(str, each)) for each in fds)],
@@ -74,8 +74,8 @@ def test_a_thread_speaks_for_its_worker(tmp_path: Path, by_process: bool) -> Non
         for each in returned:
             each.process.close()
             each.channel.close()
-        for bundle in adoption.bundles.values():
-            bundle.close()
+        for held in adoption.held.values():
+            held.close()
         return [each.saved.worker_id for each in returned]
 
     try:

@@ -145,7 +145,7 @@ class Bench:
         """Have the kernel give every packet to this slot: a classic BPF program of one instruction, "return slot"."""
         instruction = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, slot), 8)
         program = struct.pack("@HP", 1, ctypes.addressof(instruction))
-        self.slots.bundles[0].udp[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
+        self.slots[0].udp[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
 
     @property
     def ca(self) -> Path:
@@ -169,7 +169,7 @@ class Bench:
 
     def equip(self, worker: WorkerProcess) -> m.Hello:
         hello = worker.expect(m.Hello)
-        equipment = m.Equip(NODE_ID, self.slots.listeners, len(self.slots.bundles), str(self.successor))
+        equipment = m.Equip(NODE_ID, self.slots.listeners, len(self.slots), str(self.successor))
         worker.send(equipment, self.slots.equipment(worker.slot))
         return hello
 

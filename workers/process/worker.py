@@ -156,7 +156,7 @@ class Worker:
         # Threads only after that.
         self.logs = logs.set_up(f"worker {self.identity.worker_id}")
         self.lines = LineWriter(1, access_lines_lost)
-        self.tally = Tally(Slab(self.equipment.slab_fd), self.identity.worker_id)
+        self.tally = Tally(Slab(self.equipment.bundle.slab), self.identity.worker_id)
         self.lag = LoopLag(self.loop, self.tally.progress)
         self.heartbeat_timer = self.loop.call_later(_HEARTBEAT_S, self._heartbeat)
 

@@ -21,6 +21,7 @@ from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
 from velocity_edge.quic.open_engine import refuse_settings
 from velocity_edge.quic.single_use import UsedTokens
 from velocity_edge.wire import messages as m
+from velocity_edge.wire.bundle import Bundle
 from velocity_edge.wire.counters import LOSSES
 from workers.handlers.static.open_files import OpenFiles
 from workers.http import H3_NO_ERROR
@@ -37,35 +38,26 @@ class Equipment:
     """The descriptors of a slot, as they came with `Equip`. Kept open as long as the process lives."""
 
     node_id: int
-    sockets: list[int]
+    bundle: Bundle
     link: socket.socket
     links: list[socket.socket]
-    slab_fd: int
-    #: The node's used tokens (quic/single_use.py), and what a supervisor of a later version added, which is not for us.
-    #: All of it is handed back to the next supervisor.
-    more: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, order: m.Equip, descriptors: Sequence[int]) -> Self:
-        """Sort out the descriptors of an order, in the order that `Equip` promises."""
-        listeners = len(order.listeners)
-        links_end = listeners + 1 + order.slots
-        if len(descriptors) <= links_end:
-            raise RuntimeError(f"{len(descriptors)} descriptors for {listeners} listeners and {order.slots} slots")
-        sockets = list(descriptors[:listeners])
-        for fd in sockets:
+        """Prepare the descriptors of an order. Raises `MissingDescriptors`."""
+        bundle = Bundle.unpack(descriptors, len(order.listeners), order.slots)
+        for fd in bundle.sockets:
             missing = udp.prepare_descriptor(fd)
             if missing:
                 log.warning("this kernel has no %s: serving works, slower or less well counted", ", ".join(missing))
-        link, *links = (socket.socket(fileno=fd) for fd in descriptors[listeners:links_end])
-        slab_fd, *more = descriptors[links_end:]
-        return cls(order.node_id, sockets, link, links, slab_fd, more)
+        links = [socket.socket(fileno=fd) for fd in bundle.send]
+        return cls(order.node_id, bundle, socket.socket(fileno=bundle.receive), links)
 
     def used_tokens(self, now_s: float) -> UsedTokens:
         """Return which NEW_TOKEN tokens were used: of the node, or of this worker when its supervisor has none."""
-        for fd in self.more:
-            if single_use.is_ours(fd):
-                return UsedTokens(os.dup(fd))
+        fd = self.bundle.used_tokens
+        if fd is not None and single_use.is_ours(fd):
+            return UsedTokens(os.dup(fd))
         log.warning(
             "the supervisor is of a version that does not share used tokens: each worker counts for itself until the "
             "supervisor is upgraded and this worker restarted"
@@ -74,7 +66,7 @@ class Equipment:
 
     def held(self, slot: int) -> list[int]:
         """Return the descriptors of our slot in the order of `Held`."""
-        return [*self.sockets, self.link.fileno(), self.links[slot].fileno(), self.slab_fd, *self.more]
+        return self.bundle.only_link(slot).pack()
 
 
 @dataclass(slots=True)
@@ -133,7 +125,7 @@ class Serving:
             open_files=open_files,
         )
         endpoint = Endpoint(
-            loop, engine, exchanges, sockets=equipment.sockets, link=equipment.link, links=equipment.links
+            loop, engine, exchanges, sockets=equipment.bundle.sockets, link=equipment.link, links=equipment.links
         )
         return cls(engine, upcalls, exchanges, endpoint, settings)
 

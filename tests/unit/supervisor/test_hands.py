@@ -12,7 +12,7 @@ import pytest
 from supervisor import startup
 from supervisor.chores.watch import Signature, Watch, signature
 from supervisor.machine import key_history, sockets, spawn
-from supervisor.machine.slots import Slots, bundle_of
+from supervisor.machine.slots import Slot, Slots
 from supervisor.node.happenings import QuiesceMode, Started
 from supervisor.node.node import Node
 from supervisor.node.requests import Settings
@@ -26,6 +26,7 @@ from velocity_edge.keys import table as keys
 from velocity_edge.quic import single_use
 from velocity_edge.quic.single_use import UsedTokens
 from velocity_edge.wire import slab
+from velocity_edge.wire.bundle import Bundle
 from velocity_edge.wire.messages import Listener
 
 LOOPBACK = Listener("127.0.0.1", 0)
@@ -73,15 +74,15 @@ def test_drops_are_counted() -> None:
 def test_slots_come_back_as_they_were() -> None:
     slots = Slots.open([LOOPBACK, LOOPBACK], cores=2)
     try:
-        assert len(slots.bundles) == 4
+        assert len(slots) == 4
         assert len(slots.equipment(3)) == 2 + 1 + 4 + 1 + 1
-        slots.bundles[3].slab.add({"requests": 5})
-        copies = [os.dup(fd) for fd in slots.bundles[3].descriptors()]
-        back = bundle_of(copies, 2, 3)
+        slots[3].slab.add({"requests": 5})
+        copies = [os.dup(fd) for fd in slots[3].bundle.pack()]
+        back = Slot.of(Bundle.unpack(copies, 2), 3)
         assert back.slab.read()["requests"] == 5
-        assert [s.getsockname() for s in back.udp] == [s.getsockname() for s in slots.bundles[3].udp]
+        assert [s.getsockname() for s in back.udp] == [s.getsockname() for s in slots[3].udp]
         back.link_send.send(b"stray")
-        assert slots.bundles[3].link_receive.recv(10) == b"stray"
+        assert slots[3].link_receive.recv(10) == b"stray"
         back.close()
     finally:
         slots.close()
@@ -89,8 +90,8 @@ def test_slots_come_back_as_they_were() -> None:
 
 def used_tokens_of(slots: Slots) -> list[int]:
     """Return the inode of the used tokens that each slot carries."""
-    carried = [[fd for fd in bundle.more if single_use.is_ours(fd)] for bundle in slots.bundles]
-    assert [len(fds) for fds in carried] == [1] * len(carried)
+    carried = [[fd for fd in slot.bundle.pack() if single_use.is_ours(fd)] for slot in slots]
+    assert carried == [[slot.used_tokens] for slot in slots]
     return [os.fstat(fds[0]).st_ino for fds in carried]
 
 
@@ -102,10 +103,10 @@ def test_used_tokens_are_one_for_all_slots_and_outlive_the_supervisor() -> None:
     assert equipped.count(before) == 1
     held = {}
     for number in (0, 1, 3):
-        copies = [os.dup(fd) for fd in slots.bundles[number].descriptors()]
+        copies = [os.dup(fd) for fd in slots[number].bundle.pack()]
         if number == 1:
             os.close(copies.pop())
-        held[number] = bundle_of(copies, 1, number)
+        held[number] = Slot.of(Bundle.unpack(copies, 1), number)
     again, missing = Slots.adopt(slots.listeners, 2, held)
     assert missing == [2]
     assert set(used_tokens_of(again)) == {before}
@@ -116,14 +117,14 @@ def test_used_tokens_are_one_for_all_slots_and_outlive_the_supervisor() -> None:
 def test_a_node_that_lost_its_used_tokens_honours_none_of_before() -> None:
     slots = Slots.open([LOOPBACK], cores=1)
     held = {}
-    for number, bundle in enumerate(slots.bundles):
-        copies = [os.dup(fd) for fd in bundle.descriptors()]
+    for number, slot in enumerate(slots):
+        copies = [os.dup(fd) for fd in slot.bundle.pack()]
         os.close(copies.pop())
-        held[number] = bundle_of(copies, 1, number)
+        held[number] = Slot.of(Bundle.unpack(copies, 1), number)
     issued_s = time.time()
     again, _ = Slots.adopt(slots.listeners, 1, held)
     assert set(used_tokens_of(again)).isdisjoint(used_tokens_of(slots))
-    used = UsedTokens(os.dup(again.bundles[0].more[0]))
+    used = UsedTokens(os.dup(again[0].used_tokens or 0))
     assert not used.first_use(bytes(12), issued_s - 0.01, issued_s)
     assert used.first_use(bytes(12), issued_s + 1, issued_s + 1)
     for each in (used, again, slots):
@@ -225,16 +226,16 @@ def test_a_slab_of_another_version_counts_on_and_is_replaced_by_name_for_the_nex
     slots = Slots.open([LOOPBACK], cores=1)
     try:
         old = slab.create("old", ("requests", "from_the_future", "connections"))
-        copies = [os.dup(fd) for fd in slots.bundles[1].descriptors()]
+        copies = [os.dup(fd) for fd in slots[1].bundle.pack()]
         for fd in (copies.pop(), copies.pop()):
             os.close(fd)  # the used tokens and the slab
         extra = os.memfd_create("of a later version")
-        back = bundle_of([*copies, old, extra], 1, 1)
+        back = Slot.of(Bundle.unpack([*copies, old, extra], 1), 1)
         worker = slab.Slab(old)
         worker.add({"requests": 5})
         worker.set({"connections": 3})
         assert back.slab.read()["requests"] == 5
-        assert back.descriptors()[-2:] == [old, extra], "what we do not know is kept for who does"
+        assert back.bundle.pack()[-2:] == [old, extra], "what we do not know is kept for who does"
         assert back.renew_slab(1)
         assert not back.renew_slab(1), "once is enough"
         cells = back.slab.read()

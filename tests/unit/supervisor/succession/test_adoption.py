@@ -47,16 +47,14 @@ def test_a_worker_comes_back_with_the_sockets_of_both_slots(tmp_path: Path) -> N
         channel: Channel[m.Order] = Channel(end, m.decode_order)
         channel.send(m.Hello(7, os.getpid(), "portable", "test", revision=1), [])
         for slot in (1, 0):
-            channel.send(m.Held(slot), slots.bundles[slot].descriptors())
+            channel.send(m.Held(slot), slots[slot].bundle.pack())
         channel.send(m.Heartbeat(3, 0, 0, 0.1, 1, {}), [])
         [returned] = await task
         assert returned.hello is not None
         assert (returned.hello.worker_id, returned.slots) == (7, {0, 1})
-        assert [bundle.udp[0].getsockname() for bundle in waiting.bundles.values()] == [
-            slots.bundles[0].udp[0].getsockname()
-        ] * 2
-        for bundle in waiting.bundles.values():
-            bundle.close()
+        assert [held.udp[0].getsockname() for held in waiting.held.values()] == [slots[0].udp[0].getsockname()] * 2
+        for held in waiting.held.values():
+            held.close()
         returned.process.close()
         returned.channel.close()
         channel.close()

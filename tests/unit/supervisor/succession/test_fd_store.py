@@ -80,7 +80,7 @@ def manager(short_dir: Path) -> Iterator[Manager]:
 
 
 def ports(slots: Slots) -> list[int]:
-    return [bundle.udp[0].getsockname()[1] for bundle in slots.bundles]
+    return [slot.udp[0].getsockname()[1] for slot in slots]
 
 
 def test_a_successor_gets_every_slot_back_with_what_waits_in_its_sockets(manager: Manager) -> None:
@@ -91,7 +91,7 @@ def test_a_successor_gets_every_slot_back_with_what_waits_in_its_sockets(manager
     assert manager.us.wait()
     assert len(manager.kept) == 4 * 4
     port = slots.listeners[0].port
-    slots.bundles[3].slab.add({"requests": 5})
+    slots[3].slab.add({"requests": 5})
     slots.close()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         for _ in range(40):
@@ -101,17 +101,17 @@ def test_a_successor_gets_every_slot_back_with_what_waits_in_its_sockets(manager
     again, missing = Slots.adopt([Listener("127.0.0.1", port)], 2, bundles)
     assert (missing, ports(again)) == ([], [port] * 4)
     waiting = 0
-    for bundle in again.bundles:
+    for slot in again:
         while True:
             try:
-                bundle.udp[0].recv(10)
+                slot.udp[0].recv(10)
             except BlockingIOError:
                 break
             waiting += 1
-        bundle.link_send.send(b"stray")
-        assert bundle.link_receive.recv(10) == b"stray", "the two ends belong together"
+        slot.link_send.send(b"stray")
+        assert slot.link_receive.recv(10) == b"stray", "the two ends belong together"
     assert waiting == 40
-    assert again.bundles[3].slab.read()["requests"] == 5
+    assert again[3].slab.read()["requests"] == 5
     again.close()
 
 
@@ -147,7 +147,7 @@ def test_workers_know_better(manager: Manager) -> None:
     store = s.Store(manager.us, [])
     store.keep(old)
     held = Slots.open([LOOPBACK], 1)
-    bundles = s.Store(manager.us, manager.hand_over()).take(partial(s.fits, [LOOPBACK]), 2, {0: held.bundles[0]})
+    bundles = s.Store(manager.us, manager.hand_over()).take(partial(s.fits, [LOOPBACK]), 2, {0: held[0]})
     assert list(bundles) == [1]
     assert {name.split("-")[1] for name, _ in manager.kept} == {"1"}, "what is kept of slot 0 is of no use"
     for each in (old, held):
@@ -157,10 +157,10 @@ def test_workers_know_better(manager: Manager) -> None:
 
 def test_half_a_slot_is_none() -> None:
     whole = s.names(3, 2)
-    assert s.complete(whole) == {3: whole}
+    assert s.complete(whole) == {3: 2}
     for gone in whole:
         # Without its last listener it would look like a slot of a node with one.
-        expected = {3: s.names(3, 1)} if gone == "velocity-3-udp-1" else {}
+        expected = {3: 1} if gone == "velocity-3-udp-1" else {}
         assert s.complete(name for name in whole if name != gone) == expected
     assert s.complete(["velocity-1-udp", "other", "velocity-x-slab", "velocity-1-slab"]) == {}
 
