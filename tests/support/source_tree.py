@@ -1,0 +1,156 @@
+"""The source tree as the architecture tests see it: modules, rooms, the imports between them, and their circles.
+
+A module is named as Python imports it. A room is a folder below one of the four packages (`supervisor/node`); a file
+beside the rooms (`supervisor/shell.py`) is a room of its own. Everything is read from the source text.
+`python -m tests.support.source_tree` prints the circles that exist, and the drawings of docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+#: Each package, and the packages that it may import.
+PACKAGES = {
+    "velocity_edge": {"velocity_edge"},
+    "bpf": {"bpf"},
+    "supervisor": {"supervisor", "velocity_edge", "bpf"},
+    "workers": {"workers", "velocity_edge"},
+}
+Graph = Mapping[str, set[str]]
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the four packages, with its path below the root."""
+    paths = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file; *path* is below the root."""
+    return ast.parse((ROOT / path).read_text())
+
+
+def docstring(path: Path) -> str:
+    """The text that a file opens with, or an empty one."""
+    return ast.get_docstring(parsed(path)) or ""
+
+
+def type_only(tree: ast.Module) -> set[ast.AST]:
+    """The statements below `if TYPE_CHECKING:`."""
+    blocks = (node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    return {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
+
+
+def imports(path: Path, *, types: bool = True) -> Iterator[str]:
+    """The names that a file imports, at its top, inside functions and (*types*) for type checkers alone."""
+    tree = parsed(path)
+    left_out = set() if types else type_only(tree)
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide which package is meant"
+            module = node.module or ""
+            for alias in node.names:
+                whole = f"{module}.{alias.name}"
+                yield whole if whole in modules() else module
+
+
+@cache
+def module_graph(*, types: bool = True) -> dict[str, set[str]]:
+    """Each module, and the modules of the tree that it imports."""
+    known = modules()
+    return {name: {one for one in imports(path, types=types) if one in known} - {name} for name, path in known.items()}
+
+
+def room(module: str) -> str:
+    """The room of a module: its folder below the package, or the module itself where it lies beside the rooms."""
+    path = modules()[module]
+    if len(path.parts) >= 3:
+        return ".".join(path.parts[:2])
+    return path.parts[0] if path.name == "__init__.py" else module
+
+
+@cache
+def room_graph() -> dict[str, set[str]]:
+    """Each room, and the rooms that its files import."""
+    graph: dict[str, set[str]] = {room(module): set() for module in modules()}
+    for module, used in module_graph().items():
+        graph[room(module)] |= {room(one) for one in used} - {room(module)}
+    return graph
+
+
+def reached(graph: Graph, start: str) -> set[str]:
+    """Everything that can be reached from *start*, without *start* unless a circle leads back to it."""
+    found: set[str] = set()
+    todo = list(graph.get(start, ()))
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo.extend(graph.get(name, ()))
+    return found
+
+
+def circles(graph: Graph) -> set[frozenset[str]]:
+    """The sets of names that reach one another (strongly connected components with two members or more)."""
+    beyond = {name: reached(graph, name) for name in graph}
+    return {
+        frozenset({name} | {other for other in beyond[name] if name in beyond.get(other, ())})
+        for name in graph
+        if name in beyond[name]
+    }
+
+
+def needed(graph: Graph) -> dict[str, set[str]]:
+    """*graph* without the arrows that others imply (transitive reduction of a graph without circles)."""
+    return {
+        name: {one for one in used if not any(one in reached(graph, other) for other in used - {one})}
+        for name, used in graph.items()
+    }
+
+
+def chain(graph: Graph, start: str, end: str) -> list[str]:
+    """One shortest way from *start* to *end*, for an error message."""
+    came_from = {start: ""}
+    todo = [start]
+    for name in todo:
+        for one in sorted(graph.get(name, ())):
+            if one not in came_from:
+                came_from[one] = name
+                todo.append(one)
+    way = [end]
+    while way[-1] != start:
+        way.append(came_from[way[-1]])
+    return way[::-1]
+
+
+def draw(package: str) -> str:
+    """The rooms of *package* and the arrows between them, as mermaid; arrows that others imply are left out."""
+    graph = {name: used for name, used in room_graph().items() if name.startswith(f"{package}.")}
+    inside = {name: {one for one in used if one in graph} for name, used in graph.items()}
+    return "\n".join(["flowchart TD", *_lines(needed(inside), package)])
+
+
+def _lines(graph: Graph, package: str) -> Iterable[str]:
+    short = {name: name.removeprefix(f"{package}.") for name in graph}
+    for name in sorted(graph):
+        yield from (f"    {short[name]} --> {short[one]}" for one in sorted(graph[name]))
+        if not graph[name] and not any(name in used for used in graph.values()):
+            yield f"    {short[name]}"
+
+
+if __name__ == "__main__":
+    for title, graph in (("files", module_graph()), ("rooms", room_graph())):
+        for members in circles(graph):
+            print(f"circle of {title}:", ", ".join(sorted(members)))
+    for package in PACKAGES:
+        print(f"\n{package}\n{draw(package)}")

@@ -1,0 +1,147 @@
+"""tests/unit mirrors the four packages, and a file is neither long nor short without a reason in its docstring.
+
+A Python file has 40 to 250 lines; one with more says "Long because ..." in its docstring, one with fewer says
+"Short because ...". `__init__.py` and `__main__.py` may have any size. A C file with more than 250 lines says it in its
+first comment. The lists of exceptions only shrink.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.source_tree import PACKAGES, ROOT, docstring, modules
+
+SHORTEST, LONGEST = 40, 250
+C_SOURCES = sorted(
+    path.relative_to(ROOT)
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*")
+    if path.suffix in (".c", ".h")
+)
+
+#: Rooms whose tests are not in tests/unit, and where they are.
+TESTED_ELSEWHERE = {
+    "bpf": "tests/bpf: every program runs in the kernel, every table is compared with its Python twin",
+    "supervisor/steering": "tests/netns, tests/bpf and tests/property/test_steering_table.py: needs sockets",
+    "velocity_edge": "tests/integration/test_runtime_folder.py: paths and files as a node leaves them",
+    "velocity_edge/client": "tests/integration/test_client.py and tests/interop: it needs a server",
+    "velocity_edge/quic/native": "tests/conformance and tests/native: C behind the engine seam",
+    "velocity_edge/quic/portable": "tests/conformance: both engines pass the same tests",
+    "workers/middleware": "tests/unit/workers/serve/test_exchanges.py: middleware runs around a handler",
+}
+LONG_LEFT = {
+    "supervisor/node/happenings.py",
+    "velocity_edge/quic/native/module.c",
+    "bpf/classic.py",
+    "bpf/compile.py",
+    "bpf/kernel.py",
+    "bpf/xdp.c",
+    "supervisor/admin/api.py",
+    "supervisor/admin/describe.py",
+    "supervisor/admin/tickets.py",
+    "supervisor/chores/upkeep.py",
+    "supervisor/node/drain_contract.py",
+    "supervisor/node/node.py",
+    "supervisor/node/requests.py",
+    "supervisor/node/words.py",
+    "supervisor/shell.py",
+    "supervisor/startup.py",
+    "supervisor/steering/kernel.py",
+    "supervisor/succession/state_file.py",
+    "velocity_edge/cli/admin.py",
+    "velocity_edge/client/h3_client.py",
+    "velocity_edge/config/model.py",
+    "velocity_edge/keys/table.py",
+    "velocity_edge/quic/engine.py",
+    "velocity_edge/quic/native/callbacks.c",
+    "velocity_edge/quic/native/connection.c",
+    "velocity_edge/quic/native/control.c",
+    "velocity_edge/quic/native/crypto.c",
+    "velocity_edge/quic/native/demux.c",
+    "velocity_edge/quic/native/engine.c",
+    "velocity_edge/quic/native/message.c",
+    "velocity_edge/quic/native/request.c",
+    "velocity_edge/quic/native/stream.c",
+    "velocity_edge/quic/native/tls.c",
+    "velocity_edge/quic/portable/connection.py",
+    "velocity_edge/quic/portable/edge.py",
+    "velocity_edge/quic/portable/engine.py",
+    "velocity_edge/tls/client.py",
+    "velocity_edge/tls/codec.py",
+    "velocity_edge/wire/messages.py",
+    "workers/handlers/static/site.py",
+    "workers/process/worker.py",
+    "workers/serve/exchanges.py",
+}
+SHORT_LEFT = {
+    "supervisor/machine/http_log.py",
+    "supervisor/machine/oom.py",
+    "supervisor/machine/places.py",
+    "supervisor/node/agreement.py",
+    "supervisor/node/backoff.py",
+    "supervisor/node/keepers.py",
+    "supervisor/one_line.py",
+    "supervisor/steering/probe.py",
+    "supervisor/steering/table.py",
+    "velocity_edge/cli/exits.py",
+    "velocity_edge/cli/output.py",
+    "velocity_edge/cli/units.py",
+    "velocity_edge/errors.py",
+    "velocity_edge/machine/doctor.py",
+    "velocity_edge/machine/findings.py",
+    "velocity_edge/quic/budget.py",
+    "velocity_edge/quic/counted_handshake.py",
+    "velocity_edge/quic/portable/congestion.py",
+    "velocity_edge/quic/reset.py",
+    "velocity_edge/text/json_text.py",
+    "velocity_edge/text/printable.py",
+    "velocity_edge/tls/reassembly.py",
+    "workers/process/place.py",
+    "workers/process/priority.py",
+    "workers/serve/exchange.py",
+}
+
+
+def rooms() -> list[Path]:
+    """Every folder of the four packages that has code in it."""
+    return sorted({path.parent for path in modules().values() if path.name not in ("__init__.py", "__main__.py")})
+
+
+def lines(path: Path) -> int:
+    return len((ROOT / path).read_text().splitlines())
+
+
+def test_every_folder_of_unit_tests_is_a_folder_of_the_tree() -> None:
+    unit = ROOT / "tests/unit"
+    folders = [path.parent.relative_to(unit) for path in unit.rglob("*.py")]
+    assert not sorted({str(folder) for folder in folders if not (ROOT / folder).is_dir()})
+
+
+@pytest.mark.parametrize("room", rooms(), ids=str)
+def test_every_room_has_unit_tests_or_a_reason(room: Path) -> None:
+    reason = TESTED_ELSEWHERE.get(str(room), "")
+    has_tests = any((ROOT / "tests/unit" / room).glob("test_*.py"))
+    assert has_tests or reason, "add tests, or say where they are in TESTED_ELSEWHERE"
+    for named in re.findall(r"tests/[\w./]*\w", reason):
+        assert (ROOT / named).exists(), named
+
+
+@pytest.mark.parametrize("path", modules().values(), ids=str)
+def test_a_python_file_has_its_size_or_a_reason(path: Path) -> None:
+    if path.name in ("__init__.py", "__main__.py"):
+        return
+    says, size = docstring(path), lines(path)
+    if str(path) not in LONG_LEFT:
+        assert ("Long because" in says) == (size > LONGEST), f"{size} lines"
+    if str(path) not in SHORT_LEFT:
+        assert ("Short because" in says) == (size < SHORTEST), f"{size} lines"
+
+
+@pytest.mark.parametrize("path", C_SOURCES, ids=str)
+def test_a_c_file_has_its_size_or_a_reason(path: Path) -> None:
+    head = (ROOT / path).read_text().partition("*/")[0]
+    if str(path) not in LONG_LEFT:
+        assert ("Long because" in head) == (lines(path) > LONGEST), f"{lines(path)} lines"
