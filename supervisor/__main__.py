@@ -39,12 +39,12 @@ from supervisor.steering.probe import best_tier
 from supervisor.succession.orphans import end_orphans
 from supervisor.succession.state_file import StateFile, orphaned_workers
 from velocity_edge import __version__, paths
-from velocity_edge.cli.banner import banner
-from velocity_edge.cli.exits import exit_code
 from velocity_edge.config.load import load
 from velocity_edge.config.model import Config
 from velocity_edge.config.values import format_address, parse_address
 from velocity_edge.errors import VelocityError
+from velocity_edge.exits import exit_code
+from velocity_edge.status.banner import banner
 from velocity_edge.text import logs
 from velocity_edge.text.lines import say_now
 from velocity_edge.text.printable import printable

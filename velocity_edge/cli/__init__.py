@@ -2,7 +2,7 @@
 
 `velocity-cli`, `velocity-server` and `velocity`, the deployment guide's names, are the same program. A verb is imported
 when it is used, because operators call these commands in loops: `--help` loads click and no more. Errors that a user
-can fix are one line on standard error and an exit code (exits.py); bugs are tracebacks.
+can fix are one line on standard error and an exit code (velocity_edge/exits.py); bugs are tracebacks.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Final
 import click
 
 from velocity_edge import __version__
-from velocity_edge.cli.exits import Exit, exit_code
 from velocity_edge.cli.output import show
 from velocity_edge.errors import ConfigError, VelocityError
+from velocity_edge.exits import Exit, exit_code
 
 #: Verb -> where its click command is, and its line in `--help`.
 VERBS: Final[dict[str, tuple[str, str]]] = {

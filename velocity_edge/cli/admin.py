@@ -16,11 +16,11 @@ from typing import Any
 
 import click
 
-from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.cli.output import show, show_json
 from velocity_edge.config.values import parse_duration
 from velocity_edge.errors import CannotDo, TimedOut, Unreachable, VelocityError
+from velocity_edge.exits import Exit
 
 #: The node ends a wait itself and says how it stands; this is for when it does not.
 _SLACK_S = 30.0

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 
 import click
 
-from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.output import show, show_json
 from velocity_edge.cli.units import size
 from velocity_edge.client.facts import HandshakeFacts
@@ -25,6 +24,7 @@ from velocity_edge.client.options import Options, split_url
 from velocity_edge.client.probe import Probe
 from velocity_edge.client.probe import probe as ask
 from velocity_edge.errors import CannotDo
+from velocity_edge.exits import Exit
 from velocity_edge.tls import kex
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -15,11 +15,11 @@ from typing import Any
 
 import click
 
-from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.cli.output import show, show_json
 from velocity_edge.cli.units import count
 from velocity_edge.errors import CannotDo, Unreachable
+from velocity_edge.exits import Exit
 from velocity_edge.paths import instance_name, runtime_dir
 
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
-from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.output import show, show_json, show_raw
+from velocity_edge.exits import Exit
 from velocity_edge.machine.doctor import examine
 from velocity_edge.machine.findings import Finding, Level
 from velocity_edge.text.printable import printable

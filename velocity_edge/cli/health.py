@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import click
 
-from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.cli.output import show, show_json
+from velocity_edge.exits import Exit
 from velocity_edge.status.document import NodeStatus
 
 

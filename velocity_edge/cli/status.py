@@ -9,11 +9,11 @@ from typing import Final
 
 import click
 
-from velocity_edge.cli.banner import dispatch_lines
-from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.cli.output import show_json, show_raw
 from velocity_edge.cli.units import count, duration, size
+from velocity_edge.exits import Exit
+from velocity_edge.status.banner import dispatch_lines
 from velocity_edge.status.document import NodeStatus, WorkerStatus
 from velocity_edge.text.printable import printable
 

@@ -15,11 +15,11 @@ from typing import Any
 import click
 
 from velocity_edge.cli.admin import Duration, ask
-from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import TIMEOUT_S, Node
 from velocity_edge.cli.output import show, show_json
 from velocity_edge.cli.units import count, duration
 from velocity_edge.errors import CannotDo, Unreachable
+from velocity_edge.exits import Exit
 from velocity_edge.status.document import KeyEpoch
 
 _SECONDS = Duration()

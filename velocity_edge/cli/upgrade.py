@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from velocity_edge.cli.exits import Exit
 from velocity_edge.cli.node import Node
 from velocity_edge.errors import TimedOut, VelocityError
+from velocity_edge.exits import Exit
 from velocity_edge.status.document import NodeStatus
 
 _LOOK_S: Final = 0.25

@@ -1,6 +1,6 @@
 """What a node says about itself: the JSON of `GET /v1/status`, filled by the supervisor, read by people's commands.
 
-Only facts; which words and which order a person sees is decided in cli/status.py and cli/banner.py. Keys are added,
+Only facts; which words and which order a person sees is decided in cli/status.py and banner.py. Keys are added,
 never renamed; `api_version` changes when one must go.
 """
 

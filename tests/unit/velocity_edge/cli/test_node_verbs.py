@@ -12,11 +12,11 @@ import pytest
 
 from tests.support.pretend_admin import PretendAdmin, pretend_admin, sample_status
 from velocity_edge.cli import main
-from velocity_edge.cli.banner import banner
 from velocity_edge.cli.health import verdict
 from velocity_edge.cli.status import screen
 from velocity_edge.cli.units import count, duration, size
 from velocity_edge.cli.upgrade import judge
+from velocity_edge.status.banner import banner
 from velocity_edge.status.document import NodeStatus
 
 
