@@ -1,0 +1,270 @@
+"""One HTTP/3 connection of the client: datagrams and time to aioquic, its events to the responses that wait.
+
+Connecting by name, and one exchange as a whole, are in h3_client.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from aioquic.h3.events import DataReceived
+from aioquic.quic import events as quic_events
+
+from velocity_edge.client.connection import ClientConnection, ClientH3
+from velocity_edge.client.facts import HandshakeFacts, handshake_facts
+from velocity_edge.client.options import Options
+from velocity_edge.client.response import Response
+from velocity_edge.errors import Unavailable, Unreachable
+from velocity_edge.tls.client import ClientHandshake
+from velocity_edge.tls.client_policy import ClientPolicy, Session
+
+_CRYPTO_ERROR: Final = 0x100
+NO_VIABLE: Final = "cannot reach {url}: {why}"
+#: Body pieces are sent while less than this waits to be acknowledged.
+_SEND_HIGH_BYTES: Final = 1024 * 1024
+_SEND_PIECE_BYTES: Final = 64 * 1024
+
+HeaderPairs = Iterable[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds; each is the length of its part, `total_s` of everything so far."""
+
+    resolve_s: float = 0.0
+    handshake_s: float = 0.0
+    first_byte_s: float = 0.0
+    total_s: float = 0.0
+
+
+class Connection(asyncio.DatagramProtocol):
+    """One QUIC connection with HTTP/3. Made by `connect`."""
+
+    def __init__(self, url: str, policy: ClientPolicy, options: Options) -> None:
+        self.url = url
+        self.timings = Timings()
+        self.sessions: list[Session] = []
+        self.tokens: list[bytes] = []
+        self._options = options
+        self._quic = ClientConnection(
+            policy, token=options.token, on_session=self.sessions.append, on_token=self.tokens.append
+        )
+        self._h3: ClientH3 | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.DatagramTransport | None = None
+        self._peer: Any = None
+        self._responses: dict[int, Response] = {}
+        self._moved = asyncio.Event()
+        self._unreachable: OSError | None = None
+        self._terminated = False
+
+    # --- what a caller asks -------------------------------------------------------------------------------------------
+
+    @property
+    def handshake(self) -> HandshakeFacts:
+        """What was negotiated."""
+        return handshake_facts(self.tls, retried=self._quic.retried)
+
+    @property
+    def tls(self) -> ClientHandshake:
+        """The handshake itself."""
+        return self._quic.context.handshake
+
+    @property
+    def address(self) -> str:
+        """The address that answered, with its port."""
+        host, port = self._peer[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def retried(self) -> bool:
+        """A Retry packet came."""
+        return self._quic.retried
+
+    @property
+    def going_away(self) -> bool:
+        """The server sent GOAWAY."""
+        return self._h3 is not None and self._h3.going_away
+
+    async def request(
+        self,
+        method: str,
+        target: str | None = None,
+        headers: HeaderPairs = (),
+        body: bytes | None = None,
+    ) -> Response:
+        """Send a request, wait for the head of the answer. *target* is a path; None: the URL's."""
+        if self._h3 is None:
+            self._h3 = ClientH3(self._quic)
+        parts = urlsplit(self.url)
+        path = target or (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        stream_id = self._quic.get_next_available_stream_id()
+        response = self._responses[stream_id] = Response(self, stream_id)
+        fields = [
+            (b":method", method.encode()),
+            (b":scheme", b"https"),
+            (b":authority", parts.netloc.rpartition("@")[2].encode()),
+            (b":path", path.encode()),
+            *((name.lower().encode(), value.encode("latin-1")) for name, value in headers),
+        ]
+        if method == "HEAD":
+            self._h3.without_content.add(stream_id)
+        started_s = self._loop.time()
+        self._h3.send_headers(stream_id, fields, end_stream=body is None)
+        self._transmit()
+        if body is not None:
+            await self._send_body(stream_id, body)
+        await response.wait_for_head()
+        self.timings.first_byte_s = self._loop.time() - started_s
+        return response
+
+    async def _send_body(self, stream_id: int, body: bytes) -> None:
+        assert self._h3 is not None
+        for start in range(0, max(1, len(body)), _SEND_PIECE_BYTES):
+            piece = body[start : start + _SEND_PIECE_BYTES]
+            while self._waiting_to_send(stream_id) > _SEND_HIGH_BYTES:
+                self._moved.clear()
+                await self.wait(self._moved)
+            response = self._responses.get(stream_id)
+            if response is None or response.error is not None or self._quic.failure is not None:
+                return
+            self._h3.send_data(stream_id, piece, start + len(piece) >= len(body))
+            self._transmit()
+
+    def _waiting_to_send(self, stream_id: int) -> int:
+        stream = self._quic.stream(stream_id)
+        return 0 if stream is None else stream.sender._buffer_stop - stream.sender._buffer_start
+
+    async def wait(self, event: asyncio.Event) -> None:
+        """Wait for *event*, at most the time-out."""
+        try:
+            async with asyncio.timeout(self._options.timeout_s):
+                await event.wait()
+        except TimeoutError:
+            raise Unreachable(
+                f"cannot get an answer from {self.url}: nothing came for {self._options.timeout_s:g} s"
+            ) from None
+
+    def consumed(self, stream_id: int, n_bytes: int) -> None:
+        """A reader has taken that much: the window slides."""
+        self._quic.consume(stream_id, n_bytes)
+        self._transmit()
+
+    def close(self) -> None:
+        """Close the connection; returns at once."""
+        self._quic.close(error_code=0x100)
+        self._transmit()
+
+    # --- connecting ---------------------------------------------------------------------------------------------------
+
+    async def establish(self, peer: Any) -> None:
+        """Shake hands. Raises a `VelocityError`."""
+        self._peer = peer
+        started_s = self._loop.time()
+        self._quic.connect(peer, now=started_s)
+        self._transmit()
+        try:
+            async with asyncio.timeout(self._options.timeout_s):
+                while not self.tls.done and self._quic.failure is None:
+                    if self._unreachable is not None:
+                        raise self._error(str(self._unreachable.strerror))
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            raise self._error(f"no answer from {self.address} within {self._options.timeout_s:g} s") from None
+        self.timings.handshake_s = self._loop.time() - started_s
+        if self._quic.failure is not None:
+            raise self._failure()
+
+    def _error(self, why: str) -> Unreachable:
+        return Unreachable(NO_VIABLE.format(url=self.url, why=why))
+
+    def _failure(self) -> Exception:
+        """Say in words why the connection ended."""
+        event = self._quic.failure
+        reason = event.reason_phrase
+        code = event.error_code
+        if _CRYPTO_ERROR <= code < _CRYPTO_ERROR + 0x100 and event.frame_type is not None:
+            who = "the server refused the handshake" if self._quic.closed_by_peer else "the handshake was refused here"
+            why = f"{who}: TLS alert {code - _CRYPTO_ERROR}"
+        elif self._quic.closed_by_peer:
+            why = f"the server closed the connection with code 0x{code:x}"
+        else:
+            why = "the connection ended"
+        return Unreachable(f"cannot talk to {self.url}: {why}" + (f": {reason}" if reason else ""))
+
+    # --- packets and time ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        """asyncio gave us a socket."""
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """A datagram of the connected peer."""
+        self._quic.receive_datagram(data, self._peer, self._loop.time())
+        self._handle_events()
+        self._transmit()
+
+    def error_received(self, error: Exception) -> None:
+        """ICMP says that nobody is there."""
+        if isinstance(error, OSError):
+            self._unreachable = error
+        self._moved.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket is closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _handle_events(self) -> None:
+        while (event := self._quic.next_event()) is not None:
+            if isinstance(event, quic_events.StreamReset | quic_events.StopSendingReceived):
+                if isinstance(event, quic_events.StreamReset):
+                    self._end(event.stream_id, f"the server reset the request with code 0x{event.error_code:x}")
+            elif isinstance(event, quic_events.StreamDataReceived) and self._h3 is None:
+                self._h3 = ClientH3(self._quic)
+            if self._h3 is not None:
+                self._http(event)
+        if self._quic.failure is not None:
+            failure = self._failure()
+            for response in self._responses.values():
+                response.fail(failure)
+        self._moved.set()
+
+    def _http(self, event: Any) -> None:
+        assert self._h3 is not None
+        body = 0
+        for http in self._h3.handle_event(event):
+            response = self._responses.get(http.stream_id)
+            if response is not None:
+                body += len(http.data) if isinstance(http, DataReceived) else 0
+                response.take(http)
+        if isinstance(event, quic_events.StreamDataReceived):
+            self._quic.consume(event.stream_id, len(event.data) - body)
+
+    def _end(self, stream_id: int, why: str) -> None:
+        response = self._responses.get(stream_id)
+        if response is not None:
+            response.fail(Unavailable(f"cannot get {self.url}: {why}"))
+
+    def _transmit(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        now_s = self._loop.time()
+        for datagram, _ in self._quic.datagrams_to_send(now_s):
+            self._transport.sendto(datagram)
+        timer_s = self._quic.get_timer()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if timer_s is None else self._loop.call_at(timer_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._quic.handle_timer(self._loop.time())
+        self._handle_events()
+        self._transmit()
