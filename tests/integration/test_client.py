@@ -210,7 +210,7 @@ def test_no_common_group_no_answer_and_a_reset_have_words(engine: str) -> None:
         async with SocketServer(engine, policy=policy) as server:
             with pytest.raises(Unreachable, match=r"the server refused the handshake: TLS alert 40"):
                 await fetch(url(server), Options(insecure=True, groups=(kex.X25519,)))
-            with pytest.raises(Unreachable, match=r"^cannot get an answer from .* nothing came for 0.5 s"):
+            with pytest.raises(Unreachable, match=r"^cannot get a response from .* nothing arrived for 0.5 s"):
                 await fetch(url(server, "/hang"), Options(insecure=True, timeout_s=0.5))
             server.app.handler = lambda request: server.engine.reset(request.stream, 0x10C)
             with pytest.raises(VelocityError, match=r"^cannot get .*: the server reset the request with code 0x10c"):

@@ -1,7 +1,6 @@
-"""`client get URL` and `client probe URL`: HTTP/3 from the client's side, saying what was really negotiated.
+"""`client get URL` and `client probe URL`: an HTTP/3 client that reports what was negotiated.
 
-The body goes to standard output (or a file), what is said about the connection to standard error, so that both can
-be used.
+The content goes to standard output or a file, the report to standard error, so that both can be used.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ import click
 
 from velocity_edge.cli.output import show, show_json
 from velocity_edge.cli.units import size
-from velocity_edge.client.facts import HandshakeFacts
-from velocity_edge.client.h3_client import Timings, connect
+from velocity_edge.client.facts import HandshakeFacts, Timings
+from velocity_edge.client.h3_client import connect
 from velocity_edge.client.options import Options, split_url
 from velocity_edge.client.probe import Probe
 from velocity_edge.client.probe import probe as ask
@@ -32,17 +31,21 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.group()
 def client() -> None:
-    """Fetch a URL over HTTP/3, or probe what a server speaks."""
+    """Fetch a URL over HTTP/3, or probe what a server supports."""
 
 
 def _connecting(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="What was found, as JSON on standard output."),
-        click.option("--timeout", type=float, default=10.0, help="Seconds without an answer (10)."),
-        click.option("--resolve", metavar="ADDRESS[:PORT]", help="Connect there instead of what the URL names."),
-        click.option("--groups", metavar="LIST", help="Offer only these, such as X25519MLKEM768,x25519."),
+        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output."),
+        click.option(
+            "--timeout", type=float, default=10.0, help="Give up after this many seconds without progress (10)."
+        ),
+        click.option(
+            "--resolve", metavar="ADDRESS[:PORT]", help="Connect to this address instead of the one in the URL."
+        ),
+        click.option("--groups", metavar="LIST", help="Offer only these groups, such as X25519MLKEM768,x25519."),
         click.option("--cafile", type=_FILE, help="Trust the certificates in this file (PEM)."),
-        click.option("--insecure", "-k", is_flag=True, help="Do not check the certificate."),
+        click.option("--insecure", "-k", is_flag=True, help="Do not verify the certificate."),
         click.argument("url"),
     ):
         command = option(command)
@@ -53,10 +56,10 @@ def _connecting(command: Callable[..., Any]) -> Callable[..., Any]:
 @_connecting
 @click.option("--method", "-X", default="GET", help="GET, HEAD, POST ... (GET).")
 @click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", help="A request header. Repeatable.")
-@click.option("--data", type=_FILE, help="File to send as the request's body.")
-@click.option("--output", "-o", type=_FILE, help="Write the body to this file.")
-@click.option("--include", "-i", is_flag=True, help="Show the response's headers too.")
-@click.option("--quiet", "-q", is_flag=True, help="Only the body.")
+@click.option("--data", type=_FILE, help="Send this file as the content of the request.")
+@click.option("--output", "-o", type=_FILE, help="Write the content to this file.")
+@click.option("--include", "-i", is_flag=True, help="Show the headers of the response.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the content.")
 def get(
     url: str,
     method: str,
@@ -68,7 +71,10 @@ def get(
     as_json: bool,
     **connecting: Any,
 ) -> int:
-    """Fetch URL over HTTP/3. Exit code 0: an answer below 400; 1: another one; 3: no answer."""
+    """Fetch URL over HTTP/3.
+
+    Exit code 0: the status is below 400; 1: it is 400 or more; 3: no response.
+    """
     pairs = [_header(text) for text in headers]
     body = data.read_bytes() if data else None
     coroutine = _get(url, _options(url, **connecting), method.upper(), pairs, body, _Output(output, as_json))
@@ -80,7 +86,7 @@ def get(
             "headers": response_headers,
             "body_bytes": n_bytes,
             "handshake": facts.as_json(),
-            "timings": _timings(timings),
+            "timings": timings.as_json(),
         }
         show_json(found)
     elif not quiet:
@@ -92,7 +98,7 @@ def get(
 @client.command()
 @_connecting
 def probe(url: str, as_json: bool, **connecting: Any) -> int:
-    """Ask a server what it speaks: groups one by one, certificates, HelloRetryRequest, Retry, resumption, fallback."""
+    """Probe what a server supports: each group, certificates, HelloRetryRequest, Retry, resumption, fallback."""
     found = asyncio.run(ask(url, _options(url, **connecting)))
     if as_json:
         show_json(found.as_json())
@@ -102,7 +108,7 @@ def probe(url: str, as_json: bool, **connecting: Any) -> int:
 
 
 class _Output:
-    """Where a body goes: a file, standard output, or nowhere (--json without --output)."""
+    """Where the content goes: a file, standard output, or nowhere (--json without --output)."""
 
     def __init__(self, path: Path | None, discard: bool) -> None:
         self._path = path
@@ -152,27 +158,23 @@ def _group(name: str) -> int:
     known = {group.name.lower(): group_id for group_id, group in kex.GROUPS.items()}
     if name.strip().lower() not in known:
         names = ", ".join(group.name for group in kex.GROUPS.values())
-        raise click.UsageError(f"cannot offer the group {name.strip()!r}: known are {names}")
+        raise click.UsageError(f"cannot offer the group {name.strip()!r}: expected one of {names}")
     return known[name.strip().lower()]
 
 
 def _resolve(text: str, url: str) -> tuple[str, int]:
-    """Return the address and port in "192.0.2.1:443", "[2001:db8::1]:443" or a name. Default: the URL's port."""
+    """Return the address and port in "192.0.2.1:443", "[2001:db8::1]:443" or a name. Default: the port of the URL."""
     found = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d{1,5}))?", text)
     if found is None:
-        raise click.UsageError(f"cannot connect to {text!r}: must be ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT")
+        raise click.UsageError(f"cannot connect to {text!r}: expected ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT")
     return found[1] or found[2], int(found[3] or split_url(url).port or 443)
 
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name:
-        raise click.UsageError(f"cannot send the header {text!r}: must be NAME:VALUE")
+        raise click.UsageError(f"cannot send the header {text!r}: expected NAME:VALUE")
     return name.strip().lower(), value.strip()
-
-
-def _timings(timings: Timings) -> dict[str, float]:
-    return {name: getattr(timings, name) for name in ("resolve_s", "handshake_s", "first_byte_s", "total_s")}
 
 
 def _timing_line(timings: Timings) -> str:
@@ -205,11 +207,15 @@ def _handshake_lines(facts: HandshakeFacts) -> Iterator[str]:
 
 
 def _probe_lines(found: Probe) -> Iterator[str]:
-    yield f"{found.url}  {found.address}  HTTP/3 answered {found.status}"
+    yield f"{found.url}  {found.address}  HTTP/3 status {found.status}"
     yield from _handshake_lines(found.handshake)
     for i, (group, result) in enumerate(found.groups.items()):
         yield f"{'groups' if i == 0 else '':12} {group:20} {result}"
-    prefers = {True: "yes (HelloRetryRequest)", False: "no: takes the classical share", None: "could not be asked"}
+    prefers = {
+        True: "yes (HelloRetryRequest)",
+        False: "no: accepts the classical share",
+        None: "unknown: the handshake failed",
+    }
     yield f"prefers PQ   {prefers[found.prefers_post_quantum]}"
     yield f"resumption   {'yes' if found.resumes else 'no'}{', offers 0-RTT' if found.early_data_offered else ''}"
     yield f"token        {'NEW_TOKEN received' if found.address_token else 'none'}"

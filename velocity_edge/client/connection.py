@@ -1,8 +1,8 @@
-"""aioquic's QuicConnection as a client of ours, and HTTP/3 on it.
+"""aioquic's QuicConnection with what the client adds, and HTTP/3 on it.
 
-Over stock: our TLS (ML-KEM, ML-DSA, HelloRetryRequest), windows that slide with what was read, a notice of stateless
-resets (RFC 9000 section 10.3.1; aioquic 1.7.2 never compares the tokens), no QPACK dynamic table, bounded header
-sections, and GOAWAY is noticed.
+Added: our TLS (ML-KEM, ML-DSA, HelloRetryRequest), flow control windows that slide with what was read, detection of
+stateless resets (RFC 9000 section 10.3.1; aioquic 1.7.2 never compares the tokens), detection of GOAWAY, and bounded
+field sections. The QPACK dynamic table is off.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from velocity_edge.tls.client_policy import ClientPolicy, Session
 STATELESS_RESET: Final = "the server has lost this connection (stateless reset)"
 _STREAM_WINDOW: Final = 1024 * 1024
 _CONNECTION_WINDOW: Final = 4 * 1024 * 1024
-#: CRYPTO data ahead of what is complete: a flight with two ML-DSA-87 certificates is 22 kB.
+#: CRYPTO data beyond the contiguous part: a flight with two ML-DSA-87 certificates is 22 kB.
 _MAX_CRYPTO_BYTES: Final = 65_536
 _MAX_FIELD_SECTION: Final = 65_536
 _INITIAL_FLIGHT_BYTES: Final = 8192
 _SHORTEST_RESET: Final = 21
+#: Error codes 0x0100 to 0x01ff carry a TLS alert (RFC 9001 section 4.8).
+_CRYPTO_ERROR: Final = 0x100
 
 
 class ClientConnection(SlidingWindows):
-    """One client connection. `on_session` gets what a later connection can resume with."""
+    """One client connection. *on_session* gets the sessions that a later connection can resume."""
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class ClientConnection(SlidingWindows):
             token=token,
             session_ticket=aioquic_ticket(policy.session) if policy.session and policy.early_data else None,
         )
-        # Unused: our TLS has its own Trust.
+        # Not used: our TLS verifies with its own Trust.
         configuration.verify_mode = ssl.CERT_NONE
         configuration.supported_versions = [1]
         self._policy = policy
@@ -70,37 +72,49 @@ class ClientConnection(SlidingWindows):
 
     @property
     def context(self) -> ClientContext:
-        """Our TLS."""
+        """The TLS of this connection."""
         assert isinstance(self.tls, ClientContext)
         return self.tls
 
     @property
     def retried(self) -> bool:
-        """The server asked for a proof of our address (Retry)."""
+        """Whether the server sent a Retry packet."""
         return bool(self._retry_count)
 
     @property
     def failure(self) -> Any:
-        """Why it closes, as soon as that is known; None while it lives."""
+        """The event that closes the connection, as soon as it is known; None while the connection is open."""
         return self._close_event
 
     @property
     def closed_by_peer(self) -> bool:
-        """A CONNECTION_CLOSE came, not went."""
+        """Whether the server closed the connection."""
         return self._close_event is not None and not self._closed_here
 
     def close(self, error_code: int = 0x100, frame_type: int | None = None, reason_phrase: str = "") -> None:
-        """Close; remembered as ours."""
+        """Close the connection from this side."""
         if self._close_event is None:
             self._closed_here = True
         super().close(error_code=error_code, frame_type=frame_type, reason_phrase=reason_phrase)
 
+    def why_closed(self) -> str:
+        """Return the reason for which the connection ended, in words."""
+        code, reason = self.failure.error_code, self.failure.reason_phrase
+        if _CRYPTO_ERROR <= code < _CRYPTO_ERROR + 0x100 and self.failure.frame_type is not None:
+            who = "the server refused the handshake" if self.closed_by_peer else "the handshake was refused here"
+            why = f"{who}: TLS alert {code - _CRYPTO_ERROR}"
+        elif self.closed_by_peer:
+            why = f"the server closed the connection with code 0x{code:x}"
+        else:
+            why = "the connection ended"
+        return why + (f": {reason}" if reason else "")
+
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
-        """Take a datagram; notice when it is a stateless reset."""
+        """Take a datagram; detect stateless resets."""
         if self._state not in END_STATES and len(data) >= _SHORTEST_RESET and not data[0] & 0x80:
             tail = data[-TOKEN_LENGTH:]
             known = (self._peer_cid, *self._peer_cid_available)
-            # All are compared, in constant time each: nothing is to be learnt from how long it takes.
+            # Compare with all tokens, each in constant time: the duration must not reveal which one matches.
             hits = [hmac.compare_digest(i.stateless_reset_token, tail) for i in known if i.stateless_reset_token]
             if any(hits):
                 self._close_event = events.ConnectionTerminated(
@@ -132,13 +146,13 @@ class _TooLarge(ProtocolError):
 
 
 class ClientH3(H3Connection):
-    """HTTP/3 on it: no dynamic table, no pushes, bounded header sections."""
+    """HTTP/3 on a client connection: no dynamic table, no server push, bounded field sections."""
 
-    #: The server asked for no more requests (RFC 9114 section 5.2).
+    #: Whether the server sent GOAWAY (RFC 9114 section 5.2).
     going_away = False
 
     def _init_connection(self) -> None:
-        #: Requests whose answer has a content-length but no content: HEAD, and whatever got a 304 (RFC 9110 8.6).
+        #: Streams whose response has a content-length but no content: HEAD requests and 304 responses (RFC 9110 8.6).
         self.without_content: set[int] = set()
         self._max_table_capacity = self._blocked_streams = 0
         self._max_push_id = None
@@ -159,7 +173,7 @@ class ClientH3(H3Connection):
         return headers
 
     def _check_content_length(self, stream: H3Stream) -> None:
-        # Stock compares always, and so refuses every answer to HEAD.
+        # aioquic always compares, and so refuses every response to HEAD.
         if stream.stream_id not in self.without_content:
             super()._check_content_length(stream)
 

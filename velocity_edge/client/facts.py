@@ -1,4 +1,4 @@
-"""What a connection turned out to be, in names people know. Plain values: they print as JSON."""
+"""What a connection negotiated, by the names of the specifications, and how long it took. Plain values, for JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from velocity_edge.tls import certs, kex, schedule
 from velocity_edge.tls.client import ClientHandshake
 
-#: What the code points of signatures in certificates are called; by OID where `cryptography` has no name.
+#: Signature algorithms of certificates for which `cryptography` has no name, by OID.
 _SIGNATURE_NAMES = {
     "2.16.840.1.101.3.4.3.17": "ML-DSA-44",
     "2.16.840.1.101.3.4.3.18": "ML-DSA-65",
@@ -42,7 +42,7 @@ class HandshakeFacts:
     group: str
     post_quantum: bool
     cipher: str
-    #: None when resumed: no certificate was shown.
+    #: None when resumed: the server sends no certificate then.
     signature: str | None
     resumed: bool
     early_data: bool
@@ -55,8 +55,22 @@ class HandshakeFacts:
         return asdict(self)
 
 
+@dataclass(slots=True)
+class Timings:
+    """Durations in seconds: of each part, and of everything so far (`total_s`)."""
+
+    resolve_s: float = 0.0
+    handshake_s: float = 0.0
+    first_byte_s: float = 0.0
+    total_s: float = 0.0
+
+    def as_json(self) -> dict[str, float]:
+        """Return a plain dictionary."""
+        return asdict(self)
+
+
 def handshake_facts(handshake: ClientHandshake, *, retried: bool) -> HandshakeFacts:
-    """Return what a completed handshake negotiated. *retried*: a Retry packet came."""
+    """Return what a completed handshake negotiated. *retried*: the server sent a Retry packet."""
     group = kex.GROUPS.get(handshake.group)
     return HandshakeFacts(
         alpn=handshake.alpn,
@@ -73,7 +87,7 @@ def handshake_facts(handshake: ClientHandshake, *, retried: bool) -> HandshakeFa
 
 
 def certificate_facts(certificate: x509.Certificate) -> CertificateFacts:
-    """Return what people want to know of one certificate."""
+    """Return the facts of one certificate."""
     try:
         san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         names = [*san.get_values_for_type(x509.DNSName), *map(str, san.get_values_for_type(x509.IPAddress))]

@@ -1,11 +1,12 @@
-"""An HTTP/3 client: connect, ask, stream the answer, and say what was negotiated and how long each part took.
+"""An HTTP/3 client: connects, sends requests, streams responses, and reports what was negotiated and the timings.
 
     async with connect("https://localhost:4433/", Options(insecure=True)) as connection:
         response = await connection.request("GET", "/")
         async for chunk in response: ...
 
-It follows nothing (redirects, Alt-Svc) and retries nothing but the next address of a name. What goes wrong is a
-`VelocityError` that begins with "cannot". Memory is bounded by the windows: a response that nobody reads stops coming.
+It does not follow redirects or Alt-Svc, and retries only with the next address of a name. Errors are `VelocityError`s
+that begin with "cannot". Memory is bounded by the flow control windows: the server cannot send more of a response that
+is not read.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Any
 
 from aioquic.buffer import UINT_VAR_MAX
 
-from velocity_edge.client.facts import HandshakeFacts
-from velocity_edge.client.h3_connection import NO_VIABLE, Connection, HeaderPairs, Timings
+from velocity_edge.client.facts import HandshakeFacts, Timings
+from velocity_edge.client.h3_connection import NO_VIABLE, Connection, HeaderPairs
 from velocity_edge.client.options import Options, client_policy, split_url
 from velocity_edge.client.response import Response
 from velocity_edge.errors import Unreachable
@@ -31,7 +32,7 @@ __all__ = ["Connection", "Fetched", "Options", "Response", "Timings", "connect",
 
 @contextlib.asynccontextmanager
 async def connect(url: str, options: Options | None = None) -> AsyncIterator[Connection]:
-    """Connect to the server of *url*, in turn to each address of its name. Raises a `VelocityError`."""
+    """Connect to the server of *url*, trying the addresses of its name in turn. Raises a `VelocityError`."""
     options = options or Options()
     parts = split_url(url)
     policy = client_policy(parts, options)
@@ -54,8 +55,8 @@ async def connect(url: str, options: Options | None = None) -> AsyncIterator[Con
             await connection.establish(address[:2])
         except Unreachable as error:
             transport.close()
-            if connection._quic.failure is not None and connection._quic.failure.frame_type is not None:
-                # It spoke: the other addresses are the same server.
+            if connection.refused:
+                # The other addresses belong to the same server.
                 raise
             last = error
             continue
@@ -82,7 +83,7 @@ async def _resolve(url: str, host: str, port: int) -> list[tuple[int, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A whole exchange."""
+    """One request and its response."""
 
     url: str
     address: str
@@ -93,8 +94,7 @@ class Fetched:
     timings: Timings
 
     def as_json(self) -> Mapping[str, Any]:
-        """Return everything but the body."""
-        t = self.timings
+        """Return everything but the content."""
         return {
             "url": self.url,
             "address": self.address,
@@ -102,12 +102,7 @@ class Fetched:
             "headers": [list(pair) for pair in self.headers],
             "body_bytes": len(self.body),
             "handshake": self.handshake.as_json(),
-            "timings": {
-                "resolve_s": t.resolve_s,
-                "handshake_s": t.handshake_s,
-                "first_byte_s": t.first_byte_s,
-                "total_s": t.total_s,
-            },
+            "timings": self.timings.as_json(),
         }
 
 
@@ -120,7 +115,7 @@ async def fetch(
     body: bytes | None = None,
     max_bytes: int = UINT_VAR_MAX,
 ) -> Fetched:
-    """Do one exchange in a connection of its own. Raises a `VelocityError`."""
+    """Send one request in a connection of its own. Raises a `VelocityError`."""
     async with connect(url, options) as connection:
         response = await connection.request(method, None, headers, body)
         content = await response.read(max_bytes)

@@ -1,13 +1,13 @@
-"""One HTTP/3 connection of the client: datagrams and time to aioquic, its events to the responses that wait.
+"""One HTTP/3 connection of the client: passes datagrams and timers to aioquic, and its events to the responses.
 
-Connecting by name, and one exchange as a whole, are in h3_client.py.
+Resolving a name, and one exchange as a whole, are in h3_client.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,14 +15,13 @@ from aioquic.h3.events import DataReceived
 from aioquic.quic import events as quic_events
 
 from velocity_edge.client.connection import ClientConnection, ClientH3
-from velocity_edge.client.facts import HandshakeFacts, handshake_facts
+from velocity_edge.client.facts import HandshakeFacts, Timings, handshake_facts
 from velocity_edge.client.options import Options
 from velocity_edge.client.response import Response
 from velocity_edge.errors import Unavailable, Unreachable
 from velocity_edge.tls.client import ClientHandshake
 from velocity_edge.tls.client_policy import ClientPolicy, Session
 
-_CRYPTO_ERROR: Final = 0x100
 NO_VIABLE: Final = "cannot reach {url}: {why}"
 #: Body pieces are sent while less than this waits to be acknowledged.
 _SEND_HIGH_BYTES: Final = 1024 * 1024
@@ -31,18 +30,8 @@ _SEND_PIECE_BYTES: Final = 64 * 1024
 HeaderPairs = Iterable[tuple[str, str]]
 
 
-@dataclass(slots=True)
-class Timings:
-    """Seconds; each is the length of its part, `total_s` of everything so far."""
-
-    resolve_s: float = 0.0
-    handshake_s: float = 0.0
-    first_byte_s: float = 0.0
-    total_s: float = 0.0
-
-
 class Connection(asyncio.DatagramProtocol):
-    """One QUIC connection with HTTP/3. Made by `connect`."""
+    """One QUIC connection with HTTP/3. `connect` in h3_client.py makes it."""
 
     def __init__(self, url: str, policy: ClientPolicy, options: Options) -> None:
         self.url = url
@@ -63,7 +52,7 @@ class Connection(asyncio.DatagramProtocol):
         self._unreachable: OSError | None = None
         self._terminated = False
 
-    # --- what a caller asks -------------------------------------------------------------------------------------------
+    # --- for callers --------------------------------------------------------------------------------------------------
 
     @property
     def handshake(self) -> HandshakeFacts:
@@ -72,39 +61,35 @@ class Connection(asyncio.DatagramProtocol):
 
     @property
     def tls(self) -> ClientHandshake:
-        """The handshake itself."""
+        """The TLS handshake."""
         return self._quic.context.handshake
 
     @property
     def address(self) -> str:
-        """The address that answered, with its port."""
+        """The address and port of the server."""
         host, port = self._peer[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
     def retried(self) -> bool:
-        """A Retry packet came."""
+        """Whether the server sent a Retry packet."""
         return self._quic.retried
 
     @property
     def going_away(self) -> bool:
-        """The server sent GOAWAY."""
+        """Whether the server sent GOAWAY."""
         return self._h3 is not None and self._h3.going_away
 
     async def request(
-        self,
-        method: str,
-        target: str | None = None,
-        headers: HeaderPairs = (),
-        body: bytes | None = None,
+        self, method: str, target: str | None = None, headers: HeaderPairs = (), body: bytes | None = None
     ) -> Response:
-        """Send a request, wait for the head of the answer. *target* is a path; None: the URL's."""
+        """Send a request and wait for the header section of the response. *target* is a path; None: that of the URL."""
         if self._h3 is None:
             self._h3 = ClientH3(self._quic)
         parts = urlsplit(self.url)
         path = target or (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         stream_id = self._quic.get_next_available_stream_id()
-        response = self._responses[stream_id] = Response(self, stream_id)
+        response = self._responses[stream_id] = Response(partial(self._consumed, stream_id), self.wait)
         fields = [
             (b":method", method.encode()),
             (b":scheme", b"https"),
@@ -141,17 +126,16 @@ class Connection(asyncio.DatagramProtocol):
         return 0 if stream is None else stream.sender._buffer_stop - stream.sender._buffer_start
 
     async def wait(self, event: asyncio.Event) -> None:
-        """Wait for *event*, at most the time-out."""
+        """Wait until *event* is set. Raises `Unreachable` after the timeout."""
         try:
             async with asyncio.timeout(self._options.timeout_s):
                 await event.wait()
         except TimeoutError:
             raise Unreachable(
-                f"cannot get an answer from {self.url}: nothing came for {self._options.timeout_s:g} s"
+                f"cannot get a response from {self.url}: nothing arrived for {self._options.timeout_s:g} s"
             ) from None
 
-    def consumed(self, stream_id: int, n_bytes: int) -> None:
-        """A reader has taken that much: the window slides."""
+    def _consumed(self, stream_id: int, n_bytes: int) -> None:
         self._quic.consume(stream_id, n_bytes)
         self._transmit()
 
@@ -163,7 +147,7 @@ class Connection(asyncio.DatagramProtocol):
     # --- connecting ---------------------------------------------------------------------------------------------------
 
     async def establish(self, peer: Any) -> None:
-        """Shake hands. Raises a `VelocityError`."""
+        """Complete the handshake. Raises a `VelocityError`."""
         self._peer = peer
         started_s = self._loop.time()
         self._quic.connect(peer, now=started_s)
@@ -185,47 +169,40 @@ class Connection(asyncio.DatagramProtocol):
         return Unreachable(NO_VIABLE.format(url=self.url, why=why))
 
     def _failure(self) -> Exception:
-        """Say in words why the connection ended."""
-        event = self._quic.failure
-        reason = event.reason_phrase
-        code = event.error_code
-        if _CRYPTO_ERROR <= code < _CRYPTO_ERROR + 0x100 and event.frame_type is not None:
-            who = "the server refused the handshake" if self._quic.closed_by_peer else "the handshake was refused here"
-            why = f"{who}: TLS alert {code - _CRYPTO_ERROR}"
-        elif self._quic.closed_by_peer:
-            why = f"the server closed the connection with code 0x{code:x}"
-        else:
-            why = "the connection ended"
-        return Unreachable(f"cannot talk to {self.url}: {why}" + (f": {reason}" if reason else ""))
+        return Unreachable(f"cannot talk to {self.url}: {self._quic.why_closed()}")
 
-    # --- packets and time ---------------------------------------------------------------------------------------------
+    @property
+    def refused(self) -> bool:
+        """Whether the connection ended with an error of the transport: the server, at this address, has answered."""
+        return self._quic.failure is not None and self._quic.failure.frame_type is not None
+
+    # --- datagrams and timers------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """asyncio gave us a socket."""
+        """Take the socket (asyncio)."""
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        """A datagram of the connected peer."""
+        """Take a datagram from the connected peer (asyncio)."""
         self._quic.receive_datagram(data, self._peer, self._loop.time())
         self._handle_events()
         self._transmit()
 
     def error_received(self, error: Exception) -> None:
-        """ICMP says that nobody is there."""
+        """Take an ICMP error: the port is unreachable (asyncio)."""
         if isinstance(error, OSError):
             self._unreachable = error
         self._moved.set()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The socket is closed."""
+        """Stop the timer: the socket is closed (asyncio)."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _handle_events(self) -> None:
         while (event := self._quic.next_event()) is not None:
-            if isinstance(event, quic_events.StreamReset | quic_events.StopSendingReceived):
-                if isinstance(event, quic_events.StreamReset):
-                    self._end(event.stream_id, f"the server reset the request with code 0x{event.error_code:x}")
+            if isinstance(event, quic_events.StreamReset):
+                self._was_reset(event.stream_id, event.error_code)
             elif isinstance(event, quic_events.StreamDataReceived) and self._h3 is None:
                 self._h3 = ClientH3(self._quic)
             if self._h3 is not None:
@@ -247,9 +224,9 @@ class Connection(asyncio.DatagramProtocol):
         if isinstance(event, quic_events.StreamDataReceived):
             self._quic.consume(event.stream_id, len(event.data) - body)
 
-    def _end(self, stream_id: int, why: str) -> None:
-        response = self._responses.get(stream_id)
-        if response is not None:
+    def _was_reset(self, stream_id: int, error_code: int) -> None:
+        if response := self._responses.get(stream_id):
+            why = f"the server reset the request with code 0x{error_code:x}"
             response.fail(Unavailable(f"cannot get {self.url}: {why}"))
 
     def _transmit(self) -> None:

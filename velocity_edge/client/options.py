@@ -1,4 +1,4 @@
-"""How to connect, and what follows from it: the parts of a URL, and what to offer and believe in the handshake."""
+"""How the client connects: the parts of a URL, and what the handshake offers and trusts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from velocity_edge.tls.trust import Trust, trust_file
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to connect. The defaults are for a public site."""
+    """How to connect. The defaults suit a public site."""
 
     insecure: bool = False
     cafile: Path | None = None
@@ -22,7 +22,7 @@ class Options:
     groups: tuple[int, ...] | None = None
     #: Groups whose shares are sent at once; None: X25519MLKEM768 and X25519 as far as they are offered.
     shares: tuple[int, ...] | None = None
-    #: Connect to this (host or address, port) instead of what the URL names.
+    #: Connect to this (host or address, port) instead of the one in the URL.
     resolve: tuple[str, int] | None = None
     timeout_s: float = 10.0
     alpn: tuple[str, ...] = ("h3",)
@@ -39,12 +39,12 @@ def split_url(url: str) -> SplitResult:
     except ValueError as error:
         raise CannotDo(f"cannot use {url!r}: {error}") from None
     if parts.scheme != "https" or not parts.hostname:
-        raise CannotDo(f"cannot use {url!r}: https://host[:port]/path would be right")
+        raise CannotDo(f"cannot use {url!r}: expected https://host[:port]/path")
     return parts
 
 
 def client_policy(parts: SplitResult, options: Options) -> ClientPolicy:
-    """Return what to offer and believe. Raises `ConfigError` for an unusable CA file."""
+    """Return what the handshake offers and trusts. Raises `ConfigError` for an unusable CA file."""
     trust = trust_file(options.cafile) if options.cafile is not None else Trust()
     if options.insecure:
         trust = Trust(insecure=True)

@@ -1,11 +1,11 @@
-"""What a server speaks, found by asking: one exchange, then a handshake for each question that one cannot answer.
+"""Find out what a server supports: one exchange, then one handshake for each question that it leaves open.
 
     the exchange            group, cipher, chain, ALPN, Retry, Alt-Svc and fallback headers
-    one per group           offered alone: accepted, or refused with which alert
+    one for each group      offered alone: accepted, or refused with which alert
     a classical share only  a server that prefers post-quantum answers with HelloRetryRequest
     with the ticket         resumption
 
-A probe is a handful of connections, one after the other: it measures, it does not press.
+A probe opens a few connections, one after the other; it is not a load test.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from velocity_edge.client.facts import HandshakeFacts
-from velocity_edge.client.h3_client import Options, Timings, connect
+from velocity_edge.client.facts import HandshakeFacts, Timings
+from velocity_edge.client.h3_client import connect
+from velocity_edge.client.options import Options
 from velocity_edge.errors import Unreachable
 from velocity_edge.tls import kex
 from velocity_edge.tls.client_policy import Session
 
-#: Headers that say where else, or how else, to go (docs/wire.md).
+#: Headers that name an alternative service or a fallback.
 _FALLBACK_HEADERS = ("alt-svc", "velocity-fallback", "server")
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The answers."""
+    """What was found."""
 
     url: str
     address: str
@@ -35,7 +36,7 @@ class Probe:
     timings: Timings
     #: Group name -> "accepted", or why not.
     groups: Mapping[str, str]
-    #: Offered a classical share and a post-quantum group, the server asked for the latter.
+    #: Whether a server that was offered a classical share asked for the post-quantum group; None: not known.
     prefers_post_quantum: bool | None
     resumes: bool
     early_data_offered: bool
@@ -50,12 +51,7 @@ class Probe:
             "h3": self.handshake.alpn == "h3",
             "status": self.status,
             "handshake": self.handshake.as_json(),
-            "timings": {
-                "resolve_s": self.timings.resolve_s,
-                "handshake_s": self.timings.handshake_s,
-                "first_byte_s": self.timings.first_byte_s,
-                "total_s": self.timings.total_s,
-            },
+            "timings": self.timings.as_json(),
             "groups": dict(self.groups),
             "prefers_post_quantum": self.prefers_post_quantum,
             "resumes": self.resumes,
@@ -66,13 +62,13 @@ class Probe:
 
 
 async def probe(url: str, options: Options | None = None) -> Probe:
-    """Ask the server of *url*. Raises a `VelocityError` when not even the first exchange works."""
+    """Probe the server of *url*. Raises a `VelocityError` when the first exchange fails."""
     options = options or Options()
     async with connect(url, options) as connection:
         response = await connection.request("HEAD")
         await response.read(max_bytes=65_536)
         facts = connection.handshake
-    # NEW_TOKEN and tickets came with the answer at the latest: they are sent when the handshake completes.
+    # The server sends NEW_TOKEN and tickets when the handshake completes, so they have arrived by now.
     session = connection.sessions[-1] if connection.sessions else None
     groups = {kex.group_name(group): await _try_group(url, options, group) for group in kex.GROUPS}
     return Probe(

@@ -1,28 +1,30 @@
-"""An answer as it arrives: its head, then its body by chunks, with back-pressure."""
+"""A response while it arrives: its header section, then its content in chunks, with back-pressure.
+
+The connection feeds it (`take`, `fail`). It calls back through two functions: one that tells the connection how much
+was read, so that the flow control window slides, and one that waits with the connection's timeout.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 from aioquic.h3.events import DataReceived, HeadersReceived
 
 from velocity_edge.errors import CannotDo
 
-if TYPE_CHECKING:
-    from velocity_edge.client.h3_client import Connection
-
 
 class Response:
-    """An answer as it arrives. Iterate over it for the body, or `await read()`."""
+    """A response while it arrives. Iterate over it for the content, or `await read()`."""
 
-    def __init__(self, connection: Connection, stream_id: int) -> None:
+    def __init__(self, consumed: Callable[[int], None], wait: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+        """*consumed* gets the number of bytes that a reader took; *wait* returns when its event is set, or raises."""
         self.status = 0
         self.headers: list[tuple[str, str]] = []
-        self._connection = connection
-        self._stream_id = stream_id
+        self._consumed = consumed
+        self._wait = wait
         self._chunks: deque[bytes] = deque()
         self._ended = False
         self.error: Exception | None = None
@@ -36,17 +38,17 @@ class Response:
         while True:
             while self._chunks:
                 chunk = self._chunks.popleft()
-                self._connection.consumed(self._stream_id, len(chunk))
+                self._consumed(len(chunk))
                 yield chunk
             if self.error is not None:
                 raise self.error
             if self._ended:
                 return
             self._changed.clear()
-            await self._connection.wait(self._changed)
+            await self._wait(self._changed)
 
     async def read(self, max_bytes: int | None = None) -> bytes:
-        """Return the rest of the body. Raises `CannotDo` when it is longer than *max_bytes*."""
+        """Return the rest of the content. Raises `CannotDo` when it is longer than *max_bytes*."""
         body = bytearray()
         async for chunk in self:
             body += chunk
@@ -55,18 +57,19 @@ class Response:
         return bytes(body)
 
     async def wait_for_head(self) -> None:
-        """Return when the status is known, or raise what went wrong."""
+        """Return when the status is known. Raises the error that ended the response."""
         while not self.status:
             if self.error is not None:
                 raise self.error
             self._changed.clear()
-            await self._connection.wait(self._changed)
+            await self._wait(self._changed)
 
     def take(self, event: Any) -> None:
-        """HTTP/3 has something for this stream."""
+        """Take an HTTP/3 event of this stream."""
         if isinstance(event, HeadersReceived):
             pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
             status = int(dict(pairs).get(":status", "0"))
+            # Interim responses (1xx) are skipped.
             if status >= 200:
                 self.status = status
                 self.headers = [(name, value) for name, value in pairs if name[:1] != ":"]
@@ -76,7 +79,7 @@ class Response:
         self._changed.set()
 
     def fail(self, error: Exception) -> None:
-        """There will be no more; readers get *error* after what has come."""
+        """End the response: readers get what has arrived, then *error*."""
         if not self._ended:
             self.error = error
         self._changed.set()
