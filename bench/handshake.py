@@ -18,8 +18,8 @@ from aioquic.buffer import Buffer
 
 from tests.support import tls as support
 from tests.support.tls import RecordingTransport
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import KeyRing
+from velocity_edge.keys.ring import TICKET, KeyRing
+from velocity_edge.keys.table import first_table
 from velocity_edge.quic.engine import Level
 from velocity_edge.tls import certs, codec, kex, schedule
 from velocity_edge.tls.client import ClientHandshake
@@ -117,7 +117,7 @@ def _hello() -> bytes:
 
 def policies() -> dict[str, ServerPolicy]:
     """One policy per provider of HMAC that this machine has."""
-    ring = Tickets(KeyRing(keys.first_table(bytes(32), time.time()), keys.TICKET))
+    ring = Tickets(KeyRing(first_table(bytes(32), time.time()), TICKET))
     found = {"hashlib": support.policy(tickets=ring)}
     try:
         from velocity_edge.quic.native import hmac_sha256, hmac_sha384

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from supervisor.chores.rotation import waits_for
 from supervisor.machine.keyring import LOST
 from supervisor.node.epochs import connections_by_epoch
-from velocity_edge.keys import table as keys
+from velocity_edge.keys import rotation
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.status.document import KeyEpoch, Keys
 
@@ -25,7 +25,7 @@ def describe_keys(shell: Shell) -> Keys:
     rows: list[KeyEpoch] = []
     for epoch in table.epochs:
         state = _state(table, epoch.epoch)
-        stopped_s = keys.stopped_s(table, epoch.epoch)
+        stopped_s = rotation.stopped_s(table, epoch.epoch)
         until_s = stopped_s + max_age_s + to_wall_s if state == "opens" and stopped_s is not None else None
         rows.append(
             {

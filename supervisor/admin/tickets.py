@@ -17,8 +17,8 @@ from supervisor.node.lifecycle import NodeState
 from supervisor.shell import Shell
 from velocity_edge.errors import CannotDo, ConfigError
 from velocity_edge.keys import file as keyfile
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import EpochTable
+from velocity_edge.keys import rotation
+from velocity_edge.keys.table import CID_CONFIGS, EpochTable
 from velocity_edge.status.document import Keys
 
 _TIMEOUT_S = 600.0
@@ -97,7 +97,7 @@ class TicketOperations:
                 yield line
             return
         table = self._shell.keyring.table
-        if clash := keys.collisions(table, imported.epochs):
+        if clash := rotation.collisions(table, imported.epochs):
             raise CannotDo(
                 f"cannot import: {_named(clash)} here and in the file are not the same keys; "
                 "`tickets import --replace` makes those of the file this node's own"
@@ -121,24 +121,24 @@ class TicketOperations:
         number and whose connection IDs collide with nothing. Then the imported ones are accepted everywhere, then the
         imported one seals, and what is ours alone opens nothing any more.
         """
-        shell, rotation, keyring = self._shell, self._rotation, self._shell.keyring
+        shell, keyring = self._shell, self._shell.keyring
         end_s = shell.clock() + number(body, "timeout_s", _TIMEOUT_S)
         target, seals = imported.seal_with, keyring.table.seal_with
-        clash = set(keys.collisions(keyring.table, imported.epochs))
-        if seals in clash or (seals != target and seals % keys.CID_CONFIGS == target % keys.CID_CONFIGS):
-            bridge = keys.bridge(keyring.table, imported)
+        clash = set(rotation.collisions(keyring.table, imported.epochs))
+        if seals in clash or (seals != target and seals % CID_CONFIGS == target % CID_CONFIGS):
+            bridge = rotation.bridge(keyring.table, imported)
             yield {"text": f"epoch {bridge} seals meanwhile: {_named([seals])} is in the way"}
-            rotation.begin(bridge)
+            self._rotation.begin(bridge)
             async for line in self._agree():
                 yield line
         in_place = [
             epoch
             for epoch in shell.node.cid_epochs
-            if epoch in clash or (epoch != target and epoch % keys.CID_CONFIGS == target % keys.CID_CONFIGS)
+            if epoch in clash or (epoch != target and epoch % CID_CONFIGS == target % CID_CONFIGS)
         ]
         if clash:
             keyring.close(clash)
-            rotation.use_table()
+            self._rotation.use_table()
             async for line in self._agree():
                 yield line
         async for line in self._leave(in_place, body, end_s):
@@ -146,17 +146,17 @@ class TicketOperations:
             if "exit_code" in line:
                 return
         keyring.merge(imported.epochs, shell.steady_clock())
-        rotation.use_table()
+        self._rotation.use_table()
         async for line in self._agree():
             yield line
         if shell.node.seal_with != target:
             keyring.adopt(target)
-            rotation.use_table(target)
+            self._rotation.use_table(target)
             async for line in self._agree():
                 yield line
         ours = set(keyring.epochs) - set(imported.numbers)
         keyring.close({*ours, *imported.closed})
-        rotation.use_table()
+        self._rotation.use_table()
         async for line in self._agree():
             yield line
         yield done(f"epoch {target} of the file seals, {_named(imported.numbers)} open", 0)
@@ -183,7 +183,7 @@ class TicketOperations:
 
     async def _make_room(self, body: Line, end_s: float) -> AsyncIterator[Line]:
         """See to it that a rotation can begin."""
-        blocking = keys.blocking(self._shell.keyring.table)
+        blocking = rotation.blocking(self._shell.keyring.table)
         if blocking is not None and not self._shell.keyring.table.announced:
             async for line in self._leave([blocking], body, end_s):
                 yield line

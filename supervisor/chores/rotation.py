@@ -17,7 +17,7 @@ from supervisor.node.happenings import MoveFrom, UseEpochs
 from supervisor.node.lifecycle import NodeState
 from supervisor.shell import Shell
 from velocity_edge.errors import CannotDo
-from velocity_edge.keys import table as keys
+from velocity_edge.keys import rotation
 
 log = logging.getLogger("supervisor")
 
@@ -85,7 +85,7 @@ class Rotation:
         shell = self._shell
         settings = shell.active.config.tickets
         table, held = shell.keyring.table, self.connections()
-        crowded = {epoch for epoch in keys.crowding(table) if held.get(epoch)}
+        crowded = {epoch for epoch in rotation.crowding(table) if held.get(epoch)}
         if crowded:
             if not crowded <= shell.node.moving:
                 log.info("connections on the epochs %s are asked to leave: their place is needed", sorted(crowded))
@@ -111,4 +111,4 @@ def waits_for(shell: Shell) -> int | None:
     keyring = shell.keyring
     if keyring.table.announced or not keyring.due(shell.active.config.tickets, shell.steady_clock()):
         return None
-    return keys.blocking(keyring.table)
+    return rotation.blocking(keyring.table)

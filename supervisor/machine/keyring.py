@@ -19,7 +19,10 @@ from supervisor.machine.key_history import KeyHistory
 from velocity_edge.config.model import Tickets
 from velocity_edge.errors import CannotDo, ConfigError
 from velocity_edge.keys import file as keyfile
-from velocity_edge.keys import table as keys
+from velocity_edge.keys import rotation
+from velocity_edge.keys.ring import cid_configs
+from velocity_edge.keys.rotation import Step
+from velocity_edge.keys.table import ROOT_BYTES, EpochTable, first_table
 from velocity_edge.wire.cid import CidConfig
 from velocity_edge.wire.messages import Epoch, UseKeys
 
@@ -56,7 +59,7 @@ class Keyring:
     """
 
     path: Path
-    table: keys.EpochTable
+    table: EpochTable
     fresh: bool
     state_directory: Path | None = None
     history: KeyHistory = field(default_factory=KeyHistory)
@@ -97,10 +100,10 @@ class Keyring:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if reason and path.exists():
                 reason += f"; it is kept as {keyfile.set_aside(path)}"
-            table = keys.first_table(os.urandom(keys.ROOT_BYTES), wall_s, history.next_number)
+            table = first_table(os.urandom(ROOT_BYTES), wall_s, history.next_number)
             keyfile.save(path, table)
         ahead = [e for e in table.epochs if e.created_s > wall_s + CLOCK_SKEW_S]
-        born = keys.born_by(table, wall_s)
+        born = rotation.born_by(table, wall_s)
         if ahead:
             # Once: the next start finds the time of this one, and the rotation that it makes due is not put off again.
             log.warning(
@@ -138,12 +141,12 @@ class Keyring:
 
     def cid_configs(self) -> list[CidConfig]:
         """Return what the packet programs decode."""
-        return keys.cid_configs(self.table)
+        return cid_configs(self.table)
 
     def due(self, settings: Tickets, now_s: float, *, force: bool = False) -> bool:
         """Return whether a rotation should begin, or go on after a predecessor's death."""
-        step = keys.next_step(self.table, now_s, settings.rotate_after_s, (), force=force)
-        return bool(self.table.announced) or step is keys.Step.ANNOUNCE
+        step = rotation.next_step(self.table, now_s, settings.rotate_after_s, (), force=force)
+        return bool(self.table.announced) or step is Step.ANNOUNCE
 
     def announce(self, settings: Tickets, now_s: float, number: int | None = None) -> int:
         """Add an epoch, unless one is announced already, and store it; return its number.
@@ -153,13 +156,13 @@ class Keyring:
         table = self.table
         if table.announced:
             return table.announced
-        if (old := keys.blocking(table, number)) is not None:
-            wanted = keys.next_number(table) if number is None else number
+        if (old := rotation.blocking(table, number)) is not None:
+            wanted = rotation.next_number(table) if number is None else number
             raise CannotDo(
                 f"cannot rotate keys: epoch {wanted} needs the connection IDs of epoch {old}, which are in use; "
                 f"`velocity-edge tickets list` shows by how many connections, `tickets expire --epoch {old}` moves them"
             )
-        self._store(keys.announce(table, os.urandom(keys.ROOT_BYTES), now_s, settings.max_age_s, number))
+        self._store(rotation.announce(table, os.urandom(ROOT_BYTES), now_s, settings.max_age_s, number))
         return self.table.announced or 0
 
     def follow(self, seal_with: int, cid_epochs: Collection[int]) -> None:
@@ -170,9 +173,9 @@ class Keyring:
         """
         table = self.table
         if table.seal_with != seal_with and table.announced == seal_with:
-            table = keys.switch(table)
+            table = rotation.switch(table)
         if gone := set(table.cid_live) - {*cid_epochs, table.announced}:
-            table = keys.retire(table, gone)
+            table = rotation.retire(table, gone)
         if table != self.table:
             self.table, self.behind = table, True
             self.retry()
@@ -195,7 +198,7 @@ class Keyring:
         self.behind = False
         self._trouble.ends(f"store the keys in {self.path}")
 
-    def _store(self, table: keys.EpochTable) -> None:
+    def _store(self, table: EpochTable) -> None:
         """Use another table, once it is on disk: nobody may hold a key that a successor would not find."""
         try:
             keyfile.save(self.path, table)
@@ -214,16 +217,16 @@ class Keyring:
 
     def close(self, numbers: Collection[int]) -> None:
         """Have these epochs open nothing any more."""
-        self._store(keys.close(self.table, numbers))
+        self._store(rotation.close(self.table, numbers))
 
     def merge(self, imported: Sequence[Epoch], now_s: float) -> None:
         """Have the epochs of another table open here. Raises `CannotDo` when that cannot be."""
         try:
             # The clock of the other node may have been ahead.
-            self._store(keys.born_by(keys.merge(self.table, imported), now_s))
+            self._store(rotation.born_by(rotation.merge(self.table, imported), now_s))
         except ValueError as error:
             raise CannotDo(f"cannot import: {error}") from None
 
     def adopt(self, number: int) -> None:
         """Announce an epoch that is here already."""
-        self._store(keys.adopt(self.table, number))
+        self._store(rotation.adopt(self.table, number))

@@ -8,17 +8,18 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.engine_driver import StockClient, World
-from velocity_edge.keys import table as keys
+from velocity_edge.keys import rotation
 from velocity_edge.keys.table import EpochTable
+from velocity_edge.quic.engine_keys import engine_keys
 
 Make = Callable[..., World]
 
 
 def rotate(world: World, table: EpochTable) -> EpochTable:
     """Have *world* use one epoch more."""
-    number = keys.next_number(table)
-    table = keys.switch(keys.announce(table, number.to_bytes(32, "big"), 0.0, 1e6))
-    world.engine.use_keys(keys.engine_keys(table))
+    number = rotation.next_number(table)
+    table = rotation.switch(rotation.announce(table, number.to_bytes(32, "big"), 0.0, 1e6))
+    world.engine.use_keys(engine_keys(table))
     world.hooks.admission.use_keys(table)
     return table
 

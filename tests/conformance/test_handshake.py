@@ -13,7 +13,8 @@ from aioquic.tls import CipherSuite
 from tests.support import tls as tls_support
 from tests.support.engine_driver import ROOT, SERVER, World
 from tests.support.our_client import OurClient
-from velocity_edge.keys import table as keys
+from velocity_edge.keys.ring import TICKET, KeyRing
+from velocity_edge.keys.table import first_table
 from velocity_edge.quic.engine import Ignore, Refuse, Train
 from velocity_edge.quic.limits import Limits
 from velocity_edge.tls import kex, schedule
@@ -278,7 +279,7 @@ def test_resumption_with_a_ticket(world: Make) -> None:
 
 
 def _tickets() -> Tickets:
-    return Tickets(keys.KeyRing(keys.first_table(ROOT, 0.0), keys.TICKET))
+    return Tickets(KeyRing(first_table(ROOT, 0.0), TICKET))
 
 
 def test_a_handshake_that_stops_is_dropped_in_time(world: Make) -> None:

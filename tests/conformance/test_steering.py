@@ -9,8 +9,8 @@ import pytest
 from tests.support.engine_driver import NODE_ID, SERVER, Train, World
 from tests.support.our_client import OurClient
 from velocity_edge.client.connection import STATELESS_RESET
-from velocity_edge.keys import table as keys
 from velocity_edge.quic import handover
+from velocity_edge.quic.engine_keys import engine_keys
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.reset import reset_token
 
@@ -40,7 +40,7 @@ def test_the_reset_tokens_are_those_of_the_key_table(world: Make) -> None:
     w = world()
     client = w.ready()
     w.run(seconds=1)
-    reset_keys = keys.engine_keys(w.table).reset_keys
+    reset_keys = engine_keys(w.table).reset_keys
     for peer_id in (client.quic._peer_cid, *client.quic._peer_cid_available):
         assert peer_id.stateless_reset_token == reset_token(reset_keys, peer_id.cid)
 
@@ -147,7 +147,7 @@ def test_a_reset_is_shorter_than_what_it_answers_and_looks_like_a_packet(world: 
     assert 41 <= len(answer.data) < length
     assert len(answer.data) <= 43
     assert answer.data[0] & 0xC0 == 0x40
-    assert bytes(answer.data[-16:]) == reset_token(keys.engine_keys(w.table).reset_keys, cid)
+    assert bytes(answer.data[-16:]) == reset_token(engine_keys(w.table).reset_keys, cid)
     assert (answer.peer, answer.local) == (PEER, SERVER)
 
 

@@ -18,7 +18,8 @@ from velocity_edge.client.h3_client import connect, fetch
 from velocity_edge.client.options import Options, split_url
 from velocity_edge.client.probe import probe
 from velocity_edge.errors import CannotDo, ConfigError, Unreachable, VelocityError
-from velocity_edge.keys import table as keys
+from velocity_edge.keys.ring import TICKET, KeyRing
+from velocity_edge.keys.table import first_table
 from velocity_edge.quic.limits import Limits
 from velocity_edge.tls import kex
 from velocity_edge.tls.tickets import Tickets
@@ -43,7 +44,7 @@ INSECURE = Options(insecure=True, timeout_s=5.0)
 
 
 def tickets() -> Tickets:
-    return Tickets(keys.KeyRing(keys.first_table(ROOT, 0.0), keys.TICKET))
+    return Tickets(KeyRing(first_table(ROOT, 0.0), TICKET))
 
 
 def test_a_fetch_reports_what_was_negotiated(engine: str) -> None:

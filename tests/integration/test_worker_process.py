@@ -161,14 +161,14 @@ def test_a_new_revision_serves_the_same_connection(bench: Bench, worker: WorkerP
 
 
 def test_keys_are_acknowledged_and_used(bench: Bench, worker: WorkerProcess) -> None:
-    from velocity_edge.keys import table as keys
+    from velocity_edge.keys import rotation
 
     with H3Client(bench.port, bench.ca) as client:
-        table = keys.announce(bench.table, os.urandom(32), 0.0, 86_400.0)
+        table = rotation.announce(bench.table, os.urandom(32), 0.0, 86_400.0)
         worker.send(table.order())
         report = worker.expect(m.KeysInUse, lambda report: len(report.epochs) == 2)
         assert (report.epochs, report.seal_with) == ([2, 1], 1)
-        worker.send(keys.switch(table).order())
+        worker.send(rotation.switch(table).order())
         assert worker.expect(m.KeysInUse, lambda report: report.seal_with == 2)
         assert client.get("/").status == 200
         with H3Client(bench.port, bench.ca) as second:

@@ -142,16 +142,16 @@ def test_reset_has_the_token_and_the_length_of_reset_py() -> None:
 
 
 def _reset_keys(w: World) -> dict[int, bytes]:
-    from velocity_edge.keys import table as keys
+    from velocity_edge.quic.engine_keys import engine_keys
 
-    return keys.engine_keys(w.table).reset_keys
+    return engine_keys(w.table).reset_keys
 
 
 def test_keys_that_make_no_sense_are_refused_and_the_old_ones_stay() -> None:
-    from velocity_edge.keys import table as keys
+    from velocity_edge.quic.engine_keys import engine_keys
 
     w = World("native")
-    good = keys.engine_keys(w.table)
+    good = engine_keys(w.table)
     for bad in (EngineKeys([], {}), EngineKeys(good.cid_configs * 2, {}), EngineKeys(good.cid_configs, {9: b"x" * 32})):
         with pytest.raises(ValueError, match=r"CID|twice|reset"):
             w.engine.use_keys(bad)

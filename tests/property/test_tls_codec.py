@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import tls as support
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import KeyRing
+from velocity_edge.keys.ring import TICKET, KeyRing
+from velocity_edge.keys.table import first_table
 from velocity_edge.tls import codec, codec_client, kex
 from velocity_edge.tls.alerts import Alert
 from velocity_edge.tls.codec import ClientHello
@@ -26,7 +26,7 @@ from velocity_edge.tls.vectors import extension, message
 def seeds() -> list[bytes]:
     """Hellos as stock aioquic and our client write them: plain, post-quantum, after a retry, with a ticket."""
     found: list[bytes] = []
-    policy = support.policy(tickets=Tickets(KeyRing(keys.first_table(b"r" * 32, 0.0), keys.TICKET)))
+    policy = support.policy(tickets=Tickets(KeyRing(first_table(b"r" * 32, 0.0), TICKET)))
     first = support.run(policy, support.client(shares=(kex.X25519,)))
     second = support.run(policy, support.client(session=first.sessions[0], shares=(kex.X25519,), padding_bytes=20))
     for pair in (first, second):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from supervisor.node.happenings import Broke, Exited, Happening, HungUp, Reported
-from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import CID_CONFIGS
 from velocity_edge.wire import messages as m
 
 HEARTBEAT_EVERY_S = 7.0
@@ -230,7 +230,7 @@ class Machine:
                 process.held.add(process.seal_with)
             if self.dice.random() < (0.05 if self.trouble else 0.9):
                 process.held.clear()
-            counts = {epoch % keys.CID_CONFIGS: 1 for epoch in process.held}
+            counts = {epoch % CID_CONFIGS: 1 for epoch in process.held}
             if not process.busy:
                 self.say(process, m.Heartbeat(1, 0, 0, 0.1, 1, counts))
             self.later(HEARTBEAT_EVERY_S, lambda: self.beat(process))

@@ -29,13 +29,13 @@ from supervisor.succession.state_file import SavedState
 from tests.simulation.machine import QUARANTINE_S, Machine, Process
 from velocity_edge.config.model import Tickets
 from velocity_edge.errors import CannotDo
-from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import ROOT_BYTES, first_table
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.messages import Listener
 
 #: How long a successor waits for workers (supervisor/succession/adoption.py).
 PATIENCE_S = 6.0
-ROOT = bytes(keys.ROOT_BYTES)
+ROOT = bytes(ROOT_BYTES)
 #: So few that they come round, and more than are lent within a quarantine.
 WORKER_IDS = 60
 
@@ -56,7 +56,7 @@ class World(Machine):
         self.saved: SavedState | None = None
         self.contents = itertools.count(1)
         self.file = next(self.contents)
-        self.disk = keys.first_table(ROOT, 0.0)
+        self.disk = first_table(ROOT, 0.0)
         # The supervisor.
         self.node: Node | None = None
         self.ring: keyring.Keyring

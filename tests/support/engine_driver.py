@@ -29,7 +29,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from tests.support import tls as tls_support
-from velocity_edge.keys import table as keys
+from velocity_edge.keys.ring import cid_configs
+from velocity_edge.keys.table import EpochTable, first_table
 from velocity_edge.quic.admission import AdmissionControl
 from velocity_edge.quic.engine import (
     Address,
@@ -49,6 +50,7 @@ from velocity_edge.quic.engine import (
     StreamWritable,
     Train,
 )
+from velocity_edge.quic.engine_keys import engine_keys
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import native_missing, open_engine
 from velocity_edge.quic.single_use import UsedTokens
@@ -231,7 +233,7 @@ class World:
         self.random = random.Random(seed)
         self.delay_ns = int(delay_ms * 1e6)
         self.loss, self.reorder, self.duplicate, self.gro = loss, reorder, duplicate, gro
-        self.table = keys.first_table(ROOT, 0.0)
+        self.table = first_table(ROOT, 0.0)
         # A handshake costs no CPU here: what is let in must not depend on how busy this machine is.
         self.used_tokens = used_tokens or UsedTokens.private(0.0)
         admission = AdmissionControl(
@@ -240,7 +242,7 @@ class World:
         self.hooks = Hooks(policy or tls_support.policy(), admission)
         settings = EngineSettings(worker_id, NODE_ID, self.limits, congestion_control)
         self.engine, self.reason = open_engine(engine, settings, self.hooks)  # type: ignore[arg-type]
-        self.engine.use_keys(keys.engine_keys(self.table))
+        self.engine.use_keys(engine_keys(self.table))
         self.engine.use_roster(live)
         self.app = Application(self.engine)
         self.codec = keys_codec(self.table)
@@ -419,10 +421,10 @@ class World:
         self.app.file.close()
 
 
-def keys_codec(table: keys.EpochTable) -> Any:
+def keys_codec(table: EpochTable) -> Any:
     from velocity_edge.wire.cid import CidCodec
 
-    return CidCodec(keys.cid_configs(table))
+    return CidCodec(cid_configs(table))
 
 
 # --- a client of the other kind --------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from typing import Any
 
 from tests.support import tls as tls_support
 from tests.support.engine_driver import NODE_ID, ROOT, Application, Hooks, require_engine
-from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import first_table
 from velocity_edge.quic import udp
 from velocity_edge.quic.admission import AdmissionControl
 from velocity_edge.quic.engine import EngineSettings
+from velocity_edge.quic.engine_keys import engine_keys
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import open_engine
 from velocity_edge.quic.single_use import UsedTokens
@@ -34,13 +35,13 @@ class SocketServer:
     ) -> None:
         require_engine(engine)
         limits = limits or Limits()
-        table = keys.first_table(ROOT, 0.0)
+        table = first_table(ROOT, 0.0)
         self.hooks = Hooks(
             policy or tls_support.policy(), AdmissionControl(table, NODE_ID, 7, limits, UsedTokens.private(0.0))
         )
         settings = EngineSettings(worker_id=7, node_id=NODE_ID, limits=limits)
         self.engine, _ = open_engine(engine, settings, self.hooks)  # type: ignore[arg-type]
-        self.engine.use_keys(keys.engine_keys(table))
+        self.engine.use_keys(engine_keys(table))
         self.engine.use_roster(frozenset((7,)))
         self.app = Application(self.engine)
         self.sockets = [self._bind(host) for host in hosts]

@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 from supervisor.machine.slots import Slots
 from tests.support.waiting import poll
 from velocity_edge.config.model import Config
-from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import ROOT_BYTES, first_table
 from velocity_edge.pki.self_signed import self_signed
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.channel import Channel, Received, pair
@@ -121,7 +121,7 @@ class Bench:
         self.slots = Slots.open([m.Listener(listen, 0)], cores)
         self.port = self.slots.listeners[0].port
         self.chain = self_signed(self.directory / "state")
-        self.table = keys.first_table(os.urandom(keys.ROOT_BYTES), time.time())
+        self.table = first_table(os.urandom(ROOT_BYTES), time.time())
         self.workers: list[WorkerProcess] = []
         self.successor = self.directory / "workers.sock"
         self.user: str | None = None

@@ -42,14 +42,13 @@ FILE_CIRCLES_LEFT = [
     {"velocity_edge.client.h3_client", "velocity_edge.client.response"},
 ]
 ROOM_CIRCLES_LEFT = [
-    {"velocity_edge.keys", "velocity_edge.pki", "velocity_edge.quic", "velocity_edge.tls"},
+    {"velocity_edge.pki", "velocity_edge.quic", "velocity_edge.tls"},
     {"supervisor.one_line", "supervisor.shell"},
 ]
 #: Decisions that still import a hand themselves.
 DECISIONS_WITH_HANDS_LEFT = {
     "supervisor.admin.drain_lines",
     "velocity_edge.keys.backup",
-    "velocity_edge.keys.table",
     "velocity_edge.quic.admission",
 }
 #: Modules with hands that decisions still import, directly or through others.
@@ -59,7 +58,7 @@ HANDS_REACHED_LEFT = {
     "supervisor.machine.spawn",
     "supervisor.succession.state_file",
     "velocity_edge.atomic_file",
-    "velocity_edge.keys.table",
+    "velocity_edge.keys.ring",
     "velocity_edge.machine.capabilities",
     "velocity_edge.machine.worker_user",
     "velocity_edge.paths",

@@ -9,7 +9,8 @@ import click
 from velocity_edge.cli.output import show, show_json
 from velocity_edge.errors import CannotDo
 from velocity_edge.keys import file as keyfile
-from velocity_edge.keys.table import EpochTable, cid_configs
+from velocity_edge.keys.ring import cid_configs
+from velocity_edge.keys.table import EpochTable
 from velocity_edge.paths import state_dir
 from velocity_edge.wire.cid import CID_LENGTH, CidCodec
 

@@ -30,8 +30,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import EpochTable, KeyRing
+from velocity_edge.keys.ring import ADDRESS_TOKEN, KeyRing, cid_configs
+from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic import engine
 from velocity_edge.quic.counted_handshake import CountedHandshake
 from velocity_edge.quic.engine import Accept, Address, Handshake, Ignore, Initial, Refuse, Retry, ServerTransport
@@ -126,8 +126,8 @@ class AdmissionControl:
 
     def use_keys(self, table: EpochTable) -> None:
         """Seal and open with another table from now on."""
-        self._codec = CidCodec(keys.cid_configs(table))
-        self._tokens = AddressTokens(KeyRing(table, keys.ADDRESS_TOKEN))
+        self._codec = CidCodec(cid_configs(table))
+        self._tokens = AddressTokens(KeyRing(table, ADDRESS_TOKEN))
 
     def admit(self, initial: Initial, now_ns: int) -> engine.Admission:
         """Decide about a new connection. *now_ns* is CLOCK_MONOTONIC."""

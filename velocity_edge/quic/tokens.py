@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
 
-from velocity_edge.keys.table import KeyRing
+from velocity_edge.keys.ring import KeyRing
 from velocity_edge.quic.engine import Address
 
 RETRY: Final = b"R"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
 
-from velocity_edge.keys.table import KeyRing
+from velocity_edge.keys.ring import KeyRing
 
 _HEAD: Final = Struct(">HIQ4s")
 #: A ticket from the future by more than this was sealed by a broken clock.

@@ -32,8 +32,7 @@ from typing import Any, Final, assert_never
 from velocity_edge import __version__
 from velocity_edge.config.model import Config
 from velocity_edge.errors import VelocityError
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import EpochTable
+from velocity_edge.keys.table import CID_CONFIGS, EpochTable, table_of
 from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
 from velocity_edge.text import logs
 from velocity_edge.text.lines import LineWriter
@@ -161,7 +160,7 @@ class Worker:
         self.heartbeat_timer = self.loop.call_later(_HEARTBEAT_S, self._heartbeat)
 
     def _use_keys(self, order: m.UseKeys) -> None:
-        self.table = keys.table_of(order)
+        self.table = table_of(order)
         if self.serving is not None:
             self.serving.use_keys(self.table)
         self.supervision.report(m.KeysInUse([epoch.epoch for epoch in order.epochs], order.seal_with, order.closed))
@@ -254,7 +253,7 @@ class Worker:
             if table is None or self.leaving is not None:
                 return []
             old = [epoch for epoch in order.epochs if epoch in table.cid_live and epoch != table.seal_with]
-            return [epoch % keys.CID_CONFIGS for epoch in old]
+            return [epoch % CID_CONFIGS for epoch in old]
 
         self.moving = Moving(self.loop, self.serving, order.epochs, config_ids, order.spread_s)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from velocity_edge.config.model import Config, RouteSection, Site
 from velocity_edge.errors import ConfigError, VelocityError
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import EpochTable, KeyRing
+from velocity_edge.keys.ring import TICKET, KeyRing
+from velocity_edge.keys.table import EpochTable
 from velocity_edge.tls import kem_oqs
 from velocity_edge.tls.certs import Chain, chain_from_pem
 from velocity_edge.tls.policy import ServerPolicy, server_policy
@@ -48,7 +48,7 @@ class Prepared:
             self.chains,
             default_profile=server.profiles.default,
             permit=server.profiles.permit,
-            tickets=Tickets(KeyRing(table, keys.TICKET), int(self.config.tickets.max_age_s)),
+            tickets=Tickets(KeyRing(table, TICKET), int(self.config.tickets.max_age_s)),
             limits=server.limits.limits(),
             groups=kem_oqs.find().groups,
             suites=fastest_suites(),

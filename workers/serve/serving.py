@@ -14,10 +14,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from velocity_edge.keys import table as keys
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic import single_use, udp
 from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
+from velocity_edge.quic.engine_keys import engine_keys
 from velocity_edge.quic.open_engine import refuse_settings
 from velocity_edge.quic.single_use import UsedTokens
 from velocity_edge.wire import messages as m
@@ -109,7 +109,7 @@ class Serving:
         upcalls = WorkerUpcalls(table, equipment.node_id, worker_id, limits, equipment.used_tokens(clock()), progress)
         settings = EngineSettings(worker_id, equipment.node_id, limits, server.congestion_control)
         engine = open_engine(settings, upcalls)
-        engine.use_keys(keys.engine_keys(table))
+        engine.use_keys(engine_keys(table))
 
         def flush_soon() -> None:
             endpoint.flush_soon()
@@ -154,7 +154,7 @@ class Serving:
 
     def use_keys(self, table: EpochTable) -> None:
         """Seal and open with this table from now on."""
-        self.engine.use_keys(keys.engine_keys(table))
+        self.engine.use_keys(engine_keys(table))
         self.upcalls.admission.use_keys(table)
         if self.active is not None:
             self.upcalls.policy = self.active.policy(table)

@@ -22,7 +22,7 @@ from supervisor.succession.quiesced_file import Remembered
 from supervisor.succession.state_file import SavedQuiesce, SavedState, SavedWorker, StateFile, boot_id
 from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.keys import file as keyfile
-from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import first_table
 from velocity_edge.quic import single_use
 from velocity_edge.quic.single_use import UsedTokens
 from velocity_edge.wire import slab
@@ -359,7 +359,7 @@ def test_a_node_id_is_a_number_of_32_bits(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("when", ["NaN", "1e999", "-Infinity"])
 def test_keys_of_no_time_are_damaged(tmp_path: Path, when: str) -> None:
-    keyfile.save(tmp_path / "t.json", keys.first_table(bytes(32), 5.0))
+    keyfile.save(tmp_path / "t.json", first_table(bytes(32), 5.0))
     content = (tmp_path / "t.json").read_text().replace('"created_s": 5.0', f'"created_s": {when}')
     (tmp_path / "t.json").write_text(content)
     with pytest.raises(keyfile.DamagedKeys, match="epoch 1 was made at no time"):

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import KeyRing
+from velocity_edge.keys import rotation
+from velocity_edge.keys.ring import ADDRESS_TOKEN, KeyRing, cid_configs
+from velocity_edge.keys.table import EpochTable, first_table
 from velocity_edge.quic.admission import INVALID_TOKEN, AdmissionControl, share_of_prefix
 from velocity_edge.quic.engine import Accept, Address, Admission, Ignore, Initial, Refuse, Retry
 from velocity_edge.quic.half_open import FLIGHT_CPU_US, MAX_CPU_US, HalfOpen, prefix_of
@@ -22,7 +23,7 @@ from velocity_edge.wire.cid import CidCodec
 from velocity_edge.wire.counters import VERDICTS
 
 PEER, OTHER = (b"\x7f\0\0\1", 4433), (b"\x7f\0\0\2", 4433)
-TABLE = keys.first_table(b"r" * 32, 0.0)
+TABLE = first_table(b"r" * 32, 0.0)
 LIMITS = Limits(max_connections=100, retry_threshold=10, max_half_open=20)
 NODE, WORKER = 9, 17
 CHOSEN = b"\xc0chosen by the client"[:12]
@@ -38,7 +39,7 @@ class Clock:
 class Door(AdmissionControl):
     """Admission at the clock of its wall time, when nothing else is said."""
 
-    def __init__(self, worker_id: int, clock: Clock, table: keys.EpochTable, limits: Limits, used: UsedTokens) -> None:
+    def __init__(self, worker_id: int, clock: Clock, table: EpochTable, limits: Limits, used: UsedTokens) -> None:
         super().__init__(table, NODE, worker_id, limits, used, clock)
         self.clock = clock
 
@@ -49,7 +50,7 @@ class Door(AdmissionControl):
 def control(
     worker_id: int = WORKER,
     clock: Clock | None = None,
-    table: keys.EpochTable = TABLE,
+    table: EpochTable = TABLE,
     limits: Limits = LIMITS,
     used: UsedTokens | None = None,
 ) -> Door:
@@ -71,7 +72,7 @@ def test_a_quiet_worker_accepts() -> None:
 def test_retry_and_back(why: dict[str, object]) -> None:
     retry = control().knock(initial(**why))
     assert isinstance(retry, Retry)
-    owner = CidCodec(keys.cid_configs(TABLE)).open(retry.scid)
+    owner = CidCodec(cid_configs(TABLE)).open(retry.scid)
     assert owner is not None
     assert (owner.node_id, owner.worker_id) == (NODE, WORKER)
     back = initial(dcid=retry.scid, token=retry.token, **why)
@@ -88,7 +89,7 @@ class TestRetryToken:
         return control(clock=clock).knock(initial(**{"dcid": retry.scid, "token": retry.token} | changes))
 
     def test_other_address_port_or_id(self) -> None:
-        other_id = CidCodec(keys.cid_configs(TABLE)).issue(NODE, WORKER)
+        other_id = CidCodec(cid_configs(TABLE)).issue(NODE, WORKER)
         for changes in ({"peer": OTHER}, {"peer": (PEER[0], 4434)}, {"dcid": other_id}, {"dcid": CHOSEN}):
             answer = self.back(**changes)
             assert isinstance(answer, Refuse), changes
@@ -129,7 +130,7 @@ class TestRetryToken:
     def test_after_a_rotation(self) -> None:
         retry = control().knock(initial(must_retry=True))
         assert isinstance(retry, Retry)
-        later = control(table=keys.switch(keys.announce(TABLE, b"s" * 32, 1.0, 86_400.0)))
+        later = control(table=rotation.switch(rotation.announce(TABLE, b"s" * 32, 1.0, 86_400.0)))
         assert isinstance(later.knock(initial(dcid=retry.scid, token=retry.token)), Accept)
 
 
@@ -191,7 +192,7 @@ class TestLimits:
             assert control().knock(initial(connections=100, token=each)) == Ignore("verdict_dropped_connections")
 
     def test_an_id_of_ours_without_a_retry_token(self) -> None:
-        ours = CidCodec(keys.cid_configs(TABLE)).issue(NODE, WORKER)
+        ours = CidCodec(cid_configs(TABLE)).issue(NODE, WORKER)
         for token in (b"", control().address_token(PEER)):
             assert control().knock(initial(dcid=ours, token=token)) == Ignore("verdict_dropped_foreign_id")
 
@@ -224,7 +225,7 @@ def test_nothing_made_up_proves_an_address(
 
 
 def test_tokens_do_not_depend_on_each_other() -> None:
-    tokens = AddressTokens(KeyRing(TABLE, keys.ADDRESS_TOKEN))
+    tokens = AddressTokens(KeyRing(TABLE, ADDRESS_TOKEN))
     first, second = tokens.new_token(PEER, 5.0), tokens.new_token(PEER, 5.0)
     assert first != second
     assert tokens.check(first, PEER, b"", 6.0) == tokens.check(second, PEER, b"", 6.0) == Proof()

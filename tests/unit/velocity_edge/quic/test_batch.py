@@ -12,10 +12,11 @@ import pytest
 
 from tests.support.engine_driver import ENGINES, NODE_ID, ROOT, Hooks, require_engine
 from tests.support.waiting import poll
-from velocity_edge.keys import table as keys
+from velocity_edge.keys.table import first_table
 from velocity_edge.quic import udp
 from velocity_edge.quic.admission import AdmissionControl
 from velocity_edge.quic.engine import EngineSettings, Train
+from velocity_edge.quic.engine_keys import engine_keys
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import open_engine
 from velocity_edge.quic.single_use import UsedTokens
@@ -24,7 +25,7 @@ from velocity_edge.quic.single_use import UsedTokens
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Any:
     require_engine(request.param)
-    admission = AdmissionControl(keys.first_table(ROOT, 0.0), NODE_ID, 7, Limits(), UsedTokens.private(0.0))
+    admission = AdmissionControl(first_table(ROOT, 0.0), NODE_ID, 7, Limits(), UsedTokens.private(0.0))
     settings = EngineSettings(worker_id=7, node_id=NODE_ID, limits=Limits())
     return open_engine(request.param, settings, Hooks(None, admission))[0]  # type: ignore[arg-type]
 
@@ -225,7 +226,7 @@ def test_a_batch_is_bounded(engine: Any) -> None:
 
 def test_an_empty_datagram_is_a_datagram(engine: Any, sockets: Callable[..., socket.socket]) -> None:
     receiving, sending = sockets("127.0.0.1"), sockets("127.0.0.1")
-    engine.use_keys(keys.engine_keys(keys.first_table(ROOT, 0.0)))
+    engine.use_keys(engine_keys(first_table(ROOT, 0.0)))
     batch = engine.batch()
     sending.sendto(b"", receiving.getsockname())
     poll(lambda: batch.receive(receiving.fileno(), 0), "a datagram")

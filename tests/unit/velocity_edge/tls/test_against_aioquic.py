@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.support import tls as support
 from velocity_edge.client.aioquic_tls import LEVELS, AioquicContext, ClientContext, aioquic_ticket
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import KeyRing
+from velocity_edge.keys.ring import TICKET, KeyRing
+from velocity_edge.keys.table import first_table
 from velocity_edge.tls import certs, kex
 from velocity_edge.tls.client_policy import ClientPolicy, Session
 from velocity_edge.tls.handshake import ServerHandshake
@@ -169,7 +169,7 @@ class TestStockClient:
         assert completed(server)
 
     def test_resumption(self) -> None:
-        policy = support.policy(tickets=Tickets(KeyRing(keys.first_table(b"r" * 32, 0.0), keys.TICKET)))
+        policy = support.policy(tickets=Tickets(KeyRing(first_table(b"r" * 32, 0.0), TICKET)))
         tickets: list[SessionTicket] = []
         connect(policy, tickets=tickets)
         client, server = connect(policy, session_ticket=tickets[0])
@@ -239,7 +239,7 @@ class TestOurs:
         assert (client.tls.handshake.group, client.tls.handshake.retried) == (group, retry)
 
     def test_early_data(self) -> None:
-        tickets = Tickets(KeyRing(keys.first_table(b"r" * 32, time.time()), keys.TICKET))
+        tickets = Tickets(KeyRing(first_table(b"r" * 32, time.time()), TICKET))
 
         class Once:
             def __init__(self) -> None:

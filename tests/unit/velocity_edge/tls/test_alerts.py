@@ -9,8 +9,8 @@ import pytest
 
 from tests.support import tls as support
 from tests.support.tls import Pair, RecordingTransport
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import KeyRing
+from velocity_edge.keys.ring import TICKET, KeyRing
+from velocity_edge.keys.table import first_table
 from velocity_edge.quic.engine import Level
 from velocity_edge.tls import codec, codec_client, kex
 from velocity_edge.tls.alerts import Alert, AlertDescription
@@ -209,7 +209,7 @@ WRONG_HELLOS: dict[str, tuple[bytes, AlertDescription]] = {
 def test_wrong_first_hellos(case: str) -> None:
     data, expected = WRONG_HELLOS[case]
     transport = RecordingTransport()
-    tickets = Tickets(KeyRing(keys.first_table(b"r" * 32, 0.0), keys.TICKET))
+    tickets = Tickets(KeyRing(first_table(b"r" * 32, 0.0), TICKET))
     server = ServerHandshake(support.policy(tickets=tickets), transport)
     assert server.feed(Level.INITIAL, data) == expected, server.alert_reason
     assert server.alert_reason
@@ -381,7 +381,7 @@ class TestTampering:
         assert not pair.server.done
 
     def test_wrong_binder(self) -> None:
-        policy = support.policy(tickets=Tickets(KeyRing(keys.first_table(b"r" * 32, 0.0), keys.TICKET)))
+        policy = support.policy(tickets=Tickets(KeyRing(first_table(b"r" * 32, 0.0), TICKET)))
         [session] = support.run(policy).sessions
 
         def tamper(to: str, level: int, data: bytes) -> bytes:

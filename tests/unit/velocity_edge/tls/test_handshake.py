@@ -13,8 +13,9 @@ import pytest
 
 from tests.support import tls as support
 from tests.support.tls import Pair
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import KeyRing
+from velocity_edge.keys import rotation
+from velocity_edge.keys.ring import TICKET, KeyRing
+from velocity_edge.keys.table import EpochTable, first_table
 from velocity_edge.quic.engine import Level
 from velocity_edge.tls import certs, kex, schedule
 from velocity_edge.tls.alerts import AlertDescription
@@ -23,11 +24,11 @@ from velocity_edge.tls.replay import EarlyData
 from velocity_edge.tls.tickets import Tickets
 from velocity_edge.tls.trust import Trust
 
-TABLE = keys.first_table(b"r" * 32, 0.0)
+TABLE = first_table(b"r" * 32, 0.0)
 
 
-def tickets(table: keys.EpochTable = TABLE) -> Tickets:
-    return Tickets(KeyRing(table, keys.TICKET))
+def tickets(table: EpochTable = TABLE) -> Tickets:
+    return Tickets(KeyRing(table, TICKET))
 
 
 def assert_agreed(pair: Pair) -> None:
@@ -169,13 +170,13 @@ class TestResumption:
         assert pair.server.resumed
 
     def test_after_a_rotation(self) -> None:
-        table = keys.switch(keys.announce(TABLE, b"s" * 32, 10.0, 86_400.0))
+        table = rotation.switch(rotation.announce(TABLE, b"s" * 32, 10.0, 86_400.0))
         pair = support.run(support.policy(tickets=tickets(table)), support.client(session=self.session()))
         assert_agreed(pair)
         assert pair.server.resumed
 
     def test_not_with_a_forgotten_epoch(self) -> None:
-        table = keys.first_table(b"x" * 32, 0.0)
+        table = first_table(b"x" * 32, 0.0)
         pair = support.run(support.policy(tickets=tickets(table)), support.client(session=self.session()))
         assert_agreed(pair)
         assert not pair.server.resumed
@@ -183,7 +184,7 @@ class TestResumption:
     def test_not_when_too_old(self) -> None:
         session = self.session()
         clock = session.received_s + 86_390.0  # type: ignore[attr-defined]
-        server = support.policy(tickets=Tickets(KeyRing(TABLE, keys.TICKET), lifetime_s=3600))
+        server = support.policy(tickets=Tickets(KeyRing(TABLE, TICKET), lifetime_s=3600))
         pair = support.run(server, support.client(session=session), wall_clock=lambda: clock)
         assert_agreed(pair)
         assert not pair.server.resumed

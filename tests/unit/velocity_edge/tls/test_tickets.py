@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from velocity_edge.keys import table as keys
-from velocity_edge.keys.table import KeyRing
+from velocity_edge.keys.ring import TICKET, KeyRing
+from velocity_edge.keys.table import first_table
 from velocity_edge.tls.tickets import CLOCK_SKEW_S, Tickets, TicketState
 
-TABLE = keys.first_table(b"r" * 32, 0.0)
+TABLE = first_table(b"r" * 32, 0.0)
 ISSUED_S = 1_700_000_000.0
 
 
 def tickets(lifetime_s: int = 3600) -> Tickets:
-    return Tickets(KeyRing(TABLE, keys.TICKET), lifetime_s)
+    return Tickets(KeyRing(TABLE, TICKET), lifetime_s)
 
 
 def sealed(by: Tickets, *, early_data: bytes = b"", alpn: bytes = b"h3") -> bytes:
