@@ -1,0 +1,90 @@
+"""What docstrings, comments and documents name is in the tree: files, classes, functions, fields, keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import named
+
+#: Names of others: of the kernel, of RFCs and other standards, of programs that we talk to.
+OTHERS = {
+    # RFC 8446, RFC 9000, FIPS 204
+    *("ClientHellos", "HkdfLabel", "KeyUpdate", "PskBinderEntry", "SignatureScheme"),
+    *("Power2Round", "RejBoundedPoly", "SimpleBitPack"),
+    # the kernel and libc: headers, helpers, commands of bpf(2)
+    *("asm-generic/socket.h", "linux/capability.h", "linux/netdev.h", "linux/openat2.h", "linux/udp.h", "sysexits.h"),
+    *("helpers.h", "BPF_PROG_TEST_RUN", "bpf_sk_select_reuseport"),
+    # systemd, Kubernetes, BIRD
+    *("FileDescriptorStorePreserve", "MemoryHigh", "ConfigMap", "check_cmd", "check_fail", "check_interval"),
+    # browsers and WebAssembly
+    *("DevTools", "JavaScript", "WebAssembly", "WebSocket"),
+    # ngtcp2 and aioquic
+    *("lib/ngtcp2_conn.c", "HyStart", "RangeSet", "tls.Context"),
+}
+#: Names that the tree no longer has. Only shrinks: repair the sentence, and take the name out.
+LEFT = {
+    *("contract.py", "departures.py", "docs/wire.md", "drain.py", "drains.py", "keyfile.py", "keys.py", "move.py"),
+    *(
+        "moving.py",
+        "native/handover.h",
+        "progress.py",
+        "remembered.py",
+        "rotations.py",
+        "state.py",
+        "steering_classic.py",
+    ),
+    *("steering_kernel.py", "store.py", "succession.py", "test_known_answers.py", "tls_client.py", "tls_server.py"),
+    *(
+        "WorkerMask",
+        "data_frame",
+        "since_ms",
+        "keys.ADDRESS_TOKEN",
+        "_total",
+        "ValueErrors",
+        "admin.sock",
+        "world.close",
+    ),
+    *("server.port",),
+}
+
+
+def test_what_is_named_is_there() -> None:
+    found = [f"{place}: {name}" for place, name in named.missing() if name not in OTHERS | LEFT]
+    assert not found, "\n".join(["named, but not in the tree:", *found])
+
+
+@pytest.mark.parametrize(
+    ("name", "exists"),
+    [
+        ("Node.handle", True),
+        ("Node.vanish", False),
+        ("server.limits.max_request_body", True),
+        ("server.limits.max_nothing", False),
+        ("os.urandom", True),
+        ("os.vanish", False),
+        ("lifecycle.render", True),
+        ("lifecycle.vanish", False),
+        ("velocity_edge.cli.status", True),
+        ("velocity_edge.cli.vanished", False),
+        ("Vanished", False),
+        ("use_vanished", False),
+    ],
+)
+def test_a_name_is_looked_for_where_it_belongs(name: str, exists: bool) -> None:
+    assert named.name_exists(name) is exists
+
+
+@pytest.mark.parametrize(
+    ("name", "near", "exists"),
+    [
+        ("node.py", "", True),
+        ("node/node.py", "", True),
+        ("od.py", "", False),
+        ("docs/vanished.md", "", False),
+        ("../README.md", "docs/keys.md", True),
+    ],
+)
+def test_a_file_is_found_by_the_end_of_its_path_or_from_the_folder_that_names_it(
+    name: str, near: str, exists: bool
+) -> None:
+    assert named.file_exists(name, near) is exists
