@@ -16,7 +16,7 @@ from typing import Final
 from supervisor.machine import key_history
 from supervisor.machine.kept import Trouble
 from supervisor.machine.key_history import KeyHistory
-from velocity_edge.config.model import Tickets
+from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo, ConfigError
 from velocity_edge.keys import file as keyfile
 from velocity_edge.keys import rotation

@@ -186,7 +186,7 @@ REFUSED: dict[str, tuple[list[Change], str]] = {
         "cannot start a worker: SyntaxError",
     ),
     "another idea of the configuration": (
-        [("velocity_edge/config/model.py", "    workers: Annotated", "    workerz: Annotated")],
+        [("velocity_edge/config/server.py", "    workers: Annotated", "    workerz: Annotated")],
         "server.workers: cannot understand this key",
     ),
 }

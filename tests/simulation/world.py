@@ -27,7 +27,7 @@ from supervisor.node.worker import WorkerIds
 from supervisor.succession import translate as succession
 from supervisor.succession.state_file import SavedState
 from tests.simulation.machine import QUARANTINE_S, Machine, Process
-from velocity_edge.config.model import Tickets
+from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo
 from velocity_edge.keys.table import ROOT_BYTES, first_table
 from velocity_edge.wire import messages as m

@@ -1,9 +1,5 @@
-"""The configuration: the YAML file, the environment, the flags; their errors with positions; the resolved model.
+"""The configuration: the YAML file, the environment and the flags; their errors with positions; the resolved model.
 
-`load` is what everybody calls. `model.Config` is what everybody holds: frozen, complete, no default left to guess.
+`load.load` returns a `model.Config`: immutable and complete, with every default filled in. This file imports nothing:
+workers need the model only, and do not import a YAML parser.
 """
-
-from velocity_edge.config.load import Loaded, load, load_with_origins
-from velocity_edge.config.model import Config
-
-__all__ = ["Config", "Loaded", "load", "load_with_origins"]

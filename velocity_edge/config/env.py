@@ -1,7 +1,7 @@
 """Environment variables that set a key of the configuration.
 
-Only the variables in this table count. Others that begin with VELOCITY_ are left alone, because a cluster sets such
-names by itself: a Kubernetes service called "velocity" puts VELOCITY_SERVICE_HOST and VELOCITY_PORT into every pod.
+Only the variables in this table are used. Others that begin with VELOCITY_ are ignored, as clusters set such names:
+a Kubernetes service called "velocity" adds VELOCITY_SERVICE_HOST and VELOCITY_PORT to the environment of every pod.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""From a file, the environment and the flags to one `Config`, or to sentences that say what is wrong and where.
+"""Loads a file, the environment and the flags into one `Config`, or raises an error that lists every problem.
 
-Precedence: file < VELOCITY_* variables < flags. Every value remembers where it came from, so that an error can point at
-it and `velocity-edge config show --origin` can tell. All problems are reported at once, one per line:
+Precedence: file < VELOCITY_* variables < flags. The origin of every value is recorded, for errors and for
+`velocity-edge config show --origin`. All problems are reported at once, one per line:
 
     serve.yaml:3:4: server.lisen: cannot understand this key; did you mean "listen"?
 
-Files that the configuration names (certificates, folders) are not opened here: whoever uses them does.
+Files that the configuration names (certificates, directories) are not opened here.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from pydantic import ValidationError
 
 from velocity_edge.config import env
 from velocity_edge.config.model import Config
-from velocity_edge.config.rules import Problem, problems
+from velocity_edge.config.section import KeyPath, Problem, all_problems
 from velocity_edge.config.sentences import sentence
-from velocity_edge.config.tree import Path as KeyPath
 from velocity_edge.config.tree import Tree, dotted_path, parse
 from velocity_edge.errors import ConfigError
 
@@ -32,12 +31,12 @@ _MAX_FILE_BYTES: Final = 4 * 2**20
 
 @dataclass(slots=True)
 class Loaded:
-    """A configuration, where each value came from, and what was set twice."""
+    """A configuration, the origin of each value, and values that were set twice."""
 
     config: Config
-    #: The file's name; "configuration" where there is none.
+    #: The file's name; "configuration" without a file.
     name: str = "configuration"
-    #: Key path -> "serve.yaml:2:4", "VELOCITY_LISTEN", "--listen". What is not in it is a default.
+    #: Key path -> "serve.yaml:2:4", "VELOCITY_LISTEN", "--listen". Values that are not in it are defaults.
     origins: dict[KeyPath, str] = field(default_factory=dict)
     #: "server.listen: --listen wins over serve.yaml:2:4"
     notes: list[str] = field(default_factory=list)
@@ -66,7 +65,7 @@ def load_with_origins(
     environment: Mapping[str, str] = os.environ,
     flags: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """Return the configuration as `load` does, with where each value came from."""
+    """Return the configuration as `load` does, with the origin of each value."""
     tree = _read(path) if path else Tree({})
     name = str(path) if path else "configuration"
     origins = {key: f"{name}:{line}:{column}" for key, (line, column) in tree.places.items()}
@@ -105,7 +104,7 @@ def _read(path: Path) -> Tree:
 
 
 def _put(values: dict[str, Any], steps: KeyPath, value: Any, origins: dict[KeyPath, str], name: str) -> None:
-    """Set a nested key; sections on the way that the file leaves empty ("server:") are made."""
+    """Set a nested key; sections on the way that the file leaves empty ("server:") are created."""
     for i, step in enumerate(steps[:-1]):
         if values.get(step) is None:
             values[step] = {}
@@ -118,7 +117,7 @@ def _put(values: dict[str, Any], steps: KeyPath, value: Any, origins: dict[KeyPa
 
 def _validate(values: dict[str, Any], base: Path, origins: dict[KeyPath, str], name: str) -> Config:
     try:
-        # Through JSON, because that is what strict types are defined for: lists are lists, keys are text.
+        # Through JSON, for which pydantic's strict mode is defined: lists are lists, keys are text.
         config = Config.model_validate_json(orjson.dumps(_without_empty(values)), context={"base": base})
     except ValidationError as error:
         found = [sentence(e["loc"], e["type"], e.get("ctx", {}), e["input"], values) for e in error.errors()]
@@ -127,16 +126,16 @@ def _validate(values: dict[str, Any], base: Path, origins: dict[KeyPath, str], n
         raise ConfigError(f"{name}: cannot be used: {error}") from None
     if config.telemetry is not None:
         if "telemetry" in (values.get("server") or {}):
-            raise refuse([(("telemetry",), "cannot stand in two places: server.telemetry is there too")], origins, name)
+            raise refuse([(("telemetry",), "cannot be given twice: server.telemetry is set as well")], origins, name)
         server = config.server.model_copy(update={"telemetry": config.telemetry})
         config = config.model_copy(update={"server": server, "telemetry": None})
-    if found := list(problems(config)):
+    if found := list(all_problems(config)):
         raise refuse(found, origins, name)
     return config
 
 
 def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
-    """Return *values* without sections that have a name and nothing in them ("limits:" and no more)."""
+    """Return *values* without empty sections ("limits:" and nothing below)."""
     return {
         key: _without_empty(value) if isinstance(value, dict) else value
         for key, value in values.items()
@@ -145,7 +144,7 @@ def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse(found: list[Problem], origins: Mapping[KeyPath, str], name: str) -> ConfigError:
-    """Return one error for all that was *found*, each with its place, in the order of the file."""
+    """Return one error for all problems *found*, each with its position, in the order of the file."""
     order = {key: i for i, key in enumerate(origins)}
     placed = [(_place(path, origins), path, text) for path, text in found]
     placed.sort(key=lambda entry: order.get(entry[0], -1))
@@ -154,7 +153,7 @@ def refuse(found: list[Problem], origins: Mapping[KeyPath, str], name: str) -> C
 
 
 def _place(path: KeyPath, origins: Mapping[KeyPath, str]) -> KeyPath:
-    """Return *path* where it was set, or what is around or in it, or for a moved section where it was before."""
+    """Return *path* if it was set, else the nearest key around or below it; for a moved section, its original place."""
     if path[:2] == ("server", "telemetry") and ("telemetry",) in origins:
         path = path[1:]
     around = (path[:length] for length in range(len(path), 0, -1))

@@ -1,6 +1,6 @@
-"""docs/configuration.md, printed from the model: `python -m velocity_edge.config.reference`.
+"""Generates docs/configuration.md from the model: `python -m velocity_edge.config.reference`.
 
-A test holds it current.
+A test checks that the file is current.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from velocity_edge.config.values import Written
 _HEAD: Final = """\
 # Configuration
 
-Printed from `velocity_edge/config/model.py` by `python -m velocity_edge.config.reference`; do not edit.
+Generated from `velocity_edge/config/` by `python -m velocity_edge.config.reference`; do not edit.
 
-A configuration is a YAML file (`velocity-edge serve --config serve.yaml`), the environment, and flags; the later wins.
-Unknown and repeated keys are errors that say where: `serve.yaml:3:4: server.lisen: cannot understand this key; did you
-mean "listen"?`. `velocity-edge config lint FILE` checks a file, `velocity-edge config show --origin` prints what is in
-force and where each value came from.
+A configuration is a YAML file (`velocity-edge serve --config serve.yaml`), the environment, and flags; later ones take
+precedence. Unknown and repeated keys are errors with a position: `serve.yaml:3:4: server.lisen: cannot understand this
+key; did you mean "listen"?`. `velocity-edge config lint FILE` checks a file, `velocity-edge config show --origin`
+prints the effective configuration and the origin of each value.
 
 Durations are written `500ms`, `5s`, `2m`, `1h30m`, `24h`, `7d`; sizes `64KiB`, `1MiB`, `10MB` or in bytes. Paths
-in a file are relative to the folder of that file.
+in a file are relative to the directory of that file.
 
-The smallest file that serves something:
+The smallest usable file:
 
 ```yaml
 server:
@@ -44,8 +44,8 @@ content:
       root: /srv/www
 ```
 
-Keys that say "not built yet" are known, because the deployment guide names them, and refused when they ask for
-something.
+Keys marked "not implemented yet" are known, because the deployment guide names them, and refused unless they have their
+default.
 """
 
 
@@ -56,10 +56,15 @@ def document() -> str:
     lines += [f"| `{variable}` | `{key}` |" for variable, (key, _) in VARIABLES.items()]
     lines += [
         "",
-        "`VELOCITY_RUNTIME_DIR`, `VELOCITY_STATE_DIR` and `VELOCITY_CACHE_DIR` choose where a node keeps its files",
+        "`VELOCITY_RUNTIME_DIR`, `VELOCITY_STATE_DIR` and `VELOCITY_CACHE_DIR` select the directories of a node",
     ]
-    lines += ["(velocity_edge/paths.py). Other variables that begin with `VELOCITY_` are left alone."]
+    lines += ["(velocity_edge/paths.py). Other variables that begin with `VELOCITY_` are ignored."]
     return "\n".join(lines) + "\n"
+
+
+def _heading(path: str) -> str:
+    name, space, variant = path.partition(" ")
+    return f"## `{name}`{space}{variant}"
 
 
 def _section(section: type[BaseModel], path: str) -> Iterator[str]:
@@ -69,15 +74,22 @@ def _section(section: type[BaseModel], path: str) -> Iterator[str]:
         models = [t for t in types_in(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
         if models and (path or not info.description):
             many = "[]" if get_origin(info.annotation) is list else ""
-            deeper.append((models[0], f"{path}.{key}{many}" if path else key))
+            below = f"{path}.{key}{many}" if path else key
+            deeper += [(model, f"{below}{_variant(info, model)}") for model in models]
         else:
             rows.append(f"| `{key}` | {_type(info)} | {_default(info)} | {_flat(info.description or '')} |")
     if path:
-        yield from (f"## `{path}`", "", _flat(section.__doc__ or ""), "")
+        yield from (f"{_heading(path)}", "", _flat(section.__doc__ or ""), "")
         if rows:
             yield from ("| key | type | default | |", "| --- | --- | --- | --- |", *rows, "")
     for model, below in deeper:
         yield from _section(model, below)
+
+
+def _variant(info: FieldInfo, model: type[BaseModel]) -> str:
+    """Return which member of a union *model* is, such as " (type: static)"."""
+    key = info.discriminator
+    return f" ({key}: {get_args(model.model_fields[key].annotation)[0]})" if isinstance(key, str) else ""
 
 
 def _type(info: FieldInfo) -> str:
@@ -86,7 +98,7 @@ def _type(info: FieldInfo) -> str:
 
 
 def _words(annotation: Any) -> list[str]:
-    """Return how the values of a type are written: its options, or a word."""
+    """Return how the values of a type are written: its options, or the name of its form."""
     origin = get_origin(annotation)
     if origin is Literal:
         return [f"`{option}`" for option in get_args(annotation)]

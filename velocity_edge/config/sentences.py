@@ -1,4 +1,4 @@
-"""What pydantic finds, said in our words: the key as it stands in the file, and a sentence that begins with "cannot".
+"""Errors of pydantic as sentences for the operator: the key as in the file, and a text that begins with "cannot".
 
 Places (file, line, column) are added by load.py.
 """
@@ -13,7 +13,7 @@ from typing import Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from velocity_edge.config.model import Config
-from velocity_edge.config.tree import Path as KeyPath
+from velocity_edge.config.section import KeyPath
 
 _MUST_BE: Final = {
     "bool_type": "true or false",
@@ -35,7 +35,9 @@ def sentence(
     """Return the key and the sentence for one error of pydantic; *values* is the whole file."""
     path = tuple(_real_steps(loc, values))
     if kind == "extra_forbidden":
-        return path, _unknown_key(path)
+        return path, _unknown_key(path, values)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        path, kind, value, context = _as_literal(path, context, value)
     if kind == "missing":
         return path, "cannot be left out"
     shown = "this" if isinstance(value, dict | list) else "nothing" if value is None else repr(value)
@@ -53,16 +55,18 @@ def sentence(
     if kind == "too_short":
         return path, "cannot be empty"
     if kind == "string_pattern_mismatch":
-        return path, f"cannot use {shown}: only printable ASCII characters can stand in a header"
+        return path, f"cannot use {shown}: a header may contain only printable ASCII characters"
     if kind == "string_too_long":
         return path, f"cannot use {shown}: longer than {context['max_length']} characters"
     return path, f"cannot use {shown}: {kind.replace('_', ' ')}"
 
 
 def _real_steps(loc: tuple[int | str, ...], values: Any) -> Iterator[str]:
-    """Yield the steps of *loc* that are keys of the file; pydantic puts names of its own between them."""
+    """Yield the steps of *loc* that are keys of the file; pydantic adds names of its own."""
     for i, step in enumerate(loc):
         last = i == len(loc) - 1
+        if isinstance(values, dict) and values.get("type") == step and not last:
+            continue  # which member of a union
         if isinstance(values, dict) and (str(step) in values or last) and step != "[key]":
             yield str(step)
             values = values.get(str(step))
@@ -71,24 +75,45 @@ def _real_steps(loc: tuple[int | str, ...], values: Any) -> Iterator[str]:
             values = values[step] if step < len(values) else None
 
 
-def _unknown_key(path: KeyPath) -> str:
-    section: type[BaseModel] | None = Config
+def _as_literal(path: KeyPath, context: Mapping[str, Any], section: Any) -> tuple[KeyPath, str, Any, Mapping[str, Any]]:
+    """Return an error about which member of a union is meant as one about the key that says it (`type`)."""
+    key = context["discriminator"].strip("'")
+    if "tag" not in context:
+        return (*path, key), "missing", None, {}
+    options, _, last = context["expected_tags"].rpartition(", ")
+    return (*path, key), "literal_error", section[key], {"expected": f"{options} or {last}" if options else last}
+
+
+def _unknown_key(path: KeyPath, values: Any) -> str:
+    """Return the sentence for a key that the section at *path* does not have."""
+    section: type[BaseModel] = Config
+    others: Mapping[str, type[BaseModel]] = {}
+    tag = ""
     for step in path[:-1]:
-        if section is not None and not step.isdigit():
-            section = _section(section, step)
-    keys = [f.alias or name for name, f in section.model_fields.items()] if section else []
-    if close := difflib.get_close_matches(path[-1], keys, 1, 0.6):
+        if isinstance(values, list):
+            values = values[int(step)]
+            continue
+        values = values[step]
+        info = next((info for name, info in section.model_fields.items() if (info.alias or name) == step), None)
+        if info is None:
+            break
+        models = [t for t in types_in(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
+        section, others = models[0], {}
+        if isinstance(info.discriminator, str):
+            others = {str(get_args(m.model_fields[info.discriminator].annotation)[0]): m for m in models}
+            tag = values[info.discriminator]
+            section = others[tag]
+    key, keys = path[-1], _keys(section)
+    for other, model in others.items():
+        if key in _keys(model):
+            return f"cannot be used with type {tag!r}: only with type {other!r}"
+    if close := difflib.get_close_matches(key, keys, 1, 0.6):
         return f'cannot understand this key; did you mean "{close[0]}"?'
     return f"cannot understand this key; known here: {', '.join(sorted(keys))}"
 
 
-def _section(section: type[BaseModel], key: str) -> type[BaseModel] | None:
-    for name, info in section.model_fields.items():
-        if (info.alias or name) == key:
-            return next(
-                (t for t in types_in(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None
-            )
-    return None
+def _keys(section: type[BaseModel]) -> list[str]:
+    return [info.alias or name for name, info in section.model_fields.items()]
 
 
 def types_in(annotation: Any) -> Iterator[Any]:

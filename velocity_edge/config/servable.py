@@ -1,8 +1,8 @@
-"""Whether a node could serve a configuration on this machine: there is something to show, its folders can be opened,
-and its certificate chain and private key can be used together.
+"""Checks that a node can serve a configuration on this machine: it has a site, the directories can be opened, and the
+certificate chain and private key match.
 
-It keeps no file open: the supervisor opens them again, and reports itself what has changed until then. `serve` and
-`config lint` call this, so that a mistake is named before anything is started.
+No file stays open: the supervisor opens them again, and reports itself what has changed meanwhile. `serve` and
+`config lint` call this, so that an error is reported before anything is started.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import os
 from collections.abc import Iterator
 
 from velocity_edge.config.load import Loaded, refuse
-from velocity_edge.config.rules import Problem
+from velocity_edge.config.section import Problem
 from velocity_edge.pki.files import UnusableFile, load_chain
 
 
 def check(loaded: Loaded) -> tuple[str, ...]:
-    """Return what an operator should know, such as an expired certificate.
+    """Return warnings, such as an expired certificate.
 
     Raises `ConfigError` when the configuration cannot be served from here, with the place of each reason.
     """
@@ -36,12 +36,15 @@ def check(loaded: Loaded) -> tuple[str, ...]:
 
 def _content(loaded: Loaded) -> Iterator[Problem]:
     if not loaded.config.content.sites:
-        yield ("content", "sites"), "cannot serve nothing: name a folder with --root, or sites in a configuration"
+        yield (
+            ("content", "sites"),
+            "cannot serve without content: give a directory with --root, or sites in a configuration",
+        )
     tls = loaded.config.server.tls
     if tls.certificate is None and not tls.self_signed:
         yield (
             ("server", "tls", "certificate"),
-            "cannot serve without a certificate: give --cert and --key, or --self-signed to try it",
+            "cannot serve without a certificate: give --cert and --key, or --self-signed for a test",
         )
 
 
@@ -50,6 +53,6 @@ def _roots(loaded: Loaded) -> Iterator[Problem]:
         try:
             os.close(os.open(site.root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY))
         except NotADirectoryError:
-            yield ("content", "sites", str(i), "root"), f"cannot use {site.root}: must be a folder"
+            yield ("content", "sites", str(i), "root"), f"cannot use {site.root}: must be a directory"
         except OSError as error:
             yield ("content", "sites", str(i), "root"), f"cannot use {site.root}: {error.strerror}"

@@ -1,39 +1,38 @@
 """A YAML file as plain values, with the place of each of them.
 
-It decides what a file says and refuses what is ambiguous: duplicate keys, tags, several documents, references that
-contain themselves. What the values mean is decided in model.py.
+It parses the file and refuses what is ambiguous: duplicate keys, tags, several documents, recursive references. What
+the values mean is decided by the sections (section.py).
 
-Surprise: the examples of the deployment guide indent three columns per level, also behind "- ", which no YAML parser
-accepts. So a file that does not parse is tried once more with its dashes widened (`widen_dashes`); one that does parse
-is never touched.
+The examples of the deployment guide indent three columns per level, also after "- ", which no YAML parser accepts.
+Therefore a file that does not parse is parsed once more with its dashes widened (`widen_dashes`); a file that parses is
+never changed.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from velocity_edge.config.section import KeyPath
 from velocity_edge.config.yaml_errors import marked, shown, unmarked
 from velocity_edge.errors import ConfigError
 
-#: Where a value stands: keys and list positions from the top, all as text.
-Path = tuple[str, ...]
-
-#: References (`*name`) can make a small file enormous; no configuration is.
+#: References (`*name`) can expand a small file to an arbitrary size.
 _MAX_NODES: Final = 200_000
 #: A configuration has 6 levels. The parser needs a few frames of Python's stack for each.
 _MAX_DEPTH: Final = 50
-#: What JSON has, which configurations travel in: 64 bits.
+#: Configurations are sent as JSON, whose integers have 64 bits here.
 _MAX_INT: Final = 2**63
-#: Decimal without a leading zero (YAML 1.1 and 1.2 do not agree what 010 is), or said to be hexadecimal or octal.
+#: Decimal without a leading zero (YAML 1.1 and 1.2 read 010 differently), or explicitly hexadecimal or octal.
 _INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
-#: Scalars that are taken as text: dates, and marks that are not used here.
+#: Scalars that are read as text: dates, and YAML markers that have no function here.
 _TEXTS: Final = frozenset(("str", "timestamp", "merge", "value"))
 _DASH: Final = re.compile(r"( *)-( +)([^\s#'\"\[{&*!|>-][^:#]*):(?: +(\S.*))?$")
 
@@ -43,18 +42,18 @@ class Tree:
     """The values of a file, and line and column (both from 1) of each key or list entry."""
 
     values: dict[str, Any]
-    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    places: dict[KeyPath, tuple[int, int]] = field(default_factory=dict)
 
 
 def parse(text: str, name: str) -> Tree:
-    """Return what *text* says, or raise `ConfigError` with the place; *name* is the file's name in the message."""
+    """Return the values of *text*, or raise `ConfigError` with the position; *name* is the file's name."""
     try:
         root = _compose(text)
     except MarkedYAMLError as error:
         try:
             root = _compose(widen_dashes(text))
         except MarkedYAMLError as other:
-            # The reading that came further is what the author meant.
+            # The attempt that failed later is closer to what the author meant.
             first, second = (e.problem_mark.line if e.problem_mark else 0 for e in (error, other))
             raise ConfigError(marked(error if first >= second else other, text, name)) from None
     except YAMLError as error:
@@ -73,9 +72,9 @@ def parse(text: str, name: str) -> Tree:
 
 
 def widen_dashes(text: str) -> str:
-    """Return *text* with spaces put behind dashes, so that the first key of a list entry stands above its siblings.
+    """Return *text* with spaces added after dashes, so that the first key of a list entry is aligned with its siblings.
 
-    "- a: 1" followed by "   b: 2" becomes "-  a: 1". Line numbers stay as they are.
+    "- a: 1" followed by "   b: 2" becomes "-  a: 1". Line numbers do not change.
     """
     lines = text.split("\n")
     for number, line in enumerate(lines):
@@ -91,7 +90,7 @@ def widen_dashes(text: str) -> str:
             if indent <= dash:
                 break
             inside.append(indent)
-        # A first key without a value has children of its own in front of its siblings: they are not what we align to.
+        # A first key without a value has its own children before its siblings: the entry is not aligned to those.
         siblings = min(inside, default=0)
         if siblings > column and (found[4] is not None or inside[0] > siblings):
             lines[number] = line[: dash + 1] + " " * (siblings - dash - 1) + line[column:]
@@ -99,7 +98,10 @@ def widen_dashes(text: str) -> str:
 
 
 def _compose(text: str) -> Node | None:
-    node: Node | None = YAML(typ="safe", pure=True).compose(text)
+    with warnings.catch_warnings():
+        # YAML allows to define an anchor again (section 3.2.2.2).
+        warnings.simplefilter("ignore", ReusedAnchorWarning)
+        node: Node | None = YAML(typ="safe", pure=True).compose(text)
     return node
 
 
@@ -123,7 +125,7 @@ class _Walk:
         self._seen = 0
         self._scalar = YAML(typ="safe", pure=True).constructor.construct_object
 
-    def value(self, node: Node, path: Path) -> Any:
+    def value(self, node: Node, path: KeyPath) -> Any:
         self._seen += 1
         if len(self._open) >= _MAX_DEPTH:
             raise self._refuse(node, (), f"cannot use this: nested deeper than {_MAX_DEPTH} levels")
@@ -141,7 +143,7 @@ class _Walk:
         finally:
             self._open.remove(id(node))
 
-    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode):
@@ -158,17 +160,17 @@ class _Walk:
             values[key] = self.value(value_node, here)
         return values
 
-    def _entry(self, node: Node, path: Path) -> Any:
+    def _entry(self, node: Node, path: KeyPath) -> Any:
         self._tree.places[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
         return self.value(node, path)
 
-    def _plain(self, node: Node, path: Path) -> Any:
+    def _plain(self, node: Node, path: KeyPath) -> Any:
         kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
         text = self._text(node, path)
         if kind in _TEXTS:
             return text
         if kind == "null" and node.anchor:
-            raise self._refuse(node, path, f'cannot use &{node.anchor} without quotes: "&{node.anchor}" would be right')
+            raise self._refuse(node, path, f'cannot use &{node.anchor} without quotes: expected "&{node.anchor}"')
         self._untagged(node, path, "int", "float", "bool", "null")
         if kind == "int" and not _INT.fullmatch(text):
             raise self._refuse(node, path, _ambiguous(text))
@@ -180,18 +182,18 @@ class _Walk:
             raise self._refuse(node, path, f"cannot use {shown(text)}: must be a number of 64 bits")
         return value
 
-    def _untagged(self, node: Node, path: Path, *kinds: str) -> None:
+    def _untagged(self, node: Node, path: KeyPath, *kinds: str) -> None:
         if str(node.tag).removeprefix("tag:yaml.org,2002:") not in kinds:
             raise self._refuse(node, path, f"cannot use the tag {shown(str(node.tag))}: plain values only")
 
-    def _text(self, node: Node, path: Path) -> str:
-        """Return a scalar's text. An escape can make half of a character, which nothing can carry."""
+    def _text(self, node: Node, path: KeyPath) -> str:
+        """Return a scalar's text. An escape can produce half of a surrogate pair, which UTF-8 cannot encode."""
         text = str(node.value)
         if any("\ud800" <= char <= "\udfff" for char in text):
-            raise self._refuse(node, path, f"cannot use {shown(text)}: half of a character")
+            raise self._refuse(node, path, f"cannot use {shown(text)}: half of a surrogate pair")
         return text
 
-    def _refuse(self, node: Node, path: Path, why: str) -> ConfigError:
+    def _refuse(self, node: Node, path: KeyPath, why: str) -> ConfigError:
         mark = node.start_mark
         dotted = f"{dotted_path(path[:_MAX_DEPTH])}: " if path else ""
         return ConfigError(f"{self._name}:{mark.line + 1}:{mark.column + 1}: {dotted}{why}")
@@ -202,10 +204,10 @@ def _ambiguous(text: str) -> str:
     if not digits.isdecimal():
         return f"cannot use {shown(text)}: must be a whole number"
     octal = f", or 0o{digits} for octal" if text.startswith("0") and set(digits) <= set("01234567") else ""
-    return f"cannot use {shown(text)}: YAML 1.1 and 1.2 read it as different numbers: {digits} would be right{octal}"
+    return f"cannot use {shown(text)}: YAML 1.1 and 1.2 read it as different numbers: expected {digits}{octal}"
 
 
-def dotted_path(path: Path) -> str:
+def dotted_path(path: KeyPath) -> str:
     """Return ("content", "sites", "0", "root") as "content.sites[0].root"."""
     text = ""
     for step in path:

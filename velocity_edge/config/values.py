@@ -1,7 +1,7 @@
-"""How single values are written in the configuration: durations, sizes, addresses, networks, paths.
+"""Types of single values of the configuration: durations, sizes, addresses, networks, paths.
 
-Each parser takes what stands in the file and returns what the program uses, or raises ValueError with a sentence that
-begins with "cannot" and says what would be right. Where the value stands is added by load.py.
+Each parser takes the value from the file and returns what the program uses, or raises ValueError with a sentence that
+begins with "cannot" and says what is expected. The position is added by load.py.
 
 All parsers accept their own output, so that a resolved configuration can be read again (Config.from_json).
 """
@@ -56,7 +56,7 @@ def parse_size(value: Any) -> int:
 
 
 def parse_address(text: str) -> Listener:
-    """Return the address in "0.0.0.0:4433" or "[::]:443"; port 0 means: any free one."""
+    """Return the address in "0.0.0.0:4433" or "[::]:443"; port 0: any free port."""
     hint = "must be an IP address and a port, such as 0.0.0.0:4433 or [::]:443"
     found = re.fullmatch(r"\[([0-9a-fA-F:.]+(?:%[\w.-]{1,15})?)\]:(\d{1,5})|([0-9.]+):(\d{1,5})", text, re.ASCII)
     if found is None:
@@ -68,10 +68,10 @@ def parse_address(text: str) -> Listener:
         raise ValueError(f"cannot use {text!r}: {host!r} is not an IP address; {hint}") from None
     if isinstance(address, ipaddress.IPv6Address) and address.is_link_local != (address.scope_id is not None):
         raise ValueError(
-            f"cannot use {text!r}: link-local addresses, and no others, name an interface: [fe80::1%eth0]:443"
+            f"cannot use {text!r}: link-local addresses require an interface, others have none: [fe80::1%eth0]:443"
         )
     if port > 65535:
-        raise ValueError(f"cannot use {text!r}: ports end at 65535")
+        raise ValueError(f"cannot use {text!r}: the highest port is 65535")
     return Listener(str(address), port)
 
 
@@ -116,7 +116,7 @@ def _path(value: Any, info: ValidationInfo) -> str:
 
 def _route_path(value: str) -> str:
     if not re.fullmatch(r"/[!-~]*", value) or "?" in value or "#" in value:
-        raise ValueError(f"cannot use {value!r}: must be a path as it stands in a request, such as /api or /a%20b")
+        raise ValueError(f"cannot use {value!r}: must be a path as in a request, such as /api or /a%20b")
     return value
 
 
@@ -132,7 +132,7 @@ def _list_of_one(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How a value is written, in a word, for docs/configuration.md."""
+    """How a value is written, for docs/configuration.md."""
 
     as_: str
 
@@ -141,7 +141,7 @@ class Written:
 Duration = Annotated[float, BeforeValidator(parse_duration), Written("duration")]
 #: Bytes.
 Size = Annotated[int, BeforeValidator(parse_size), Written("size")]
-#: "host:port", normalised; `parse_address` takes it apart.
+#: "host:port", normalised; `parse_address` parses it.
 Address = Annotated[str, BeforeValidator(_address), Written("address:port")]
 Hostname = Annotated[str, AfterValidator(_hostname), Written("host name")]
 #: "192.0.2.0/24", normalised.
@@ -149,7 +149,7 @@ Network = Annotated[str, BeforeValidator(_network), Written("network")]
 #: Percent-encoded, without the query.
 RoutePath = Annotated[str, AfterValidator(_route_path), Written("path of requests")]
 Method = Annotated[str, AfterValidator(_method), Written("method")]
-#: Absolute once loaded: what stands in a file is relative to the folder of that file.
+#: Absolute once loaded: a path in a file is relative to the directory of that file.
 AbsolutePath = Annotated[Path, BeforeValidator(_path), PlainSerializer(str), Written("path")]
-#: In front of a list: one value may stand for a list of one.
+#: For lists: a single value is accepted as a list of one.
 OneOrMore = BeforeValidator(_list_of_one)

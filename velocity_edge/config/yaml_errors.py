@@ -1,8 +1,8 @@
-"""What a YAML parser finds wrong, said so that a person sees what to write instead.
+"""Errors of the YAML parser as sentences that say what to write instead.
 
-YAML gives some characters a meaning of their own where a value begins, and configurations of web servers are full of
-them: `*.example.com` is a reference, `[::]:443` a list, `@` and `%` nothing at all. The parser names a rule of its
-grammar; the remedy is nearly always a pair of quotes.
+YAML gives some characters a special meaning at the beginning of a value, and configurations of web servers often have
+them there: `*.example.com` is a reference, `[::]:443` a list, `@` and `%` are not allowed. The parser names a rule of
+its grammar; the remedy is nearly always a pair of quotes.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Final
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
-#: A value, or a list entry, that begins with a character that is YAML's.
+#: A value or list entry that begins with a character that has a special meaning.
 _SPECIAL: Final = re.compile(r"(?:^|(?<=[\s\[,{]))(?:[*&!@%`][^\s,\]}]*|[|>][^\s|>+-][^\s]*)")
 #: An IPv6 address with its port.
 _BRACKETS: Final = re.compile(r"\[[0-9a-fA-F:.%]*\]:\d+")
-#: What the parser says of the first.
+#: Words in the parser's message about such a value.
 _ABOUT_SPECIAL: Final = ("alias", "anchor", "cannot start any token", "block scalar", "tag", "directive")
 _MAX_SHOWN: Final = 60
 
 
 def shown(text: str) -> str:
-    """Return *text* as it can stand in a sentence: escaped, and not endless."""
+    """Return *text* for use in a message: escaped, and truncated."""
     return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
 
 
 def marked(error: MarkedYAMLError, text: str, name: str) -> str:
-    """Return the sentence for an error that has a place."""
+    """Return the sentence for an error with a position."""
     mark = error.problem_mark
     why = " ".join(part for part in (error.context, error.problem) if part)
     if mark is None:
@@ -38,7 +38,7 @@ def marked(error: MarkedYAMLError, text: str, name: str) -> str:
     if found := _unquoted(line, mark.column, why):
         return (
             f"{name}:{mark.line + 1}:{found.start() + 1}: cannot use {found[0]} without quotes: {found[0][0]!r} has a "
-            f'meaning of its own in YAML; "{found[0]}" would be right'
+            f'meaning of its own in YAML; expected "{found[0]}"'
         )
     place = f"{name}:{mark.line + 1}:{mark.column + 1}"
     if line[mark.column : mark.column + 1] == "\t" or (not line[: mark.column].strip(" ") and "\t" in line[:8]):
@@ -49,7 +49,7 @@ def marked(error: MarkedYAMLError, text: str, name: str) -> str:
 
 
 def unmarked(error: YAMLError, text: str, name: str) -> str:
-    """Return the sentence for an error that has none: a character that no YAML file may have."""
+    """Return the sentence for an error without a position: a character that YAML does not allow."""
     if isinstance(error, ReaderError):
         before = text[: error.position]
         line, column = before.count("\n") + 1, error.position - (before.rfind("\n") + 1) + 1

@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from velocity_edge.config.model import Config, RouteSection, Site
+from velocity_edge.config.content import FixedAnswer, RouteSection, Site
+from velocity_edge.config.model import Config
 from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import EpochTable
@@ -101,6 +102,8 @@ def _answers(sections: Sequence[RouteSection], max_body_bytes: int) -> Iterator[
     by_prefix: dict[str, dict[bytes, Answer]] = {}
     for section in sections:
         action = section.action
+        if not isinstance(action, FixedAnswer):
+            raise ConfigError("content.routes: cannot proxy yet")
         headers = tuple((name.lower().encode(), value.encode()) for name, value in action.headers.items())
         answer = Answer.of(action.status, headers, action.body.encode())
         methods = by_prefix.setdefault(section.match.path.rstrip("/") or "/", {})

@@ -19,7 +19,7 @@ from supervisor.succession import state_file as state
 from supervisor.succession.state_file import StateFile
 from tests.unit.supervisor.test_hands import saved
 from velocity_edge import atomic_file
-from velocity_edge.config.model import Tickets
+from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo, ConfigError, VelocityError
 from velocity_edge.keys import file as keyfile
 

@@ -8,7 +8,7 @@ import pytest
 
 from supervisor.machine import key_history
 from supervisor.machine.keyring import Keyring, check_keys
-from velocity_edge.config.model import Tickets
+from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo, ConfigError
 from velocity_edge.keys import file as keyfile
 

@@ -98,7 +98,11 @@ def test_a_configuration_is_handed_on_with_the_flags_that_win(serve: Serve, tmp_
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ("", 78, "configuration: content.sites: cannot serve nothing: name a folder with --root, or sites in a"),
+        (
+            "",
+            78,
+            "configuration: content.sites: cannot serve without content: give a directory with --root, or sites in",
+        ),
         ("--root public", 78, "configuration: server.tls.certificate: cannot serve without a certificate: give --cert"),
         ("--root x --self-signed", 78, "--root: content.sites[0].root: cannot use {here}/x: No such file or directory"),
         ("--root public --cert a.pem", 78, "--cert: server.tls.certificate: cannot be used alone: needs"),

@@ -1,6 +1,6 @@
-"""Whatever text is given as a configuration, the answer is a configuration or a sentence with its place: no traceback.
+"""Any text loads as a configuration or is refused with a sentence and its position: never a traceback.
 
-And where YAML reads something else than a person meant, the sentence says what to write instead.
+Where YAML reads something other than the author meant, the sentence says what to write instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from velocity_edge.errors import ConfigError
 
 
 def refused(directory: Path, content: str | bytes) -> str:
-    """Return what is said about a file, behind its name."""
+    """Return the error for a file, without the file name."""
     file = directory / "serve.yaml"
     file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
     with pytest.raises(ConfigError) as caught:
@@ -40,7 +40,7 @@ def accepted(directory: Path, content: str | bytes) -> Config:
 SITE = "content:\n  sites:\n    - hostname: {}\n      root: .\n"
 USER = "server:\n  user: {}\n"
 LISTEN = "server:\n  listen: {}\n"
-MEANING = 'cannot use {0} without quotes: {1!r} has a meaning of its own in YAML; "{0}" would be right'
+MEANING = 'cannot use {0} without quotes: {1!r} has a meaning of its own in YAML; expected "{0}"'
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,11 @@ MEANING = 'cannot use {0} without quotes: {1!r} has a meaning of its own in YAML
         (USER, ">nobody", "2:9"),
     ],
 )
-def test_what_needs_quotes_is_told_so(tmp_path: Path, template: str, value: str, place: str) -> None:
+def test_a_value_that_needs_quotes_is_refused_with_the_quoted_form(
+    tmp_path: Path, template: str, value: str, place: str
+) -> None:
     assert refused(tmp_path, template.format(value)) == f"{place}: {MEANING.format(value, value[0])}"
-    # With them, it is right.
+    # The quoted form is accepted.
     accepted(tmp_path, template.format(f'"{value}"'))
 
 
@@ -71,14 +73,14 @@ def test_what_needs_quotes_is_told_so(tmp_path: Path, template: str, value: str,
         ("server:\n  listen: [[::]:443, 0.0.0.0:443]\n", f"2:12: {MEANING.format('[::]:443', '[')}"),
         ("server:\n  listen: ['[::]:443', [::1]:443]\n", f"2:24: {MEANING.format('[::1]:443', '[')}"),
         (SITE.format("a\n      aliases: [b, *.example.com]"), f"4:20: {MEANING.format('*.example.com', '*')}"),
-        (USER.format("&nobody"), '2:9: server.user: cannot use &nobody without quotes: "&nobody" would be right'),
+        (USER.format("&nobody"), '2:9: server.user: cannot use &nobody without quotes: expected "&nobody"'),
         (USER.format("!nobody"), "2:9: server.user: cannot use the tag '!nobody': plain values only"),
         (USER.format("a: b"), '2:10: cannot use a colon here: a value with ": " in it needs quotes, and a key its own'),
         ("server:\n\tworkers: 1\n", "2:1: cannot use a tab: YAML indents with spaces"),
         ("server:\n  workers:\t1\n", "2:11: cannot use a tab: YAML indents with spaces"),
     ],
 )
-def test_so_is_what_stands_in_lists_and_other_slips(tmp_path: Path, text: str, said: str) -> None:
+def test_missing_quotes_in_lists_tags_colons_and_tabs_are_named(tmp_path: Path, text: str, said: str) -> None:
     assert refused(tmp_path, text).startswith(said)
 
 
@@ -88,9 +90,9 @@ def test_so_is_what_stands_in_lists_and_other_slips(tmp_path: Path, text: str, s
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("08", "cannot use '08': YAML 1.1 and 1.2 read it as different numbers: 8 would be right"),
-        ("0010", "cannot use '0010': YAML 1.1 and 1.2 read it as different numbers: 10 would be right, or 0o10"),
-        ("1_0", "cannot use '1_0': YAML 1.1 and 1.2 read it as different numbers: 10 would be right"),
+        ("08", "cannot use '08': YAML 1.1 and 1.2 read it as different numbers: expected 8"),
+        ("0010", "cannot use '0010': YAML 1.1 and 1.2 read it as different numbers: expected 10, or 0o10"),
+        ("1_0", "cannot use '1_0': YAML 1.1 and 1.2 read it as different numbers: expected 10"),
         (".inf", "cannot use '.inf': must be a number of 64 bits"),
         (".nan", "cannot use '.nan': must be a number of 64 bits"),
         ("1e999", "cannot use '1e999': must be a number of 64 bits"),
@@ -103,26 +105,26 @@ def test_so_is_what_stands_in_lists_and_other_slips(tmp_path: Path, text: str, s
         ("!!int [1]", "cannot use the tag"),
         ("!!binary aGk=", "cannot use the tag"),
         ("!!python/object/apply:os.system [id]", "cannot use the tag"),
-        ('"\\ud800"', "cannot use '\\ud800': half of a character"),
+        ('"\\ud800"', "cannot use '\\ud800': half of a surrogate pair"),
     ],
 )
-def test_a_value_that_is_read_differently_here_and_there_is_refused(tmp_path: Path, value: str, said: str) -> None:
+def test_a_value_that_yaml_versions_read_differently_is_refused(tmp_path: Path, value: str, said: str) -> None:
     text = refused(tmp_path, f"server:\n  workers: {value}\n")
     assert re.match(r"2:\d+: server.workers: cannot", text), text
     assert said in text
 
 
 @pytest.mark.parametrize(("value", "workers"), [("8", 8), ("+8", 8), ("0x10", 16), ("0o10", 8)])
-def test_numbers_with_one_meaning_have_it(tmp_path: Path, value: str, workers: int) -> None:
+def test_unambiguous_numbers_are_accepted(tmp_path: Path, value: str, workers: int) -> None:
     assert accepted(tmp_path, f"server:\n  workers: {value}\n").server.workers == workers
 
 
 @pytest.mark.parametrize("word", ["yes", "no", "on", "off", "y", "1", "12:30:00"])
-def test_only_true_and_false_are_true_and_false(tmp_path: Path, word: str) -> None:
+def test_only_true_and_false_are_booleans(tmp_path: Path, word: str) -> None:
     assert "must be true or false" in refused(tmp_path, f"server:\n  tls: {{self_signed: {word}}}\n")
 
 
-def test_one_status_cannot_be_written_in_two_ways(tmp_path: Path) -> None:
+def test_an_error_status_with_leading_zeros_is_refused(tmp_path: Path) -> None:
     pages = "content: {sites: [{hostname: a, root: ., error_pages: {0404: x, 404: y}}]}\n"
     assert "cannot use '0404'" in refused(tmp_path, pages)
 
@@ -146,19 +148,19 @@ def test_keys_are_text(tmp_path: Path, key: str) -> None:
         (b"#" * (5 * 2**20), " cannot read the configuration: larger than 4194304 bytes"),
     ],
 )
-def test_what_is_no_text_is_refused_where_it_stands(tmp_path: Path, content: bytes, said: str) -> None:
+def test_bytes_that_are_not_text_are_refused_with_their_position(tmp_path: Path, content: bytes, said: str) -> None:
     assert refused(tmp_path, content) == said
 
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbfserver:\n  workers: 3\n", b"server:\r\n  workers: 3\r\n"])
-def test_marks_and_line_ends_of_other_systems_are_fine(tmp_path: Path, content: bytes) -> None:
+def test_a_byte_order_mark_and_crlf_are_accepted(tmp_path: Path, content: bytes) -> None:
     assert accepted(tmp_path, content).server.workers == 3
 
 
 # --- size and depth
 
 
-def test_a_small_file_cannot_become_an_enormous_one(tmp_path: Path) -> None:
+def test_references_cannot_expand_a_small_file_without_bound(tmp_path: Path) -> None:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
     for name, before in zip("bcdefghij", "abcdefghi", strict=True):
         bomb += f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
@@ -177,7 +179,7 @@ def test_a_small_file_cannot_become_an_enormous_one(tmp_path: Path) -> None:
         "a: " + "[" * 60 + "]" * 60,
     ],
 )
-def test_what_is_nested_too_deeply_is_refused_where_it_is(tmp_path: Path, text: str) -> None:
+def test_too_deep_nesting_is_refused_with_its_position(tmp_path: Path, text: str) -> None:
     assert re.match(r"\d+:\d+: cannot use this: nested deeper than 50 levels", refused(tmp_path, text))
 
 
@@ -189,24 +191,22 @@ def test_what_is_nested_too_deeply_is_refused_where_it_is(tmp_path: Path, text: 
     [
         (
             ["0.0.0.0:443", "127.0.0.1:443"],
-            "cannot listen on 127.0.0.1:443 beside listen[0], 0.0.0.0:443: 0.0.0.0:443 has 127.0.0.1 already",
+            "cannot listen on 127.0.0.1:443 beside listen[0], 0.0.0.0:443: 0.0.0.0:443 covers 127.0.0.1",
         ),
         (
             ["127.0.0.1:443", "0.0.0.0:443"],
-            "cannot listen on 0.0.0.0:443 beside listen[0], 127.0.0.1:443: 0.0.0.0:443 has 127.0.0.1 already",
+            "cannot listen on 0.0.0.0:443 beside listen[0], 127.0.0.1:443: 0.0.0.0:443 covers 127.0.0.1",
         ),
-        (["[::]:443", "[::1]:443"], "cannot listen on [::1]:443 beside listen[0], [::]:443: [::]:443 has ::1 already"),
+        (["[::]:443", "[::1]:443"], "cannot listen on [::1]:443 beside listen[0], [::]:443: [::]:443 covers ::1"),
         (["[::1]:443", "[0:0::1]:443"], "cannot listen on [::1]:443 twice: listen[0] is the same"),
         (["127.0.0.1:443", "127.0.0.1:00443"], "cannot listen on 127.0.0.1:443 twice: listen[0] is the same"),
         (
             ["0.0.0.0:444", "[::ffff:127.0.0.1]:443"],
-            "cannot listen on [::ffff:127.0.0.1]:443: it is IPv4-mapped; 127.0.0.1:443 would be right",
+            "cannot listen on [::ffff:127.0.0.1]:443: it is IPv4-mapped; expected 127.0.0.1:443",
         ),
     ],
 )
-def test_listeners_that_exclude_each_other_are_found_before_the_start(
-    tmp_path: Path, listeners: list[str], said: str
-) -> None:
+def test_listeners_that_conflict_are_refused(tmp_path: Path, listeners: list[str], said: str) -> None:
     text = "server:\n  listen:\n" + "".join(f'    - "{listener}"\n' for listener in listeners)
     assert refused(tmp_path, text) == f"4:7: server.listen[1]: {said}"
 
@@ -221,15 +221,15 @@ def test_listeners_that_exclude_each_other_are_found_before_the_start(
         ["0.0.0.0:0", "127.0.0.1:0", "127.0.0.1:0"],
     ],
 )
-def test_listeners_that_go_together_are_fine(tmp_path: Path, listeners: list[str]) -> None:
+def test_listeners_that_do_not_conflict_are_accepted(tmp_path: Path, listeners: list[str]) -> None:
     accepted(tmp_path, f"server:\n  listen: {listeners!r}\n")
 
 
-def test_metrics_may_have_the_same_number_as_they_are_tcp(tmp_path: Path) -> None:
+def test_metrics_may_use_the_port_of_a_listener_because_they_use_tcp(tmp_path: Path) -> None:
     accepted(tmp_path, "server:\n  listen: 127.0.0.1:443\n  telemetry: {metrics_listen: 127.0.0.1:443}\n")
 
 
-def test_a_home_that_nobody_has_is_a_sentence(tmp_path: Path) -> None:
+def test_a_home_directory_of_an_unknown_user_is_refused(tmp_path: Path) -> None:
     text = refused(tmp_path, SITE.format("a").replace("root: .", "root: ~nobody-of-that-name/x"))
     assert text == "4:7: content.sites[0].root: cannot use '~nobody-of-that-name/x': this machine has no such user"
 
@@ -252,6 +252,7 @@ _PIECES = st.one_of(
 @given(
     st.one_of(st.lists(_PIECES, max_size=30).map("".join), st.text(), st.binary().map(lambda b: b.decode("latin-1")))
 )
+@example("&a : &a ")
 @example("a: !!bool x")
 @example("a: !!float ''")
 @example("a: !!timestamp 2001-99-99")
@@ -290,7 +291,7 @@ def test_no_bytes_are_a_traceback(tmp_path_factory: pytest.TempPathFactory, cont
     )
 )
 def test_no_value_in_place_of_another_is_a_traceback(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
-    """What a flag or a variable brings: types that no file would have there."""
+    """Flags and variables can pass types that a file would not have there."""
     for key in ("server", "server.listen", "content.sites", "content.routes", "tickets.storage", "server.limits"):
         with contextlib.suppress(ConfigError):
             load(None, {key: value}, environment={})
