@@ -41,7 +41,7 @@ def describe_keys(shell: Shell) -> Keys:
         "seal_with": table.seal_with,
         "ages_s": {str(row["epoch"]): row["age_s"] for row in rows},
         "epochs": rows,
-        "storage": str(shell.keyring.path),
+        "storage": shell.keyring.source.name,
         "anew_at_s": shell.keyring.history.anew_s,
         "anew_reason": shell.keyring.history.reason,
     }

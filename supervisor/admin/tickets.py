@@ -16,8 +16,8 @@ from supervisor.chores.rotation import Rotation
 from supervisor.node.lifecycle import NodeState
 from supervisor.shell import Shell
 from velocity_edge.errors import CannotDo, ConfigError
-from velocity_edge.keys import file as keyfile
 from velocity_edge.keys import rotation
+from velocity_edge.keys.document import from_document, to_document
 from velocity_edge.keys.table import CID_CONFIGS, EpochTable
 from velocity_edge.status.document import Keys
 
@@ -80,7 +80,7 @@ class TicketOperations:
         """Hand out the whole table. Whoever has it can open every session of this node and speak for it."""
         only(body)
         table = self._shell.keyring.table
-        yield {**done(f"exported {_named(table.numbers)}", 0), "document": keyfile.document(table)}
+        yield {**done(f"exported {_named(table.numbers)}", 0), "document": to_document(table)}
 
     async def merge(self, body: Line) -> AsyncIterator[Line]:
         """Open what another node, or this one before, sealed; with `replace`, go on as that one."""
@@ -91,7 +91,7 @@ class TicketOperations:
             self._rotation.begin()
             async for line in self._agree():
                 yield line
-        imported = keyfile.table_in(body.get("document"), "document")
+        imported = from_document(body.get("document"), "document")
         if flag(body, "replace"):
             async for line in self._replace(imported, body):
                 yield line

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.node import COMMAND
 from tests.support.supervised import Supervised, supervised
-from velocity_edge.keys import file as keyfile
+from velocity_edge.keys.file import FileKeySource
 from velocity_edge.keys.table import EpochTable
 
 
@@ -28,7 +28,7 @@ def tickets(node: Supervised, *argv: str | Path, code: int = 0) -> str:
 
 
 def stored(node: Supervised) -> EpochTable:
-    table = keyfile.load(node.directory / "state" / "tickets.json")
+    table = FileKeySource(node.directory / "state" / "tickets.json").load()
     assert table is not None
     return table
 
@@ -115,7 +115,7 @@ def test_a_merge_opens_and_does_not_seal(tmp_path: Path) -> None:
         before = stored(other)
         epoch = before.epochs[0]
         moved = EpochTable((type(epoch)(epoch=5, created_s=epoch.created_s, root=epoch.root),), 5)
-        keyfile.save(path, moved)
+        FileKeySource(path).store(moved)
         other.start()
         other.wait_for_serving()
         assert "NOT encrypted" in tickets(node, "export", "--plain", "--out", tmp_path / "plain")

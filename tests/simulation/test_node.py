@@ -34,7 +34,7 @@ from supervisor.node.happenings import AbortOld, DrainNode, Quiesce, QuiesceMode
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
 from tests.simulation.promises import Watched, everybody_well, is_well
-from tests.simulation.world import World, without_files
+from tests.simulation.world import World
 
 TROUBLE_S = 120.0
 ONE_SEED = [int(os.environ["SEED"])] if "SEED" in os.environ else None
@@ -149,12 +149,11 @@ def evening(world: World) -> None:
 def play(seed: int, node_class: type[Node] = Node) -> World:
     """Play one evening; an AssertionError says which promise was not kept."""
     world = Watched(seed, deadly=seed % 4 != 0, node_class=node_class)
-    with without_files():
-        try:
-            evening(world)
-        except Exception as failure:
-            failure.story = world.tell()  # type: ignore[attr-defined]
-            raise
+    try:
+        evening(world)
+    except Exception as failure:
+        failure.story = world.tell()  # type: ignore[attr-defined]
+        raise
     return world
 
 

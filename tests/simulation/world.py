@@ -13,10 +13,6 @@ Workers are in machine.py, the invariants in promises.py, the evenings in test_n
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from unittest import mock
 
 from supervisor.machine import keyring
 from supervisor.node import commands, happenings
@@ -29,7 +25,7 @@ from supervisor.succession.state_file import SavedState
 from tests.simulation.machine import QUARANTINE_S, Machine, Process
 from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo
-from velocity_edge.keys.table import ROOT_BYTES, first_table
+from velocity_edge.keys.table import ROOT_BYTES, EpochTable, first_table
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.messages import Listener
 
@@ -300,7 +296,7 @@ class World(Machine):
         self.gathering = None
         if not (self.pins and saved):
             self.known, self.accepting = {}, ()
-        self.ring = keyring.Keyring(Path("/nowhere"), self.disk, False)
+        self.ring = keyring.Keyring(NotStored(), self.disk, False)
         self.decodes = frozenset(self.disk.cid_live)
         target = self.dice.randint(1, self.cores) if saved is None else saved.target
         ours = self.last_revision = saved.last_revision + 1 if saved else 1
@@ -387,8 +383,16 @@ class World(Machine):
             self.happen(happenings.ReloadFailed(revision, "cannot reload"))
 
 
-@contextmanager
-def without_files() -> Iterator[None]:
-    """The key file is `World.disk`."""
-    with mock.patch.object(keyring.keyfile, "save"):
-        yield
+class NotStored:
+    """A `KeySource` without storage: `World.disk` says which table a supervisor finds."""
+
+    name = "/nowhere"
+
+    def load(self) -> EpochTable | None:
+        return None
+
+    def store(self, table: EpochTable) -> None:
+        pass
+
+    def set_aside(self) -> str:
+        return ""

@@ -48,7 +48,6 @@ ROOM_CIRCLES_LEFT = [
 #: Decisions that still import a hand themselves.
 DECISIONS_WITH_HANDS_LEFT = {
     "supervisor.admin.drain_lines",
-    "velocity_edge.keys.backup",
     "velocity_edge.quic.admission",
 }
 #: Modules with hands that decisions still import, directly or through others.

@@ -8,7 +8,7 @@ import click
 
 from velocity_edge.cli.output import show, show_json
 from velocity_edge.errors import CannotDo
-from velocity_edge.keys import file as keyfile
+from velocity_edge.keys.file import FileKeySource
 from velocity_edge.keys.ring import cid_configs
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.paths import state_dir
@@ -44,7 +44,7 @@ def decode(connection_id: str, keys: Path | None, as_json: bool) -> None:
 
 
 def _table(file: Path) -> EpochTable:
-    table = keyfile.load(file)
+    table = FileKeySource(file).load()
     if table is None:
         raise CannotDo(f"cannot read the keys of the node: no file {file}; name it with --keys")
     return table

@@ -6,6 +6,7 @@ import happens here (velocity_edge/keys/backup.py): the passphrase never reaches
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -105,13 +106,13 @@ def expire(
 def export(out: Path, plain: bool, passphrase_file: Path | None, reason: str) -> int:
     """Write all keys to a file, encrypted with a passphrase, for a backup or another node."""
     from velocity_edge.atomic_file import replace_file
-    from velocity_edge.keys import backup as keybackup
+    from velocity_edge.keys import backup
 
     if out.exists() or out.is_symlink():
         raise CannotDo(f"cannot write {out}: it is there already; another name would be right")
     passphrase = b"" if plain else _passphrase(passphrase_file, new=True)
     answer = _last("export", {}, reason)
-    content = keybackup.plain(answer["document"]) if plain else keybackup.seal(answer["document"], passphrase)
+    content = backup.plain(answer["document"]) if plain else backup.seal(answer["document"], passphrase, os.urandom)
     try:
         replace_file(out, content, 0o600)
     except OSError as error:
@@ -129,13 +130,13 @@ def export(out: Path, plain: bool, passphrase_file: Path | None, reason: str) ->
 @_JSON
 def import_(file: Path, replace: bool, passphrase_file: Path | None, timeout: float, reason: str, as_json: bool) -> int:
     """Take in the keys of FILE: what they sealed opens here too. What seals stays, unless --replace is given."""
-    from velocity_edge.keys import backup as keybackup
-    from velocity_edge.keys import file as keyfile
+    from velocity_edge.keys import backup
+    from velocity_edge.keys.document import from_document
 
-    content = _read(file, keybackup.MAX_FILE_BYTES)
-    encrypted = keybackup.is_encrypted(content)
-    document = keybackup.unseal(content, _passphrase(passphrase_file, new=False) if encrypted else b"")
-    keyfile.table_in(document, str(file))
+    content = _read(file, backup.MAX_FILE_BYTES)
+    encrypted = backup.is_encrypted(content)
+    document = backup.unseal(content, _passphrase(passphrase_file, new=False) if encrypted else b"")
+    from_document(document, str(file))
     body = {"document": document, "replace": replace}
     return _change("import", body, None, timeout, reason, as_json)
 

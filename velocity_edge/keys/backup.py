@@ -4,11 +4,12 @@
      "kdf": {"name": "scrypt", "n": 131072, "r": 8, "p": 1, "salt": "<base64>"},
      "cipher": "AES-256-GCM", "nonce": "<base64>", "data": "<base64>"}
 
-`data` is the table (keyfile.py's document) under a key that scrypt (RFC 7914) makes of a passphrase; everything above
-it is authenticated along. A plain export has the table under "table" instead. Whoever has a table can open every
-session ticket of the node and forge its resets, so plain is only made when it is asked for by name.
+`data` is the table (document.py) under a key that scrypt (RFC 7914) derives from a passphrase; everything above it is
+authenticated as associated data. A plain export has the table under "table" instead. A reader of a table can open every
+session ticket of the node and forge its resets, so a plain export must be asked for by name.
 
-Costs that a file asks for are bounded before they are paid. Everything here is pure but for the salt and the nonce.
+The costs of key derivation that a file states are bounded before they are paid. This file is pure: random bytes come
+from the caller.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
+from collections.abc import Callable
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
@@ -27,17 +28,17 @@ from velocity_edge.errors import CannotDo
 
 KIND: Final = "velocity-edge keys"
 VERSION: Final = 1
-#: 128 MiB and about half a second: what RFC 7914 calls for files, and a machine of ours has to spare.
+#: 128 MiB and about half a second: the cost that RFC 7914 recommends for files.
 _N, _R, _P = 131_072, 8, 1
-#: What a file may ask for: 1 GiB.
-_MOST_MEMORY: Final = 1 << 30
-_MOST_P: Final = 4
+#: The most that a file may ask for: 1 GiB.
+_MAX_MEMORY: Final = 1 << 30
+_MAX_P: Final = 4
 MAX_FILE_BYTES: Final = 262_144
 
 
-def seal(table: dict[str, Any], passphrase: bytes) -> bytes:
-    """Return the file's content for a table."""
-    salt, nonce = os.urandom(16), os.urandom(12)
+def seal(table: dict[str, Any], passphrase: bytes, random: Callable[[int], bytes]) -> bytes:
+    """Return the content of an encrypted file; *random* returns so many random bytes."""
+    salt, nonce = random(16), random(12)
     head: dict[str, Any] = {
         "kind": KIND,
         "version": VERSION,
@@ -56,7 +57,7 @@ def plain(table: dict[str, Any]) -> bytes:
 
 
 def is_encrypted(content: bytes) -> bool:
-    """Return whether a passphrase is needed. Raises `CannotDo` when it is no such file."""
+    """Return whether a passphrase is needed. Raises `CannotDo` when the content is not such a file."""
     return "table" not in _document(content)
 
 
@@ -69,15 +70,15 @@ def unseal(content: bytes, passphrase: bytes = b"") -> Any:
         kdf = document["kdf"]
         n, r, p = (int(kdf[name]) for name in "nrp")
         if kdf["name"] != "scrypt" or document["cipher"] != "AES-256-GCM":
-            raise CannotDo("cannot read the keys: scrypt and AES-256-GCM would be right")
-        if not (n > 1 and r >= 1 and 1 <= p <= _MOST_P and 128 * n * r <= _MOST_MEMORY):
+            raise CannotDo("cannot read the keys: expected scrypt and AES-256-GCM")
+        if not (n > 1 and r >= 1 and 1 <= p <= _MAX_P and 128 * n * r <= _MAX_MEMORY):
             raise CannotDo("cannot read the keys: deriving their key would cost too much")
         salt, nonce, data = (base64.b64decode(text, validate=True) for text in (kdf["salt"], *_named(document)))
         key = Scrypt(salt, 32, n, r, p).derive(passphrase)
         opened = AESGCM(key).decrypt(nonce, data, _bound({k: v for k, v in document.items() if k != "data"}))
         return json.loads(opened)
     except InvalidTag:
-        raise CannotDo("cannot open the keys: the passphrase is not the right one, or the file is damaged") from None
+        raise CannotDo("cannot open the keys: wrong passphrase, or the file is damaged") from None
     except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
         raise CannotDo(f"cannot read the keys: a field is missing or wrong ({type(error).__name__})") from None
 
@@ -94,7 +95,7 @@ def _document(content: bytes) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise CannotDo("cannot read the keys: not a file of `tickets export`")
     if document.get("version") != VERSION:
-        raise CannotDo(f"cannot read the keys: version {VERSION} would be right; a later velocity-edge wrote this")
+        raise CannotDo(f"cannot read the keys: expected version {VERSION}; a later velocity-edge wrote this file")
     return document
 
 

@@ -46,13 +46,13 @@ class EpochTable:
     def __post_init__(self) -> None:
         numbers = [epoch.epoch for epoch in self.epochs]
         if not numbers or len(numbers) > MAX_EPOCHS:
-            raise ValueError(f"{len(numbers)} epochs, 1 to {MAX_EPOCHS} would be right")
+            raise ValueError(f"{len(numbers)} epochs, expected 1 to {MAX_EPOCHS}")
         if numbers != sorted(set(numbers), reverse=True):
             raise ValueError(f"epochs {numbers} are not strictly newest first")
         if numbers[-1] < 1 or numbers[0] > MAX_EPOCH:
             raise ValueError(f"epochs {numbers} are not in 1..2^32-1")
         if self.seal_with not in numbers:
-            raise ValueError(f"epoch {self.seal_with} shall seal but is not one of {numbers}")
+            raise ValueError(f"epoch {self.seal_with} seals but is not one of {numbers}")
         if any(len(epoch.root) != ROOT_BYTES for epoch in self.epochs):
             raise ValueError(f"a root does not have {ROOT_BYTES} bytes")
         announced = self.announced

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.machine import keyring as keyring_module
 from supervisor.machine.kept import RETRY_S, KeptFile
 from supervisor.machine.keyring import Keyring
 from supervisor.succession import state_file as state
@@ -21,7 +20,7 @@ from tests.unit.supervisor.test_hands import saved
 from velocity_edge import atomic_file
 from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo, ConfigError, VelocityError
-from velocity_edge.keys import file as keyfile
+from velocity_edge.keys.file import FileKeySource
 
 REASONS = [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOENT, errno.EDQUOT, errno.EMFILE]
 #: Where a replacement can fail: opening, writing out, renaming.
@@ -201,26 +200,26 @@ def test_a_lock_that_cannot_be_made_is_a_sentence(tmp_path: Path, monkeypatch: p
 
 def test_keys_that_cannot_be_stored_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ring = Keyring.open(Tickets(), tmp_path, 0.0)
-    before, save = ring.table, keyfile.save
+    before, store = ring.table, FileKeySource.store
     full = ConfigError("tickets.json: cannot store the keys: No space left on device")
 
     def fails(*_: object) -> None:
         raise full
 
-    monkeypatch.setattr(keyring_module.keyfile, "save", fails)
+    monkeypatch.setattr(FileKeySource, "store", fails)
     with pytest.raises(CannotDo, match=r"cannot change the keys: .*No space left"):
         ring.announce(Tickets(), 1.0)
     assert ring.table == before
-    monkeypatch.setattr(keyring_module.keyfile, "save", save)
+    monkeypatch.setattr(FileKeySource, "store", store)
     ring.retry()
-    assert keyfile.load(ring.path) == before
+    assert ring.source.load() == before
     number = ring.announce(Tickets(), 1.0)
-    # Everybody has agreed: it is so, whether it can be written or not.
-    monkeypatch.setattr(keyring_module.keyfile, "save", fails)
+    # All workers have agreed: the switch applies, whether it can be stored or not.
+    monkeypatch.setattr(FileKeySource, "store", fails)
     ring.follow(number, ring.epochs)
     assert ring.table.seal_with == number
     assert "No space left" in ring.problem
-    assert keyfile.load(ring.path).announced == number  # type: ignore[union-attr]
-    monkeypatch.setattr(keyring_module.keyfile, "save", save)
+    assert ring.source.load().announced == number  # type: ignore[union-attr]
+    monkeypatch.setattr(FileKeySource, "store", store)
     ring.retry()
-    assert (keyfile.load(ring.path), ring.problem) == (ring.table, "")
+    assert (ring.source.load(), ring.problem) == (ring.table, "")

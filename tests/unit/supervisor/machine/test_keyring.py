@@ -1,4 +1,4 @@
-"""Keys are never lost in silence: a damaged file ends the start or is kept aside; a missing one is said to be."""
+"""The loss of keys is always reported: a damaged file ends the start or is set aside; a missing one is logged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from supervisor.machine import key_history
 from supervisor.machine.keyring import Keyring, check_keys
 from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo, ConfigError
-from velocity_edge.keys import file as keyfile
+from velocity_edge.keys.file import FileKeySource
 
 REFUSE = Tickets()
 FRESH = Tickets(on_damage="fresh")
@@ -29,21 +29,21 @@ def kept(directory: Path) -> list[Path]:
     return sorted(directory.glob("tickets.json.damaged-*"))
 
 
-def test_a_first_start_is_fresh_and_nothing_was_lost(tmp_path: Path) -> None:
+def test_a_first_start_makes_keys_and_reports_no_loss(tmp_path: Path) -> None:
     ring = Keyring.open(REFUSE, tmp_path, 1000.0)
     assert (ring.epochs, ring.history.anew_s) == ((1,), None)
     assert Keyring.open(REFUSE, tmp_path, 2000.0).table == ring.table
 
 
-def test_a_missing_file_is_a_fresh_start_that_says_so(used: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_file_is_a_fresh_start_and_is_logged_once(used: Path, caplog: pytest.LogCaptureFixture) -> None:
     (used / "tickets.json").unlink()
     ring = Keyring.open(REFUSE, used, 5000.0)
-    # A number that was never used here: a backup can be imported beside it.
+    # A number that this node never used: a backup can be imported beside it.
     assert ring.epochs == (3,)
     assert (ring.history.anew_s, ring.history.reason) == (5000.0, f"{used}/tickets.json is missing")
-    assert "the keys begin anew with epoch 3" in caplog.text
-    assert "sessions of before do full handshakes" in caplog.text
-    # The next supervisor knows it too, and does not say it again.
+    assert "made new keys, starting with epoch 3" in caplog.text
+    assert "existing sessions fall back to a full handshake" in caplog.text
+    # The next supervisor knows of the loss and does not log it again.
     caplog.clear()
     assert Keyring.open(REFUSE, used, 6000.0).history.anew_s == 5000.0
     assert caplog.text == ""
@@ -53,19 +53,19 @@ def test_a_missing_file_is_a_fresh_start_that_says_so(used: Path, caplog: pytest
 def test_a_damaged_file_ends_the_start(used: Path, content: bytes) -> None:
     (used / "tickets.json").write_bytes(content)
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"cannot read the keys: .*; a backup in its place would be right, or"):
+        with pytest.raises(ConfigError, match=r"cannot read the keys: .*; put a backup in its place, or"):
             Keyring.open(REFUSE, used, 5000.0)
     assert (used / "tickets.json").read_bytes() == content
     assert kept(used) == []
 
 
-def test_a_damaged_file_is_kept_aside_when_that_is_configured(used: Path) -> None:
+def test_a_damaged_file_is_set_aside_when_that_is_configured(used: Path) -> None:
     (used / "tickets.json").write_bytes(b"junk")
     ring = Keyring.open(FRESH, used, 5000.0)
     assert ring.epochs == (3,)
     assert [path.read_bytes() for path in kept(used)] == [b"junk"]
     assert ring.history.reason == f"{used}/tickets.json: cannot read the keys: not JSON; it is kept as {kept(used)[0]}"
-    assert keyfile.load(used / "tickets.json") == ring.table
+    assert FileKeySource(used / "tickets.json").load() == ring.table
 
 
 def test_a_file_that_others_can_read_is_never_replaced(used: Path) -> None:
@@ -75,10 +75,10 @@ def test_a_file_that_others_can_read_is_never_replaced(used: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [REFUSE, FRESH])
-def test_workers_that_live_are_not_taken_their_keys(used: Path, settings: Tickets) -> None:
-    """Other keys would cut every connection of theirs: the operator decides."""
+def test_new_keys_are_refused_while_workers_run(used: Path, settings: Tickets) -> None:
+    """New keys would cut every connection of these workers: the operator decides."""
     (used / "tickets.json").rename(used / "elsewhere")
-    with pytest.raises(ConfigError, match=r"cannot go on without the keys that the living workers use"):
+    with pytest.raises(ConfigError, match=r"cannot go on without the keys that running workers use"):
         Keyring.open(settings, used, 5000.0, living=True)
     assert not (used / "tickets.json").exists()
     with pytest.raises(ConfigError, match=r"cannot go on without the keys"):
@@ -88,7 +88,7 @@ def test_workers_that_live_are_not_taken_their_keys(used: Path, settings: Ticket
     assert Keyring.open(settings, used, 5000.0, living=True).epochs == (2, 1)
 
 
-def test_a_history_that_is_damaged_costs_nothing_else(used: Path) -> None:
+def test_a_damaged_history_counts_as_empty(used: Path) -> None:
     for content in ("", "[]", '{"newest": "x"}', '{"newest": -1}', '{"newest": 1e99}'):
         (used / "key-history.json").write_text(content)
         assert key_history.load(used) == key_history.KeyHistory()
@@ -96,7 +96,7 @@ def test_a_history_that_is_damaged_costs_nothing_else(used: Path) -> None:
         assert key_history.load(used).newest == 2
 
 
-def test_a_rotation_without_room_changes_nothing(tmp_path: Path) -> None:
+def test_a_rotation_without_a_free_config_id_changes_nothing(tmp_path: Path) -> None:
     ring = Keyring.open(REFUSE, tmp_path, 1000.0)
     for number in range(2, 8):
         assert ring.announce(REFUSE, 1000.0 * number) == number
@@ -109,7 +109,7 @@ def test_a_rotation_without_room_changes_nothing(tmp_path: Path) -> None:
     assert ring.announce(REFUSE, 9000.0) == 8
 
 
-def test_a_rotation_that_was_announced_goes_on_with_the_same_epoch(tmp_path: Path) -> None:
+def test_a_successor_continues_an_announced_rotation(tmp_path: Path) -> None:
     ring = Keyring.open(REFUSE, tmp_path, 1000.0)
     ring.announce(REFUSE, 2000.0)
     successor = Keyring.open(REFUSE, tmp_path, 3000.0)
