@@ -20,7 +20,7 @@ from tests.support import tls as support
 from tests.support.tls import RecordingTransport
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import first_table
-from velocity_edge.quic.engine import Level
+from velocity_edge.quic.datagrams import Level
 from velocity_edge.tls import certs, codec, kex, schedule
 from velocity_edge.tls.client import ClientHandshake
 from velocity_edge.tls.client_policy import ClientPolicy, Session

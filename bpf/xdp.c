@@ -12,7 +12,7 @@
 #include "frame.h"
 
 enum action { XDP_DROP_ = 1, XDP_PASS_ = 2 };
-#define MUST_RETRY_TOS (0x2f << 2) /* velocity_edge.quic.engine.MUST_RETRY_DSCP */
+#define MUST_RETRY_TOS (0x2f << 2) /* velocity_edge.quic.datagrams.MUST_RETRY_DSCP */
 /* Initials and 0-RTT with an id of ours: so many times the rate of Initials for a prefix, and for one id, whoever sends
  * it, so many at once and in a second. A handshake has 3 or 4, one that was lost in parts or has 0-RTT up to 40. */
 #define KNOWN_SHARE 4

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bpf import abi, loader, verdicts
-from velocity_edge.quic.engine import MUST_RETRY_DSCP
+from velocity_edge.quic.datagrams import MUST_RETRY_DSCP
 from velocity_edge.quic.limits import Limits
 from velocity_edge.wire.cid import CID_LENGTH
 

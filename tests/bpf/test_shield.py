@@ -27,7 +27,7 @@ from tests.support.packets import (
     udp,
 )
 from tests.support.shield import CONFIG, GONE, WORKER, Shield
-from velocity_edge.quic.engine import MUST_RETRY_DSCP
+from velocity_edge.quic.datagrams import MUST_RETRY_DSCP
 from velocity_edge.wire.cid import CidCodec, CidConfig
 
 pytestmark = pytest.mark.root

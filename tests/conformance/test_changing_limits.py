@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.engine_driver import NODE_ID, World
 from tests.support.packets import short
-from velocity_edge.quic.engine import EngineSettings
+from velocity_edge.quic.datagrams import EngineSettings
 from velocity_edge.quic.limits import Limits
 
 Make = Callable[..., World]

@@ -15,7 +15,7 @@ from tests.support.engine_driver import ROOT, SERVER, World
 from tests.support.our_client import OurClient
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import first_table
-from velocity_edge.quic.engine import Ignore, Refuse, Train
+from velocity_edge.quic.datagrams import Ignore, Refuse, Train
 from velocity_edge.quic.limits import Limits
 from velocity_edge.tls import kex, schedule
 from velocity_edge.tls.policy import ServerPolicy

@@ -13,8 +13,8 @@ import pytest
 from aioquic.quic.connection import QuicConnection
 
 from tests.support.engine_driver import FileRange, World, pattern
-from velocity_edge.quic import engine as seam
-from velocity_edge.quic.engine import EngineSettings, Level, RequestReceived, Train
+from velocity_edge.quic import datagrams as seam
+from velocity_edge.quic.datagrams import EngineSettings, Level, RequestReceived, Train
 from velocity_edge.quic.limits import Limits
 from velocity_edge.wire.counters import COUNTERS, GAUGES
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.engine_driver import World
 from velocity_edge.quic import udp
-from velocity_edge.quic.engine import Address, Batch, Train
+from velocity_edge.quic.datagrams import Address, Batch, Train
 
 pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")
 
@@ -138,7 +138,7 @@ FAILING = """
     import json, os, socket, sys
     from tests.support.engine_driver import World
     from velocity_edge.quic import udp
-    from velocity_edge.quic.engine import Train
+    from velocity_edge.quic.datagrams import Train
 
     w = World("native")
     a, b = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in "ab")

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.engine_driver import NODE_ID, START_NS, World
 from velocity_edge.quic import demux, handover, reset
+from velocity_edge.quic.datagrams import EngineKeys, Ignore, Initial, Train
 from velocity_edge.quic.demux import Deliver, Drop, HandOver, NegotiateVersion, Open, Reset
-from velocity_edge.quic.engine import EngineKeys, Ignore, Initial, Train
 
 native = pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")
 

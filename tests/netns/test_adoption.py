@@ -32,7 +32,7 @@ from tests.support.packets import INITIAL as INITIAL_TYPE
 from tests.support.packets import long, random_dcid, short
 from tests.support.traffic import CODEC, CONFIG, INITIAL, Sender, clients, group, receiving
 from velocity_edge.errors import Unavailable
-from velocity_edge.quic.engine import MUST_RETRY_DSCP
+from velocity_edge.quic.datagrams import MUST_RETRY_DSCP
 from velocity_edge.wire.messages import Listener
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.alone]

@@ -32,7 +32,7 @@ from tests.support import tls as tls_support
 from velocity_edge.keys.ring import cid_configs
 from velocity_edge.keys.table import EpochTable, first_table
 from velocity_edge.quic.admission import AdmissionControl
-from velocity_edge.quic.engine import (
+from velocity_edge.quic.datagrams import (
     Address,
     Admission,
     BodyReceived,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from velocity_edge.quic.engine import EngineKeys, EngineSettings, Event, FileRange, RequestReceived, Train
+from velocity_edge.quic.datagrams import EngineKeys, EngineSettings, Event, FileRange, RequestReceived, Train
 
 
 class FakeBatch:

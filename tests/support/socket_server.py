@@ -12,7 +12,7 @@ from tests.support.engine_driver import NODE_ID, ROOT, Application, Hooks, requi
 from velocity_edge.keys.table import first_table
 from velocity_edge.quic import udp
 from velocity_edge.quic.admission import AdmissionControl
-from velocity_edge.quic.engine import EngineSettings
+from velocity_edge.quic.datagrams import EngineSettings
 from velocity_edge.quic.engine_keys import engine_keys
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import open_engine

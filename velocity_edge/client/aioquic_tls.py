@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from aioquic import tls
 
-from velocity_edge.quic.engine import Level
+from velocity_edge.quic.datagrams import Level
 from velocity_edge.tls import codec
 from velocity_edge.tls.alerts import Alert
 from velocity_edge.tls.client import MAX_SERVER_MESSAGE_BYTES, ClientHandshake

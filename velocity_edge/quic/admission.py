@@ -32,9 +32,9 @@ from typing import Final
 
 from velocity_edge.keys.ring import ADDRESS_TOKEN, KeyRing, cid_configs
 from velocity_edge.keys.table import EpochTable
-from velocity_edge.quic import engine
+from velocity_edge.quic import datagrams
 from velocity_edge.quic.counted_handshake import CountedHandshake
-from velocity_edge.quic.engine import Accept, Address, Handshake, Ignore, Initial, Refuse, Retry, ServerTransport
+from velocity_edge.quic.datagrams import Accept, Address, Handshake, Ignore, Initial, Refuse, Retry, ServerTransport
 from velocity_edge.quic.half_open import HalfOpen, Load, prefix_of
 from velocity_edge.quic.limits import PREFIX_SHARE, Limits
 from velocity_edge.quic.tokens import RETRY, AddressTokens, Proof
@@ -129,7 +129,7 @@ class AdmissionControl:
         self._codec = CidCodec(cid_configs(table))
         self._tokens = AddressTokens(KeyRing(table, ADDRESS_TOKEN))
 
-    def admit(self, initial: Initial, now_ns: int) -> engine.Admission:
+    def admit(self, initial: Initial, now_ns: int) -> datagrams.Admission:
         """Decide about a new connection. *now_ns* is CLOCK_MONOTONIC."""
         now_s = self._wall_clock()
         token = initial.token

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from velocity_edge.quic.engine import HandshakeTransport
+from velocity_edge.quic.datagrams import HandshakeTransport
 from velocity_edge.quic.half_open import HalfOpen, Opening
 from velocity_edge.tls.handshake import ServerHandshake
 from velocity_edge.tls.policy import ServerPolicy

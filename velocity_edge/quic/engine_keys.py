@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from velocity_edge.keys.ring import cid_configs, reset_keys
 from velocity_edge.keys.table import EpochTable
-from velocity_edge.quic.engine import EngineKeys
+from velocity_edge.quic.datagrams import EngineKeys
 
 
 def engine_keys(table: EpochTable) -> EngineKeys:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from velocity_edge.quic.engine import Train
+from velocity_edge.quic.datagrams import Train
 
 VERSION: Final = 1
 _HEADER: Final = struct.Struct("!BBHB3xQ16s16sHH")

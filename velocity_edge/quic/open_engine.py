@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from velocity_edge.errors import Unavailable
-from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
+from velocity_edge.quic.datagrams import Engine, EngineSettings, Upcalls
 
 EngineChoice = Literal["auto", "native", "portable"]
 

@@ -18,7 +18,7 @@ from struct import Struct
 from typing import Final
 
 from velocity_edge.keys.ring import KeyRing
-from velocity_edge.quic.engine import Address
+from velocity_edge.quic.datagrams import Address
 
 RETRY: Final = b"R"
 NEW_TOKEN: Final = b"N"

@@ -29,7 +29,7 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from velocity_edge.quic.engine import HandshakeTransport, Level
+from velocity_edge.quic.datagrams import HandshakeTransport, Level
 from velocity_edge.tls import certs, codec, codec_client, kex, schedule
 from velocity_edge.tls.alerts import (
     Alert,

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
 
-from velocity_edge.quic.engine import HandshakeTransport, Level
+from velocity_edge.quic.datagrams import HandshakeTransport, Level
 from velocity_edge.tls import codec
 from velocity_edge.tls import server as tls_server
 from velocity_edge.tls.alerts import Alert, AlertDescription, decode_error, unexpected_message

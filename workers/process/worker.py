@@ -33,7 +33,7 @@ from velocity_edge import __version__
 from velocity_edge.config.model import Config
 from velocity_edge.errors import VelocityError
 from velocity_edge.keys.table import CID_CONFIGS, EpochTable, table_of
-from velocity_edge.quic.engine import Engine, EngineSettings, Upcalls
+from velocity_edge.quic.datagrams import Engine, EngineSettings, Upcalls
 from velocity_edge.text import logs
 from velocity_edge.text.lines import LineWriter
 from velocity_edge.wire import messages as m

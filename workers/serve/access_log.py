@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from velocity_edge.quic import udp
-from velocity_edge.quic.engine import Address, RequestReceived
+from velocity_edge.quic.datagrams import Address, RequestReceived
 from velocity_edge.text.json_text import json_text
 
 #: Waking the thread that writes costs as much as formatting some lines.

@@ -1,4 +1,4 @@
-"""The loop that serves packets: batches in, engine, exchanges, batches out (the turn that quic/engine.py describes).
+"""The loop that serves packets: batches in, engine, exchanges, batches out (the turn that quic/datagrams.py describes).
 
 This file has the sockets, the clock and the timer; it decides how much work one turn of the loop may do, and what waits
 for what. What packets mean is the engine's, what requests get is exchanges.py's.
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from velocity_edge.quic import handover, udp
-from velocity_edge.quic.engine import Batch, Engine
+from velocity_edge.quic.datagrams import Batch, Engine
 from workers.serve.exchanges import Exchanges
 
 log = logging.getLogger(__name__)

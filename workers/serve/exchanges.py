@@ -20,7 +20,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from velocity_edge.quic.engine import (
+from velocity_edge.quic.datagrams import (
     Address,
     BodyReceived,
     ConnectionClosed,

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 
 from velocity_edge.quic.budget import PerSecond
-from velocity_edge.quic.engine import RequestReceived
+from velocity_edge.quic.datagrams import RequestReceived
 from workers.http import BodyCutShort, Response, plain
 
 log = logging.getLogger(__name__)

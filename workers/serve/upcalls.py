@@ -1,4 +1,4 @@
-"""What an engine asks of Python (quic/engine.py, `Upcalls`), answered by the key table and the revision in use.
+"""What an engine asks of Python (quic/datagrams.py, `Upcalls`), answered by the key table and the revision in use.
 
 The decisions themselves are in admission.py and handshake.py; this file holds what they decide with, and changes it
 when keys or configuration change. Handshakes that run go on with what they began with.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic.admission import AdmissionControl
-from velocity_edge.quic.engine import Address, Admission, Handshake, Ignore, Initial, ServerTransport
+from velocity_edge.quic.datagrams import Address, Admission, Handshake, Ignore, Initial, ServerTransport
 from velocity_edge.quic.limits import Limits
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.replay import ReplayGuard

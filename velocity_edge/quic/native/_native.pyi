@@ -1,6 +1,6 @@
 from collections.abc import Collection
 
-from velocity_edge.quic.engine import (
+from velocity_edge.quic.datagrams import (
     Batch,
     EngineKeys,
     EngineSettings,

@@ -199,7 +199,7 @@ static PyMethodDef batch_methods[] = {
 };
 
 static PyType_Slot batch_slots[] = {
-    {Py_tp_doc, "Trains of datagrams in native memory (velocity_edge.quic.engine.Batch)."},
+    {Py_tp_doc, "Trains of datagrams in native memory (velocity_edge.quic.datagrams.Batch)."},
     {Py_tp_methods, batch_methods},
     {Py_tp_iter, batch_iter},
     {Py_tp_traverse, batch_traverse},

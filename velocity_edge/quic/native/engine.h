@@ -1,4 +1,4 @@
-/* One worker's engine: all connections, and the turns that the endpoint drives (velocity_edge/quic/engine.py).
+/* One worker's engine: all connections, and the turns that the endpoint drives (velocity_edge/quic/datagrams.py).
  *
  * Ownership: the engine owns connections (open and closing), tables, the answers to nobody's packets, events not yet
  * returned and strays not yet fetched. It borrows batches for the time of a call. `busy` is set while it works: a call

@@ -1,4 +1,4 @@
-/* The objects that Python sees: instances of the frozen dataclasses of velocity_edge/quic/engine.py.
+/* The objects that Python sees: instances of the frozen dataclasses of velocity_edge/quic/datagrams.py.
  *
  * They are made without calling __init__: a dataclass with slots keeps each field in a T_OBJECT_EX member at a known
  * offset, and writing there costs no more than filling a tuple. One definition serves both engines, and the module

@@ -93,7 +93,7 @@ static int check_counters(ve_module *state) {
 
 static int find_classes(ve_module *state) {
     int result = -1;
-    PyObject *engine = PyImport_ImportModule("velocity_edge.quic.engine");
+    PyObject *engine = PyImport_ImportModule("velocity_edge.quic.datagrams");
     if (engine == NULL) {
         return -1;
     }

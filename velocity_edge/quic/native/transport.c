@@ -230,7 +230,7 @@ static PyMethodDef transport_methods[] = {
 };
 
 static PyType_Slot transport_slots[] = {
-    {Py_tp_doc, "What a handshake asks of its connection (velocity_edge.quic.engine.ServerTransport)."},
+    {Py_tp_doc, "What a handshake asks of its connection (velocity_edge.quic.datagrams.ServerTransport)."},
     {Py_tp_methods, transport_methods},
     {Py_tp_getset, transport_attributes},
     {Py_tp_dealloc, transport_dealloc},

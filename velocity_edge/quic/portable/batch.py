@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from velocity_edge.quic import udp
-from velocity_edge.quic.engine import Address, Train
+from velocity_edge.quic.datagrams import Address, Train
 
 log = logging.getLogger(__name__)
 

@@ -34,8 +34,8 @@ from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
 from velocity_edge.quic.budget import PerSecond
+from velocity_edge.quic.datagrams import Accept
 from velocity_edge.quic.demux import SUPPORTED_VERSIONS
-from velocity_edge.quic.engine import Accept
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.congestion import NAMES
 from velocity_edge.quic.portable.ids import NewId

@@ -16,7 +16,7 @@ from aioquic.h3.connection import ErrorCode
 from aioquic.h3.events import DataReceived
 from aioquic.quic import events as quic_events
 
-from velocity_edge.quic import engine as seam
+from velocity_edge.quic import datagrams as seam
 from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.connection import EdgeConnection

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from aioquic.quic.packet import QuicErrorCode
 
+from velocity_edge.quic import datagrams as seam
 from velocity_edge.quic import demux
-from velocity_edge.quic import engine as seam
 from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.handover import encode as encode_handover
 from velocity_edge.quic.portable import packets

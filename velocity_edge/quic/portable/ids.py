@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from velocity_edge.quic.engine import EngineKeys
+from velocity_edge.quic.datagrams import EngineKeys
 from velocity_edge.quic.reset import reset_token
 from velocity_edge.wire.cid import CidCodec
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from velocity_edge.quic import engine as seam
+from velocity_edge.quic import datagrams as seam
 from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.connection import EdgeConnection

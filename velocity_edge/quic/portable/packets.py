@@ -13,8 +13,8 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.packet_builder import QuicPacketBuilder
 
+from velocity_edge.quic.datagrams import Initial, Refuse, Retry
 from velocity_edge.quic.demux import SUPPORTED_VERSIONS, NegotiateVersion
-from velocity_edge.quic.engine import Initial, Refuse, Retry
 
 _MAX_REASON = 128
 

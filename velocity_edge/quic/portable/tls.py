@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aioquic import tls
 from aioquic.quic.connection import QuicConnectionError
 
-from velocity_edge.quic.engine import Accept, Handshake, Level
+from velocity_edge.quic.datagrams import Accept, Handshake, Level
 from velocity_edge.tls.alerts import Alert, AlertDescription
 from velocity_edge.tls.reassembly import MessageReader
 

@@ -15,7 +15,7 @@ from tests.support.waiting import poll
 from velocity_edge.keys.table import first_table
 from velocity_edge.quic import udp
 from velocity_edge.quic.admission import AdmissionControl
-from velocity_edge.quic.engine import EngineSettings, Train
+from velocity_edge.quic.datagrams import EngineSettings, Train
 from velocity_edge.quic.engine_keys import engine_keys
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import open_engine

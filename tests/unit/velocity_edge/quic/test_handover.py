@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from velocity_edge.quic import handover
-from velocity_edge.quic.engine import Train
+from velocity_edge.quic.datagrams import Train
 
 addresses = st.tuples(
     st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)), st.integers(0, 65_535)

@@ -11,7 +11,7 @@ from tests.support import tls as support
 from tests.support.tls import Pair, RecordingTransport
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import first_table
-from velocity_edge.quic.engine import Level
+from velocity_edge.quic.datagrams import Level
 from velocity_edge.tls import codec, codec_client, kex
 from velocity_edge.tls.alerts import Alert, AlertDescription
 from velocity_edge.tls.client import ClientHandshake

@@ -16,7 +16,7 @@ from tests.support.tls import Pair
 from velocity_edge.keys import rotation
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import EpochTable, first_table
-from velocity_edge.quic.engine import Level
+from velocity_edge.quic.datagrams import Level
 from velocity_edge.tls import certs, kex, schedule
 from velocity_edge.tls.alerts import AlertDescription
 from velocity_edge.tls.policy import ServerPolicy

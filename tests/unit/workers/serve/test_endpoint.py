@@ -11,7 +11,7 @@ from dataclasses import replace
 from tests.support.fake_engine import FakeEngine, request
 from tests.support.site import Clock
 from velocity_edge.quic import handover
-from velocity_edge.quic.engine import Event, Train
+from velocity_edge.quic.datagrams import Event, Train
 from workers.http import plain
 from workers.serve.endpoint import Endpoint
 from workers.serve.exchanges import Exchanges, Revision
