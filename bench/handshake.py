@@ -20,13 +20,13 @@ from tests.support import tls as support
 from tests.support.tls import RecordingTransport
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import first_table
-from velocity_edge.quic.datagrams import Level
 from velocity_edge.tls import certs, codec, kex, schedule
 from velocity_edge.tls.client import ClientHandshake
 from velocity_edge.tls.client_policy import ClientPolicy, Session
 from velocity_edge.tls.handshake import ServerHandshake
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.tickets import Tickets
+from velocity_edge.tls.transport import Level
 
 ROUNDS, HANDSHAKES = 9, 60
 EPOCHS = {tls.Epoch.INITIAL: 4096, tls.Epoch.HANDSHAKE: 32_768, tls.Epoch.ONE_RTT: 4096}

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from velocity_edge.quic.datagrams import RequestReceived
+from velocity_edge.http.requests import RequestReceived
 from workers.handlers.static.beneath import Descriptor
 from workers.handlers.static.site import StaticHandler, StaticSettings
 from workers.http import fold

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from velocity_edge.quic.datagrams import Address, FileRange
+from velocity_edge.http.requests import Address, FileRange
 
 Headers = Sequence[tuple[bytes, bytes]]
 

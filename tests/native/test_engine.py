@@ -13,9 +13,10 @@ import pytest
 from aioquic.quic.connection import QuicConnection
 
 from tests.support.engine_driver import FileRange, World, pattern
-from velocity_edge.quic import datagrams as seam
-from velocity_edge.quic.datagrams import EngineSettings, Level, RequestReceived, Train
+from velocity_edge.http.requests import EventKind, RequestReceived, StreamClosed
+from velocity_edge.quic.datagrams import EngineSettings, Train
 from velocity_edge.quic.limits import Limits
+from velocity_edge.tls.transport import Level
 from velocity_edge.wire.counters import COUNTERS, GAUGES
 
 native = pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")
@@ -112,12 +113,12 @@ def test_events_are_the_classes_of_the_seam() -> None:
     w.run(seconds=1)
     [request] = w.app.requests
     assert type(request) is RequestReceived
-    assert request.kind is seam.EventKind.REQUEST_RECEIVED
+    assert request.kind is EventKind.REQUEST_RECEIVED
     assert (request.method, request.scheme, request.path, request.fin) == (b"POST", b"https", b"/echo", False)
     assert request == RequestReceived(**{name: getattr(request, name) for name in request.__slots__})
     assert gc.is_tracked(request)
     [closed] = w.app.stream_closed
-    assert closed == seam.StreamClosed(request.stream, complete=True, error_code=0x100)
+    assert closed == StreamClosed(request.stream, complete=True, error_code=0x100)
 
 
 def test_names_of_common_fields_are_one_object_for_all_requests() -> None:

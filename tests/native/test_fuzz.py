@@ -17,7 +17,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.tls import Epoch
 
 from tests.support.engine_driver import World
-from velocity_edge.quic.datagrams import RequestReceived
+from velocity_edge.http.requests import RequestReceived
 from velocity_edge.quic.limits import Limits
 
 pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine_driver import World
+from velocity_edge.http.requests import Address
 from velocity_edge.quic import udp
-from velocity_edge.quic.datagrams import Address, Batch, Train
+from velocity_edge.quic.datagrams import Batch, Train
 
 pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.site import Clock, get, handler, write
-from velocity_edge.quic.datagrams import FileRange
+from velocity_edge.http.requests import FileRange
 from workers.handlers.static.site import StaticHandler
 
 SECRET = b"this lies outside of the root"

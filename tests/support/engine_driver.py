@@ -29,32 +29,28 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from tests.support import tls as tls_support
+from velocity_edge.http.requests import (
+    Address,
+    BodyReceived,
+    ConnectionClosed,
+    Event,
+    FileRange,
+    HandshakeCompleted,
+    RequestReceived,
+    Requests,
+    StreamClosed,
+    StreamWritable,
+)
 from velocity_edge.keys.ring import cid_configs
 from velocity_edge.keys.table import EpochTable, first_table
 from velocity_edge.quic.admission import AdmissionControl
-from velocity_edge.quic.datagrams import (
-    Address,
-    Admission,
-    BodyReceived,
-    ConnectionClosed,
-    Engine,
-    EngineSettings,
-    Event,
-    FileRange,
-    Handshake,
-    HandshakeCompleted,
-    Initial,
-    RequestReceived,
-    ServerTransport,
-    StreamClosed,
-    StreamWritable,
-    Train,
-)
+from velocity_edge.quic.datagrams import Admission, EngineSettings, Initial, ServerTransport, Train
 from velocity_edge.quic.engine_keys import engine_keys
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.open_engine import native_missing, open_engine
 from velocity_edge.quic.single_use import UsedTokens
 from velocity_edge.tls.policy import ServerPolicy
+from velocity_edge.tls.transport import Handshake
 from velocity_edge.wire.counters import VERDICTS
 
 ENGINES = ("portable", "native")
@@ -74,7 +70,7 @@ def require_engine(name: str) -> str:
 
 @dataclass
 class Hooks:
-    """engine.Upcalls of a test server; each part can be replaced."""
+    """`Upcalls` of a test server; each part can be replaced."""
 
     policy: ServerPolicy
     admission: AdmissionControl
@@ -98,7 +94,7 @@ class Hooks:
 class Application:
     """A little site. Answers what the path says, and keeps what happened."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Requests) -> None:
         self.engine = engine
         self.requests: list[RequestReceived] = []
         self.handshakes: list[HandshakeCompleted] = []
@@ -119,7 +115,7 @@ class Application:
 
     @property
     def fd(self) -> int:
-        """This is also an engine.OpenFile."""
+        """This is also an `OpenFile`."""
         return self.file.fileno()
 
     def handle(self, events: Iterable[Event]) -> None:

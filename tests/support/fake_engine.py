@@ -1,4 +1,4 @@
-"""An `engine.Engine` without QUIC: tests put events in and look at what was answered.
+"""An engine (`Requests` and `Datagrams`) without QUIC: tests put events in and look at what was answered.
 
 The batch reads and sends on real sockets (one datagram per train), so that an endpoint can be tested with a kernel.
 Each datagram received becomes the events that `on_datagram` returns for it, `outgoing` is sent as it is.
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from velocity_edge.quic.datagrams import EngineKeys, EngineSettings, Event, FileRange, RequestReceived, Train
+from velocity_edge.http.requests import Event, FileRange, RequestReceived
+from velocity_edge.quic.datagrams import EngineKeys, EngineSettings, Train
 
 
 class FakeBatch:

@@ -106,7 +106,7 @@ def policy(*chains: Chain, **options: Any) -> ServerPolicy:
 
 @dataclass
 class RecordingTransport:
-    """engine.HandshakeTransport that keeps what it is told, in order."""
+    """A HandshakeTransport that keeps what it is told, in order."""
 
     parameters: bytes = b"\x01\x01\x05"
     refuse_parameters: str = ""

@@ -54,7 +54,6 @@ LONG_LEFT = {
     "velocity_edge/cli/admin.py",
     "velocity_edge/client/h3_client.py",
     "velocity_edge/config/model.py",
-    "velocity_edge/quic/datagrams.py",
     "velocity_edge/quic/native/callbacks.c",
     "velocity_edge/quic/native/connection.c",
     "velocity_edge/quic/native/control.c",

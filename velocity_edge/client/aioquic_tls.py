@@ -4,7 +4,7 @@
     ClientContext.adopt(that, policy, ...)    takes those over; the connection never notices
 
 An adapter, not a subclass: nothing of aioquic's handshake runs. It translates TLS messages out of CRYPTO data,
-`engine.HandshakeTransport` onto aioquic's callbacks and buffers, our alerts into aioquic's. The attributes are those
+`HandshakeTransport` onto aioquic's callbacks and buffers, our alerts into aioquic's. The attributes are those
 that QuicConnection reads of its `tls` (compat.py pins the methods that read them). The portable engine has its own,
 leaner adapter for server connections (portable/tls.py).
 
@@ -20,7 +20,6 @@ from typing import Any, Final, Self
 
 from aioquic import tls
 
-from velocity_edge.quic.datagrams import Level
 from velocity_edge.tls import codec
 from velocity_edge.tls.alerts import Alert
 from velocity_edge.tls.client import MAX_SERVER_MESSAGE_BYTES, ClientHandshake
@@ -28,6 +27,7 @@ from velocity_edge.tls.client import State as ClientState
 from velocity_edge.tls.client_policy import ClientPolicy, Session
 from velocity_edge.tls.handshake import ServerHandshake
 from velocity_edge.tls.reassembly import MessageReader
+from velocity_edge.tls.transport import Level
 
 LEVELS: Final[dict[Any, Level]] = {
     tls.Epoch.INITIAL: Level.INITIAL,
@@ -46,7 +46,7 @@ def aioquic_alert(description: int, reason: str) -> Exception:
 
 
 class AioquicContext:
-    """What does not depend on the side: `engine.HandshakeTransport` on aioquic's callbacks."""
+    """What does not depend on the side: `HandshakeTransport` on aioquic's callbacks."""
 
     handshake: ServerHandshake | ClientHandshake
 
@@ -95,7 +95,7 @@ class AioquicContext:
         """For a key log."""
         return self.handshake.client_random
 
-    # --- engine.HandshakeTransport -------------------------------------------------------------------------------
+    # --- HandshakeTransport --------------------------------------------------------------------------------------
 
     def local_parameters(self) -> bytes:
         """Return our transport parameters as the connection encoded them."""

@@ -1,6 +1,7 @@
-"""The PQ-QUIC stack: TLS 1.3 with ML-KEM and ML-DSA, and two engines behind one sans-IO seam.
+"""QUIC: admission of connections, and two engines (QUIC and HTTP/3) behind one seam.
 
-Three layers, each with one owner. TLS is ours (kex, tls_server, tls_client, certs, handshake). Transport and HTTP/3
-framing stand behind `engine.Engine` (portable/: aioquic; native/: ngtcp2 and nghttp3 in C). Connection IDs, tokens,
-stateless resets, limits and drain are decided above the seam and are the same for both engines (demux, tokens, limits).
+datagrams.py is the seam for packets and time, velocity_edge/http/requests.py the one for requests; an engine
+implements both: portable/ on aioquic, native/ on ngtcp2 and nghttp3 in C. open_engine.py chooses. Connection IDs,
+tokens, stateless resets and limits are decided outside of the engines and are the same for both (demux.py, tokens.py,
+admission.py, limits.py). TLS is in velocity_edge/tls.
 """

@@ -30,17 +30,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from velocity_edge.http.requests import Address
 from velocity_edge.keys.ring import ADDRESS_TOKEN, KeyRing, cid_configs
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic import datagrams
 from velocity_edge.quic.counted_handshake import CountedHandshake
-from velocity_edge.quic.datagrams import Accept, Address, Handshake, Ignore, Initial, Refuse, Retry, ServerTransport
+from velocity_edge.quic.datagrams import Accept, Ignore, Initial, Refuse, Retry, ServerTransport
 from velocity_edge.quic.half_open import HalfOpen, Load, prefix_of
 from velocity_edge.quic.limits import PREFIX_SHARE, Limits
 from velocity_edge.quic.tokens import RETRY, AddressTokens, Proof
 from velocity_edge.tls.handshake import ServerHandshake
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.replay import ReplayGuard
+from velocity_edge.tls.transport import Handshake
 from velocity_edge.wire.cid import CidCodec
 from velocity_edge.wire.counters import ADMISSION
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from velocity_edge.quic.datagrams import HandshakeTransport
 from velocity_edge.quic.half_open import HalfOpen, Opening
 from velocity_edge.tls.handshake import ServerHandshake
 from velocity_edge.tls.policy import ServerPolicy
+from velocity_edge.tls.transport import HandshakeTransport
 
 
 class CountedHandshake(ServerHandshake):
-    """Implements `engine.Handshake`. *cpu_clock_ns* is the CPU time of this thread."""
+    """Implements `transport.Handshake`. *cpu_clock_ns* is the CPU time of this thread."""
 
     def __init__(
         self,

@@ -1,24 +1,25 @@
-"""The seam between an endpoint (sockets, policy, handlers) and an engine (QUIC and HTTP/3).
+"""The seam between an endpoint (sockets, policy, handlers) and an engine (QUIC and HTTP/3): packets and time.
 
-Whole batches in, whole batches out. An engine has no socket, no clock and no event loop: datagrams arrive in a `Batch`,
-`receive` returns what a handler must know (one event per handshake, request or body chunk, never one per packet),
-`send` fills a batch with what must leave, `next_timer_ns` says when to come back. The batch owns the packet memory, so
-that the native engine's packets never become Python objects; the system calls (recvmsg with UDP_GRO, sendmsg with
+An engine implements two protocols. `Datagrams` is here: whole batches in, whole batches out. `Requests`, in
+velocity_edge/http/requests.py, is the other: answers to the events that `receive` and `expire` return.
+
+An engine has no socket, no clock and no event loop: datagrams arrive in a `Batch`, `receive` returns events, `send`
+fills a batch with what must leave, `next_timer_ns` says when to come back. The batch owns the packet memory, so that
+the native engine's packets never become Python objects; the system calls (recvmsg with UDP_GRO, sendmsg with
 UDP_SEGMENT) are methods of the batch.
 
 The order of a turn, by the endpoint:
 
     batch.receive(fd, listener)            until it would block, or the batch is full
-    for event in engine.receive(batch, now_ns): ...    handlers answer with respond(), write(), credit(), reset()
+    for event in engine.receive(batch, now_ns): ...    handlers answer through `Requests`
     for owner, packet in engine.strays(): ...          to the links of other workers (handover.py)
     while engine.send(batch, now_ns): batch.transmit(fds)
     arm the timer with engine.next_timer_ns()
 
 Rules that both engines keep, and the shared tests check:
-  * An engine calls Python only through `Upcalls`, never re-enters, and survives whatever an upcall raises: the
+  * An engine calls Python only through `Upcalls`, never re-enters, and survives any exception of an upcall: the
     connection concerned is closed with INTERNAL_ERROR, the error is logged once and counted. A MemoryError is raised
     to the caller.
-  * A stream or connection handle is an int that is never used twice. An answer to one that is gone returns False.
   * Every datagram is counted under exactly one verdict: received + injected = the sum of the verdicts (counters.py).
   * Everything that a peer can make grow has a bound in `Limits`.
 
@@ -27,23 +28,18 @@ Rules that both engines keep, and the shared tests check:
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol
 
+from velocity_edge.http.requests import Address, Event
 from velocity_edge.quic.half_open import Opening
 from velocity_edge.quic.limits import Limits
+from velocity_edge.tls.transport import Handshake, HandshakeTransport
 from velocity_edge.wire.cid import CidConfig
 
-#: An address as the engines see it: packed IPv4 (4 bytes) or IPv6 (16 bytes, never IPv4-mapped), and a port. Of a
-#: link-local one (fe80::/10) bytes 4 to 7, zero on the wire, are the index of its interface, as BSD kernels keep it:
-#: two interfaces can have the same neighbour, and an answer must leave by the right one (RFC 4007).
-Address = tuple[bytes, int]
-Headers = Sequence[tuple[bytes, bytes]]
-
 #: DSCP with which XDP marks an Initial that is over its prefix's limit and passes only to be answered with a Retry.
-#: Whoever sets it from outside gets what it asks for: a Retry.
+#: A sender that sets it itself gets a Retry, too.
 MUST_RETRY_DSCP: Final = 0x2F
 
 
@@ -90,102 +86,6 @@ class Batch(Protocol):
 
     def clear(self) -> None:
         """Forget the trains."""
-
-
-# --- events ----------------------------------------------------------------------------------------------------------
-
-
-class EventKind(enum.IntEnum):
-    """What `Event.kind` can be; the index into an endpoint's table of handlers."""
-
-    HANDSHAKE_COMPLETED = 0
-    REQUEST_RECEIVED = 1
-    BODY_RECEIVED = 2
-    STREAM_WRITABLE = 3
-    STREAM_CLOSED = 4
-    CONNECTION_CLOSED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class HandshakeCompleted:
-    """The client's Finished verified."""
-
-    connection: int
-    peer: Address
-    alpn: str
-    group: int
-    cipher_suite: int
-    #: SignatureScheme of the server's CertificateVerify; 0 when resumed.
-    signature_scheme: int
-    server_name: str
-    resumed: bool
-    early_data_accepted: bool
-    duration_ns: int
-    kind: int = EventKind.HANDSHAKE_COMPLETED
-
-
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
-    """A complete, valid header section. `headers` are the fields without the pseudo-headers, names in lower case."""
-
-    connection: int
-    stream: int
-    method: bytes
-    scheme: bytes
-    authority: bytes
-    path: bytes
-    headers: Headers
-    #: No body follows.
-    fin: bool
-    #: It arrived in 0-RTT and may be a replay (RFC 8470).
-    early: bool = False
-    #: The fields are more than `Limits.max_field_section_bytes`, and not here; nor are scheme, authority and path.
-    fields_too_large: bool = False
-    kind: int = EventKind.REQUEST_RECEIVED
-
-
-@dataclass(frozen=True, slots=True)
-class BodyReceived:
-    """Bytes of a request body. The peer gets credit for them only by `Engine.credit`: that is the back-pressure."""
-
-    stream: int
-    data: bytes
-    fin: bool
-    kind: int = EventKind.BODY_RECEIVED
-
-
-@dataclass(frozen=True, slots=True)
-class StreamWritable:
-    """What `write` had buffered has fallen below `Limits.send_low_bytes`."""
-
-    stream: int
-    kind: int = EventKind.STREAM_WRITABLE
-
-
-@dataclass(frozen=True, slots=True)
-class StreamClosed:
-    """The stream is over before or after the answer; `complete` when the whole answer was acknowledged."""
-
-    stream: int
-    complete: bool
-    error_code: int
-    kind: int = EventKind.STREAM_CLOSED
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionClosed:
-    """The connection is over. Its streams were closed before this event."""
-
-    connection: int
-    error_code: int
-    application: bool
-    by_peer: bool
-    reason: str
-    handshake_completed: bool
-    kind: int = EventKind.CONNECTION_CLOSED
-
-
-Event = HandshakeCompleted | RequestReceived | BodyReceived | StreamWritable | StreamClosed | ConnectionClosed
 
 
 # --- what an engine asks ---------------------------------------------------------------------------------------------
@@ -257,31 +157,6 @@ class Upcalls(Protocol):
         """Return a NEW_TOKEN token for a peer that completed a handshake."""
 
 
-class Level(enum.IntEnum):
-    """Encryption levels, with ngtcp2's numbers (ngtcp2_encryption_level)."""
-
-    INITIAL = 0
-    HANDSHAKE = 1
-    ONE_RTT = 2
-    ZERO_RTT = 3
-
-
-class HandshakeTransport(Protocol):
-    """What a TLS handshake asks of the transport under it. An engine makes one per connection."""
-
-    def local_parameters(self) -> bytes:
-        """Our transport parameters, encoded. Complete only after the Handshake write key was installed (ngtcp2)."""
-
-    def peer_parameters(self, data: bytes) -> None:
-        """The peer's transport parameters. Raises ValueError when they are not acceptable."""
-
-    def install_key(self, write: bool, level: Level, cipher_suite: int, secret: bytes) -> None:
-        """A traffic secret is known."""
-
-    def send_crypto(self, level: Level, data: bytes) -> None:
-        """TLS bytes for the peer."""
-
-
 class ServerTransport(HandshakeTransport, Protocol):
     """The same of a connection that was let in."""
 
@@ -290,40 +165,7 @@ class ServerTransport(HandshakeTransport, Protocol):
         """What `Upcalls.admit` answered for this connection. Readable inside `Upcalls.handshake`."""
 
 
-class Handshake(Protocol):
-    """One TLS 1.3 handshake: whole messages in, calls on `HandshakeTransport` out. Dropped when `done`."""
-
-    done: bool
-    #: Known once `done`; what `HandshakeCompleted` reports.
-    alpn: str
-    group: int
-    cipher_suite: int
-    signature_scheme: int
-    server_name: str
-    resumed: bool
-    early_data_accepted: bool
-
-    def feed(self, level: int, message: bytes) -> int:
-        """Take one whole TLS message of this level. Return -1 to go on, or a TLS alert (0..255) to fail with."""
-
-
-# --- the engine ------------------------------------------------------------------------------------------------------
-
-
-@runtime_checkable
-class OpenFile(Protocol):
-    """A file whose descriptor stays open as long as this object lives. The engine keeps a reference while it reads."""
-
-    fd: int
-
-
-@dataclass(frozen=True, slots=True)
-class FileRange:
-    """`length` bytes of a file from `offset`, read by the engine straight into packets."""
-
-    file: OpenFile
-    offset: int
-    length: int
+# --- what an endpoint asks of an engine -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,8 +187,8 @@ class EngineKeys:
     reset_keys: dict[int, bytes] = field(repr=False)
 
 
-class Engine(Protocol):
-    """QUIC v1 and HTTP/3 for all connections of one worker."""
+class Datagrams(Protocol):
+    """The packets and timers of one worker's QUIC connections."""
 
     name: str
 
@@ -381,47 +223,11 @@ class Engine(Protocol):
     def expire(self, now_ns: int) -> list[Event]:
         """Handle what is due."""
 
-    def respond(
-        self, stream: int, status: int, headers: Headers, body: bytes | FileRange | None = None, *, fin: bool = True
-    ) -> bool:
-        """Answer a request. With fin=False more comes by `write`. False when the stream is gone."""
-
-    def write(self, stream: int, data: bytes, *, fin: bool) -> int:
-        """Add to the body; return the bytes now buffered, or -1 when the stream is gone.
-
-        Above `Limits.send_high_bytes` the writer must wait for `StreamWritable`.
-        """
-
-    def credit(self, stream: int, n_bytes: int) -> None:
-        """The handler has consumed that much of the request body."""
-
-    def reset(self, stream: int, error_code: int) -> None:
-        """Abandon a stream both ways (RESET_STREAM and STOP_SENDING)."""
-
-    def close(self, connection: int, error_code: int, reason: str = "") -> None:
-        """Close with an application error code (H3_NO_ERROR = 0x100)."""
-
-    def goaway(self, connection: int, *, final: bool) -> None:
-        """RFC 9114 section 5.2: first 2^62-4 ("soon"), then the first request that will not be processed."""
-
-    def connections(self) -> list[tuple[int, int, int]]:
-        """Return (connection, age in ns, open request streams) of each."""
-
     def connections_by_config(self) -> dict[int, int]:
         """Return CID config id -> connections that hold an id of it, where there are any. Costs nothing.
 
         One that holds ids of several counts for each. An id counts from when it is issued until the client has given
         it back, or the connection and its closing period are over. Ids that clients made up don't count.
-        """
-
-    def connections_on(self, config_ids: Collection[int]) -> list[int]:
-        """Return the open connections that hold an id of one of these configurations."""
-
-    def rename(self, connection: int) -> bool:
-        """Give the client ids of the present keys and have it retire the others (RFC 9000 section 5.1.2).
-
-        False: this engine cannot; GOAWAY is what moves its clients. An engine that can does so by itself, with the
-        first packet of a client after the keys have changed; this is for those that say nothing.
         """
 
     def counters(self) -> dict[str, int]:

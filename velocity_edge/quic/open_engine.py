@@ -7,15 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from velocity_edge.errors import Unavailable
-from velocity_edge.quic.datagrams import Engine, EngineSettings, Upcalls
+from velocity_edge.http.requests import Requests
+from velocity_edge.quic.datagrams import Datagrams, EngineSettings, Upcalls
 
 EngineChoice = Literal["auto", "native", "portable"]
 
 #: What only the native engine has; `status` says it when the portable one serves.
 PORTABLE_LACKS = "no PMTUD, no ECN, no BBR, no automatic key update, Python per packet"
+
+
+class Engine(Requests, Datagrams, Protocol):
+    """QUIC v1 and HTTP/3 for all connections of one worker.
+
+    Only what opens an engine names this type; each user takes the half that it needs.
+    """
 
 
 @dataclass(frozen=True, slots=True)

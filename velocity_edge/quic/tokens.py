@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
 
+from velocity_edge.http.requests import Address
 from velocity_edge.keys.ring import KeyRing
-from velocity_edge.quic.datagrams import Address
 
 RETRY: Final = b"R"
 NEW_TOKEN: Final = b"N"

@@ -73,7 +73,7 @@ def prepare(sock: socket.socket) -> list[str]:
 
 
 def scoped(address: bytes, interface: int) -> bytes:
-    """Return the packed *address* as engines see it (engine.Address): a link-local one with its interface in it."""
+    """Return the packed *address* as engines see it (requests.Address): a link-local one with its interface in it."""
     return address[:4] + interface.to_bytes(4, "big") + address[8:] if _is_link_local(address) else address
 
 

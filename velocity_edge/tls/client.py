@@ -29,7 +29,6 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from velocity_edge.quic.datagrams import HandshakeTransport, Level
 from velocity_edge.tls import certs, codec, codec_client, kex, schedule
 from velocity_edge.tls.alerts import (
     Alert,
@@ -44,6 +43,7 @@ from velocity_edge.tls.codec_client import Offer, ServerHello
 from velocity_edge.tls.handshake import CONTINUE
 from velocity_edge.tls.kex import Group
 from velocity_edge.tls.schedule import KeySchedule, Suite
+from velocity_edge.tls.transport import HandshakeTransport, Level
 from velocity_edge.tls.vectors import EXT_PRE_SHARED_KEY, vectors, whole
 from velocity_edge.tls.vectors import message as build_message
 

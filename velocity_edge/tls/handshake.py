@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
 
-from velocity_edge.quic.datagrams import HandshakeTransport, Level
 from velocity_edge.tls import codec
 from velocity_edge.tls import server as tls_server
 from velocity_edge.tls.alerts import Alert, AlertDescription, decode_error, unexpected_message
@@ -29,6 +28,7 @@ from velocity_edge.tls.codec import ClientHello
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.schedule import KeySchedule
 from velocity_edge.tls.server import Choice
+from velocity_edge.tls.transport import HandshakeTransport, Level
 
 #: What `feed` returns when the handshake goes on.
 CONTINUE: Final = -1
@@ -44,7 +44,7 @@ class State(Enum):
 
 
 class ServerHandshake:
-    """Implements `engine.Handshake`. Dropped by the engine once `done`."""
+    """Implements `transport.Handshake`. Dropped by the engine once `done`."""
 
     def __init__(
         self, policy: ServerPolicy, transport: HandshakeTransport, wall_clock: Callable[[], float] = time.time

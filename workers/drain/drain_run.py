@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from velocity_edge.http.requests import Requests
 from velocity_edge.wire.messages import Left, OpenConnection
 from workers.drain.drain_plan import Act, Drain
 from workers.http import H3_NO_ERROR
@@ -65,7 +66,8 @@ class Leaving:
     def _step(self) -> None:
         self._timer = self._loop.call_later(_STEP_S, self._step)
         now_s = self._loop.time()
-        engine, exchanges = self._serving.engine, self._serving.exchanges
+        engine: Requests = self._serving.engine
+        exchanges = self._serving.exchanges
         present = [
             (connection, requests, exchanges.is_established(connection))
             for connection, _, requests in engine.connections()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Final
 
+from velocity_edge.http.requests import Requests
 from workers.drain.drain_plan import Act
 from workers.drain.move_plan import Ask, Move
 from workers.http import H3_NO_ERROR
@@ -51,7 +52,8 @@ class Moving:
 
     def _step(self) -> None:
         self._timer = None
-        engine, exchanges = self._serving.engine, self._serving.exchanges
+        engine: Requests = self._serving.engine
+        exchanges = self._serving.exchanges
         held = set(engine.connections_on(self._config_ids()))
         if not held:
             log.info("no connection is left on the keys that were to be left")

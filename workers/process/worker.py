@@ -33,7 +33,8 @@ from velocity_edge import __version__
 from velocity_edge.config.model import Config
 from velocity_edge.errors import VelocityError
 from velocity_edge.keys.table import CID_CONFIGS, EpochTable, table_of
-from velocity_edge.quic.datagrams import Engine, EngineSettings, Upcalls
+from velocity_edge.quic.datagrams import EngineSettings, Upcalls
+from velocity_edge.quic.open_engine import Engine
 from velocity_edge.text import logs
 from velocity_edge.text.lines import LineWriter
 from velocity_edge.wire import messages as m

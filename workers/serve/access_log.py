@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from velocity_edge.http.requests import Address, RequestReceived
 from velocity_edge.quic import udp
-from velocity_edge.quic.datagrams import Address, RequestReceived
 from velocity_edge.text.json_text import json_text
 
 #: Waking the thread that writes costs as much as formatting some lines.

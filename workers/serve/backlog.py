@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from velocity_edge.quic.datagrams import RequestReceived
+from velocity_edge.http.requests import RequestReceived
 
 #: A request as a browser sends it is about 2 KiB of Python objects: 30,000 of them may wait, which are some seconds of
 #: work. Whatever waits longer than that is better told so (503).

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from velocity_edge.quic import handover, udp
-from velocity_edge.quic.datagrams import Batch, Engine
+from velocity_edge.quic.datagrams import Batch, Datagrams
 from workers.serve.exchanges import Exchanges
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Endpoint:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        engine: Engine,
+        engine: Datagrams,
         exchanges: Exchanges,
         *,
         sockets: Sequence[int],

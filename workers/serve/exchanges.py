@@ -20,16 +20,16 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from velocity_edge.quic.datagrams import (
+from velocity_edge.http.requests import (
     Address,
     BodyReceived,
     ConnectionClosed,
-    Engine,
     Event,
     EventKind,
     FileRange,
     HandshakeCompleted,
     RequestReceived,
+    Requests,
     StreamClosed,
     StreamWritable,
 )
@@ -78,7 +78,7 @@ class Exchanges:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Requests,
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         flush_soon: Callable[[], None],
         *,

@@ -10,8 +10,8 @@ import logging
 import os
 from collections.abc import Callable
 
+from velocity_edge.http.requests import RequestReceived
 from velocity_edge.quic.budget import PerSecond
-from velocity_edge.quic.datagrams import RequestReceived
 from workers.http import BodyCutShort, Response, plain
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from typing import Any, Self
 
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic import single_use, udp
-from velocity_edge.quic.datagrams import Engine, EngineSettings, Upcalls
+from velocity_edge.quic.datagrams import EngineSettings, Upcalls
 from velocity_edge.quic.engine_keys import engine_keys
-from velocity_edge.quic.open_engine import refuse_settings
+from velocity_edge.quic.open_engine import Engine, refuse_settings
 from velocity_edge.quic.single_use import UsedTokens
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.bundle import Bundle

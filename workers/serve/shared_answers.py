@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from velocity_edge.quic.datagrams import FileRange, RequestReceived
+from velocity_edge.http.requests import FileRange, RequestReceived
 from workers.http import Headers, Response
 
 #: Request fields with which an answer is never taken from here: ranges, preconditions, and `host`, which must be

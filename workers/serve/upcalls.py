@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from velocity_edge.http.requests import Address
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic.admission import AdmissionControl
-from velocity_edge.quic.datagrams import Address, Admission, Handshake, Ignore, Initial, ServerTransport
+from velocity_edge.quic.datagrams import Admission, Ignore, Initial, ServerTransport
 from velocity_edge.quic.limits import Limits
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.replay import ReplayGuard
+from velocity_edge.tls.transport import Handshake
 
 
 class WorkerUpcalls:
-    """Implements `engine.Upcalls`."""
+    """Implements `datagrams.Upcalls`."""
 
     def __init__(
         self,

@@ -1,14 +1,7 @@
 from collections.abc import Collection
 
-from velocity_edge.quic.datagrams import (
-    Batch,
-    EngineKeys,
-    EngineSettings,
-    Event,
-    FileRange,
-    Headers,
-    Upcalls,
-)
+from velocity_edge.http.requests import Event, FileRange, Headers
+from velocity_edge.quic.datagrams import Batch, EngineKeys, EngineSettings, Upcalls
 
 class NativeEngine:
     name: str

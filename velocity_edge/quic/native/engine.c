@@ -457,7 +457,7 @@ static PyMethodDef engine_methods[] = {
 };
 
 static PyType_Slot engine_slots[] = {
-    {Py_tp_doc, "QUIC v1 and HTTP/3 on ngtcp2 and nghttp3 (velocity_edge.quic.datagrams.Engine)."},
+    {Py_tp_doc, "QUIC v1 and HTTP/3 on ngtcp2 and nghttp3 (Requests and Datagrams in Python)."},
     {Py_tp_new, engine_new},
     {Py_tp_methods, engine_methods},
     {Py_tp_getset, engine_attributes},

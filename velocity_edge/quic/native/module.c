@@ -93,38 +93,41 @@ static int check_counters(ve_module *state) {
 
 static int find_classes(ve_module *state) {
     int result = -1;
-    PyObject *engine = PyImport_ImportModule("velocity_edge.quic.datagrams");
-    if (engine == NULL) {
+    PyObject *datagrams = PyImport_ImportModule("velocity_edge.quic.datagrams");
+    PyObject *requests = datagrams == NULL ? NULL : PyImport_ImportModule("velocity_edge.http.requests");
+    if (requests == NULL) {
+        Py_XDECREF(datagrams);
         return -1;
     }
-    state->accept = PyObject_GetAttrString(engine, "Accept");
-    state->retry = PyObject_GetAttrString(engine, "Retry");
-    state->refuse = PyObject_GetAttrString(engine, "Refuse");
-    state->ignore = PyObject_GetAttrString(engine, "Ignore");
-    state->file_range = PyObject_GetAttrString(engine, "FileRange");
+    state->accept = PyObject_GetAttrString(datagrams, "Accept");
+    state->retry = PyObject_GetAttrString(datagrams, "Retry");
+    state->refuse = PyObject_GetAttrString(datagrams, "Refuse");
+    state->ignore = PyObject_GetAttrString(datagrams, "Ignore");
+    state->file_range = PyObject_GetAttrString(requests, "FileRange");
     if (state->accept != NULL && state->retry != NULL && state->refuse != NULL && state->ignore != NULL &&
         state->file_range != NULL &&
-        ve_record_init(&state->train, engine, "Train", "data segment_size peer local listener tos received_ns", NULL) ==
-            0 &&
-        ve_record_init(&state->initial, engine, "Initial",
+        ve_record_init(&state->train, datagrams, "Train", "data segment_size peer local listener tos received_ns",
+                       NULL) == 0 &&
+        ve_record_init(&state->initial, datagrams, "Initial",
                        "version dcid scid token peer must_retry connections half_open", NULL) == 0 &&
-        ve_record_init(&state->handshake_completed, engine, "HandshakeCompleted",
+        ve_record_init(&state->handshake_completed, requests, "HandshakeCompleted",
                        "connection peer alpn group cipher_suite signature_scheme server_name resumed "
                        "early_data_accepted duration_ns",
                        "HANDSHAKE_COMPLETED") == 0 &&
-        ve_record_init(&state->request_received, engine, "RequestReceived",
+        ve_record_init(&state->request_received, requests, "RequestReceived",
                        "connection stream method scheme authority path headers fin early fields_too_large",
                        "REQUEST_RECEIVED") == 0 &&
-        ve_record_init(&state->body_received, engine, "BodyReceived", "stream data fin", "BODY_RECEIVED") == 0 &&
-        ve_record_init(&state->stream_writable, engine, "StreamWritable", "stream", "STREAM_WRITABLE") == 0 &&
-        ve_record_init(&state->stream_closed, engine, "StreamClosed", "stream complete error_code", "STREAM_CLOSED") ==
-            0 &&
-        ve_record_init(&state->connection_closed, engine, "ConnectionClosed",
+        ve_record_init(&state->body_received, requests, "BodyReceived", "stream data fin", "BODY_RECEIVED") == 0 &&
+        ve_record_init(&state->stream_writable, requests, "StreamWritable", "stream", "STREAM_WRITABLE") == 0 &&
+        ve_record_init(&state->stream_closed, requests, "StreamClosed", "stream complete error_code",
+                       "STREAM_CLOSED") == 0 &&
+        ve_record_init(&state->connection_closed, requests, "ConnectionClosed",
                        "connection error_code application by_peer reason handshake_completed",
                        "CONNECTION_CLOSED") == 0) {
         result = 0;
     }
-    Py_DECREF(engine);
+    Py_DECREF(datagrams);
+    Py_DECREF(requests);
     return result;
 }
 

@@ -1,6 +1,6 @@
 """The portable engine: QUIC and HTTP/3 by aioquic, for machines without ngtcp2, and as the oracle of the native one.
 
-    engine.py       the turns of the seam (engine.Engine)
+    engine.py       the turns of the seam (Requests and Datagrams)
     table.py        who is here, by id and handle, and who has just gone
     edge.py         one connection of ours: what happened on it, as events
     outbox.py       its answers on their way into packets, within bounds

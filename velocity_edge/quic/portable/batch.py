@@ -16,8 +16,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from velocity_edge.http.requests import Address
 from velocity_edge.quic import udp
-from velocity_edge.quic.datagrams import Address, Train
+from velocity_edge.quic.datagrams import Train
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def _train(datagrams: list[bytes], size: int, path: Any) -> Train:
 
 
 class PortableBatch:
-    """Implements `engine.Batch`."""
+    """Implements `datagrams.Batch`."""
 
     def __init__(self, count: dict[str, int]) -> None:
         self._count = count

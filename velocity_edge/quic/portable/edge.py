@@ -16,7 +16,16 @@ from aioquic.h3.connection import ErrorCode
 from aioquic.h3.events import DataReceived
 from aioquic.quic import events as quic_events
 
-from velocity_edge.quic import datagrams as seam
+from velocity_edge.http.requests import (
+    BodyReceived,
+    ConnectionClosed,
+    Event,
+    FileRange,
+    HandshakeCompleted,
+    RequestReceived,
+    StreamClosed,
+    StreamWritable,
+)
 from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.connection import EdgeConnection
@@ -145,7 +154,7 @@ class Edge:
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
-    def collect(self, now_ns: int, out: list[seam.Event]) -> None:
+    def collect(self, now_ns: int, out: list[Event]) -> None:
         """Append what happened since the last call."""
         quic = self.quic
         # What came before the peer's CONNECTION_CLOSE still counts; after an error of the peer's nothing does.
@@ -170,14 +179,14 @@ class Edge:
             self._count["migrations"] += self._path is not None
             self._path = path
 
-    def _handshake_completed(self, now_ns: int, out: list[seam.Event]) -> None:
+    def _handshake_completed(self, now_ns: int, out: list[Event]) -> None:
         self.completed = True
         handshake = self.quic.adapter.handshake
         assert handshake is not None
         if self._h3 is None:
             self._h3 = EdgeH3(self.quic, self._limits)
         out.append(
-            seam.HandshakeCompleted(
+            HandshakeCompleted(
                 connection=self.handle,
                 peer=self.quic.active_path[0],
                 alpn=handshake.alpn,
@@ -191,7 +200,7 @@ class Edge:
             )
         )
 
-    def _stream_data(self, event: quic_events.StreamDataReceived, now_ns: int, out: list[seam.Event]) -> None:
+    def _stream_data(self, event: quic_events.StreamDataReceived, now_ns: int, out: list[Event]) -> None:
         stream_id, length = event.stream_id, len(event.data)
         if stream_id in self._abandoned:
             self.quic.consume_all(stream_id)
@@ -213,7 +222,7 @@ class Edge:
                 body += len(data)
                 stream.request_ended = http.stream_ended
                 if data or http.stream_ended:
-                    out.append(seam.BodyReceived(stream.handle, data, http.stream_ended))
+                    out.append(BodyReceived(stream.handle, data, http.stream_ended))
         except StreamError as error:
             self._glitch(now_ns)
             self._close_stream(stream_id, error.error_code, out)
@@ -222,13 +231,13 @@ class Edge:
         # Framing and header sections are used up; a body when its handler says so (`credit`).
         self.quic.consume(stream_id, length - body)
 
-    def _request(self, request: RequestHead) -> seam.RequestReceived:
+    def _request(self, request: RequestHead) -> RequestReceived:
         head = request.head
         stream = Stream(0, self, request.stream_id, head.method == b"HEAD", request.fin)
         stream.handle = self._new_stream(stream)
         self.streams[request.stream_id] = stream
         self._count["requests"] += 1
-        return seam.RequestReceived(
+        return RequestReceived(
             connection=self.handle,
             stream=stream.handle,
             method=head.method,
@@ -241,7 +250,7 @@ class Edge:
             fields_too_large=request.too_large,
         )
 
-    def _stream_reset(self, event: Any, now_ns: int, out: list[seam.Event]) -> None:
+    def _stream_reset(self, event: Any, now_ns: int, out: list[Event]) -> None:
         """The peer gave up a stream: it no longer sends (StreamReset), or no longer listens (StopSendingReceived)."""
         if self._h3 is not None:
             self._h3.handle_event(event)
@@ -263,7 +272,7 @@ class Edge:
                 self._headless[stream_id] = now_ns
         self._seen_requests = opened
 
-    def _settle_streams(self, now_ns: int, out: list[seam.Event]) -> None:
+    def _settle_streams(self, now_ns: int, out: list[Event]) -> None:
         done: list[Stream] = []
         for stream in self.streams.values():
             quic_stream = self.quic.stream(stream.stream_id)
@@ -278,7 +287,7 @@ class Edge:
                     self._headless.setdefault(stream.stream_id, now_ns)
             elif stream.waiting and self._outbox.backlog(stream) < self._limits.send_low_bytes:
                 stream.waiting = False
-                out.append(seam.StreamWritable(stream.handle))
+                out.append(StreamWritable(stream.handle))
         self._outbox.account(self.streams.values())
         for stream in done:
             self._close_stream(stream.stream_id, 0, out, complete=True)
@@ -286,7 +295,7 @@ class Edge:
         if len(self._abandoned) > 2 * self._limits.max_streams_bidi:
             self._abandoned &= self.quic.stream_ids()
 
-    def _report_closed(self, out: list[seam.Event]) -> None:
+    def _report_closed(self, out: list[Event]) -> None:
         if self.closed:
             return
         self.closed = True
@@ -296,7 +305,7 @@ class Edge:
         for stream_id in list(self.streams):
             self._close_stream(stream_id, event.error_code, out)
         out.append(
-            seam.ConnectionClosed(
+            ConnectionClosed(
                 connection=self.handle,
                 error_code=0 if timed_out else event.error_code,
                 application=event.frame_type is None,
@@ -310,25 +319,25 @@ class Edge:
         """Nothing of it will be sent any more."""
         self._outbox.account(())
 
-    def fail(self, reason: str, out: list[seam.Event]) -> None:
+    def fail(self, reason: str, out: list[Event]) -> None:
         """End it without a word to the peer: the streams close, then the connection."""
         if self.closed:
             return
         self.closed = True
         for stream_id in list(self.streams):
             self._close_stream(stream_id, 0, out)
-        out.append(seam.ConnectionClosed(self.handle, 0, False, False, reason, self.completed))
+        out.append(ConnectionClosed(self.handle, 0, False, False, reason, self.completed))
 
     def _glitch(self, now_ns: int) -> None:
         self._count["glitches"] += 1
         if not self._glitches.take(now_ns):
             self.quic.close(error_code=ErrorCode.H3_EXCESSIVE_LOAD, reason_phrase="too many streams went wrong")
 
-    def _close_stream(self, stream_id: int, error_code: int, out: list[seam.Event], *, complete: bool = False) -> None:
+    def _close_stream(self, stream_id: int, error_code: int, out: list[Event], *, complete: bool = False) -> None:
         """Report the end of a stream that a handler knows."""
         stream = self.streams.pop(stream_id, None)
         if stream is not None:
-            out.append(seam.StreamClosed(stream.handle, complete and stream.ended, error_code))
+            out.append(StreamClosed(stream.handle, complete and stream.ended, error_code))
 
     def _abandon(self, stream_id: int, error_code: int | None) -> None:
         """Neither read nor write it any more; tell the peer unless the answer is complete (error_code None)."""
@@ -353,7 +362,7 @@ class Edge:
         stream: Stream,
         status: int,
         headers: Iterable[tuple[bytes, bytes]],
-        body: bytes | seam.FileRange | None,
+        body: bytes | FileRange | None,
         fin: bool,
     ) -> bool:
         """Queue a response. 1xx leaves the stream unanswered."""
@@ -369,7 +378,7 @@ class Edge:
             return -1
         return self._outbox.write(stream, data, fin)
 
-    def pump(self, out: list[seam.Event]) -> bool:
+    def pump(self, out: list[Event]) -> bool:
         """Read on in files and large bodies as far as the bounds allow. True when there is more to read."""
         more, broken = self._outbox.pump(self.streams.values())
         for stream in broken:
@@ -380,7 +389,7 @@ class Edge:
         """The handler has consumed that much of the body."""
         self.quic.consume(stream.stream_id, n_bytes)
 
-    def reset(self, stream: Stream, error_code: int, out: list[seam.Event]) -> None:
+    def reset(self, stream: Stream, error_code: int, out: list[Event]) -> None:
         """Abandon a stream both ways."""
         self._close_stream(stream.stream_id, error_code, out)
         self._abandon(stream.stream_id, error_code)

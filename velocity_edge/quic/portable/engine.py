@@ -1,4 +1,4 @@
-"""The portable engine: the turns of the seam (engine.Engine).
+"""The portable engine: `Requests` and `Datagrams` on aioquic.
 
 A turn: each datagram of a batch gets one decision (demux.py) and one verdict; connections that were touched are asked
 what happened (edge.py); those with something to say are served by `send`, each in turn until the batch is full.
@@ -19,9 +19,22 @@ from typing import Any, Final
 
 from aioquic.quic.packet import QuicErrorCode
 
-from velocity_edge.quic import datagrams as seam
+from velocity_edge.http.requests import Address, Event, FileRange, HandshakeCompleted, Headers, StreamClosed
 from velocity_edge.quic import demux
 from velocity_edge.quic.budget import PerSecond
+from velocity_edge.quic.datagrams import (
+    MUST_RETRY_DSCP,
+    Accept,
+    Batch,
+    EngineKeys,
+    EngineSettings,
+    Ignore,
+    Initial,
+    Refuse,
+    Retry,
+    Train,
+    Upcalls,
+)
 from velocity_edge.quic.handover import encode as encode_handover
 from velocity_edge.quic.portable import packets
 from velocity_edge.quic.portable.batch import PortableBatch, gather
@@ -36,7 +49,7 @@ from velocity_edge.wire.counters import COUNTERS
 log = logging.getLogger(__name__)
 
 #: (peer, local, listener): what a datagram came by and an answer goes out by.
-Path = tuple[seam.Address, seam.Address, int]
+Path = tuple[Address, Address, int]
 
 #: Answers of no connection that wait for `send`; more would be a flood, and a lost answer is asked for again.
 _MAX_ANSWERS: Final = 1024
@@ -46,11 +59,11 @@ _MAX_CLOSE_REASON: Final = 256
 
 
 class PortableEngine:
-    """Implements `engine.Engine`."""
+    """Implements `Requests` and `Datagrams`."""
 
     name = "portable"
 
-    def __init__(self, settings: seam.EngineSettings, upcalls: seam.Upcalls) -> None:
+    def __init__(self, settings: EngineSettings, upcalls: Upcalls) -> None:
         self._settings = settings
         self._limits = settings.limits
         self._upcalls = upcalls
@@ -59,9 +72,9 @@ class PortableEngine:
         self._table = Table(self._count, settings.limits.max_connections)
         self._held = Held()
         self._dirty: dict[Edge, None] = {}
-        self._unsent: deque[seam.Train] = deque()
+        self._unsent: deque[Train] = deque()
         self._strays: list[tuple[int, bytes]] = []
-        self._events: list[seam.Event] = []
+        self._events: list[Event] = []
         self._resets = PerSecond(settings.limits.max_resets_per_s)
         self._version_negotiations = PerSecond(settings.limits.max_version_negotiations_per_s)
         self._ids: Ids | None = None
@@ -77,7 +90,7 @@ class PortableEngine:
         """Return a new batch."""
         return PortableBatch(self._count)
 
-    def use_settings(self, settings: seam.EngineSettings) -> None:
+    def use_settings(self, settings: EngineSettings) -> None:
         """Use these limits from now on; connections keep what they were promised."""
         limits = settings.limits
         self._configuration = server_configuration(limits, settings.congestion_control)
@@ -88,7 +101,7 @@ class PortableEngine:
         for edge in self._table.edges.values():
             edge.use_limits(limits)
 
-    def use_keys(self, keys: seam.EngineKeys) -> None:
+    def use_keys(self, keys: EngineKeys) -> None:
         """From now on."""
         before, self._ids = self._ids, Ids(keys, self._settings.node_id, self._settings.worker_id)
         if before is not None and before.config_id != self._ids.config_id:
@@ -107,7 +120,7 @@ class PortableEngine:
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
-    def receive(self, batch: seam.Batch, now_ns: int) -> list[seam.Event]:
+    def receive(self, batch: Batch, now_ns: int) -> list[Event]:
         """Take in all trains of *batch* and clear it."""
         self._now_ns = now_ns
         touched: dict[Edge, None] = {}
@@ -124,9 +137,7 @@ class PortableEngine:
             self._after(edge, now_ns)
         return self._take_events()
 
-    def _datagram(
-        self, datagram: bytes, train: seam.Train, forwarded: bool, now_ns: int, touched: dict[Edge, None]
-    ) -> str:
+    def _datagram(self, datagram: bytes, train: Train, forwarded: bool, now_ns: int, touched: dict[Edge, None]) -> str:
         """Do what demux decides and return the verdict."""
         here = self._here
         if here is None:
@@ -166,31 +177,29 @@ class PortableEngine:
             case demux.Drop(verdict):
                 return verdict
 
-    def _open(
-        self, first: demux.Open, datagram: bytes, train: seam.Train, now_ns: int, touched: dict[Edge, None]
-    ) -> str:
-        initial = seam.Initial(
+    def _open(self, first: demux.Open, datagram: bytes, train: Train, now_ns: int, touched: dict[Edge, None]) -> str:
+        initial = Initial(
             version=first.version,
             dcid=first.dcid,
             scid=first.scid,
             token=first.token,
             peer=train.peer,
-            must_retry=train.tos >> 2 == seam.MUST_RETRY_DSCP,
+            must_retry=train.tos >> 2 == MUST_RETRY_DSCP,
             connections=len(self._table.edges),
             half_open=self._table.half_open,
         )
         try:
             answer = self._upcalls.admit(initial, now_ns)
             match answer:
-                case seam.Ignore(verdict):
+                case Ignore(verdict):
                     return verdict
-                case seam.Retry():
+                case Retry():
                     self._answer(packets.retry(initial, answer), train)
                     return "verdict_retried"
-                case seam.Refuse():
+                case Refuse():
                     self._answer(packets.refusal(initial, answer), train)
                     return "verdict_refused"
-                case seam.Accept():
+                case Accept():
                     edge = self._accept(initial, answer, now_ns)
         except Exception as error:
             self._upcall_failed("admission of a new connection", error)
@@ -204,7 +213,7 @@ class PortableEngine:
         touched[edge] = None
         return "verdict_accepted"
 
-    def _accept(self, initial: seam.Initial, accept: seam.Accept, now_ns: int) -> Edge:
+    def _accept(self, initial: Initial, accept: Accept, now_ns: int) -> Edge:
         assert self._ids is not None
         retried = accept.original_dcid is not None
         first_id = self._ids.first(initial.dcid, retried=retried)
@@ -250,9 +259,9 @@ class PortableEngine:
             self._connection_failed(edge, error)
             edge.collect(now_ns, self._events)
         for event in self._events[first:]:
-            if isinstance(event, seam.HandshakeCompleted):
+            if isinstance(event, HandshakeCompleted):
                 self._table.note_handshake(edge, event)
-            elif isinstance(event, seam.StreamClosed):
+            elif isinstance(event, StreamClosed):
                 self._table.streams.pop(event.stream, None)
         quic = edge.quic
         if quic.terminated:
@@ -263,7 +272,7 @@ class PortableEngine:
             self._dirty[edge] = None
             self._arm(edge)
 
-    def _take_events(self) -> list[seam.Event]:
+    def _take_events(self) -> list[Event]:
         events, self._events = self._events, []
         return events
 
@@ -274,7 +283,7 @@ class PortableEngine:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
-    def send(self, batch: seam.Batch, now_ns: int) -> bool:
+    def send(self, batch: Batch, now_ns: int) -> bool:
         """Fill *batch*. False when nothing was there to send."""
         self._now_ns = now_ns
         while self._unsent and batch.append(self._unsent[0]):
@@ -286,7 +295,7 @@ class PortableEngine:
                 self._send_from(edge, batch, now_ns)
         return len(batch) > 0
 
-    def _send_from(self, edge: Edge, batch: seam.Batch, now_ns: int) -> None:
+    def _send_from(self, edge: Edge, batch: Batch, now_ns: int) -> None:
         closing = edge.quic.close_pending
         first = len(self._events)
         try:
@@ -297,7 +306,7 @@ class PortableEngine:
             self._after(edge, now_ns)
             return
         for event in self._events[first:]:
-            if isinstance(event, seam.StreamClosed):
+            if isinstance(event, StreamClosed):
                 self._table.streams.pop(event.stream, None)
         for train in gather(datagrams):
             if self._unsent or not batch.append(train):
@@ -311,12 +320,12 @@ class PortableEngine:
         edge.watch(now_ns)
         self._arm(edge)
 
-    def _answer(self, datagram: bytes, train: seam.Train) -> None:
+    def _answer(self, datagram: bytes, train: Train) -> None:
         self._queue(datagram, (train.peer, train.local, train.listener))
 
     def _queue(self, datagram: bytes, path: Path) -> None:
         if len(self._unsent) < _MAX_ANSWERS:
-            self._unsent.append(seam.Train(datagram, len(datagram), *path))
+            self._unsent.append(Train(datagram, len(datagram), *path))
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -324,7 +333,7 @@ class PortableEngine:
         """When `expire` must be called. Events that a call of the endpoint caused are due at once."""
         return self._now_ns if self._events else self._table.calendar.next_ns()
 
-    def expire(self, now_ns: int) -> list[seam.Event]:
+    def expire(self, now_ns: int) -> list[Event]:
         """Handle what is due."""
         self._now_ns = now_ns
         for item in self._table.calendar.due(now_ns):
@@ -376,8 +385,8 @@ class PortableEngine:
         self,
         stream: int,
         status: int,
-        headers: seam.Headers,
-        body: bytes | seam.FileRange | None = None,
+        headers: Headers,
+        body: bytes | FileRange | None = None,
         *,
         fin: bool = True,
     ) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from velocity_edge.quic import datagrams as seam
+from velocity_edge.http.requests import FileRange
 from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.connection import EdgeConnection
@@ -59,7 +59,7 @@ class Stream:
     #: The FIN is queued; nothing can be added.
     ended: bool = False
     #: What is still to be read into packets: files, and bytes of a handler; how far the first one is.
-    pieces: deque[seam.FileRange | bytes] = field(default_factory=deque)
+    pieces: deque[FileRange | bytes] = field(default_factory=deque)
     position: int = 0
     #: A writer waits for `StreamWritable`.
     waiting: bool = False
@@ -79,7 +79,7 @@ class Outbox:
         self._limits = limits
 
     def respond(
-        self, stream: Stream, status: int, head_frame: bytes, body: bytes | seam.FileRange | None, fin: bool
+        self, stream: Stream, status: int, head_frame: bytes, body: bytes | FileRange | None, fin: bool
     ) -> None:
         """Queue the head, and the body or where to read it."""
         stream_id = stream.stream_id
@@ -87,7 +87,7 @@ class Outbox:
             self._quic.send_stream_data(stream_id, head_frame)
             return
         stream.answered = True
-        length = body.length if isinstance(body, seam.FileRange) else len(body or b"")
+        length = body.length if isinstance(body, FileRange) else len(body or b"")
         if stream.head_only or status in _NO_BODY:
             body, length, fin = None, 0, True
         frame = head_frame
@@ -175,7 +175,7 @@ class Outbox:
 
     def _read_on(self, stream: Stream, n_bytes: int) -> int:
         piece = stream.pieces[0]
-        if isinstance(piece, seam.FileRange):
+        if isinstance(piece, FileRange):
             length = piece.length
             data = os.pread(piece.file.fd, min(n_bytes, length - stream.position), piece.offset + stream.position)
             if not data:

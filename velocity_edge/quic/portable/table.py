@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final
 
-from velocity_edge.quic.datagrams import HandshakeCompleted
+from velocity_edge.http.requests import HandshakeCompleted
 from velocity_edge.quic.portable.calendar import Calendar
 from velocity_edge.quic.portable.edge import Edge
 from velocity_edge.quic.portable.outbox import Stream

@@ -1,7 +1,7 @@
-"""Our TLS where aioquic's QuicConnection expects a `tls.Context`: an `engine.Handshake` between two sets of names.
+"""Our TLS where aioquic's QuicConnection expects a `tls.Context`: an `Handshake` between two sets of names.
 
 QuicConnection calls `handle_message` and reads the five properties below; the handshake calls back as
-`engine.ServerTransport`. Nothing of aioquic's own handshake runs, so one policy code serves both engines.
+`ServerTransport`. Nothing of aioquic's own handshake runs, so one policy code serves both engines.
 
 What surprises: aioquic does not tell its context the encryption level of a message. The connection sets `level` before
 each call (connection.py), and bytes of one level that are not a whole message when the next level speaks are an error
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from aioquic import tls
 from aioquic.quic.connection import QuicConnectionError
 
-from velocity_edge.quic.datagrams import Accept, Handshake, Level
+from velocity_edge.quic.datagrams import Accept
 from velocity_edge.tls.alerts import Alert, AlertDescription
 from velocity_edge.tls.reassembly import MessageReader
+from velocity_edge.tls.transport import Handshake, Level
 
 if TYPE_CHECKING:
     from velocity_edge.quic.portable.connection import EdgeConnection
@@ -52,7 +53,7 @@ class _Summary:
 
 
 class TlsAdapter:
-    """Stands in for aioquic's `tls.Context` and is the `engine.ServerTransport` of the handshake."""
+    """Stands in for aioquic's `tls.Context` and is the `ServerTransport` of the handshake."""
 
     def __init__(self, connection: EdgeConnection, max_message_bytes: int, accepted: Accept) -> None:
         self.accepted = accepted
@@ -115,7 +116,7 @@ class TlsAdapter:
         assert self.handshake is not None
         return self.handshake.resumed
 
-    # --- engine.HandshakeTransport --------------------------------------------------------------------------------
+    # --- HandshakeTransport ---------------------------------------------------------------------------------------
 
     def local_parameters(self) -> bytes:
         """Our transport parameters."""

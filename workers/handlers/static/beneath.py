@@ -25,7 +25,7 @@ _ATTEMPTS: Final = 8
 
 
 class Descriptor:
-    """An open descriptor; closed when nobody refers to it any more. Also `engine.OpenFile`: the engine refers to it
+    """An open descriptor; closed when nobody refers to it any more. Also `requests.OpenFile`: the engine refers to it
     while it reads.
     """
 

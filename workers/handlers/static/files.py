@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from velocity_edge.quic.datagrams import FileRange
+from velocity_edge.http.requests import FileRange
 from workers.handlers.static.beneath import Descriptor, open_beneath
 from workers.handlers.static.conditions import Validators, format_date
 from workers.handlers.static.encodings import SIDECARS

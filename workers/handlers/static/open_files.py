@@ -11,7 +11,7 @@ from __future__ import annotations
 import resource
 from typing import Final
 
-from velocity_edge.quic.datagrams import OpenFile
+from velocity_edge.http.requests import OpenFile
 from workers.handlers.static.beneath import Descriptor
 
 #: Different large files of a connection while the process is short of descriptors: a page with a video and its parts.

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
-from velocity_edge.quic.datagrams import FileRange
+from velocity_edge.http.requests import FileRange
 from workers.handlers.static import ranges
 from workers.handlers.static.beneath import Descriptor
 from workers.handlers.static.conditions import Conditions, Verdict, evaluate, range_holds

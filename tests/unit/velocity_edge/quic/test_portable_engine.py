@@ -9,9 +9,9 @@ from tests.support.engine_driver import NODE_ID, World
 from tests.support.our_client import OurClient
 from velocity_edge.errors import Unavailable
 from velocity_edge.quic import open_engine as opening
-from velocity_edge.quic.datagrams import Engine, EngineSettings, Train
+from velocity_edge.quic.datagrams import EngineSettings, Train
 from velocity_edge.quic.limits import Limits
-from velocity_edge.quic.open_engine import open_engine
+from velocity_edge.quic.open_engine import Engine, open_engine
 from velocity_edge.quic.portable import PortableEngine
 
 

@@ -11,7 +11,6 @@ from tests.support import tls as support
 from tests.support.tls import Pair, RecordingTransport
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import first_table
-from velocity_edge.quic.datagrams import Level
 from velocity_edge.tls import codec, codec_client, kex
 from velocity_edge.tls.alerts import Alert, AlertDescription
 from velocity_edge.tls.client import ClientHandshake
@@ -19,6 +18,7 @@ from velocity_edge.tls.codec_client import Offer
 from velocity_edge.tls.handshake import ServerHandshake
 from velocity_edge.tls.reassembly import MessageReader
 from velocity_edge.tls.tickets import Tickets
+from velocity_edge.tls.transport import Level
 from velocity_edge.tls.vectors import extension, extensions, message, opaque, vector, whole
 
 A = AlertDescription

@@ -16,12 +16,12 @@ from tests.support.tls import Pair
 from velocity_edge.keys import rotation
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import EpochTable, first_table
-from velocity_edge.quic.datagrams import Level
 from velocity_edge.tls import certs, kex, schedule
 from velocity_edge.tls.alerts import AlertDescription
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.replay import EarlyData
 from velocity_edge.tls.tickets import Tickets
+from velocity_edge.tls.transport import Level
 from velocity_edge.tls.trust import Trust
 
 TABLE = first_table(b"r" * 32, 0.0)

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from tests.support.fake_engine import FakeEngine, request
 from tests.support.site import Clock
+from velocity_edge.http.requests import Event
 from velocity_edge.quic import handover
-from velocity_edge.quic.datagrams import Event, Train
+from velocity_edge.quic.datagrams import Train
 from workers.http import plain
 from workers.serve.endpoint import Endpoint
 from workers.serve.exchanges import Exchanges, Revision

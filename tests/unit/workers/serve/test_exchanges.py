@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.fake_engine import FakeEngine, request
 from tests.support.site import Clock
-from velocity_edge.quic.datagrams import (
+from velocity_edge.http.requests import (
     BodyReceived,
     ConnectionClosed,
     Event,

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.fake_engine import FakeEngine, request
 from tests.support.site import Clock, get, write
-from velocity_edge.quic.datagrams import FileRange, StreamClosed
+from velocity_edge.http.requests import FileRange, StreamClosed
 from workers.handlers.static import site as static_module
 from workers.handlers.static.beneath import Descriptor
 from workers.handlers.static.files import SMALL_BYTES

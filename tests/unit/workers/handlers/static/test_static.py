@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from tests.support.site import LONG_AGO_S, Clock, get, handler, header, write
-from velocity_edge.quic.datagrams import FileRange
+from velocity_edge.http.requests import FileRange
 from workers.handlers.static.files import SMALL_BYTES
 from workers.http import Response
 

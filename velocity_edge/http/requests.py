@@ -1,0 +1,179 @@
+"""The seam between HTTP and whatever carries it: events come out, answers go in.
+
+`Requests` is what exchanges, drains and moves need of a carrier of requests. HTTP/3 implements it (the engines of
+velocity_edge/quic); h1, h2 and velocity/1 will. Packets, sockets and timers are no part of it: see
+velocity_edge/quic/datagrams.py for those of QUIC.
+
+A carrier hands out one event per handshake, request or body chunk, never one per packet. A stream or connection handle
+is an int that is never used twice. An answer to one that is gone returns False.
+
+`now_ns` is CLOCK_MONOTONIC in nanoseconds everywhere.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+#: An address as the engines see it: packed IPv4 (4 bytes) or IPv6 (16 bytes, never IPv4-mapped), and a port. Of a
+#: link-local one (fe80::/10) bytes 4 to 7, zero on the wire, are the index of its interface, as BSD kernels keep it:
+#: two interfaces can have the same neighbour, and an answer must leave by the right one (RFC 4007).
+Address = tuple[bytes, int]
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+class EventKind(enum.IntEnum):
+    """What `Event.kind` can be; the index into an endpoint's table of handlers."""
+
+    HANDSHAKE_COMPLETED = 0
+    REQUEST_RECEIVED = 1
+    BODY_RECEIVED = 2
+    STREAM_WRITABLE = 3
+    STREAM_CLOSED = 4
+    CONNECTION_CLOSED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeCompleted:
+    """The client's Finished verified."""
+
+    connection: int
+    peer: Address
+    alpn: str
+    group: int
+    cipher_suite: int
+    #: SignatureScheme of the server's CertificateVerify; 0 when resumed.
+    signature_scheme: int
+    server_name: str
+    resumed: bool
+    early_data_accepted: bool
+    duration_ns: int
+    kind: int = EventKind.HANDSHAKE_COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReceived:
+    """A complete, valid header section. `headers` are the fields without the pseudo-headers, names in lower case."""
+
+    connection: int
+    stream: int
+    method: bytes
+    scheme: bytes
+    authority: bytes
+    path: bytes
+    headers: Headers
+    #: No body follows.
+    fin: bool
+    #: It arrived in 0-RTT and may be a replay (RFC 8470).
+    early: bool = False
+    #: The fields are more than `Limits.max_field_section_bytes`, and not here; nor are scheme, authority and path.
+    fields_too_large: bool = False
+    kind: int = EventKind.REQUEST_RECEIVED
+
+
+@dataclass(frozen=True, slots=True)
+class BodyReceived:
+    """Bytes of a request body. The peer gets credit for them only by `Requests.credit`: that is the back-pressure."""
+
+    stream: int
+    data: bytes
+    fin: bool
+    kind: int = EventKind.BODY_RECEIVED
+
+
+@dataclass(frozen=True, slots=True)
+class StreamWritable:
+    """What `write` had buffered has fallen below `Limits.send_low_bytes`."""
+
+    stream: int
+    kind: int = EventKind.STREAM_WRITABLE
+
+
+@dataclass(frozen=True, slots=True)
+class StreamClosed:
+    """The stream is over before or after the answer; `complete` when the whole answer was acknowledged."""
+
+    stream: int
+    complete: bool
+    error_code: int
+    kind: int = EventKind.STREAM_CLOSED
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    """The connection is over. Its streams were closed before this event."""
+
+    connection: int
+    error_code: int
+    application: bool
+    by_peer: bool
+    reason: str
+    handshake_completed: bool
+    kind: int = EventKind.CONNECTION_CLOSED
+
+
+Event = HandshakeCompleted | RequestReceived | BodyReceived | StreamWritable | StreamClosed | ConnectionClosed
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class OpenFile(Protocol):
+    """A file whose descriptor stays open as long as this object lives. The engine keeps a reference while it reads."""
+
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """`length` bytes of a file from `offset`, read by the engine straight into packets."""
+
+    file: OpenFile
+    offset: int
+    length: int
+
+
+class Requests(Protocol):
+    """The connections of one worker over one carrier, and the requests on them."""
+
+    def respond(
+        self, stream: int, status: int, headers: Headers, body: bytes | FileRange | None = None, *, fin: bool = True
+    ) -> bool:
+        """Answer a request. With fin=False more comes by `write`. False when the stream is gone."""
+
+    def write(self, stream: int, data: bytes, *, fin: bool) -> int:
+        """Add to the body; return the bytes now buffered, or -1 when the stream is gone.
+
+        Above `Limits.send_high_bytes` the writer must wait for `StreamWritable`.
+        """
+
+    def credit(self, stream: int, n_bytes: int) -> None:
+        """The handler has consumed that much of the request body."""
+
+    def reset(self, stream: int, error_code: int) -> None:
+        """Abandon a stream both ways (RESET_STREAM and STOP_SENDING)."""
+
+    def close(self, connection: int, error_code: int, reason: str = "") -> None:
+        """Close with an application error code (H3_NO_ERROR = 0x100)."""
+
+    def goaway(self, connection: int, *, final: bool) -> None:
+        """RFC 9114 section 5.2: first 2^62-4 ("soon"), then the first request that will not be processed."""
+
+    def connections(self) -> list[tuple[int, int, int]]:
+        """Return (connection, age in ns, open request streams) of each."""
+
+    def connections_on(self, config_ids: Collection[int]) -> list[int]:
+        """Return the open connections that hold an id of one of these configurations."""
+
+    def rename(self, connection: int) -> bool:
+        """Give the client ids of the present keys and have it retire the others (RFC 9000 section 5.1.2).
+
+        False: this engine cannot; GOAWAY is what moves its clients. An engine that can does so by itself, with the
+        first packet of a client after the keys have changed; this is for those that say nothing.
+        """
