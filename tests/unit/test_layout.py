@@ -69,7 +69,6 @@ LONG_LEFT = {
     "velocity_edge/quic/portable/engine.py",
     "velocity_edge/tls/client.py",
     "velocity_edge/tls/codec.py",
-    "velocity_edge/wire/messages.py",
     "workers/handlers/static/site.py",
     "workers/process/worker.py",
     "workers/serve/exchanges.py",

@@ -1,0 +1,61 @@
+"""Values inside the messages between supervisor and worker. Some of them are stored in state.json, too.
+
+They grow by the rules in messages.py: a new field has a default, an unknown field is ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Final
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+#: How every message and value is read and written.
+WIRE: Final = ConfigDict(extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+
+
+@dataclass(frozen=True, slots=True, config=WIRE)
+class Listener:
+    """An address that is served. `port` is the bound one, also where 0 was asked for."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, config=WIRE)
+class Epoch:
+    """One row of the epoch table (velocity_edge/keys/table.py): the root of every key of that epoch."""
+
+    epoch: int
+    created_s: float
+    root: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, config=WIRE)
+class KeyedChain:
+    """A certificate chain (PEM, leaf first), its private key (PEM), and the ALPNs that it is sent to (None: all)."""
+
+    name: str
+    certificate_pem: bytes
+    private_key_pem: bytes = field(repr=False)
+    audience: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, config=WIRE)
+class OpenConnection:
+    """An open connection: the site that its client asked for (SNI), its age, its running requests."""
+
+    site: str
+    age_s: float
+    requests: int
+
+
+@dataclass(frozen=True, slots=True, config=WIRE)
+class Left:
+    """What is left of a draining worker. `told`: connections that were sent both GOAWAYs; `oldest`: a sample."""
+
+    told: int
+    #: Running requests on all connections.
+    running: int
+    oldest: list[OpenConnection]
