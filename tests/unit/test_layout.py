@@ -74,6 +74,9 @@ LONG_LEFT = {
     "workers/serve/exchanges.py",
 }
 SHORT_LEFT = {
+    "velocity_edge/config/telemetry.py",
+    "velocity_edge/config/tickets.py",
+    "velocity_edge/exits.py",
     "supervisor/machine/http_log.py",
     "supervisor/machine/oom.py",
     "supervisor/machine/places.py",

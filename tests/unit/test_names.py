@@ -44,7 +44,7 @@ LEFT = {
         "admin.sock",
         "world.close",
     ),
-    *("server.port",),
+    *("server.port", "workers/handlers/build.py"),
 }
 
 
