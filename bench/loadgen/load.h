@@ -1,9 +1,16 @@
 /*
  * velocity-load: an HTTP/3 client that makes work for a server, on ngtcp2, nghttp3 and OpenSSL.
  *
- *   main.c        options, the loop, and the three kinds of load
- *   connection.c  one QUIC connection with its socket; requests on it
+ *   main.c        options and the report
+ *   loop.c        the loop, and the three kinds of load
+ *   connection.c  one QUIC connection: opened, read, written, closed
+ *   quic.c        what ngtcp2 calls
+ *   http.c        requests
+ *   tls.c         TLS and tickets
+ *   socket.c      trains in and out
  *   samples.c     latencies and their percentiles
+ *
+ * A file calls only files below it.
  *
  * One thread, one epoll. A connection owns its socket, its TLS session and its requests; the loop owns the connections.
  * Callbacks of the libraries only note what happened; connections are opened and freed by the loop alone.
@@ -15,11 +22,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
 
 #include <nghttp3/nghttp3.h>
 #include <ngtcp2/ngtcp2.h>
 #include <ngtcp2/ngtcp2_crypto.h>
 #include <ngtcp2/ngtcp2_crypto_ossl.h>
+#include <openssl/rand.h>
 #include <openssl/ssl.h>
 
 #define NS_PER_S 1000000000ull
@@ -85,28 +96,81 @@ struct connection {
     struct request *requests, *free_requests;
 };
 
-uint64_t now_ns(void);
+enum mode { HANDSHAKES, REQUESTS, IDLE };
+
+struct load {
+    enum mode mode;
+    struct target target;
+    struct totals totals;
+    unsigned places, streams;
+    double rate, warmup_s, duration_s;
+    struct connection *connections;
+    int epoll;
+    uint64_t began_ns, scheduled;
+};
+
+static inline uint64_t now_ns(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * NS_PER_S + (uint64_t)time.tv_nsec;
+}
+
+static inline bool measured(const struct connection *connection, uint64_t now) {
+    return now >= connection->totals->measure_from_ns;
+}
+
+static inline void random_bytes(uint8_t *destination, size_t length) {
+    if (RAND_bytes(destination, (int)length) != 1) {
+        abort();
+    }
+}
+
+_Noreturn static inline void fail(const char *what) {
+    fprintf(stderr, "velocity-load: %s\n", what);
+    exit(2);
+}
+
+static inline bool connection_is_open(const struct connection *connection) {
+    return connection->quic != NULL;
+}
 
 /* samples.c */
 void samples_add(struct samples *samples, uint64_t duration_ns);
 void samples_sort(struct samples *samples);
 double samples_ms(const struct samples *sorted, double quantile);
 
-/* connection.c */
+/* socket.c */
+int socket_open(struct connection *connection);
+/* One train; -1 with errno. `segment`: the length of its datagrams, but for the last one. */
+ssize_t socket_receive(int fd, uint8_t *train, size_t size, size_t *segment);
+void socket_send(int fd, const uint8_t *data, size_t length, size_t segment);
+
+/* tls.c */
 SSL_CTX *tls_client_context(const char *groups);
+/* False: no memory. */
+bool tls_start(struct connection *connection);
+
+/* http.c */
+bool http_start(struct connection *connection);
+/* Give flow-control credit for bytes that were received. */
+void http_consume(struct connection *connection, int64_t stream, size_t length);
+/* False while the server allows no further stream (or the handshake isn't over). */
+bool connection_request(struct connection *connection, uint64_t due_ns);
+
+/* quic.c */
+extern const ngtcp2_callbacks quic_callbacks;
+
+/* connection.c */
 /* Opens a socket and sends the first flight. `due_ns` is when it should have begun. False: no socket. */
 bool connection_open(struct connection *connection, const struct target *target, struct totals *totals,
                      uint64_t due_ns);
 void connection_read(struct connection *connection);
 void connection_write(struct connection *connection);
 void connection_expire(struct connection *connection);
-/* False while the server allows no further stream (or the handshake isn't over). */
-bool connection_request(struct connection *connection, uint64_t due_ns);
 /* Says CONNECTION_CLOSE (unless dead) and frees everything but the session. */
 void connection_close(struct connection *connection);
 
-static inline bool connection_is_open(const struct connection *connection) {
-    return connection->quic != NULL;
-}
+/* loop.c */
+void load_run(struct load *load);
 
 #endif
