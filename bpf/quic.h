@@ -1,8 +1,10 @@
 /* Where a datagram says it wants to go: the QUIC header as RFC 8999 and RFC 9000 section 17 print it, and our own
  * connection IDs (velocity_edge/wire/cid.py has the format and the reasons).
  *
- * Plain C: no BPF helper, no kernel type, no include. The same text is compiled into both packet programs, into the
- * native engine, and by the tests into a shared object that is compared with the Python twins, packet by packet.
+ * Plain C: no BPF helper, no kernel type, no include. The same text is compiled into both packet programs, and by the
+ * tests into a shared object that is compared with the Python twins, packet by packet (tests/bpf/test_quic_twin.py). The
+ * native engine has a parser of its own, because it needs what is not read here (source ids, tokens, ids of other versions):
+ * velocity_edge/quic/native/demux.c, compared with the same Python twins (tests/native/test_twins.py).
  *
  * What surprises: bounds come twice. `length` is how many bytes the datagram has and decides what is malformed; `end`
  * is how far one may read (a packet program sees only the linear part, and the verifier accepts no other proof). In user

@@ -1,4 +1,4 @@
-"""bpf/quic.h compiled for this machine: what the kernel programs and the native engine compute, from Python."""
+"""bpf/quic.h compiled for this machine: what the packet programs compute, from Python."""
 
 from __future__ import annotations
 
