@@ -1,7 +1,7 @@
 #include "base.h"
 
 /* Of a link-local address bytes 2 to 7 are zero on the wire; in the packed form bytes 4 to 7 carry the interface, as
- * BSD kernels keep it (engine.py: Address). */
+ * BSD kernels keep it (velocity_edge/quic/datagrams.py: Address). */
 void ve_address_pack(uint8_t out[16], const ve_address *address) {
     memcpy(out, &address->v6.sin6_addr, 16);
     if (IN6_IS_ADDR_LINKLOCAL(&address->v6.sin6_addr)) {

@@ -1,6 +1,7 @@
 #include "demux.h"
 
 #include "events.h"
+#include "life.h"
 #include "module.h"
 
 enum { MUST_RETRY_DSCP = 0x2f, ANSWER_BYTES = 1200, MAX_REASON_BYTES = 512 };

@@ -1,23 +1,7 @@
 /* What every file of the native engine shares: the includes, addresses, limits and counters.
  *
- * The files, each with one job (who owns what is said at the top of each header):
- *
- *   module.c      the Python module: types, interned names, the classes of engine.py
- *   engine.c      one worker's engine: its turns, its birth and death
- *   settings.c, replies.c, upcalls.c   the rest of its methods
- *   demux.c       one datagram: to a connection, to another worker, an answer, or dropped
- *   admission.c   a new connection
- *   connection.c  one ngtcp2_conn: opening, reading, timers; memory.c: what it holds; paths.c: its moves; mtu.c; stall.c
- *   callbacks.c   what ngtcp2 says; writing.c: its packets out; closing.c: its end
- *   tls.c         whole TLS messages to Python; transport.c: keys and bytes back
- *   request.c     request streams in; control.c: the peer's other streams; response.c: responses out (nghttp3)
- *   section.c     field sections decoded; message.c: what a well-formed request is; varint.h
- *   stream.c      one stream's buffers both ways
- *   crypto.c      packet protection, HKDF, initial keys (libcrypto)
- *   cid.c         our connection ids and reset tokens
- *   table.c       id -> connection, handle -> object; timers.c: the heap
- *   batch.c       packet memory; receiving.c, sending.c: the system calls
- *   address.c, events.c   the objects Python sees
+ * docs/native-engine.md lists all files in their layers: a file calls only files below it. Who owns what is said at the top
+ * of each header.
  */
 #ifndef VE_BASE_H
 #define VE_BASE_H
@@ -87,7 +71,7 @@ static inline void ve_address_from_ngtcp2(ve_address *out, const ngtcp2_addr *in
     out->length = in->addrlen;
 }
 
-/* (packed address, port) of engine.py, both ways. ve_address_from_python: 0, or -1 with an exception. */
+/* (packed address, port) of datagrams.py, both ways. ve_address_from_python: 0, or -1 with an exception. */
 void ve_address_pack(uint8_t out[16], const ve_address *address); /* IPv6 */
 PyObject *ve_address_to_python(const ve_address *address);
 int ve_address_from_python(ve_address *address, PyObject *pair);
@@ -214,5 +198,6 @@ typedef struct ve_connection ve_connection;
 typedef struct ve_stream ve_stream;
 typedef struct ve_module ve_module;
 typedef struct ve_batch ve_batch;
+typedef struct ve_transport ve_transport;
 
 #endif

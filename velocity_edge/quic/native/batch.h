@@ -49,13 +49,6 @@ typedef struct ve_io {
     ve_address no_gso[256]; /* destinations that refused UDP_SEGMENT, by hash; a newer one takes the place */
 } ve_io;
 
-extern PyType_Spec ve_batch_spec;
-PyObject *ve_batch_new(ve_engine *engine);
-
-/* receiving.c and sending.c: methods for Python */
-PyObject *ve_batch_receive(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
-PyObject *ve_batch_transmit(PyObject *self, PyObject *sequence);
-
 /* For the engine: room for one more train of up to `bytes`; NULL when the batch is full. Filled in, then committed. */
 ve_train *ve_batch_next(ve_batch *batch, size_t bytes);
 void ve_batch_commit(ve_batch *batch, ve_train *train);

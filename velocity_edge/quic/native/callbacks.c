@@ -1,3 +1,4 @@
+/* More than 250 lines, because the table at the end needs all callbacks: each is short and stands alone. */
 #include "callbacks.h"
 
 #include "connection.h"
@@ -5,6 +6,7 @@
 #include "http.h"
 #include "module.h"
 #include "stream.h"
+#include "tls.h"
 
 enum {
     /* ngtcp2 keeps about 8 ids in use; retired ones wait three PTOs. A peer that makes us issue more than this is at
@@ -127,7 +129,7 @@ static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t len
     (void)quic;
     connection->mtu.acked += length;
     if (length > 0) {
-        ve_stall_progress(connection);
+        ve_deadlines_progress(connection);
     }
     if (connection->http == NULL) {
         return 0;

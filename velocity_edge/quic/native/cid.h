@@ -27,7 +27,7 @@ typedef struct ve_cids {
 void ve_cids_init(ve_cids *cids);
 void ve_cids_free(ve_cids *cids);
 
-/* EngineKeys of engine.py. 0, or -1 with an exception and `cids` unchanged. */
+/* EngineKeys of datagrams.py. 0, or -1 with an exception and `cids` unchanged. */
 int ve_cids_use(ve_cids *cids, ve_crypto *crypto, PyObject *keys);
 
 /* A fresh id of this worker. 0 or -1. */

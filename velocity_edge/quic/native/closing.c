@@ -1,51 +1,21 @@
-#include "connection.h"
+/* The end of a connection: CONNECTION_CLOSE, the closing and draining states, and freeing it. */
+#include "life.h"
 
 #include "engine.h"
 #include "events.h"
 #include "module.h"
 #include "stream.h"
+#include "tls.h"
 
 enum { CLOSE_PACKET_BYTES = 1200 };
 
-static void unmark(ve_connection *connection) {
-    ve_engine *engine = connection->engine;
-    ve_connection *before = NULL;
-    if (!connection->dirty) {
-        return;
-    }
-    for (ve_connection *c = engine->dirty_first; c != connection; c = c->dirty_next) {
-        before = c;
-    }
-    if (before == NULL) {
-        engine->dirty_first = connection->dirty_next;
-    } else {
-        before->dirty_next = connection->dirty_next;
-    }
-    if (engine->dirty_last == connection) {
-        engine->dirty_last = before;
-    }
-    connection->dirty = false;
-}
-
-static void unlink_from(ve_connection **first, ve_connection *connection) {
-    if (connection->previous != NULL) {
-        connection->previous->next = connection->next;
-    } else {
-        *first = connection->next;
-    }
-    if (connection->next != NULL) {
-        connection->next->previous = connection->previous;
-    }
-    connection->previous = connection->next = NULL;
-}
-
 void ve_connection_free(ve_connection *connection) {
     ve_engine *engine = connection->engine;
-    unmark(connection);
+    ve_connection_unmark(connection);
     ve_timer_remove(&engine->timers, connection);
     ve_id_remove_all(&engine->ids, connection);
     if (connection->state == VE_OPEN) {
-        unlink_from(&engine->open_first, connection);
+        ve_connection_unlink(&engine->open_first, connection);
         engine->open_count--;
         nghttp3_conn_del(connection->http);
         ve_peer_http_free(connection);
@@ -58,7 +28,7 @@ void ve_connection_free(ve_connection *connection) {
         free(connection->message);
         ve_handle_release(&engine->connections, connection->handle);
     } else {
-        unlink_from(&engine->closing_first, connection);
+        ve_connection_unlink(&engine->closing_first, connection);
         engine->closing_count--;
     }
     free(connection->last_packet);
@@ -105,15 +75,11 @@ static void leave_open(ve_connection *connection, ve_state state, const ngtcp2_c
     free(connection->message);
     connection->message = NULL;
     ve_handle_release(&engine->connections, connection->handle);
-    unlink_from(&engine->open_first, connection);
+    ve_connection_unlink(&engine->open_first, connection);
     engine->open_count--;
-    unmark(connection);
+    ve_connection_unmark(connection);
     connection->state = state;
-    connection->next = engine->closing_first;
-    if (connection->next != NULL) {
-        connection->next->previous = connection;
-    }
-    engine->closing_first = connection;
+    ve_connection_link(&engine->closing_first, connection);
     engine->closing_count++;
     ve_timer_set(&engine->timers, connection, engine->now_ns + linger_ns);
 }

@@ -14,31 +14,14 @@
 #define VE_CONNECTION_H
 
 #include "base.h"
+#include "deadlines.h"
 #include "http.h"
 #include "memory.h"
 #include "mtu.h"
 #include "paths.h"
-#include "stall.h"
 #include "table.h"
-#include "tls.h"
 
 typedef enum ve_state { VE_OPEN, VE_CLOSING, VE_DRAINING } ve_state;
-
-/* What admission and the first packet say about a new connection. */
-typedef struct ve_opening {
-    const ngtcp2_path *path;
-    uint32_t version;
-    const uint8_t *dcid;
-    size_t dcid_length;
-    const uint8_t *scid;
-    size_t scid_length;
-    const uint8_t *token;
-    size_t token_length;
-    const uint8_t *original_dcid; /* NULL: no Retry */
-    size_t original_dcid_length;
-    bool validated;
-    PyObject *accepted; /* what admit() answered */
-} ve_opening;
 
 struct ve_connection {
     ve_engine *engine;
@@ -120,51 +103,19 @@ static inline uint64_t ve_most_field_bytes(const ve_connection *connection) {
     return 4 * connection->max_field_section_bytes;
 }
 
-/* NULL: no memory, or an upcall failed. */
-ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening);
-void ve_connection_free(ve_connection *connection);
-/* Free one that has just been opened; no event and no counter tells of it. */
-void ve_connection_undo(ve_connection *connection);
+/* connection.c */
 
-/* The datagram that opened it. False: the connection is gone as if it had never been opened, and the client must prove
- * its address first. ngtcp2 says so of a hello that does not begin here (its datagrams overtook each other): what is out
- * of order is kept for proven addresses only. */
-bool ve_connection_read_first(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,
-                              size_t length);
-
-/* One datagram that belongs to it, whatever its state. */
-void ve_connection_read(ve_connection *connection, const ngtcp2_path *path, uint8_t tos, const uint8_t *data,
-                        size_t length);
-
-typedef enum ve_written {
-    VE_WRITTEN_ALL,  /* nothing more to say now */
-    VE_WRITTEN_MORE, /* a quantum is written; the others' turn */
-    VE_WRITTEN_FULL, /* the batch is full */
-    VE_WRITTEN_LAST, /* it ended, and may be freed: don't touch it */
-} ve_written;
-/* Fill the batch with at most a send quantum. */
-ve_written ve_connection_write(ve_connection *connection, ve_batch *batch);
-
-/* Its timer is due. */
-void ve_connection_expire(ve_connection *connection);
-
-/* Note why it must end; it ends where the library was called from. */
+/* Note why it must end; it ends where the library was called from. The first reason counts. */
 void ve_connection_fail(ve_connection *connection, ngtcp2_ccerr_type type, uint64_t code, const char *reason);
-/* Say CONNECTION_CLOSE with the noted error, or the one that ngtcp2's `rv` stands for. */
-void ve_connection_close(ve_connection *connection, int rv);
-
-/* End without a word: nobody is there (idle, handshake timeout), or the peer said it (state VE_DRAINING). */
-void ve_connection_vanish(ve_connection *connection, ve_state state, const ngtcp2_ccerr *error, bool by_peer);
-/* What a return value of ngtcp2, or a noted error, means. True: it is still open; false: it ended and may be freed. */
-bool ve_connection_survives(ve_connection *connection, int rv);
 
 void ve_connection_mark(ve_connection *connection); /* something may have to be sent */
-void ve_connection_set_timer(ve_connection *connection);
+void ve_connection_unmark(ve_connection *connection);
 
 /* A stream of the peer's that was no honest request: counted, too many a second end the connection. */
 void ve_connection_glitch(ve_connection *connection);
 
-/* Abandon a stream both ways. */
-void ve_connection_reset_stream(ve_connection *connection, ve_stream *stream, uint64_t code);
+/* Into, and out of, a list of the engine: its open connections, or its closing ones. */
+void ve_connection_link(ve_connection **first, ve_connection *connection);
+void ve_connection_unlink(ve_connection **first, ve_connection *connection);
 
 #endif

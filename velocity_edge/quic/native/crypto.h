@@ -1,7 +1,7 @@
 /* Packet protection for ngtcp2 by libcrypto alone: AEAD, header protection, HKDF, initial keys, key update.
  *
  * Ownership: a ve_crypto lives in the module's state and outlives every engine. A ve_keys owns its two contexts until
- * ngtcp2 accepts them (ve_install_*); from then on ngtcp2 gives them back by the delete_* callbacks.
+ * ngtcp2 accepts them (ngtcp2_conn_install_*); from then on ngtcp2 releases them by the delete callbacks.
  *
  * Where ngtcp2 says "aead", "hp" or "md" it holds a ve_suite. Its AEAD "ctx" is a ve_packet_key, its header protection
  * "ctx" an EVP_CIPHER_CTX that holds the key already: per packet only the nonce is set.
@@ -29,7 +29,14 @@ typedef struct ve_suite {
     EVP_CIPHER *header;
 } ve_suite;
 
-typedef struct ve_packet_key ve_packet_key;
+/* A packet key. libcrypto's context (1.2 KB) is made when the key is first used: an idle connection always holds the
+ * next generation, and most never use it. */
+typedef struct ve_packet_key {
+    const ve_suite *suite;
+    EVP_CIPHER_CTX *context;
+    bool encrypt;
+    uint8_t key[32]; /* until the context has it */
+} ve_packet_key;
 
 typedef struct ve_crypto {
     ve_suite suites[VE_SUITES];
@@ -43,16 +50,14 @@ typedef struct ve_keys {
     uint8_t iv[VE_IV_LENGTH];
 } ve_keys;
 
+/* --- crypto.c --- */
+
 /* 0, or -1 when libcrypto has not what we need. */
 int ve_crypto_init(ve_crypto *crypto);
 void ve_crypto_free(ve_crypto *crypto);
 
 /* NULL: no such suite. */
 ve_suite *ve_suite_by_id(ve_crypto *crypto, unsigned id);
-
-/* HMAC-SHA256 or -SHA384 with a key not longer than the block (64, 128); returns the digest's length. */
-size_t ve_hmac(bool sha384, const uint8_t *key, size_t key_length, const uint8_t *data, size_t length,
-               uint8_t out[VE_MAX_DIGEST]);
 
 /* A traffic secret to key, iv and hp. 0, or -1 (nothing is kept). */
 int ve_keys_derive(ve_keys *keys, const ve_suite *suite, const uint8_t *secret, size_t length, bool encrypt);
@@ -65,7 +70,22 @@ void ve_crypto_ctx(ngtcp2_crypto_ctx *context, ve_suite *suite);
 
 int ve_random(uint8_t *out, size_t length);
 
-/* ngtcp2 callbacks */
+/* NULL: no memory. */
+ve_packet_key *ve_packet_key_new(const ve_suite *suite, const uint8_t *key, bool encrypt);
+void ve_packet_key_free(ve_packet_key *packet_key);
+
+/* --- digest.c --- */
+
+/* HMAC-SHA256 or -SHA384 with a key not longer than the block (64, 128); returns the digest's length. */
+size_t ve_hmac(bool sha384, const uint8_t *key, size_t key_length, const uint8_t *data, size_t length,
+               uint8_t out[VE_MAX_DIGEST]);
+
+/* HKDF-Expand-Label with an empty context (RFC 8446 section 7.1); at most one block of HMAC. */
+void ve_expand_label(bool sha384, const uint8_t *secret, size_t secret_length, const char *label, uint8_t *out,
+                     size_t length);
+
+/* --- protection.c: ngtcp2 callbacks --- */
+
 int ve_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx, const uint8_t *plain,
                size_t plain_length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad, size_t aad_length);
 /* How many packets of any connection were authentic: ngtcp2 tells nobody. Compare before and after a read. */

@@ -4,7 +4,6 @@
 #ifndef VE_DEMUX_H
 #define VE_DEMUX_H
 
-#include "connection.h"
 #include "engine.h"
 
 enum { VE_MAX_CID = 20 };
@@ -37,11 +36,22 @@ static inline void ve_make_path(ngtcp2_path *path, ve_address *local, const ve_t
     path->user_data = (void *)(intptr_t)train->listener;
 }
 
+/* --- demux.c: one datagram of a train --- */
+
+void ve_demux(ve_engine *engine, const ve_train *train, const uint8_t *data, size_t length);
+
+/* --- admission.c --- */
+
 /* A sound first Initial: ask Python, and do what it says. */
 void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *first, const uint8_t *data,
               size_t length);
 
-/* RFC 9000 section 16. False: it doesn't fit in what is left. */
-bool ve_read_varint(const uint8_t *data, size_t length, size_t *offset, uint64_t *value);
+/* --- answers.c --- */
+
+/* To the live worker `owner`. */
+void ve_hand_over(ve_engine *engine, int owner, const ve_train *train, const uint8_t *data, size_t length);
+/* An id of ours that no connection has: a stateless reset, smaller than the `length` bytes that it answers. */
+void ve_stateless_reset(ve_engine *engine, const ve_train *train, const uint8_t *cid, size_t length);
+void ve_negotiate_version(ve_engine *engine, const ve_train *train, const ve_first_packet *first);
 
 #endif

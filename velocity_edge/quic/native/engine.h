@@ -74,6 +74,8 @@ struct ve_engine {
     uint64_t counters[VE_COUNTER_COUNT];
 };
 
+/* reports.c */
+
 /* Takes over the reference; NULL (with an exception) is remembered as a failure of memory and dropped. */
 void ve_engine_event(ve_engine *engine, PyObject *event);
 
@@ -82,25 +84,5 @@ void ve_engine_upcall_failed(ve_engine *engine, enum ve_upcall upcall);
 
 /* Queue an answer to nobody's packet. */
 void ve_engine_answer(ve_engine *engine, const uint8_t *data, size_t length, const ve_train *train);
-
-/* Begin a call that changes something. False (with an exception): it comes from one of our own upcalls. */
-bool ve_engine_enter(ve_engine *engine);
-
-/* settings.c; an exception tells of failure. */
-void ve_engine_read_settings(ve_engine *engine, PyObject *settings);
-PyObject *ve_engine_use_settings(PyObject *self, PyObject *settings);
-PyObject *ve_engine_use_keys(PyObject *self, PyObject *keys);
-PyObject *ve_engine_use_roster(PyObject *self, PyObject *ids);
-
-/* replies.c: methods for Python */
-PyObject *ve_engine_respond(PyObject *self, PyObject *const *arguments, Py_ssize_t n, PyObject *names);
-PyObject *ve_engine_write(PyObject *self, PyObject *const *arguments, Py_ssize_t n, PyObject *names);
-PyObject *ve_engine_credit(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
-PyObject *ve_engine_reset(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
-PyObject *ve_engine_close(PyObject *self, PyObject *arguments, PyObject *keywords);
-PyObject *ve_engine_goaway(PyObject *self, PyObject *arguments, PyObject *keywords);
-
-/* demux.c: one datagram of a train. */
-void ve_demux(ve_engine *engine, const ve_train *train, const uint8_t *data, size_t length);
 
 #endif

@@ -15,7 +15,8 @@ static int find_offset(PyTypeObject *type, const char *name, Py_ssize_t *offset)
     }
     Py_DECREF(descriptor);
     if (!good) {
-        PyErr_Format(PyExc_ImportError, "%s.%s is not a slot: the native engine was built for another engine.py",
+        PyErr_Format(PyExc_ImportError,
+                     "%s.%s is not a slot: the native engine was built for other Python sources: build it again",
                      type->tp_name, name);
         return -1;
     }

@@ -11,6 +11,8 @@
 #define VE_HTTP_H
 
 #include "base.h"
+#include "message.h"
+#include "section.h"
 #include "varint.h"
 
 /* Frame types (RFC 9114 section 7.2, RFC 9218 section 7.2). */
@@ -46,19 +48,29 @@ typedef struct ve_peer_http {
     size_t priority_count;
 } ve_peer_http;
 
+/* --- http.c --- */
+
 /* 0, or -1 when the peer doesn't let us open our three streams, or without memory. */
 int ve_http_start(ve_connection *connection);
+/* An error of the whole connection; returns what its ngtcp2 callback must return. */
+int ve_http_fail(ve_connection *connection, uint64_t code, const char *reason);
+/* Whether a frame of this type is for another kind of stream, or none of HTTP/3 (RFC 9114 section 7.2.8). */
+bool ve_http_is_foreign(uint64_t frame_type, bool control);
+/* More is there to be sent for a stream whose data_reader had nothing. */
+void ve_http_resume(ve_stream *stream);
+
+/* --- request.c --- */
 
 /* Stream bytes from ngtcp2; 0 or an ngtcp2 error (the connection's error is set). */
 int ve_http_receive(ve_connection *connection, ve_stream *stream, const uint8_t *data, size_t length, bool fin);
 
-/* An error of the whole connection; returns what its ngtcp2 callback must return. */
-int ve_http_fail(ve_connection *connection, uint64_t code, const char *reason);
+/* --- head.c --- */
 
-/* Whether a frame of this type is for another kind of stream, or none of HTTP/3 (RFC 9114 section 7.2.8). */
-bool ve_http_is_foreign(uint64_t frame_type, bool control);
+/* Make the RequestReceived of a request that is well-formed. `fin`: the request ends with it. */
+void ve_http_request_event(ve_stream *stream, const ve_sections *section, const ve_head *head, bool fin);
 
-/* The same for the peer's unidirectional streams. A critical one may not be reset. */
+/* --- uni.c: the same for the peer's unidirectional streams. A critical one may not be reset. --- */
+
 int ve_uni_open(ve_connection *connection, int64_t id);
 int ve_uni_receive(ve_connection *connection, ve_uni *uni, const uint8_t *data, size_t length, bool fin);
 int ve_uni_reset(ve_connection *connection, const ve_uni *uni);
@@ -66,13 +78,19 @@ void ve_uni_free(ve_connection *connection, ve_uni *uni);
 /* All of them, and the priorities that wait. */
 void ve_peer_http_free(ve_connection *connection);
 
+/* --- priority.c --- */
+
+/* A PRIORITY_UPDATE frame; 0 or an ngtcp2 error. */
+int ve_priority_update(ve_connection *connection, const uint8_t *at, const uint8_t *end);
 /* A request stream begins: how urgent PRIORITY_UPDATE said it is. False: nothing was said. */
 bool ve_priority_take(ve_connection *connection, int64_t id, nghttp3_pri *priority);
+/* What the request's own fields say, which begin behind `pseudo` pseudo-header fields. */
+void ve_priority_of_request(ve_stream *stream, const ve_sections *section, size_t pseudo);
+void ve_priorities_free(ve_peer_http *peer);
+
+/* --- response.c --- */
 
 /* Answer: 1 done, 0 the stream can't take it, -1 with an exception. Informational ones don't end the section. */
 int ve_http_respond(ve_stream *stream, int status, PyObject *headers, PyObject *body, bool fin);
-
-/* More is there to be sent for a stream whose data_reader had nothing. */
-void ve_http_resume(ve_stream *stream);
 
 #endif

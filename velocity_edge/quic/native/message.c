@@ -1,3 +1,4 @@
+/* More than 250 lines, so that it can be compared with velocity_edge/http/message.py, rule by rule. */
 #include "message.h"
 
 #include <strings.h>

@@ -1,4 +1,4 @@
-/* What all engines of a process share: types, the classes of engine.py, interned names, ciphers.
+/* What all engines of a process share: types, the classes of datagrams.py and requests.py, interned names, ciphers.
  *
  * Ownership: this is the module's state. Every heap type keeps the module alive, so engines borrow a pointer to it.
  * Nothing else in this extension is global.
@@ -43,8 +43,5 @@ struct ve_module {
     PyObject *name_feed;
     PyObject *name_done;
 };
-
-extern PyType_Spec ve_engine_spec;
-extern PyType_Spec ve_transport_spec;
 
 #endif

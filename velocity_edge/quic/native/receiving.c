@@ -1,10 +1,11 @@
-#include "batch.h"
+#include "surface.h"
 
 #include <errno.h>
 #include <linux/sock_diag.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
 
+#include "batch.h"
 #include "engine.h"
 
 #ifndef UDP_GRO

@@ -1,4 +1,6 @@
 /* What handlers say to an engine, between turns: respond, write, credit, reset, close, goaway. */
+#include "surface.h"
+
 #include "connection.h"
 #include "engine.h"
 #include "http.h"
@@ -113,7 +115,7 @@ PyObject *ve_engine_reset(PyObject *self, PyObject *const *arguments, Py_ssize_t
         return NULL;
     }
     if (stream != NULL) {
-        ve_connection_reset_stream(stream->connection, stream, code);
+        ve_stream_reset(stream, code);
     }
     engine->busy = false;
     Py_RETURN_NONE;

@@ -5,15 +5,9 @@
 
 #include "connection.h"
 #include "engine.h"
-#include "events.h"
 #include "message.h"
-#include "module.h"
+#include "section.h"
 #include "stream.h"
-
-int ve_http_fail(ve_connection *connection, uint64_t code, const char *reason) {
-    ve_connection_fail(connection, NGTCP2_CCERR_TYPE_APPLICATION, code, reason);
-    return NGTCP2_ERR_CALLBACK_FAILURE;
-}
 
 /* The request is refused, the connection goes on. */
 static int refuse(ve_stream *stream, uint64_t code) {
@@ -21,138 +15,7 @@ static int refuse(ve_stream *stream, uint64_t code) {
         stream->glitched = true;
         ve_connection_glitch(stream->connection);
     }
-    ve_connection_reset_stream(stream->connection, stream, code);
-    return 0;
-}
-
-bool ve_http_is_foreign(uint64_t frame_type, bool control) {
-    switch (frame_type) {
-    case VE_FRAME_DATA:
-    case VE_FRAME_HEADERS:
-        return control;
-    case VE_FRAME_SETTINGS:
-    case VE_FRAME_CANCEL_PUSH:
-    case VE_FRAME_GOAWAY:
-    case VE_FRAME_MAX_PUSH_ID:
-    case VE_FRAME_PRIORITY_UPDATE:
-    case VE_FRAME_PRIORITY_UPDATE_PUSH:
-        return !control;
-    case VE_FRAME_PUSH_PROMISE: /* a client promises nothing */
-    case 0x02:                  /* HTTP/2's PRIORITY, PING, WINDOW_UPDATE, CONTINUATION */
-    case 0x06:
-    case 0x08:
-    case 0x09:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* --- field sections --- */
-
-static PyObject *to_bytes(nghttp3_rcbuf *buffer) {
-    nghttp3_vec v = nghttp3_rcbuf_get_buf(buffer);
-    return PyBytes_FromStringAndSize((const char *)v.base, (Py_ssize_t)v.len);
-}
-
-/* Names that QPACK knows come as a token: one bytes object for all requests. */
-static PyObject *field_name(ve_module *module, int32_t token, nghttp3_rcbuf *name) {
-    if (token < 0 || token >= VE_FIELD_NAMES) {
-        return to_bytes(name);
-    }
-    if (module->field_names[token] == NULL) {
-        module->field_names[token] = to_bytes(name);
-    }
-    return Py_XNewRef(module->field_names[token]);
-}
-
-/* The value; b"" where there is no such field; one object for all where it is `common`. */
-static PyObject *value_of(ve_module *module, const nghttp3_qpack_nv *field, PyObject *common) {
-    if (field == NULL) {
-        return Py_NewRef(module->empty);
-    }
-    nghttp3_vec v = nghttp3_rcbuf_get_buf(field->value);
-    if (v.len == (size_t)PyBytes_GET_SIZE(common) && memcmp(v.base, PyBytes_AS_STRING(common), v.len) == 0) {
-        return Py_NewRef(common);
-    }
-    return to_bytes(field->value);
-}
-
-/* A list of (name, value). NULL with an exception. */
-static PyObject *to_pairs(ve_module *module, const nghttp3_qpack_nv *fields, size_t count) {
-    PyObject *list = PyList_New((Py_ssize_t)count);
-    for (size_t i = 0; list != NULL && i < count; i++) {
-        PyObject *pair = PyTuple_New(2);
-        PyObject *name = field_name(module, fields[i].token, fields[i].name);
-        PyObject *value = to_bytes(fields[i].value);
-        if (pair == NULL || name == NULL || value == NULL) {
-            Py_XDECREF(pair);
-            Py_XDECREF(name);
-            Py_XDECREF(value);
-            Py_CLEAR(list);
-            break;
-        }
-        PyTuple_SET_ITEM(pair, 0, name);
-        PyTuple_SET_ITEM(pair, 1, value);
-        PyList_SET_ITEM(list, (Py_ssize_t)i, pair);
-    }
-    return list;
-}
-
-/* RFC 9218 section 5; what PRIORITY_UPDATE said before is newer than the request's own field (section 7.1). */
-static void prioritise(ve_stream *stream, const ve_sections *section, const ve_head *head) {
-    ve_connection *connection = stream->connection;
-    nghttp3_pri priority = {.urgency = NGHTTP3_DEFAULT_URGENCY};
-    bool said = false;
-    if (stream->prioritised) {
-        return;
-    }
-    for (size_t i = head->pseudo; i < section->count; i++) {
-        if (section->fields[i].token == NGHTTP3_QPACK_TOKEN_PRIORITY) {
-            nghttp3_vec v = nghttp3_rcbuf_get_buf(section->fields[i].value);
-            nghttp3_pri parsed = priority;
-            if (nghttp3_pri_parse_priority(&parsed, v.base, v.len) != 0) {
-                return;
-            }
-            priority = parsed;
-            said = true;
-        }
-    }
-    if (said) {
-        nghttp3_conn_set_server_stream_priority(connection->http, stream->id, &priority);
-    }
-}
-
-static int deliver(ve_stream *stream, const ve_sections *section, const ve_head *head, bool fin) {
-    ve_connection *connection = stream->connection;
-    ve_engine *engine = connection->engine;
-    ve_module *module = engine->module;
-    /* A section above the limit that the peer was told is answered with a 431 and not shown (RFC 6585 section 5). */
-    bool too_large = section->bytes > connection->max_field_section_bytes;
-    const ve_head nothing = {0};
-    const ve_head *shown = too_large ? &nothing : head;
-    const nghttp3_qpack_nv *authority = shown->authority != NULL ? shown->authority : shown->host;
-    nghttp3_vec method = nghttp3_rcbuf_get_buf(head->method->value);
-    ve_stream_not_incomplete(stream);
-    stream->headers_done = true;
-    stream->request_ended = fin;
-    stream->head = method.len == 4 && memcmp(method.base, "HEAD", 4) == 0;
-    stream->body_left = head->content_length;
-    prioritise(stream, section, head);
-    engine->counters[VE_requests]++;
-    PyObject *values[] = {
-        PyLong_FromUnsignedLongLong(connection->handle),
-        PyLong_FromUnsignedLongLong(stream->handle),
-        value_of(module, head->method, module->get),
-        value_of(module, shown->scheme, module->https),
-        value_of(module, authority, module->empty),
-        value_of(module, shown->path, module->empty),
-        too_large ? PyList_New(0) : to_pairs(module, section->fields + head->pseudo, section->count - head->pseudo),
-        PyBool_FromLong(fin),
-        PyBool_FromLong(stream->early),
-        PyBool_FromLong(too_large),
-    };
-    ve_engine_event(engine, ve_record_new(&module->request_received, values));
+    ve_stream_reset(stream, code);
     return 0;
 }
 
@@ -187,7 +50,7 @@ static int end_section(ve_stream *stream, const uint8_t *data, size_t length, bo
     } else if (!ve_message_request(section->fields, section->count, &head) || (fin && head.content_length > 0)) {
         rv = refuse(stream, VE_H3_MESSAGE_ERROR);
     } else {
-        rv = deliver(stream, section, &head, fin);
+        ve_http_request_event(stream, section, &head, fin);
     }
 done:
     ve_sections_clear(section);
@@ -224,8 +87,6 @@ static int read_section(ve_stream *stream, const uint8_t *data, size_t length, b
     }
     return rv;
 }
-
-/* --- frames --- */
 
 static int begin_frame(ve_stream *stream) {
     ve_connection *connection = stream->connection;
@@ -314,8 +175,6 @@ static int read_request(ve_stream *stream, const uint8_t *at, const uint8_t *end
     return fin && rv == 0 && !stream->over ? end_request(stream) : rv;
 }
 
-/* --- the stream's beginning --- */
-
 /* nghttp3 gets to know the stream, without a byte of it: it sends the answer. After our final GOAWAY it refuses. */
 static int begin_stream(ve_stream *stream) {
     ve_connection *connection = stream->connection;
@@ -350,70 +209,4 @@ int ve_http_receive(ve_connection *connection, ve_stream *stream, const uint8_t 
     rv = ngtcp2_conn_extend_max_stream_offset(connection->quic, stream->id, length - body);
     ngtcp2_conn_extend_max_offset(connection->quic, length - body);
     return rv;
-}
-
-static int stop_sending(nghttp3_conn *http, int64_t id, uint64_t code, void *user, void *stream_user) {
-    ve_connection *connection = user;
-    (void)http;
-    (void)stream_user; /* nghttp3 doesn't know our stream yet when it refuses it */
-    if (connection->receiving != NULL && connection->receiving->id == id) {
-        ve_stream_over(connection->receiving, false, code);
-    }
-    return ngtcp2_conn_shutdown_stream_read(connection->quic, 0, id, code) == 0 ? 0 : NGHTTP3_ERR_CALLBACK_FAILURE;
-}
-
-static int reset_stream(nghttp3_conn *http, int64_t id, uint64_t code, void *user, void *stream_user) {
-    ve_connection *connection = user;
-    (void)http;
-    (void)stream_user;
-    connection->engine->counters[VE_streams_reset]++;
-    return ngtcp2_conn_shutdown_stream_write(connection->quic, 0, id, code) == 0 ? 0 : NGHTTP3_ERR_CALLBACK_FAILURE;
-}
-
-static int acked_stream_data(nghttp3_conn *http, int64_t id, uint64_t length, void *user, void *stream_user) {
-    (void)http;
-    (void)id;
-    (void)user;
-    if (stream_user != NULL) {
-        ve_stream_acked(stream_user, length);
-    }
-    return 0;
-}
-
-static const nghttp3_callbacks CALLBACKS = {
-    .acked_stream_data = acked_stream_data,
-    .stop_sending = stop_sending,
-    .reset_stream = reset_stream,
-};
-
-int ve_http_start(ve_connection *connection) {
-    nghttp3_settings settings;
-    int64_t control;
-    int64_t encoder;
-    int64_t decoder;
-    if (connection->http != NULL) {
-        return 0;
-    }
-    if (ngtcp2_conn_get_streams_uni_left(connection->quic) < 3) {
-        ve_connection_fail(connection, NGTCP2_CCERR_TYPE_APPLICATION, VE_H3_GENERAL_PROTOCOL_ERROR,
-                           "HTTP/3 needs three unidirectional streams");
-        return -1;
-    }
-    nghttp3_settings_default(&settings);
-    settings.max_field_section_size = connection->max_field_section_bytes;
-    settings.qpack_max_dtable_capacity = 0;
-    settings.qpack_encoder_max_dtable_capacity = 0;
-    settings.qpack_blocked_streams = 0;
-    if (nghttp3_conn_server_new(&connection->http, &CALLBACKS, &settings, &connection->memory.http, connection) != 0) {
-        connection->http = NULL;
-        return -1;
-    }
-    if (ngtcp2_conn_open_uni_stream(connection->quic, &control, NULL) != 0 ||
-        ngtcp2_conn_open_uni_stream(connection->quic, &encoder, NULL) != 0 ||
-        ngtcp2_conn_open_uni_stream(connection->quic, &decoder, NULL) != 0 ||
-        nghttp3_conn_bind_control_stream(connection->http, control) != 0 ||
-        nghttp3_conn_bind_qpack_streams(connection->http, encoder, decoder) != 0) {
-        return -1;
-    }
-    return 0;
 }

@@ -1,3 +1,4 @@
+/* Responses: their fields, and the bytes that nghttp3 asks for. */
 #include "http.h"
 
 #include "connection.h"
@@ -28,19 +29,6 @@ static nghttp3_ssize read_data(nghttp3_conn *http, int64_t id, nghttp3_vec *vect
         return NGHTTP3_ERR_WOULDBLOCK;
     }
     return (nghttp3_ssize)filled;
-}
-
-void ve_http_resume(ve_stream *stream) {
-    ve_connection *connection = stream->connection;
-    if (stream->paused) {
-        stream->paused = false;
-        connection->paused_streams--;
-    }
-    if (stream->blocked) {
-        stream->blocked = false;
-        nghttp3_conn_resume_stream(connection->http, stream->id); /* fails only for a stream that is gone */
-    }
-    ve_connection_mark(connection);
 }
 
 /* nghttp3 would let upper case pass, and every client would call the answer malformed (RFC 9114 section 4.2). */

@@ -1,9 +1,10 @@
-#include "batch.h"
+#include "surface.h"
 
 #include <errno.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
 
+#include "batch.h"
 #include "connection.h"
 #include "engine.h"
 #include "siphash.h"

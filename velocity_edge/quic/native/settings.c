@@ -1,4 +1,6 @@
-/* EngineSettings, EngineKeys and the roster of engine.py, into the engine's own terms. */
+/* EngineSettings, EngineKeys and the roster of datagrams.py, into the engine's own terms. */
+#include "surface.h"
+
 #include "engine.h"
 #include "module.h"
 

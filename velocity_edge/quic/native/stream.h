@@ -85,6 +85,8 @@ struct ve_stream {
 ve_stream *ve_stream_new(ve_connection *connection, int64_t id, uint64_t now_ns);
 /* No answer is possible any more: say StreamClosed if Python knows the stream, and release its handle. Idempotent. */
 void ve_stream_over(ve_stream *stream, bool complete, uint64_t error_code);
+/* Abandon a stream both ways: RESET_STREAM and STOP_SENDING. */
+void ve_stream_reset(ve_stream *stream, uint64_t code);
 /* Its memory; over first. */
 void ve_stream_free(ve_stream *stream);
 
@@ -93,9 +95,6 @@ void ve_stream_drop_section(ve_stream *stream);
 
 /* The peer has `request_timeout_ns` from now on. */
 void ve_stream_wait(ve_stream *stream, uint64_t now_ns);
-/* The whole answer arrived. */
-bool ve_stream_answered(const ve_stream *stream);
-
 /* It waits for nothing any more. */
 void ve_stream_not_incomplete(ve_stream *stream);
 
@@ -105,11 +104,19 @@ int ve_stream_body_end(ve_stream *stream);
 /* Make the BodyReceived that waits. */
 void ve_stream_body_event(ve_stream *stream);
 
+/* --- outgoing.c --- */
+
+/* The whole answer arrived. */
+bool ve_stream_answered(const ve_stream *stream);
+/* What is in flight stays in memory until it is acknowledged: whether there may be more. */
+bool ve_connection_has_room(const ve_connection *connection);
 /* Add to the response. 0, or -1 with an exception. */
 int ve_stream_push(ve_stream *stream, PyObject *bytes);
 int ve_stream_push_file(ve_stream *stream, PyObject *file_range);
 /* Bytes for nghttp3: the number of vectors filled. With none, `*end` says whether that is all or all for now. */
 size_t ve_stream_pull(ve_stream *stream, nghttp3_vec *vectors, size_t count, bool *end);
 void ve_stream_acked(ve_stream *stream, uint64_t length);
+/* Drop what is left of it. */
+void ve_stream_forget_response(ve_stream *stream);
 
 #endif

@@ -1,4 +1,4 @@
-/* Whole TLS messages to Python, keys and TLS bytes back (`Handshake` and `HandshakeTransport` of engine.py).
+/* Whole TLS messages to Python, keys and TLS bytes back (`Handshake` and `HandshakeTransport` of datagrams.py).
  *
  * Ownership: a connection owns its Handshake and its Transport from the first whole message until the handshake is done
  * or the connection ends. The Python side owns the Transport too, maybe longer: it borrows the connection, and the
@@ -12,16 +12,25 @@
 #ifndef VE_TLS_H
 #define VE_TLS_H
 
-#include "base.h"
+#include "engine.h"
 
-typedef struct ve_transport {
+struct ve_transport {
     PyObject_HEAD ve_connection *connection; /* NULL: over */
-} ve_transport;
+};
+
+extern PyType_Spec ve_transport_spec; /* transport.c */
+
+/* --- handshake.c --- */
 
 /* Drop the Python side. Idempotent. */
 void ve_tls_end(ve_connection *connection);
+/* An upcall raised, or a method of the transport did: the connection fails. Returns what the callback must return. */
+int ve_tls_failed(ve_connection *connection, enum ve_upcall upcall);
+/* The Handshake says that it is done. 0 or an ngtcp2 error. */
+int ve_tls_finish(ve_connection *connection);
 
-/* ngtcp2 callback */
+/* --- tls.c: ngtcp2 callback --- */
+
 int ve_tls_receive(ngtcp2_conn *quic, ngtcp2_encryption_level level, uint64_t offset, const uint8_t *data,
                    size_t length, void *user);
 

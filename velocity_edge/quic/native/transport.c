@@ -1,9 +1,9 @@
 #include "tls.h"
 
 #include "connection.h"
-#include "demux.h"
 #include "engine.h"
 #include "module.h"
+#include "varint.h"
 
 static ve_connection *fed(PyObject *self) {
     ve_connection *connection = ((ve_transport *)self)->connection;
@@ -45,7 +45,7 @@ static bool repeated(const uint8_t *data, size_t length) {
         if (count == MAX_PARAMETERS) {
             return true;
         }
-        if (!ve_read_varint(data, length, &offset, &seen[count]) || !ve_read_varint(data, length, &offset, &size) ||
+        if (!ve_varint_at(data, length, &offset, &seen[count]) || !ve_varint_at(data, length, &offset, &size) ||
             size > length - offset) {
             return false;
         }

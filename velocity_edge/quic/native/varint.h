@@ -26,4 +26,21 @@ static inline bool ve_varint_read(ve_varint *v, const uint8_t **at, const uint8_
     return false;
 }
 
+/* The one at `*offset` of memory that is all there. False: it does not fit in what is left. */
+static inline bool ve_varint_at(const uint8_t *data, size_t length, size_t *offset, uint64_t *value) {
+    if (*offset >= length) {
+        return false;
+    }
+    size_t size = (size_t)1 << (data[*offset] >> 6);
+    if (size > length - *offset) {
+        return false;
+    }
+    *value = data[*offset] & 0x3f;
+    for (size_t i = 1; i < size; i++) {
+        *value = *value << 8 | data[*offset + i];
+    }
+    *offset += size;
+    return true;
+}
+
 #endif

@@ -1,4 +1,4 @@
-#include "connection.h"
+#include "life.h"
 
 #include "batch.h"
 #include "engine.h"
@@ -111,17 +111,14 @@ static void reset_broken_streams(ve_connection *connection) {
         if (stream->broken) {
             stream->broken = false;
             connection->broken_streams--;
-            ve_connection_reset_stream(connection, stream, VE_H3_INTERNAL_ERROR);
+            ve_stream_reset(stream, VE_H3_INTERNAL_ERROR);
         }
     }
 }
 
 /* What was in flight is acknowledged: streams that waited for that may go on. */
 static void resume_paused(ve_connection *connection) {
-    const ve_limits *limits = &connection->engine->limits;
-    size_t most = connection->engine->unacked < limits->max_unacked_bytes_per_worker ? limits->max_unacked_bytes
-                                                                                     : limits->send_high_bytes;
-    if (connection->paused_streams == 0 || connection->unacked >= most) {
+    if (connection->paused_streams == 0 || !ve_connection_has_room(connection)) {
         return;
     }
     for (ve_stream *stream = connection->streams; stream != NULL; stream = stream->next) {
@@ -193,7 +190,7 @@ ve_written ve_connection_write(ve_connection *connection, ve_batch *batch) {
         reset_broken_streams(connection);
         result = result == VE_WRITTEN_ALL ? VE_WRITTEN_MORE : result;
     }
-    ve_stall_update(connection);
-    ve_connection_set_timer(connection);
+    ve_deadlines_update(connection);
+    ve_deadlines_set_timer(connection);
     return result;
 }

@@ -1,6 +1,34 @@
-/* What happens when an upcall raises: counted, logged once, and the engine goes on. */
+/* What any file may report to the engine: an event for Python, an answer without a connection, a failed upcall. */
 #include "engine.h"
+
 #include "module.h"
+
+void ve_engine_event(ve_engine *engine, PyObject *event) {
+    if (event == NULL || PyList_Append(engine->events, event) != 0) {
+        PyErr_Clear(); /* no memory for one small object: the rest of this process has the same trouble */
+        engine->counters[VE_upcall_errors]++;
+    }
+    Py_XDECREF(event);
+}
+
+void ve_engine_answer(ve_engine *engine, const uint8_t *data, size_t length, const ve_train *train) {
+    ve_answer head = {
+        .local = train->local, .peer = train->peer, .listener = train->listener, .length = (uint32_t)length};
+    if (engine->answer_bytes + sizeof head + length > VE_MAX_ANSWER_BYTES) {
+        engine->counters[VE_send_errors]++;
+        return;
+    }
+    if (engine->answers == NULL) {
+        engine->answers = malloc(VE_MAX_ANSWER_BYTES);
+        if (engine->answers == NULL) {
+            engine->counters[VE_send_errors]++;
+            return;
+        }
+    }
+    memcpy(engine->answers + engine->answer_bytes, &head, sizeof head);
+    memcpy(engine->answers + engine->answer_bytes + sizeof head, data, length);
+    engine->answer_bytes += sizeof head + length;
+}
 
 static PyObject *take_exception(void) {
 #if PY_VERSION_HEX >= 0x030c0000

@@ -1,0 +1,54 @@
+/* What Python can call: the types, and the methods of NativeEngine and Batch that are in other files than their tables. */
+#ifndef VE_SURFACE_H
+#define VE_SURFACE_H
+
+#include "engine.h"
+
+extern PyType_Spec ve_engine_spec;        /* engine.c */
+extern PyType_Spec ve_batch_spec;         /* trains.c */
+extern PyMethodDef ve_module_functions[]; /* functions.c */
+
+/* Begin a call that changes something. False (with an exception): it comes from one of our own upcalls. */
+static inline bool ve_engine_enter(ve_engine *engine) {
+    if (engine->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot call an engine from one of its upcalls, or from another thread");
+        return false;
+    }
+    engine->busy = true;
+    return true;
+}
+
+/* turns.c */
+PyObject *ve_engine_receive(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
+PyObject *ve_engine_send(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
+PyObject *ve_engine_expire(PyObject *self, PyObject *now);
+PyObject *ve_engine_next_timer_ns(PyObject *self, PyObject *unused);
+PyObject *ve_engine_strays(PyObject *self, PyObject *unused);
+
+/* replies.c */
+PyObject *ve_engine_respond(PyObject *self, PyObject *const *arguments, Py_ssize_t n, PyObject *names);
+PyObject *ve_engine_write(PyObject *self, PyObject *const *arguments, Py_ssize_t n, PyObject *names);
+PyObject *ve_engine_credit(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
+PyObject *ve_engine_reset(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
+PyObject *ve_engine_close(PyObject *self, PyObject *arguments, PyObject *keywords);
+PyObject *ve_engine_goaway(PyObject *self, PyObject *arguments, PyObject *keywords);
+
+/* settings.c; an exception tells of failure */
+void ve_engine_read_settings(ve_engine *engine, PyObject *settings);
+PyObject *ve_engine_use_settings(PyObject *self, PyObject *settings);
+PyObject *ve_engine_use_keys(PyObject *self, PyObject *keys);
+PyObject *ve_engine_use_roster(PyObject *self, PyObject *ids);
+
+/* queries.c */
+PyObject *ve_engine_connections(PyObject *self, PyObject *unused);
+PyObject *ve_engine_connections_by_config(PyObject *self, PyObject *unused);
+PyObject *ve_engine_connections_on(PyObject *self, PyObject *configs);
+PyObject *ve_engine_rename(PyObject *self, PyObject *connection);
+PyObject *ve_engine_counters(PyObject *self, PyObject *unused);
+
+/* trains.c, receiving.c, sending.c */
+PyObject *ve_batch_new(ve_engine *engine);
+PyObject *ve_batch_receive(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
+PyObject *ve_batch_transmit(PyObject *self, PyObject *sequence);
+
+#endif
