@@ -76,8 +76,11 @@ def parse_address(text: str) -> Listener:
 
 
 def format_address(address: Listener) -> str:
-    """Return what `parse_address` reads."""
-    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+    """Return what `parse_address` reads; an address that is not UDP has its transport at the end: "[::]:443/tcp"."""
+    suffix = "" if address.transport == "udp" else f"/{address.transport}"
+    return (
+        f"[{address.host}]:{address.port}{suffix}" if ":" in address.host else f"{address.host}:{address.port}{suffix}"
+    )
 
 
 def _address(value: Any) -> str:

@@ -6,21 +6,29 @@ They grow by the rules in messages.py: a new field has a default, an unknown fie
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Final
+from typing import Final, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 #: How every message and value is read and written.
 WIRE: Final = ConfigDict(extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
 
+#: The kind of a listener's sockets. "tcp" is reserved: no version opens it yet.
+Transport = Literal["udp", "tcp"]
+
 
 @dataclass(frozen=True, slots=True, config=WIRE)
 class Listener:
-    """An address that is served. `port` is the bound one, also where 0 was asked for."""
+    """An address that is served. `port` is the bound port, also where 0 is configured.
+
+    `transport` is left out for UDP, so that versions before this field write and read the same. Such a version ignores
+    the field and takes every listener for UDP: it must not be sent a listener with another transport.
+    """
 
     host: str
     port: int
+    transport: Transport = Field(default="udp", exclude_if=lambda transport: transport == "udp")
 
 
 @dataclass(frozen=True, slots=True, config=WIRE)

@@ -152,6 +152,7 @@ def saved(**changes: object) -> SavedState:
 def test_state_survives_its_writer_and_only_one_may_write(tmp_path: Path) -> None:
     file = StateFile(tmp_path)
     file.save(saved())
+    assert '"listeners":[{"host":"127.0.0.1","port":0}]' in (tmp_path / "state.json").read_text(), "as 0.1.0 writes it"
     with pytest.raises(VelocityError, match=f"process {os.getpid()}"):
         StateFile(tmp_path)
     file.close()

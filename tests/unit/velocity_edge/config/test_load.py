@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -213,3 +214,4 @@ def test_addresses_survive_formatting(ip: IPv4Address | IPv6Address, port: int) 
     scoped = ip.version == 6 and ip.is_link_local
     address = Listener(f"{ip}%eth0.7" if scoped else str(ip), port)
     assert parse_address(format_address(address)) == address
+    assert format_address(replace(address, transport="tcp")) == f"{format_address(address)}/tcp"
