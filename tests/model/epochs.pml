@@ -7,7 +7,7 @@
  *
  * What is claimed: whatever any worker sealed, any other worker that serves can open.
  * Compile with -DSEAL_AT_ONCE (no waiting for acknowledgements) or -DPERSIST_LATE (tell first, write later) to see it fail.
- * What is left out: expiry of old keys (arithmetic on lifetimes, tested in tests/unit/velocity_edge/keys/test_keys.py).
+ * What is left out: expiry of old keys (arithmetic on lifetimes, tested in tests/unit/velocity_edge/keys/test_rotation.py).
  */
 
 #define WORKERS 2

@@ -47,6 +47,10 @@ _FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
+#: Bases from outside that add no members worth naming.
+_MEMBERLESS = {"Enum", "IntEnum", "StrEnum", "Generic", "NamedTuple", "Protocol", "Exception", "ValueError", "object"}
+
+
 @dataclass(frozen=True)
 class Prose:
     """One text that a person reads; *line* is where it begins. *names* is false where only file names are followed."""
@@ -162,6 +166,11 @@ def bound() -> tuple[dict[str, set[str]], dict[str, set[str]], dict[str, set[str
             if isinstance(node, ast.ClassDef):
                 in_class[node.name] |= _bindings(node)
                 bases[node.name] |= {ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases}
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):  # a union: what its members have
+                (target, *_), members = node.targets, [one for one in ast.walk(node.value) if isinstance(one, ast.Name)]
+                if isinstance(target, ast.Name) and target.id[0].isupper() and not target.id.isupper():
+                    in_class[target.id] |= set()
+                    bases[target.id] |= {one.id for one in members}
     return in_module, in_class, bases
 
 
@@ -190,8 +199,11 @@ def _has_member(name: str, member: str) -> bool:
     _, in_class, bases = bound()
     if member in in_class[name]:
         return True
-    # A base that is not ours: its member is believed when code uses it.
-    return any(_has_member(base, member) if base in in_class else member in words() for base in bases[name])
+    # The members of a base that is not ours are not known: believed when code uses them.
+    return any(
+        _has_member(base, member) if base in in_class else base not in _MEMBERLESS and member in words()
+        for base in bases[name]
+    )
 
 
 # --- whether it is there ----------------------------------------------------------------------------------------------
