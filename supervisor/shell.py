@@ -40,7 +40,7 @@ from supervisor.node.happenings import (
 )
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
-from supervisor.one_line import status_text, title
+from supervisor.node.one_line import status_text, title
 from supervisor.steering.base import Steering
 from supervisor.succession.fd_store import Store
 from supervisor.succession.quiesced_file import Remembered

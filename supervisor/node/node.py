@@ -19,8 +19,8 @@ from supervisor.node import draining as drains
 from supervisor.node import happenings
 from supervisor.node.agreement import Agreement
 from supervisor.node.commands import Command, Equip, GiveKeys, Kill, Quit, Tell
+from supervisor.node.core import keep_idle_slots
 from supervisor.node.epochs import idle_epochs
-from supervisor.node.keepers import keep_idle_slots
 from supervisor.node.lifecycle import NodeEvent, NodeState, WorkerEvent, WorkerState
 from supervisor.node.rollout import RolloutState
 from supervisor.node.routes import current_worker, desired_roster

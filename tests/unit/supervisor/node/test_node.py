@@ -6,8 +6,8 @@ import pytest
 
 from supervisor.node import commands, happenings
 from supervisor.node.backoff import MAX_DELAY_S, STABLE_S, Backoff
+from supervisor.node.core import keep_idle_slots
 from supervisor.node.drain_contract import Contract, Phase, Terms
-from supervisor.node.keepers import keep_idle_slots
 from supervisor.node.lifecycle import NodeState, WorkerState
 from supervisor.node.node import Node
 from supervisor.node.requests import Settings
