@@ -43,7 +43,7 @@ from supervisor.node.node import Node
 from supervisor.node.one_line import status_text, title
 from supervisor.steering.base import Steering
 from supervisor.succession.fd_store import Store
-from supervisor.succession.quiesced_file import Remembered
+from supervisor.succession.quiesced_file import QuiescedFile
 from supervisor.succession.state_file import StateFile, boot_id
 from supervisor.succession.translate import left_behind
 from velocity_edge.status.pressure import Pressure
@@ -67,7 +67,7 @@ class Shell:
     places: Places
     manager: ServiceManager
     store: Store
-    remembered: Remembered
+    quiesced_file: QuiescedFile
     #: The CPU of each core.
     cpus: list[int]
     node_id: int
@@ -299,7 +299,7 @@ class Shell:
         """Bring back the files that somebody removed, and try again those that could not be written."""
         if self.state_file.keep():
             self.disable_file.restore()
-        self.remembered.retry()
+        self.quiesced_file.retry()
         self.keyring.retry()
         if self.disable_file.behind and not self.disable_file.retry():
             there = self.node.contract is not None and self.node.contract.holds
@@ -307,7 +307,7 @@ class Shell:
 
     def problems(self) -> list[str]:
         """Return what is wrong with files, for `status`."""
-        found = [*self.state_file.problems, self.remembered.problem, self.keyring.problem, self.disable_file.problem]
+        found = [*self.state_file.problems, self.quiesced_file.problem, self.keyring.problem, self.disable_file.problem]
         return [text for text in (*found, *(trouble.text for trouble in self.troubles.values())) if text]
 
     def _spawn(self, command: commands.Spawn) -> None:
@@ -374,7 +374,7 @@ class Shell:
     def _save(self) -> None:
         node = self.node
         if not self.stopped_for_good:
-            self.remembered.keep(node)
+            self.quiesced_file.keep(node)
         if node.state is NodeState.STOPPED:
             self.state_file.clear()
             return
@@ -394,21 +394,21 @@ class Shell:
 
     def _tell_state(self) -> None:
         state = self.node.state
-        setproctitle.setproctitle(f"velocity-edge: supervisor {title(self)}")
+        setproctitle.setproctitle(f"velocity-edge: supervisor {title(self.node, self.steering.tier)}")
         up = state in (NodeState.SERVING, NodeState.QUIESCING, NodeState.QUIESCED)
         reloaded = self._reload_told and self.node.reloading is None
-        text = status_text(self, counting=False)
+        text = status_text(self.node, self.steering.tier, self.origin, counting=False)
         if state is self._told and text == self._told_text and not reloaded:
             return
         was, self._told, self._told_text = self._told, state, text
         if up and was is NodeState.STARTING:
             self.on_serving()
         if up and (state is not was or reloaded):
-            self.manager.ready(status_text(self))
+            self.manager.ready(status_text(self.node, self.steering.tier, self.origin))
         elif state is NodeState.STOPPING and state is not was:
-            self.manager.stopping(status_text(self))
+            self.manager.stopping(status_text(self.node, self.steering.tier, self.origin))
         else:
-            self.manager.status(status_text(self))
+            self.manager.status(status_text(self.node, self.steering.tier, self.origin))
         self._reload_told = self._reload_told and not reloaded
 
     def reload_begins(self) -> None:
@@ -435,7 +435,7 @@ class Shell:
             self._timer.cancel()
         self.steering.detach()
         if self.stopped_for_good:
-            self.remembered.forget()
+            self.quiesced_file.forget()
             if self.node.contract and self.node.contract.file_there:
                 self.disable_file.should_be(None, again=True)
             self.store.clear()

@@ -31,16 +31,17 @@ from supervisor.machine.spawn import WORKER_PROGRAM
 from supervisor.machine.systemd import ServiceManager, received
 from supervisor.node.happenings import Reload, Reported
 from supervisor.node.node import Node
-from supervisor.node.requests import Settings
+from supervisor.node.state import Settings
 from supervisor.node.worker import WorkerIds
 from supervisor.shell import Shell
 from supervisor.steering.base import Tier
 from supervisor.steering.choose import open_steering
-from supervisor.succession import translate as succession
+from supervisor.succession import translate
 from supervisor.succession.adoption import Adoption, Returned
 from supervisor.succession.fd_store import Store, fits
-from supervisor.succession.quiesced_file import Remembered
-from supervisor.succession.state_file import SavedState, StateFile, read_state
+from supervisor.succession.quiesced_file import QuiescedFile
+from supervisor.succession.saved_state import SavedState
+from supervisor.succession.state_file import StateFile, read_state
 from velocity_edge.atomic_file import read_file, replace_file
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError, Unavailable, VelocityError
@@ -130,7 +131,7 @@ async def start(
         places,
         manager,
         store,
-        Remembered(places.state / f"quiesced-{instance_name(places.runtime)}.json"),
+        QuiescedFile(places.state / f"quiesced-{instance_name(places.runtime)}.json"),
         cpus,
         node_id,
         worker_program,
@@ -164,7 +165,7 @@ def _origin(workers: int, slots: int) -> str:
 def _begin(shell: Shell, ours: Materials, saved: SavedState | None, returned: list[Returned], *, roll: bool) -> None:
     """Let the node's life begin, with the workers that came back; then have them try our configuration."""
     if saved is None:
-        shell.happen(shell.remembered.load())
+        shell.happen(shell.quiesced_file.load())
         return
     came = {}
     for worker in returned:
@@ -173,7 +174,7 @@ def _begin(shell: Shell, ours: Materials, saved: SavedState | None, returned: li
         shell.attach(worker_id, worker.process, worker.channel)
         came[worker_id] = worker.hello
     node = shell.node
-    shell.happen(succession.started(saved, came, shell.steering.lent(), node.settings, shell.clock(), roll=roll))
+    shell.happen(translate.started(saved, came, shell.steering.lent(), node.settings, shell.clock(), roll=roll))
     for worker in returned:
         for report in worker.later:
             shell.happen(Reported(worker.saved.worker_id, report))

@@ -162,8 +162,7 @@ def describe_drain(shell: Shell) -> Drain | None:
     beats = [worker.heartbeat for worker in shell.node.workers.values() if worker.heartbeat and not worker.drained]
     connections, half_open = sum(b.connections for b in beats), sum(b.half_open for b in beats)
     text, exit_code = ("", None) if contract.running else verdict(contract)
-    quiet = contract.quiet_since_s
-    falls = contract.left.falls_per_s()
+    quiet = shell.node.arrivals.quiet_since_s
     return {
         "phase": contract.phase,
         "running": contract.running,
@@ -171,7 +170,7 @@ def describe_drain(shell: Shell) -> Drain | None:
         "since_at_s": contract.since_s + to_wall_s,
         "phase_at_s": contract.phase_since_s + to_wall_s,
         "hard_stop_at_s": contract.hard_stop_s + to_wall_s,
-        "new_per_s": contract.new_per_s,
+        "new_per_s": shell.node.arrivals.new_per_s,
         "settle_below_per_s": contract.terms.settle_below_per_s,
         "settle_s": contract.terms.settle_s,
         "quiet_s": now_s - quiet if quiet is not None and contract.phase is Phase.ARRIVALS else 0.0,
@@ -180,8 +179,8 @@ def describe_drain(shell: Shell) -> Drain | None:
         "in_handshake": half_open,
         "told": sum(b.left.told for b in beats if b.left),
         "running_requests": sum(b.left.running for b in beats if b.left),
-        "decay_per_s": falls,
-        "eta_s": contract.left.eta_s(),
+        "decay_per_s": shell.node.left.falls_per_s(),
+        "eta_s": shell.node.left.eta_s(),
         "lost": contract.lost,
         "cut": contract.cut,
         "verdict": text,

@@ -12,7 +12,8 @@ from typing import Final
 from supervisor.admin.describe import MAX_LEFT, describe_drain, describe_left
 from supervisor.admin.drain_lines import clock, drain_line, many, since, who
 from supervisor.admin.fields import Line, Nonsense, done, flag, number, only, text
-from supervisor.node.drain_contract import Contract, Terms, Trend
+from supervisor.node.arrivals import Trend
+from supervisor.node.drain_contract import Contract, Terms
 from supervisor.node.happenings import DrainNode, Quiesce, QuiesceMode, Resume
 from supervisor.node.lifecycle import NodeState
 from supervisor.shell import Shell

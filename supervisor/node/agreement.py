@@ -1,6 +1,8 @@
-"""A change that every worker must acknowledge before it takes effect: a revision, or a table of keys. Pure.
+"""An agreement: a change (a revision, a key table) takes effect when every worker has acknowledged it. Pure.
 
-A worker that dies meanwhile is not waited for: its successor starts with what holds by then.
+Decides whom an agreement still waits for. A worker that exits meanwhile is excused: its successor starts with what is
+in effect then. A change that no worker acknowledged before all of them exited is not agreed on (`vouched`). Who uses
+it: reloading.py and key_change.py; what happens at the deadline is in deadlines.py.
 """
 
 from __future__ import annotations
@@ -10,21 +12,21 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Agreement:
-    """Who has yet to acknowledge `target` (a revision, or the epoch that will seal), and until when."""
+    """The workers that have yet to acknowledge `target` (a revision, or the epoch that will seal), and the deadline."""
 
     target: int
     waiting: set[int]
     deadline_s: float
-    #: Somebody did acknowledge; a change that nobody lived to try is not agreed on.
+    #: At least one worker has acknowledged.
     vouched: bool = False
     began_s: float = 0.0
 
     def acknowledge(self, worker_id: int) -> bool:
-        """Take in an acknowledgement; return whether nobody is waited for any more."""
+        """A worker has acknowledged; return whether the agreement is complete."""
         self.vouched = True
         return self.excuse(worker_id)
 
     def excuse(self, worker_id: int) -> bool:
-        """Stop waiting for a worker that died; return whether nobody is waited for any more."""
+        """Stop waiting for a worker that exited; return whether the agreement is complete."""
         self.waiting.discard(worker_id)
         return not self.waiting

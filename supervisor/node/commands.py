@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from velocity_edge.wire import messages as m
+from velocity_edge.wire import messages
 
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a worker process. It finds its sockets in `slot`. *patient*: somebody serves on its core meanwhile."""
+    """Start a worker process for the sockets of `slot`. *patient*: another worker serves on its core meanwhile."""
 
     worker_id: int
     slot: int
@@ -38,7 +38,7 @@ class Equip:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Send `messages.Keep` with the descriptors of this slot, of a core that nobody serves."""
+    """Send `messages.Keep` with the descriptors of this slot, of a core without a worker."""
 
     worker_id: int
     slot: int
@@ -63,15 +63,15 @@ class GiveConfig:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Send an order that needs nothing but its words."""
+    """Send an order without descriptors."""
 
     worker_id: int
-    order: m.Order
+    order: messages.Order
 
 
 @dataclass(frozen=True, slots=True)
 class Lend:
-    """Steering: packets for this worker id go to this slot."""
+    """Steering: send packets for this worker id to this slot."""
 
     worker_id: int
     slot: int
@@ -80,14 +80,14 @@ class Lend:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Steering: nobody has this worker id."""
+    """Steering: this worker id is no longer in use."""
 
     worker_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Steering: new connections go to these workers."""
+    """Steering: send new connections to these workers."""
 
     worker_ids: tuple[int, ...]
 
@@ -101,26 +101,26 @@ class UseCidKeys:
 
 @dataclass(frozen=True, slots=True)
 class WriteDisableFile:
-    """Write the file that tells health checkers to withdraw the routes, and say `DisableFileWritten`."""
+    """Write the file that tells health checkers to withdraw the routes, and report `DisableFileWritten`."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveDisableFile:
-    """Remove it, if it is there, and say `DisableFileRemoved`."""
+    """Remove it, if it exists, and report `DisableFileRemoved`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activated:
-    """The node uses this revision now: earlier ones and refused ones may be forgotten."""
+    """The node uses this revision from now on: earlier and refused revisions can be released."""
 
     revision: int
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """A line for the log: what happened, to whom, what we do now."""
+    """A line for the log: what happened, to which worker, what follows."""
 
     text: str
     level: str = "info"
@@ -129,7 +129,7 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Quit:
-    """Everything is done: exit with this code."""
+    """The node has stopped: exit with this code."""
 
     exit_code: int
 

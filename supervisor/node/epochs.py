@@ -1,13 +1,16 @@
-"""Which epochs' connection IDs are still needed, and which tables a node can use. Pure; keys.py has what an epoch is.
+"""Which epochs' connection IDs are still needed, and which key tables a node can use. Pure.
+
+What an epoch is: velocity_edge/keys/table.py.
 
 A connection keeps its ids over rotations, so an epoch's CID configuration must decode as long as one holds an id of it.
-Workers count that (`Heartbeat.connections_by_config`). An epoch is idle when
+Workers count them (`Heartbeat.connections_by_config`). An epoch is idle when
 
-- it does not seal, and stopped so long ago that no packet of a closed connection and no Retry of it can come back,
-- every worker that serves has said, since it seals with the present epoch, that no connection of it holds an id,
-- no dead worker's ids may still be on the way (the caller's condition): they must decode to be answered with resets.
+- it does not seal, and stopped sealing so long ago that no packet of a closed connection and no Retry can come back,
+- every worker that serves has reported, since it seals with the present epoch, that none of its connections holds an
+  id,
+- no packets with ids of a dead worker can come (the caller checks that): they must decode to be answered with resets.
 
-A worker that has not reported, or cannot, keeps every epoch live: what we do not know we do not take away.
+A worker that has not reported, or cannot, keeps every epoch live.
 """
 
 from __future__ import annotations
@@ -23,13 +26,13 @@ from velocity_edge.keys.table import CID_CONFIGS
 def idle_epochs(
     live: tuple[int, ...], seal_with: int, lingering: Collection[int], workers: Iterable[Worker]
 ) -> tuple[int, ...]:
-    """Return the epochs of *live* that nobody holds a connection ID of."""
+    """Return the epochs of *live* of which no connection holds an id."""
     candidates = [epoch for epoch in live if epoch != seal_with and epoch not in lingering]
     if not candidates:
         return ()
     for worker in workers:
         if worker.ready_s is None:
-            continue  # it starts: no connection yet, and never one of an epoch that does not seal
+            continue  # it starts: it has no connections, and will have none of an epoch that does not seal
         counts, acknowledged = worker.by_config, worker.keys_in_use
         if worker.state is WorkerState.KILLED or counts is None or acknowledged is None:
             return ()
@@ -40,7 +43,7 @@ def idle_epochs(
 
 
 def connections_by_epoch(live: tuple[int, ...], workers: Iterable[Worker]) -> dict[int, int]:
-    """Return epoch -> connections that hold an id of it, for those in *live*, as far as workers have said."""
+    """Return epoch -> connections that hold an id of it, for the epochs in *live*, as far as workers have reported."""
     sums = dict.fromkeys(live, 0)
     for worker in workers:
         counts: Mapping[int, int] = (worker.heartbeat.connections_by_config if worker.heartbeat else None) or {}

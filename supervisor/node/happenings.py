@@ -11,27 +11,27 @@ from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
 from supervisor.node.drain_contract import Contract, Terms
-from velocity_edge.wire import messages as m
+from velocity_edge.wire import messages
 
 # --- happenings: the world ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A worker that served through the death of an earlier supervisor."""
+    """A worker of an earlier supervisor that is still alive."""
 
     worker_id: int
     core: int
     slot: int
-    hello: m.Hello
-    #: It was asked to leave for good (rollout, scale down), and when what is left of it is closed.
+    hello: messages.Hello
+    #: It was told to leave for good (rollout, scale down); and when its remaining connections are closed.
     leaving: bool = False
     leave_by_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Departed:
-    """A worker id whose process is gone, while packets for it may still come."""
+    """A worker id whose process has ended, while packets for it may still come."""
 
     core: int
     slot: int
@@ -40,7 +40,7 @@ class Departed:
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
-    """A rolling restart that an earlier supervisor had begun: the cores that are left, and who came up on the first."""
+    """A rolling restart that an earlier supervisor began: the remaining cores, and the new worker of the first one."""
 
     cores: tuple[int, ...]
     newcomer: int | None
@@ -48,52 +48,52 @@ class Rolling:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The supervisor is up: sockets and steering are there; so are the workers that it adopted, oldest first."""
+    """The supervisor has started, with sockets and steering; *adopted* workers come oldest first."""
 
     adopted: tuple[Adopted, ...] = ()
     departed: dict[int, Departed] = field(default_factory=dict)
-    #: Departed ones that new connections were led to: packets may wait in their slots.
+    #: Departed workers that new connections were steered to: packets may wait in their slots.
     accepting: tuple[int, ...] = ()
-    #: An earlier supervisor had quiesced the node: it stays so.
+    #: An earlier supervisor quiesced the node: it stays quiesced.
     quiesced: Quiesce | None = None
-    #: The drain that was under way then, or the last one.
+    #: The drain that was running then, or the last one.
     contract: Contract | None = None
     #: Adoptions before this one.
     adoptions: int = 0
-    #: An earlier supervisor was in the middle of a rolling restart: it goes on.
+    #: An earlier supervisor was in the middle of a rolling restart, which continues.
     rolling: Rolling | None = None
-    #: Worker ids that steering leads somewhere already.
+    #: Worker ids that steering knows already.
     lent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A worker said something."""
+    """A worker sent a report."""
 
     worker_id: int
-    report: m.Report
+    report: messages.Report
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A worker's process is gone. `status`: exit code, or minus the signal; None where only a parent would know."""
+    """A worker's process has ended. `status`: exit code, or minus the signal; None for adopted workers."""
 
     worker_id: int
     status: int | None
-    #: The kernel has just ended somebody for want of memory; if this one was, nobody says.
+    #: The kernel has just killed a process because memory ran out; it does not say which.
     out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class HungUp:
-    """A worker's channel ended. Mostly it has died and `Exited` follows."""
+    """A worker's channel ended. In most cases it has died and `Exited` follows."""
 
     worker_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Broke:
-    """A worker sent what is no message, or does not read its channel."""
+    """A worker sent an invalid message, or does not read its channel."""
 
     worker_id: int
     reason: str
@@ -103,8 +103,8 @@ class Broke:
 class Ticked:
     """Time has passed: `Node.next_deadline_s` is reached.
 
-    *progress*: worker id -> what its slab counts as progress (counters.GAUGES); workers of earlier versions are not in
-    it, as they have no such count.
+    *progress*: worker id -> what its slab counts as progress (counters.GAUGES), without workers of earlier versions,
+    which do not count it.
     """
 
     progress: Mapping[int, int] = field(default_factory=dict)
@@ -112,14 +112,14 @@ class Ticked:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The shell looked at the counters of all workers: handshakes completed ever. Every second during a drain."""
+    """The counters of all workers were read: handshakes completed so far. Every second during a drain."""
 
     handshakes: int
 
 
 @dataclass(frozen=True, slots=True)
 class DisableFileWritten:
-    """`WriteDisableFile` was carried out; `error`: why it could not be."""
+    """`WriteDisableFile` was carried out; or not, because of `error`."""
 
     error: str = ""
 
@@ -133,11 +133,11 @@ class DisableFileRemoved:
 
 
 class QuiesceMode(StrEnum):
-    """How a node takes leave of its clients."""
+    """How clients of a node are asked to leave."""
 
     #: Not ready at once; after the announced delay no new connection, and GOAWAY spread over a window.
     GRACEFUL = auto()
-    #: No new connection and GOAWAY to everybody, now.
+    #: No new connection, and GOAWAY to all connections, now.
     IMMEDIATE = auto()
     #: Not ready, GOAWAY; new connections are still taken.
     DISCOURAGE = auto()
@@ -145,32 +145,32 @@ class QuiesceMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quiesce:
-    """Take leave of clients, and stay up. `deadline_s`: after this, what is left is closed."""
+    """Have clients leave, and stay up. `deadline_s`: after this, remaining connections are closed."""
 
     mode: QuiesceMode = QuiesceMode.GRACEFUL
     reason: str = ""
     announce_s: float = 0.0
     spread_s: float = 10.0
     deadline_s: float = 86_400.0
-    #: When it was asked for; a node that is adopted goes on from there.
+    #: When it was requested; a successor continues from there.
     since_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DrainNode:
-    """Take the node out by the contract (contract.py)."""
+    """Take the node out of service by the contract (drain_contract.py)."""
 
     terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The opposite of `Quiesce` and of `DrainNode`."""
+    """End a `Quiesce` or a `DrainNode`: serve again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Restart the workers one after the other: of these cores, or of all."""
+    """Restart workers one after the other: of these cores, or of all."""
 
     cores: tuple[int, ...] | None = None
 
@@ -184,7 +184,7 @@ class Reload:
 
 @dataclass(frozen=True, slots=True)
 class ReloadFailed:
-    """A revision did not get as far as the workers: its files cannot be used."""
+    """A revision was not given to workers: its files cannot be used."""
 
     revision: int
     reason: str
@@ -206,9 +206,9 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class UseEpochs:
-    """Use this key table, newest first. Accepted everywhere first, then `seal_with` seals.
+    """Use this key table, newest epoch first: all workers accept it, then `seal_with` seals.
 
-    `closed`: epochs that open nothing any more; they are in the table for their connection IDs.
+    `closed`: epochs that no longer open tickets; they are in the table for their connection IDs.
     """
 
     epochs: tuple[int, ...]
@@ -226,7 +226,7 @@ class MoveFrom:
 
 @dataclass(frozen=True, slots=True)
 class StopNode:
-    """Stop: drain first, or (fast) close what is left now."""
+    """Stop: drain first, or (fast) close all connections now."""
 
     fast: bool = False
 

@@ -1,21 +1,20 @@
-"""The life of a worker and the life of the node, as tables.
+"""The states of a worker and of the node, and the events that change them: two tables (table.py). Pure.
 
-Rule 1: every change of a state goes through `next_worker_state` or `next_node_state`.
-Rule 2: no I/O, no clock. The diagrams in docs/architecture.md are printed by `render()`; a test compares them.
-
-Why something happens is decided in node.py. Two things surprise: a worker may exit in any state, and only a worker that
-leaves for good goes from draining to stopping (a quiesced node's workers drain and stay, so that `resume` is instant).
+When an event happens is decided by the other files of this folder. Two rows are easily missed: a worker may exit in any
+state, and only a worker that leaves for good goes from draining to stopping (the workers of a quiesced node drain and
+stay, so that `resume` takes effect at once).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum, auto
-from typing import Final, TypeVar
+from typing import Final
+
+from supervisor.node.table import Table
 
 
 class WorkerState(StrEnum):
-    """Where a worker is in its life."""
+    """The state of a worker."""
 
     STARTING = auto()
     READY = auto()
@@ -26,7 +25,7 @@ class WorkerState(StrEnum):
 
 
 class WorkerEvent(StrEnum):
-    """What can happen to a worker. `condemn`: overdue, stuck, refused or broken; it gets a SIGKILL."""
+    """An event of a worker. `condemn`: it is overdue, hangs, refused or broke the protocol, and gets a SIGKILL."""
 
     READY = auto()
     DRAIN = auto()
@@ -37,7 +36,7 @@ class WorkerEvent(StrEnum):
 
 
 class NodeState(StrEnum):
-    """Where the node is in its life."""
+    """The state of the node."""
 
     STARTING = auto()
     SERVING = auto()
@@ -48,7 +47,7 @@ class NodeState(StrEnum):
 
 
 class NodeEvent(StrEnum):
-    """What can happen to the node. `empty`: every worker has drained."""
+    """An event of the node. `empty`: every worker has drained."""
 
     ALL_READY = auto()
     START_FAILED = auto()
@@ -60,67 +59,41 @@ class NodeEvent(StrEnum):
 
 
 _W, _E = WorkerState, WorkerEvent
-WORKER_TABLE: Final[Mapping[tuple[WorkerState, WorkerEvent], WorkerState]] = {
-    (_W.STARTING, _E.READY): _W.READY,
-    (_W.STARTING, _E.STOP): _W.STOPPING,
-    (_W.STARTING, _E.CONDEMN): _W.KILLED,
-    (_W.READY, _E.DRAIN): _W.DRAINING,
-    (_W.READY, _E.STOP): _W.STOPPING,
-    (_W.READY, _E.CONDEMN): _W.KILLED,
-    (_W.DRAINING, _E.RESUME): _W.READY,
-    (_W.DRAINING, _E.STOP): _W.STOPPING,
-    (_W.DRAINING, _E.CONDEMN): _W.KILLED,
-    (_W.STOPPING, _E.CONDEMN): _W.KILLED,
-    # Death may come at any time, and always leads to the same place.
-    **{(state, _E.EXITED): _W.GONE for state in _W if state is not _W.GONE},
-}
+_PRESENT: Final[list[WorkerState]] = [state for state in WorkerState if state is not WorkerState.GONE]
+WORKER_TABLE: Final[Table[WorkerState, WorkerEvent]] = Table(
+    {
+        (_W.STARTING, _E.READY): _W.READY,
+        (_W.STARTING, _E.STOP): _W.STOPPING,
+        (_W.STARTING, _E.CONDEMN): _W.KILLED,
+        (_W.READY, _E.DRAIN): _W.DRAINING,
+        (_W.READY, _E.STOP): _W.STOPPING,
+        (_W.READY, _E.CONDEMN): _W.KILLED,
+        (_W.DRAINING, _E.RESUME): _W.READY,
+        (_W.DRAINING, _E.STOP): _W.STOPPING,
+        (_W.DRAINING, _E.CONDEMN): _W.KILLED,
+        (_W.STOPPING, _E.CONDEMN): _W.KILLED,
+        # A process may end at any time.
+        **{(state, _E.EXITED): _W.GONE for state in _PRESENT},
+    }
+)
 
 _N, _V = NodeState, NodeEvent
-NODE_TABLE: Final[Mapping[tuple[NodeState, NodeEvent], NodeState]] = {
-    (_N.STARTING, _V.ALL_READY): _N.SERVING,
-    (_N.STARTING, _V.START_FAILED): _N.STOPPING,
-    (_N.STARTING, _V.STOP): _N.STOPPING,
-    (_N.SERVING, _V.QUIESCE): _N.QUIESCING,
-    (_N.SERVING, _V.STOP): _N.STOPPING,
-    # A second quiesce may change the mode: discourage first, graceful later.
-    (_N.QUIESCING, _V.QUIESCE): _N.QUIESCING,
-    (_N.QUIESCING, _V.EMPTY): _N.QUIESCED,
-    (_N.QUIESCING, _V.RESUME): _N.SERVING,
-    (_N.QUIESCING, _V.STOP): _N.STOPPING,
-    (_N.QUIESCED, _V.RESUME): _N.SERVING,
-    (_N.QUIESCED, _V.STOP): _N.STOPPING,
-    # A second stop is a fast one.
-    (_N.STOPPING, _V.STOP): _N.STOPPING,
-    (_N.STOPPING, _V.ALL_GONE): _N.STOPPED,
-}
-
-
-class IllegalTransition(Exception):
-    """An event that cannot happen in this state: a bug of ours, not of the worker."""
-
-
-def next_worker_state(state: WorkerState, event: WorkerEvent) -> WorkerState:
-    """Return where *event* takes a worker that is in *state*."""
-    return _look_up(WORKER_TABLE, state, event)
-
-
-def next_node_state(state: NodeState, event: NodeEvent) -> NodeState:
-    """Return where *event* takes a node that is in *state*."""
-    return _look_up(NODE_TABLE, state, event)
-
-
-S = TypeVar("S", bound=StrEnum)
-E = TypeVar("E", bound=StrEnum)
-
-
-def _look_up(table: Mapping[tuple[S, E], S], state: S, event: E) -> S:
-    try:
-        return table[state, event]
-    except KeyError:
-        raise IllegalTransition(f"{event} while {state}") from None
-
-
-def render(table: Mapping[tuple[S, E], S], first: str = "starting") -> str:
-    """Return a table as a Mermaid state diagram that begins in *first*."""
-    lines = [f"    {before} --> {after}: {event}" for (before, event), after in table.items()]
-    return "\n".join(["stateDiagram-v2", f"    [*] --> {first}", *lines])
+NODE_TABLE: Final[Table[NodeState, NodeEvent]] = Table(
+    {
+        (_N.STARTING, _V.ALL_READY): _N.SERVING,
+        (_N.STARTING, _V.START_FAILED): _N.STOPPING,
+        (_N.STARTING, _V.STOP): _N.STOPPING,
+        (_N.SERVING, _V.QUIESCE): _N.QUIESCING,
+        (_N.SERVING, _V.STOP): _N.STOPPING,
+        # A second quiesce may change the mode: discourage first, graceful later.
+        (_N.QUIESCING, _V.QUIESCE): _N.QUIESCING,
+        (_N.QUIESCING, _V.EMPTY): _N.QUIESCED,
+        (_N.QUIESCING, _V.RESUME): _N.SERVING,
+        (_N.QUIESCING, _V.STOP): _N.STOPPING,
+        (_N.QUIESCED, _V.RESUME): _N.SERVING,
+        (_N.QUIESCED, _V.STOP): _N.STOPPING,
+        # A second stop is a fast one.
+        (_N.STOPPING, _V.STOP): _N.STOPPING,
+        (_N.STOPPING, _V.ALL_GONE): _N.STOPPED,
+    }
+)

@@ -1,33 +1,28 @@
-"""The node in one line: its title in `ps`, and its status for the service manager."""
+"""The node in one line: the title of its process, and its status for the service manager. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from supervisor.shell import Shell
+from supervisor.node.state import State
 
 
-def status_text(shell: Shell, *, counting: bool = True) -> str:
-    """Return the line of `systemctl status`; without counts it changes only when something has happened."""
-    words = [title(shell, counting=counting)]
-    if shell.origin:
-        words.append(shell.origin)
-    reload = shell.node.last_reload
-    if reload and not reload.ok:
-        words.append(f"the last reload was refused: {reload.reason[:200]}")
-    return " · ".join(words)
-
-
-def title(shell: Shell, *, counting: bool = True) -> str:
-    """Return the node in half a line."""
-    node = shell.node
+def title(node: State, tier: str, *, counting: bool = True) -> str:
+    """Return the state of the node in half a line; without *counting* it changes only when something has happened."""
     workers = node.workers.values()
-    connections = sum(v.heartbeat.connections for v in workers if v.heartbeat)
-    ready = sum(v.serving and not v.doomed for v in workers)
-    words = [str(node.state), shell.steering.tier, f"{ready} of {node.target} workers"]
+    connections = sum(worker.heartbeat.connections for worker in workers if worker.heartbeat)
+    ready = sum(worker.serving and not worker.doomed for worker in workers)
+    words = [str(node.state), tier, f"{ready} of {node.target} workers"]
     if node.contract and node.contract.running:
         words[0] = f"draining: {node.contract.phase}"
     if node.quiesced and node.quiesced.reason:
         words.insert(1, node.quiesced.reason)
     return " · ".join([*words, *([f"{connections} connections"] if counting else [])])
+
+
+def status_text(node: State, tier: str, origin: str, *, counting: bool = True) -> str:
+    """Return the status line of `systemctl status`; *origin*: what an earlier supervisor left to this one."""
+    words = [title(node, tier, counting=counting)]
+    if origin:
+        words.append(origin)
+    if node.last_reload and not node.last_reload.ok:
+        words.append(f"the last reload was refused: {node.last_reload.reason[:200]}")
+    return " · ".join(words)

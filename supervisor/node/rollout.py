@@ -1,8 +1,8 @@
-"""A rolling restart, core after core: bring up a newcomer, hand over, let the old one drain, next core.
+"""The state of a rolling restart: core after core, start a new worker, hand over, let the old worker drain.
 
-The newcomer takes the core's free slot and only becomes the one that new connections go to when it is ready. When it
-fails before that, the rollout is aborted and the old worker was never asked to leave. Pure; node.py feeds it and does
-what its state says. One rollout at a time.
+The new worker takes the free slot of the core and gets new connections only when it is ready. When it fails before
+that, the rollout is aborted and the old worker has not been asked to leave. One rollout at a time. Pure data and its
+table (table.py); rolling.py reports events to it and acts on its state.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import Final
 
+from supervisor.node.table import Table
+
 
 class RolloutState(StrEnum):
-    """What the rollout is at."""
+    """The step of a rollout; the last two are ends."""
 
     BRINGING_UP = auto()
     HANDING_OVER = auto()
@@ -22,7 +24,7 @@ class RolloutState(StrEnum):
 
 
 class RolloutEvent(StrEnum):
-    """What can happen to it. `left`: the old worker of this core is gone; `left_last`: and it was the last core."""
+    """An event of a rollout. `left`: the old worker of this core has exited; `left_last`: of the last core."""
 
     READY = auto()
     LEFT = auto()
@@ -31,18 +33,20 @@ class RolloutEvent(StrEnum):
 
 
 _S, _E = RolloutState, RolloutEvent
-ROLLOUT_TABLE: Final = {
-    (_S.BRINGING_UP, _E.READY): _S.HANDING_OVER,
-    (_S.BRINGING_UP, _E.FAILED): _S.ABORTED,
-    (_S.HANDING_OVER, _E.LEFT): _S.BRINGING_UP,
-    (_S.HANDING_OVER, _E.LEFT_LAST): _S.DONE,
-    (_S.HANDING_OVER, _E.FAILED): _S.ABORTED,
-}
+ROLLOUT_TABLE: Final[Table[RolloutState, RolloutEvent]] = Table(
+    {
+        (_S.BRINGING_UP, _E.READY): _S.HANDING_OVER,
+        (_S.BRINGING_UP, _E.FAILED): _S.ABORTED,
+        (_S.HANDING_OVER, _E.LEFT): _S.BRINGING_UP,
+        (_S.HANDING_OVER, _E.LEFT_LAST): _S.DONE,
+        (_S.HANDING_OVER, _E.FAILED): _S.ABORTED,
+    }
+)
 
 
 @dataclass(slots=True)
 class Rollout:
-    """One rolling restart. `cores[0]` is the one at work."""
+    """One rolling restart. `cores[0]` is the core that is restarted now."""
 
     cores: list[int]
     total: int = 0
@@ -58,25 +62,25 @@ class Rollout:
 
     @property
     def running(self) -> bool:
-        """Whether there is still something to do."""
+        """Whether it has not ended yet."""
         return self.state in (RolloutState.BRINGING_UP, RolloutState.HANDING_OVER)
 
     @property
     def progress(self) -> str:
-        """In words: what it is at."""
+        """The step in words."""
         if not self.running:
             return f"{self.state}{': ' + self.reason if self.reason else ''}"
         step = self.total - len(self.cores) + 1
         return f"core {self.cores[0]} ({step} of {self.total}): {self.state.replace('_', ' ')}"
 
     def ready(self, old: set[int]) -> None:
-        """The newcomer serves; *old* are the workers of its core that leave now."""
+        """The new worker serves; *old* are the workers of its core that leave now."""
         self._advance(RolloutEvent.READY)
         self.old = set(old)
         self._next_if_left()
 
     def gone(self, worker_id: int) -> None:
-        """A worker exited, whichever."""
+        """A worker exited, of this rollout or not."""
         if self.state is RolloutState.BRINGING_UP and worker_id == self.newcomer:
             self.abort(f"worker {worker_id} did not become ready")
         elif self.state is RolloutState.HANDING_OVER and worker_id in self.old:
@@ -84,7 +88,7 @@ class Rollout:
             self._next_if_left()
 
     def abort(self, reason: str) -> None:
-        """Give up; the cores that are not done keep their workers."""
+        """End the rollout; the remaining cores keep their workers."""
         self.reason = reason
         self._advance(RolloutEvent.FAILED)
 
@@ -96,4 +100,4 @@ class Rollout:
         self._advance(RolloutEvent.LEFT if self.cores else RolloutEvent.LEFT_LAST)
 
     def _advance(self, event: RolloutEvent) -> None:
-        self.state = ROLLOUT_TABLE[self.state, event]
+        self.state = ROLLOUT_TABLE.after(self.state, event)

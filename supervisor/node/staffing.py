@@ -1,153 +1,152 @@
-"""Who sits on which core: how a node begins, with workers that an earlier one left or without, rolls and shrinks.
+"""Which worker sits on which core, and how a node begins: with workers of an earlier supervisor, or without. Pure.
 
-Pure; between requests.py, which says what is wanted, and node.py, which has the life of each worker.
+`started` is the first happening of every node. Later, `respawn_due` starts workers, `shrink` lets surplus ones
+leave, `scale` changes how many are wanted. A rolling restart is in rolling.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from supervisor.node import draining as drains
+from supervisor.node import draining, orders, requests, rolling
 from supervisor.node.commands import GiveKeys, RemoveDisableFile, WriteDisableFile
+from supervisor.node.core import Core, free_slots
 from supervisor.node.drain_contract import Event
-from supervisor.node.happenings import Adopted, Rolling, Started
-from supervisor.node.key_change import Rotations
-from supervisor.node.lifecycle import NodeEvent, WorkerState
-from supervisor.node.rollout import Rollout, RolloutState
+from supervisor.node.happenings import Adopted, Started
+from supervisor.node.lifecycle import NodeEvent, NodeState, WorkerState
 from supervisor.node.routes import current_worker
-from supervisor.node.worker import Core, Worker
+from supervisor.node.state import State
+from supervisor.node.worker import Worker
+from velocity_edge.errors import CannotDo
 
 
-@dataclass(slots=True)
-class Staffing(Rotations):
-    """The state of a node, and who takes and leaves its cores."""
+def started(node: State, started: Started) -> None:
+    """The supervisor has started: take over what is left, start what is missing."""
+    if (wish := started.quiesced) and wish.since_s is not None and not 0 <= wish.since_s <= node.now_s:
+        started = replace(started, quiesced=replace(wish, since_s=node.now_s))  # not a time of this boot
+    node.departed = dict(started.departed)
+    # Connections of earlier workers may still send, and get resets.
+    node.lingering = dict.fromkeys(node.cid_epochs, node.now_s + node.settings.quarantine_s)
+    node.routes.begin_with(started.lent)
+    for worker_id in started.accepting:
+        if gone := node.departed.get(worker_id):
+            node.cores[gone.core].respawn_slot = gone.slot
+    stays = {adopted.core for adopted in started.adopted if not adopted.leaving}
+    for adopted in started.adopted:
+        # A worker that was to leave and has not begun to stays when the worker in its place is dead.
+        leaves = adopted.leaving and (adopted.hello.draining or adopted.core in stays or adopted.core >= node.target)
+        adopt(node, adopted, leaves=leaves)
+    if started.adopted and started.rolling:
+        rolling.adopt(node, started.rolling)
+    for core in range(node.target):
+        if current_worker(node.workers.values(), core) is None:
+            respawn(node, node.cores[core])
+    if started.adopted:
+        node.say(f"adopted {len(started.adopted)} workers that served on without a supervisor")
+        node.advance(NodeEvent.ALL_READY)
+        first_orders(node, started)
+    else:
+        _begin_anew(node, started)
 
-    # --- the beginning ---
 
-    def _start(self, started: Started) -> None:
-        if (wish := started.quiesced) and wish.since_s is not None and not 0 <= wish.since_s <= self.now_s:
-            started = replace(started, quiesced=replace(wish, since_s=self.now_s))  # no time of this boot
-        self.departed = dict(started.departed)
-        # Connections of before may still speak, and get resets.
-        self.lingering = dict.fromkeys(self.cid_epochs, self.now_s + self.settings.quarantine_s)
-        self.routes.begin_with(started.lent)
-        for worker_id in started.accepting:
-            if gone := self.departed.get(worker_id):
-                self.cores[gone.core].respawn_slot = gone.slot
-        stays = {a.core for a in started.adopted if not a.leaving}
-        for a in started.adopted:
-            # Who was to leave and has not begun to stays when the one in its place is dead.
-            leaves = a.leaving and (a.hello.draining or a.core in stays or a.core >= self.target)
-            self._adopt(a, leaves=leaves)
-        if started.adopted and started.rolling:
-            self._go_on_rolling(started.rolling)
-        for core in range(self.target):
-            if current_worker(self.workers.values(), core) is None:
-                self._respawn(self.cores[core])
-        if started.adopted:
-            self.say(f"adopted {len(started.adopted)} workers that served on without a supervisor")
-            self.advance(NodeEvent.ALL_READY)
-            self._first_orders(started)
-        else:
-            self._begin_anew(started)
+def _begin_anew(node: State, started: Started) -> None:
+    """No worker was adopted."""
+    if started.accepting:
+        dead = len(started.accepting)
+        node.say(f"{dead} workers died with an earlier supervisor: their connections get resets", "warning")
+    node.contract = started.contract
+    if node.contract:
+        if node.contract.can(Event.STOP):
+            # No connection is left that could be drained.
+            node.contract.happen(Event.STOP, node.now_s)
+        if node.contract.file_there:
+            wish = None if node.contract.released else started.quiesced
+            node.commands.append(WriteDisableFile(wish.reason) if wish else RemoveDisableFile())
+    if wish := started.quiesced:
+        # It was announced to clients before; no connection is accepted meanwhile (`State.accepts`).
+        node.quiesce_first = replace(wish, announce_s=0.0)
+        why = f" ({wish.reason})" if wish.reason else ""
+        node.say(f"starting quiesced, as the node was{why}; `velocity-edge admin resume` accepts connections again")
 
-    def _begin_anew(self, started: Started) -> None:
-        """Nobody lives who could be adopted."""
-        if started.accepting:
-            dead = len(started.accepting)
-            self.say(f"{dead} workers died with an earlier supervisor: connections of theirs get resets", "warning")
-        self.contract = started.contract
-        if self.contract:
-            # Nobody is left who could be drained.
-            self.contract.happen(Event.STOP, self.now_s)
-            if self.contract.file_there:
-                wish = None if self.contract.released else started.quiesced
-                self.commands.append(WriteDisableFile(wish.reason) if wish else RemoveDisableFile())
-        if wish := started.quiesced:
-            # It was announced to clients before; nobody is let in meanwhile (`accepts`).
-            self.quiesce_first = replace(wish, announce_s=0.0)
-            why = f" ({wish.reason})" if wish.reason else ""
-            self.say(f"starting quiesced, as the node was{why}; `velocity-edge admin resume` lets clients in")
 
-    def _adopt(self, a: Adopted, *, leaves: bool) -> None:
-        worker = Worker(a.worker_id, a.core, a.slot, self.now_s, None, hello=a.hello, heard_s=self.now_s)
-        worker.state = WorkerState.DRAINING if a.hello.draining else WorkerState.READY
-        worker.ready_s, worker.revision = self.now_s, a.hello.revision
-        if leaves:
-            self.dismiss(worker, a.leave_by_s)
-        else:
-            for older in self.workers.values():
-                # The newcomer of a rollout became ready while nobody was there to see it.
-                if older.core == a.core:
-                    self.dismiss(older)
-        self.workers[a.worker_id] = worker
-        self.commands.append(GiveKeys(a.worker_id, self.epochs, self.seal_with))
+def adopt(node: State, adopted: Adopted, *, leaves: bool) -> None:
+    """Take over one worker; *leaves*: for good."""
+    hello = adopted.hello
+    worker = Worker(adopted.worker_id, adopted.core, adopted.slot, node.now_s, None, hello=hello, heard_s=node.now_s)
+    worker.state = WorkerState.DRAINING if hello.draining else WorkerState.READY
+    worker.ready_s, worker.revision = node.now_s, hello.revision
+    if leaves:
+        orders.dismiss(node, worker, adopted.leave_by_s)
+    else:
+        for older in node.workers.values():
+            # The new worker of a rollout became ready while no supervisor was there.
+            if older.core == adopted.core:
+                orders.dismiss(node, older)
+    node.workers[adopted.worker_id] = worker
+    node.commands.append(GiveKeys(adopted.worker_id, node.epochs, node.seal_with))
 
-    def _first_orders(self, started: Started) -> None:
-        """Bring those that were adopted to what the node wants: an earlier supervisor may have been cut off halfway."""
-        rolling = self.rollout.cores if self.rollout and self.rollout.running else []
-        for worker in self.workers.values():
-            # Whoever is replaced anyway need not understand it.
-            if worker.serving and worker.revision != self.revision and worker.core not in rolling:
-                self.give(worker, self.revision)
-        self.adoptions = started.adoptions + 1
-        if started.quiesced and started.contract and started.contract.running:
-            drains.adopt(self, started.contract, started.quiesced)
-        elif started.quiesced:
-            self.quiesce(started.quiesced)
-        else:
-            self.resume_workers()
-        if self.contract is None:
-            self.contract = started.contract
-        if self.contract and self.contract.file_there and not self.quiesced:
-            self.commands.append(RemoveDisableFile())  # the earlier one was killed before it could
-        if started.quiesced and started.quiesced.since_s is not None:
-            self.state_since_s = started.quiesced.since_s
 
-    def _go_on_rolling(self, rolling: Rolling) -> None:
-        cores = [core for core in rolling.cores if core < self.target]
-        if not cores:
-            return
-        self.rollout = Rollout(cores)
-        self.say(f"the rolling restart goes on with {len(cores)} workers")
-        newcomer = self.workers.get(rolling.newcomer or 0)
-        if newcomer and newcomer.core == cores[0] and not newcomer.doomed:
-            self.rollout.newcomer = newcomer.worker_id
-            self._hand_over(newcomer)
+def first_orders(node: State, started: Started) -> None:
+    """Bring adopted workers to what the node wants: an earlier supervisor may have been killed between two commands."""
+    rolling_cores = node.rollout.cores if node.rollout and node.rollout.running else []
+    for worker in node.workers.values():
+        # A worker that is replaced anyway need not understand the revision.
+        if worker.serving and worker.revision != node.revision and worker.core not in rolling_cores:
+            orders.give_config(node, worker, node.revision)
+    node.adoptions = started.adoptions + 1
+    if started.quiesced and started.contract and started.contract.running:
+        draining.adopt(node, started.contract, started.quiesced)
+    elif started.quiesced:
+        requests.quiesce(node, started.quiesced)
+    else:
+        orders.resume_all(node)
+    if node.contract is None:
+        node.contract = started.contract
+    if node.contract and node.contract.file_there and not node.quiesced:
+        node.commands.append(RemoveDisableFile())  # the earlier supervisor was killed before it could
+    if started.quiesced and started.quiesced.since_s is not None:
+        node.state_since_s = started.quiesced.since_s
 
-    # --- changes of hands ---
 
-    def _respawn(self, core: Core) -> None:
-        """Start the successor in the slot of the dead, where packets wait; in the other one when that is taken."""
-        slots = self._free_slots(core.index)
-        if slots:
-            self.spawn(core.index, core.respawn_slot if core.respawn_slot in slots else slots[0])
-        else:
-            # Two workers that leave still sit here.
-            core.respawn_s = self.now_s + 1.0
+def scale(node: State, count: int) -> None:
+    """Have *count* workers."""
+    if node.state is not NodeState.SERVING:
+        raise CannotDo(f"cannot scale: the node is {node.state}")
+    if node.rollout and node.rollout.running:
+        raise CannotDo(f"cannot scale: a restart is under way, {node.rollout.progress}")
+    if not 1 <= count <= node.settings.cores:
+        raise CannotDo(f"cannot scale to {count} workers: 1 to {node.settings.cores} have slots")
+    node.target = count
+    for core in node.cores[count:]:
+        core.respawn_s = None
+    for core in node.cores[:count]:
+        if core.respawn_s is None and current_worker(node.workers.values(), core.index) is None:
+            core.respawn_s, core.respawn_slot = node.now_s, core.index
+    node.say(f"the node is to have {count} workers")
 
-    def _bring_up(self) -> None:
-        """Start the newcomer of a rollout, as soon as its core has a free slot."""
-        rollout = self.rollout
-        if rollout is None or rollout.state is not RolloutState.BRINGING_UP or rollout.newcomer is not None:
-            return
-        core = rollout.cores[0]
-        if slots := self._free_slots(core):
-            rollout.newcomer = self.spawn(core, slots[0])
 
-    def _hand_over(self, newcomer: Worker) -> None:
-        assert self.rollout is not None
-        old = [v for v in self.workers.values() if v.core == newcomer.core and v is not newcomer]
-        for worker in old:
-            self.dismiss(worker)
-        self.rollout.ready({worker.worker_id for worker in old})
-        self._bring_up()
+def respawn(node: State, core: Core) -> None:
+    """Start a worker in the slot of its predecessor, where packets wait; in the other one when that is taken."""
+    slots = free_slots(core.index, node.settings.cores, node.workers)
+    if slots:
+        orders.spawn(node, core.index, core.respawn_slot if core.respawn_slot in slots else slots[0])
+    else:
+        # Two workers that leave still sit here.
+        core.respawn_s = node.now_s + 1.0
 
-    def _shrink(self) -> None:
-        """Let workers of cores that are not wanted leave, once somebody else is there for new connections."""
-        surplus = [worker for worker in self.workers.values() if worker.core >= self.target and not worker.doomed]
-        if surplus:
-            others = any(v.serving and not v.doomed and v.core < self.target for v in self.workers.values())
-            for worker in surplus:
-                if others or not worker.serving:
-                    self.dismiss(worker)
+
+def respawn_due(node: State) -> None:
+    """Start the workers that are due."""
+    for core in node.cores:
+        if core.respawn_s is not None and core.respawn_s <= node.now_s:
+            respawn(node, core)
+
+
+def shrink(node: State) -> None:
+    """Have workers of cores that are not wanted leave, once another worker takes new connections."""
+    surplus = [worker for worker in node.staying if worker.core >= node.target]
+    if surplus:
+        others = any(worker.serving and worker.core < node.target for worker in node.staying)
+        for worker in surplus:
+            if others or not worker.serving:
+                orders.dismiss(node, worker)

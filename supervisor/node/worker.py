@@ -1,6 +1,6 @@
-"""What the supervisor knows of one worker process and of one core, and the lending of worker ids. Pure data.
+"""What the supervisor knows of one worker process, how its end is described, and the lending of worker ids. Pure data.
 
-The rules that change it are in node.py.
+The rules that change it are in reports.py, deadlines.py, orders.py and exits.py; cores are in core.py.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Final
 
-from supervisor.node.backoff import Backoff
-from supervisor.node.lifecycle import WorkerEvent, WorkerState, next_worker_state
-from velocity_edge.wire import messages as m
+from supervisor.node.lifecycle import WORKER_TABLE, WorkerEvent, WorkerState
+from velocity_edge.wire import messages
 from velocity_edge.wire.cid import MAX_WORKER_ID
 
-#: signal(7); the module of that name is for hands.
+#: signal(7); the module `signal` is not imported by decisions.
 _SIGABRT: Final = 6
 _SIGKILL: Final = 9
 
@@ -30,10 +29,10 @@ class Worker:
     #: When `state` has lasted too long; None: it may last.
     deadline_s: float | None
     state: WorkerState = WorkerState.STARTING
-    hello: m.Hello | None = None
-    heartbeat: m.Heartbeat | None = None
+    hello: messages.Hello | None = None
+    heartbeat: messages.Heartbeat | None = None
     heard_s: float = 0.0
-    #: When it was last looked at for want of a report, what its progress was then, and when that was seen to change.
+    #: The last look at its progress (deadlines.py): when, the value then, and when that was seen to change.
     looked_s: float = 0.0
     progress: int | None = None
     progressed_s: float = 0.0
@@ -42,33 +41,33 @@ class Worker:
     ready_s: float | None = None
     #: The revision that it serves.
     revision: int = 0
-    #: The last revision that it was given to try, and the last one that it said it could use.
+    #: The last revision that it was given, and the last one that it reported as prepared.
     given: int = 0
     prepared: int = 0
     #: It was told to activate, and when that is overdue.
     activation_due_s: float | None = None
     #: Its channel ended; its exit is overdue then.
     hung_up_due_s: float | None = None
-    keys_in_use: m.KeysInUse | None = None
-    #: CID config id -> connections that hold an id of it, said since it last changed what it seals with; None: not yet.
+    keys_in_use: messages.KeysInUse | None = None
+    #: CID config id -> connections that hold an id of it, counted since its sealing epoch last changed; None: not yet.
     by_config: dict[int, int] | None = None
-    #: It leaves for good: nobody replaces it; and when what is left of it is closed.
+    #: It leaves for good and is not replaced; and when its remaining connections are closed.
     leaving: bool = False
     leave_by_s: float | None = None
     drained: bool = False
     #: What its drain cut off at the deadline: requests, and connections.
     lost: int = 0
     cut: int = 0
-    #: Why it was condemned, for whoever reads about its end.
+    #: Why it was condemned, for the log line of its exit.
     reason: str = ""
-    #: Slots of other cores that it was given to keep (keepers.py).
+    #: Slots of other cores that it was given to keep (core.py).
     keeps: set[int] = field(default_factory=set)
     #: The roster that it was sent last.
-    roster: m.Roster | None = None
+    roster: messages.Roster | None = None
 
     def advance(self, event: WorkerEvent) -> None:
-        """Change state by the table."""
-        self.state = next_worker_state(self.state, event)
+        """Change its state by the table. Raises `IllegalEvent`."""
+        self.state = WORKER_TABLE.after(self.state, event)
 
     @property
     def serving(self) -> bool:
@@ -77,18 +76,18 @@ class Worker:
 
     @property
     def alive_s(self) -> float:
-        """When there was the last sign that it is not hung."""
+        """When the last sign came that it does not hang."""
         return max(self.heard_s, self.progressed_s)
 
     @property
     def running_requests(self) -> int:
-        """What it would take with it if it died now, as far as it has said so: it drains, and counts what runs."""
+        """Requests that would be lost if it died now, by its last heartbeat; only a worker that drains counts them."""
         left = self.heartbeat.left if self.heartbeat else None
         return left.running if left else 0
 
     @property
     def ending(self) -> bool:
-        """Whether it need not answer any more."""
+        """Whether it is stopping or killed: no answer is expected."""
         return self.state in (WorkerState.STOPPING, WorkerState.KILLED)
 
     @property
@@ -98,22 +97,8 @@ class Worker:
 
 
 @dataclass(slots=True)
-class Core:
-    """A place for one current worker, with two slots: `core` and `core + cores`."""
-
-    index: int
-    backoff: Backoff = field(default_factory=Backoff)
-    #: When the next worker is started here, and in which slot.
-    respawn_s: float | None = None
-    respawn_slot: int = 0
-    #: Failures in a row of workers that never became ready.
-    start_failures: int = 0
-    restarts: int = 0
-
-
-@dataclass(slots=True)
 class WorkerIds:
-    """Lends worker ids in turn, so that one comes back as late as possible."""
+    """Lends worker ids in turn, so that an id is used again as late as possible."""
 
     next_id: int = 1
     last: int = MAX_WORKER_ID
@@ -128,14 +113,14 @@ class WorkerIds:
 
 
 def describe_exit(status: int | None, *, out_of_memory: bool = False) -> str:
-    """Say how a process ended: exit code, or minus the signal."""
-    if status == m.EXIT_OUT_OF_MEMORY:
-        return f"exited with {status}: it got no more memory"
+    """Describe how a process ended. *status*: its exit code, or minus the signal."""
+    if status == messages.EXIT_OUT_OF_MEMORY:
+        return f"exited with {status}: it could not allocate memory"
     if out_of_memory and status in (-_SIGKILL, None):
-        # An adopted worker's status is its parent's to know.
-        return "was ended by the kernel, it seems: a process has just been chosen because memory ran out"
+        # None: the exit status of an adopted worker is known to its parent only.
+        return "was killed, probably by the kernel: it has just killed a process because memory ran out"
     if status == -_SIGABRT:
-        return "aborted; what it wrote before says why"
+        return "aborted; its last lines on stderr say why"
     if status is None:
-        return "ended while nobody was its parent"
+        return "ended; its exit status is not known"
     return f"was ended by signal {-status}" if status < 0 else f"exited with {status}"

@@ -24,7 +24,7 @@ from typing import Final
 from supervisor.machine import spawn
 from supervisor.machine.slots import Slot
 from supervisor.machine.spawn import Process
-from supervisor.succession.state_file import SavedState, SavedWorker
+from supervisor.succession.saved_state import SavedState, SavedWorker
 from supervisor.succession.translate import worth_keeping
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.bundle import Bundle, MissingDescriptors

@@ -17,7 +17,8 @@ from typing import Final
 from bpf import pins
 from supervisor.machine import holders, spawn
 from supervisor.machine.spawn import Process
-from supervisor.succession.state_file import SavedWorker, StateFile
+from supervisor.succession.saved_state import SavedWorker
+from supervisor.succession.state_file import StateFile
 from velocity_edge import paths
 from velocity_edge.errors import VelocityError
 

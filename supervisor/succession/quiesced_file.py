@@ -1,9 +1,9 @@
-"""An operator's quiesce outlives a node that its service manager restarts: `<state>/quiesced-INSTANCE.json`.
+"""`<state>/quiesced-INSTANCE.json`: an operator's quiesce outlives a restart of the service.
 
-"Quiesce, wait, deploy, restart the service, validate, resume" needs it: a node that came back serving would take
-clients before anybody has validated it. The file is there as long as the node is quiesced or draining, and stays when
-it is stopped by SIGTERM or killed. A stop by a person (`admin stop`, Ctrl-C) removes it; a reboot makes it void. It is
-in the state directory, because a service manager removes the runtime directory between `stop` and `start`.
+"Quiesce, wait, deploy, restart the service, validate, resume" needs it: a node that started serving would take clients
+before it has been validated. The file exists as long as the node is quiesced or draining, and stays when it is stopped
+by SIGTERM or killed. A stop by an operator (`admin stop`, Ctrl-C) removes it; a reboot makes it void. It is in the
+state directory, because a service manager removes the runtime directory between `stop` and `start`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from supervisor.machine.kept import KeptFile
 from supervisor.node.happenings import Started
-from supervisor.node.requests import Requests
-from supervisor.succession.state_file import SavedDrain, SavedQuiesce, boot_id
-from supervisor.succession.translate import drain_of, quiesce_of, saved_drain, saved_quiesce
+from supervisor.node.state import State
+from supervisor.succession.saved_state import SavedDrain, SavedQuiesce
+from supervisor.succession.state_file import boot_id
 from velocity_edge.atomic_file import read_file
 
 log = logging.getLogger("supervisor")
@@ -30,7 +30,7 @@ class _Content:
     boot_id: str
     quiesced: SavedQuiesce
     #: The drain that it belongs to: it has a disable file.
-    drain: SavedDrain | None = None
+    drain: SavedDrain = None
 
 
 #: Two reasons of 500 characters, and numbers.
@@ -38,7 +38,7 @@ _MAX_BYTES: Final = 65_536
 _ADAPTER = TypeAdapter(_Content)
 
 
-class Remembered:
+class QuiescedFile:
     """The file of one node."""
 
     def __init__(self, file: Path) -> None:
@@ -47,38 +47,38 @@ class Remembered:
         self._kept = KeptFile(file, "a node that is started again would not know whether it was quiesced", sync=True)
 
     def load(self) -> Started:
-        """Return what a node begins with that was stopped in this boot and left nobody behind."""
+        """Return the first happening of a node that was stopped in this boot and left no workers."""
         try:
             content = _ADAPTER.validate_json(read_file(self._file, _MAX_BYTES))
         except FileNotFoundError:
             return Started()
         except (OSError, ValidationError, ValueError) as error:
-            log.error("cannot read %s: %s; if the node was quiesced, it is not any more", self._file, error)
+            log.error("cannot read %s: %s; a node that was quiesced starts serving", self._file, error)
             return Started()
         if content.boot_id != self._boot_id:
             return Started()
-        return Started(quiesced=quiesce_of(content.quiesced), contract=drain_of(content.drain))
+        return Started(quiesced=content.quiesced, contract=content.drain)
 
-    def keep(self, node: Requests) -> None:
-        """Make the file say what is so. It is written when that changes, never by the clock."""
+    def keep(self, node: State) -> None:
+        """Write what the node is now. The file is written when that changes, never by a timer."""
         content = None
         if wish := node.quiesced or node.quiesce_first:
             contract = node.contract
-            drain = saved_drain(contract) if contract and not contract.running and not contract.released else None
-            content = _Content(self._boot_id, saved_quiesce(wish), drain)
+            drain = contract if contract and not contract.running and not contract.released else None
+            content = _Content(self._boot_id, wish, drain)
         self._write(content)
 
     def forget(self) -> None:
-        """The node stops because a person said so."""
+        """Remove the file: an operator stops the node."""
         self._write(None)
 
     @property
     def problem(self) -> str:
-        """What `status` says of the file."""
+        """What is wrong with the file, for `status`."""
         return self._kept.problem
 
     def retry(self) -> None:
-        """Try again what failed."""
+        """Try again to write what could not be written."""
         self._kept.retry()
 
     def _write(self, content: _Content | None) -> None:

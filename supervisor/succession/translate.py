@@ -1,32 +1,25 @@
-"""What a supervisor leaves to the one after it, and what that one begins with: Node -> state.json -> `Started`. Pure.
+"""From the state of a node to what its successor must know (saved_state.py), and from that to `Started`. Pure.
 
-Whom to keep is decided here, too. shell.py writes the file; adoption.py waits for the workers, kills the ones that are
-not kept and collects their sockets; startup.py makes a `Node` that begins with this. tests/simulation cuts a supervisor
-off between any two of its commands and goes on from here.
+Also decides which workers are kept. The shell writes the file; adoption.py waits for the workers, kills those that are
+not kept and collects their sockets; startup.py makes a `Node` that begins with `Started`. tests/simulation kills a
+supervisor between any two of its commands and continues from here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from supervisor.node.drain_contract import Contract, Phase, Terms
-from supervisor.node.happenings import Adopted, Departed, Quiesce, QuiesceMode, Rolling, Started
-from supervisor.node.requests import Requests, Settings
-from supervisor.succession.state_file import (
-    SavedDeparted,
-    SavedDrain,
-    SavedQuiesce,
-    SavedRollout,
-    SavedState,
-    SavedWorker,
-)
-from velocity_edge.wire import messages as m
+from supervisor.node.happenings import Adopted, Departed, Rolling, Started
+from supervisor.node.state import Settings, State
+from supervisor.succession.saved_state import SavedDeparted, SavedRollout, SavedState, SavedWorker
+from velocity_edge.wire import messages
 from velocity_edge.wire.messages import Listener
 
 
 def left_behind(
-    node: Requests,
+    node: State,
     processes: Mapping[int, tuple[int, int]],
     *,
     boot_id: str,
@@ -39,9 +32,8 @@ def left_behind(
     """Return what a successor must know.
 
     *processes*: worker id -> pid and start time. *config* is the revision in use, *last_revision* the newest number.
-    *roll*: whoever adopts the workers is to replace them.
+    *roll*: the successor is to replace the workers.
     """
-    quiesced = node.quiesced or node.quiesce_first
     rollout = node.rollout if node.rollout and node.rollout.running else None
     return SavedState(
         boot_id=boot_id,
@@ -52,15 +44,22 @@ def left_behind(
         revision=node.revision,
         listeners=listeners,
         workers=[
-            SavedWorker(v.worker_id, v.core, v.slot, *processes[v.worker_id], v.leaving, v.leave_by_s)
-            for v in node.workers.values()
-            if v.worker_id in processes
+            SavedWorker(
+                worker.worker_id,
+                worker.core,
+                worker.slot,
+                *processes[worker.worker_id],
+                worker.leaving,
+                worker.leave_by_s,
+            )
+            for worker in node.workers.values()
+            if worker.worker_id in processes
         ],
         departed=[SavedDeparted(i, d.core, d.slot, d.until_s) for i, d in node.departed.items()],
-        quiesced=saved_quiesce(quiesced) if quiesced else None,
+        quiesced=node.quiesced or node.quiesce_first,
         accepting=list(node.routes.accepting),
         roll=roll,
-        drain=None if node.contract is None else saved_drain(node.contract),
+        drain=replace(node.contract) if node.contract else None,
         adoptions=node.adoptions,
         rollout=SavedRollout(rollout.cores, rollout.newcomer) if rollout else None,
         last_revision=last_revision,
@@ -68,108 +67,25 @@ def left_behind(
     )
 
 
-def saved_drain(drain: Contract) -> SavedDrain:
-    """Return what is written of a drain."""
-    t = drain.terms
-    return SavedDrain(
-        reason=t.reason,
-        settle_below_per_s=t.settle_below_per_s,
-        settle_s=t.settle_s,
-        announce_max_s=t.announce_max_s,
-        spread_s=t.spread_s,
-        max_wait_s=t.max_wait_s,
-        since_s=drain.since_s,
-        phase=drain.phase,
-        phase_since_s=drain.phase_since_s,
-        proof=drain.proof,
-        error=drain.error,
-        lost=drain.lost,
-        cut=drain.cut,
-        was_quiesced=drain.was_quiesced,
-        ordered=drain.ordered,
-        released=drain.released,
-        file_there=drain.file_there,
-    )
-
-
-def drain_of(saved: SavedDrain | None) -> Contract | None:
-    """Return it as it was; arrivals are measured anew, because nobody counted meanwhile.
-
-    None: it is in a phase that only a later version has. The node stays quiesced, as an operator wanted it.
-    """
-    if saved is None or saved.phase not in set(Phase):
-        return None
-    return Contract(
-        Terms(
-            saved.reason,
-            saved.settle_below_per_s,
-            saved.settle_s,
-            saved.announce_max_s,
-            saved.spread_s,
-            saved.max_wait_s,
-        ),
-        saved.since_s,
-        Phase(saved.phase),
-        saved.phase_since_s,
-        saved.proof,
-        saved.error,
-        saved.lost,
-        saved.cut,
-        was_quiesced=saved.was_quiesced,
-        ordered=saved.ordered,
-        said=Phase(saved.phase),
-        released=saved.released,
-        file_there=saved.file_there,
-    )
-
-
-def saved_quiesce(wish: Quiesce) -> SavedQuiesce:
-    """Return what is written of an operator's wish."""
-    return SavedQuiesce(
-        wish.mode,
-        wish.reason,
-        wish.announce_s,
-        wish.spread_s,
-        wish.deadline_s,
-        wish.since_s or 0.0,
-    )
-
-
-def quiesce_of(saved: SavedQuiesce | None) -> Quiesce | None:
-    """Return the wish again."""
-    if saved is None:
-        return None
-    # A mode that only a later version has: the node stays out, as an operator wanted it.
-    known = saved.mode in set(QuiesceMode)
-    return Quiesce(
-        QuiesceMode(saved.mode) if known else QuiesceMode.GRACEFUL,
-        saved.reason,
-        saved.announce_s,
-        saved.spread_s,
-        saved.deadline_s,
-        saved.since_s,
-    )
-
-
-def worth_keeping(hello: m.Hello) -> bool:
-    """Whether a worker that said this to the successor may stay: it speaks our protocol, and it has served."""
-    # Without a revision it never served: there is nothing in it that would be missed.
-    return m.speaks(hello) and hello.revision > 0
+def worth_keeping(hello: messages.Hello) -> bool:
+    """Whether a worker with this Hello may stay: it speaks our protocol, and it has served."""
+    # Without a revision it never served: it has no connections.
+    return messages.speaks(hello) and hello.revision > 0
 
 
 def started(
     saved: SavedState,
-    came: Mapping[int, m.Hello],
+    came: Mapping[int, messages.Hello],
     lent: Iterable[int],
     settings: Settings,
     now_s: float,
     *,
     roll: bool,
 ) -> Started:
-    """Return what the Node begins with.
+    """Return the first happening of the node.
 
     *came*: worker id -> Hello of each worker that is kept; the others are dead. *lent*: the ids that steering knows.
-    *roll*: all of them are to be replaced.
+    *roll*: all workers are to be replaced.
     """
     adopted = tuple(
         Adopted(s.worker_id, s.core, s.slot, came[s.worker_id], s.leaving, s.leave_by_s)
@@ -177,7 +93,7 @@ def started(
         if s.worker_id in came
     )
     departed = {d.worker_id: _departed(d.core, d.slot, d.until_s, settings) for d in saved.departed}
-    # When they died nobody saw: their quarantine begins now.
+    # When they died is not known: their quarantine begins now.
     until_s = now_s + settings.quarantine_s
     for s in saved.workers:
         if s.worker_id not in came:
@@ -189,8 +105,8 @@ def started(
         adopted,
         departed,
         tuple(worker_id for worker_id in saved.accepting if worker_id in departed),
-        quiesce_of(saved.quiesced),
-        contract=drain_of(saved.drain),
+        saved.quiesced,
+        contract=saved.drain and replace(saved.drain),
         adoptions=saved.adoptions,
         rolling=rolling,
         lent=tuple(lent),
@@ -198,5 +114,5 @@ def started(
 
 
 def _departed(core: int, slot: int, until_s: float, settings: Settings) -> Departed:
-    """A node that begins without workers may have fewer cores than before."""
+    # A node that begins without workers may have fewer cores than before.
     return Departed(core, slot, until_s) if core < settings.cores else Departed(0, 0, until_s)

@@ -270,7 +270,7 @@ def test_a_disable_file_that_cannot_be_written_ends_it_and_the_node_serves(busy:
 def test_a_drain_takes_over_a_quiesce_and_measures_nothing_where_nobody_is_let_in(busy: Supervised) -> None:
     busy.post("quiesce", reason="CHG-8", spread_s=0)
     lines = busy.post("drain", spread_s=0, max_wait_s=3)[1]
-    assert lines[-1]["proof"] == "nobody is let in already"
+    assert lines[-1]["proof"] == "the node accepts no new connections"
     assert (lines[-1]["lost"], busy.status()["reason"]) == (3, "CHG-8")
 
 
@@ -281,4 +281,4 @@ def test_an_immediate_quiesce_hurries_a_drain_that_waits_for_arrivals(busy: Supe
     assert busy.post("quiesce", mode="immediate")[1][0]["text"].startswith("already draining since")
     in_phase(busy, "live")
     busy.post("resume")
-    assert follower.lines[-1]["proof"] == "not waited for: quiesced by hand"
+    assert follower.lines[-1]["proof"] == "not awaited: an operator quiesced at once"

@@ -92,7 +92,7 @@ def test_a_worker_that_the_kernel_ends_is_replaced_and_the_log_says_so() -> None
         with little_memory(pid, 256 * 1024):
             asyncio.run(_take_memory(node, pid))
         poll(lambda: _replaced(node, pid), "a successor", 30)
-        assert "was ended by the kernel, it seems: a process has just been chosen because memory ran out" in node.log
+        assert "was killed, probably by the kernel: it has just killed a process because memory ran out" in node.log
         asyncio.run(_ask(node))
 
 
@@ -108,7 +108,7 @@ def test_a_worker_whose_allocations_fail_is_replaced_and_the_log_says_so() -> No
         asyncio.run(_take_memory(node, pid))
         poll(lambda: _replaced(node, pid), "a successor", 30)
         # Whose allocation it was decides how it ends: Python's is an exception, OpenSSL's binding (Rust) aborts.
-        said = ("exited with 71: it got no more memory", "memory allocation of")
+        said = ("exited with 71: it could not allocate memory", "memory allocation of")
         assert any(each in node.log for each in said)
         assert "of core 0 died: " in node.log
         asyncio.run(_ask(node))

@@ -11,7 +11,7 @@ from supervisor.node import routes
 from supervisor.node.commands import Accept, Command, Forget, GiveConfig, Lend, Spawn, Tell
 from supervisor.node.happenings import Departed, Exited, Happening, Reported, Scale, Started
 from supervisor.node.node import Node
-from supervisor.node.requests import Settings
+from supervisor.node.state import Settings
 from tests.support.loopback_group import Group, group, known, new
 from velocity_edge.wire import messages as m
 

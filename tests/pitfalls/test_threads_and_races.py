@@ -16,7 +16,8 @@ import pytest
 from supervisor.machine.slots import Slots
 from supervisor.machine.spawn import start_ticks
 from supervisor.succession.adoption import Adoption
-from supervisor.succession.state_file import SavedState, SavedWorker, StateFile
+from supervisor.succession.saved_state import SavedState, SavedWorker
+from supervisor.succession.state_file import StateFile
 from velocity_edge.errors import VelocityError
 from velocity_edge.wire.messages import Listener
 

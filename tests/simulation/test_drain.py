@@ -25,8 +25,9 @@ from supervisor.node import commands, happenings
 from supervisor.node.drain_contract import CUT_GRACE_S, Phase, Terms, verdict
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
-from supervisor.node.requests import Settings
-from supervisor.succession import translate as succession
+from supervisor.node.state import Settings
+from supervisor.succession import translate
+from supervisor.succession.saved_state import SavedState
 from velocity_edge.errors import CannotDo
 from velocity_edge.wire import messages as m
 from workers.drain.drain_plan import Act, Drain
@@ -71,7 +72,7 @@ class World:
         self.file = False
         self.disk_full = False
         self.queue: deque[happenings.Happening] = deque()
-        self.saved: succession.SavedState | None = None
+        self.saved: SavedState | None = None
         self.back_at_s = 0.0
         self.numbers = iter(range(10**9))
         self.arrivals: list[float] = []
@@ -122,7 +123,7 @@ class World:
     def save(self) -> None:
         assert self.node
         processes = {worker_id: (worker_id, 1) for worker_id in self.alive}
-        self.saved = succession.left_behind(
+        self.saved = translate.left_behind(
             self.node, processes, boot_id="b", cpus=[], listeners=[], last_revision=self.node.revision, config={}
         )
 
@@ -143,7 +144,7 @@ class World:
             p.worker_id: m.Hello(p.worker_id, 1, "e", "", revision=p.revision, draining=p.drain is not None)
             for p in self.alive.values()
         }
-        self.happen(succession.started(self.saved, came, self.lent, self.settings, self.now_s, roll=False))
+        self.happen(translate.started(self.saved, came, self.lent, self.settings, self.now_s, roll=False))
 
     def do(self, command: commands.Command) -> None:
         say = self.queue.append

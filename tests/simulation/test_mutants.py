@@ -1,4 +1,4 @@
-"""The simulation notices a broken node: each of these one-line mistakes breaks a promise within a few evenings.
+"""The simulation notices a broken node: each of these one-line mistakes breaks a promise within a few runs.
 
 Named after the mistake; beside it the promise (test_node.py) that it breaks. Several are mistakes that this node had.
 """
@@ -10,18 +10,20 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor.node import routes
+from supervisor.node import deadlines, key_change, orders, reports, rolling, routes, staffing
 from supervisor.node.agreement import Agreement
+from supervisor.node.core import free_slots
 from supervisor.node.happenings import Adopted, Started, UseEpochs
 from supervisor.node.node import Node
 from supervisor.node.rollout import Rollout
+from supervisor.node.state import State
 from supervisor.node.worker import Worker, WorkerIds
-from supervisor.succession import translate as succession
+from supervisor.succession import translate
 from tests.simulation.test_node import play
-from velocity_edge.wire import messages as m
+from velocity_edge.wire import messages
 
-#: Most are found in the first ten, those that need a death at the wrong moment later.
-EVENINGS = 400
+#: Most are found in the first ten runs; those that need a death at a certain moment, later.
+RUNS = 400
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -30,23 +32,23 @@ def an_id_is_lent_again_at_once(patch: pytest.MonkeyPatch) -> None:
     def lend(self: WorkerIds, taken: Iterable[int]) -> int:
         return next(i for i in range(1, self.last) if i not in taken)
 
-    # The same as before, but nobody remembers the dead.
+    # The lowest free id, and dead workers are forgotten.
     patch.setattr(WorkerIds, "lend", lend)
     patch.setattr(Node, "departed", property(lambda self: {}, lambda self, value: None))
 
 
 def ids_start_again_with_each_supervisor(patch: pytest.MonkeyPatch) -> None:
-    started = succession.started
+    started = translate.started
 
     def forgetful(*arguments: object, **named: object) -> Started:
         s = started(*arguments, **named)  # type: ignore[arg-type]
         return replace(s, departed={})
 
-    patch.setattr(succession, "started", forgetful)
+    patch.setattr(translate, "started", forgetful)
     patch.setattr(WorkerIds, "__init__", lambda self, next_id=1, last=60: _set(self, next_id=1, last=last))
 
 
-def ids_that_nobody_knows_stay(patch: pytest.MonkeyPatch) -> None:
+def unknown_ids_stay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(routes.Routes, "begin_with", lambda self, lent: None)
 
 
@@ -56,12 +58,14 @@ def steering_is_believed_to_be_as_wanted(patch: pytest.MonkeyPatch) -> None:
 
 def new_connections_go_to_the_ready_only(patch: pytest.MonkeyPatch) -> None:
     def desired(workers: dict[int, Worker], *, accepts: bool, before: object, known: object) -> tuple[int, ...]:
-        return tuple(sorted(v.worker_id for v in workers.values() if accepts and v.serving and not v.doomed))
+        return tuple(
+            sorted(worker.worker_id for worker in workers.values() if accepts and worker.serving and not worker.doomed)
+        )
 
     patch.setattr(routes, "desired_accepting", desired)
 
 
-def a_leaver_is_still_chosen(patch: pytest.MonkeyPatch) -> None:
+def a_leaving_worker_is_still_chosen(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Worker, "doomed", property(lambda self: self.state in ("stopping", "killed")))
 
 
@@ -70,27 +74,27 @@ def one_prepared_worker_is_enough(patch: pytest.MonkeyPatch) -> None:
 
 
 def keys_are_sealed_with_before_all_have_them(patch: pytest.MonkeyPatch) -> None:
-    use_epochs = Node.use_epochs
+    begin = key_change.begin
 
-    def at_once(self: Node, wish: UseEpochs) -> None:
-        use_epochs(self, wish)
-        if self.key_change:
-            self.finish_key_change()
+    def at_once(node: State, wish: UseEpochs) -> None:
+        begin(node, wish)
+        if node.key_change:
+            key_change.finish(node)
 
-    patch.setattr(Node, "use_epochs", at_once)
+    patch.setattr(key_change, "begin", at_once)
 
 
-def the_old_one_leaves_first(patch: pytest.MonkeyPatch) -> None:
-    def bring_up(self: Node) -> None:
-        if self.rollout and self.rollout.running and self.rollout.newcomer is None:
-            core = self.rollout.cores[0]
-            for worker in list(self.workers.values()):
+def the_old_worker_leaves_first(patch: pytest.MonkeyPatch) -> None:
+    def bring_up(node: State) -> None:
+        if node.rollout and node.rollout.running and node.rollout.newcomer is None:
+            core = node.rollout.cores[0]
+            for worker in list(node.workers.values()):
                 if worker.core == core and worker.serving:
-                    self.dismiss(worker)
-            if slots := self._free_slots(core):
-                self.rollout.newcomer = self.spawn(core, slots[0])
+                    orders.dismiss(node, worker)
+            if slots := free_slots(core, node.settings.cores, node.workers):
+                node.rollout.newcomer = orders.spawn(node, core, slots[0])
 
-    patch.setattr(Node, "_bring_up", bring_up)
+    patch.setattr(rolling, "bring_up", bring_up)
 
 
 def the_next_core_does_not_wait(patch: pytest.MonkeyPatch) -> None:
@@ -98,101 +102,106 @@ def the_next_core_does_not_wait(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Rollout, "ready", lambda self, old: ready(self, set()))
 
 
-def a_rollout_dies_with_its_supervisor(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Node, "_go_on_rolling", lambda self, rolling: None)
-    patch.setattr(Node, "dismiss", _not_on_adoption(Node.dismiss))
+def a_rollout_ends_with_its_supervisor(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rolling, "adopt", lambda node, rolling: None)
+    patch.setattr(orders, "dismiss", _not_on_adoption(orders.dismiss))
 
 
-def who_was_to_leave_is_not_told_again(patch: pytest.MonkeyPatch) -> None:
-    adopt = Node._adopt
+def a_worker_that_was_to_leave_is_not_told_again(patch: pytest.MonkeyPatch) -> None:
+    adopt = staffing.adopt
 
-    def silent(self: Node, a: Adopted, *, leaves: bool) -> None:
-        adopt(self, a, leaves=False)
-        self.workers[a.worker_id].leaving = leaves
+    def silent(node: State, adopted: Adopted, *, leaves: bool) -> None:
+        adopt(node, adopted, leaves=False)
+        node.workers[adopted.worker_id].leaving = leaves
 
-    patch.setattr(Node, "_adopt", silent)
+    patch.setattr(staffing, "adopt", silent)
 
 
-def a_half_done_resume_is_not_finished(patch: pytest.MonkeyPatch) -> None:
-    first_orders = Node._first_orders
+def an_interrupted_resume_is_not_finished(patch: pytest.MonkeyPatch) -> None:
+    first_orders = staffing.first_orders
 
-    def halfway(self: Node, started: Started) -> None:
+    def halfway(node: State, started: Started) -> None:
         if started.quiesced:
-            first_orders(self, started)
+            first_orders(node, started)
 
-    patch.setattr(Node, "_first_orders", halfway)
+    patch.setattr(staffing, "first_orders", halfway)
 
 
-def a_quiesce_dies_with_its_supervisor(patch: pytest.MonkeyPatch) -> None:
-    started = succession.started
+def a_quiesce_ends_with_its_supervisor(patch: pytest.MonkeyPatch) -> None:
+    started = translate.started
 
     def forgetful(*arguments: object, **named: object) -> Started:
         s = started(*arguments, **named)  # type: ignore[arg-type]
         return replace(s, quiesced=None)
 
-    patch.setattr(succession, "started", forgetful)
+    patch.setattr(translate, "started", forgetful)
 
 
-def a_late_answer_counts_for_the_next_question(patch: pytest.MonkeyPatch) -> None:
-    def prepared(self: Node, worker: Worker, revision: int) -> None:
+def a_late_answer_counts_for_the_next_reload(patch: pytest.MonkeyPatch) -> None:
+    def prepared(node: State, worker: Worker, revision: int) -> None:
         worker.prepared = revision
-        self.activate(worker)
+        orders.activate(node, worker)
 
-    patch.setattr(Node, "_prepared", prepared)
-
-
-def an_epoch_leaves_when_it_stops_sealing(patch: pytest.MonkeyPatch) -> None:
-    def retire(self: Node) -> None:
-        if len(self.cid_epochs) > 1 and not self.announced and not self.key_change:
-            self.retire_epochs(tuple(epoch for epoch in self.cid_epochs if epoch != self.seal_with))
-
-    patch.setattr(Node, "_retire_epochs", retire)
+    patch.setattr(reports, "prepared", prepared)
 
 
-def ids_of_the_dead_do_not_count(patch: pytest.MonkeyPatch) -> None:
-    retire = Node._retire_epochs
+def an_epoch_is_retired_when_it_stops_sealing(patch: pytest.MonkeyPatch) -> None:
+    def retire(node: State) -> None:
+        if len(node.cid_epochs) > 1 and not node.announced and not node.key_change:
+            key_change.retire(node, tuple(epoch for epoch in node.cid_epochs if epoch != node.seal_with))
 
-    def without_the_dead(self: Node) -> None:
-        departed, self.departed = self.departed, {}
-        self.lingering = {}
-        retire(self)
-        self.departed = departed
-
-    patch.setattr(Node, "_retire_epochs", without_the_dead)
+    patch.setattr(key_change, "retire_idle", retire)
 
 
-def a_scale_down_does_not_look_who_is_left(patch: pytest.MonkeyPatch) -> None:
-    def shrink(self: Node) -> None:
-        for worker in list(self.workers.values()):
-            if worker.core >= self.target:
-                self.dismiss(worker)
+def ids_of_dead_workers_do_not_count(patch: pytest.MonkeyPatch) -> None:
+    retire = key_change.retire_idle
 
-    patch.setattr(Node, "_shrink", shrink)
+    def without_the_dead(node: State) -> None:
+        departed, node.departed = node.departed, {}
+        node.lingering = {}
+        retire(node)
+        node.departed = departed
 
-
-def nobody_looks_at_the_clock(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Node, "_overdue", lambda self, worker: None)
-
-
-def who_is_busy_is_taken_for_hung(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Node, "_look", lambda self, worker, progress: None)
-    patch.setattr(Node, "_look_due_s", lambda self, worker: None)
+    patch.setattr(key_change, "retire_idle", without_the_dead)
 
 
-def who_hangs_is_taken_for_busy(patch: pytest.MonkeyPatch) -> None:
-    look = Node._look
+def a_scale_down_ignores_which_workers_remain(patch: pytest.MonkeyPatch) -> None:
+    def shrink(node: State) -> None:
+        for worker in list(node.workers.values()):
+            if worker.core >= node.target:
+                orders.dismiss(node, worker)
 
-    def generous(self: Node, worker: Worker, progress: int | None) -> None:
+    patch.setattr(staffing, "shrink", shrink)
+
+
+def deadlines_are_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(deadlines, "overdue", lambda node, worker: None)
+
+
+def a_busy_worker_is_taken_for_hung(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(deadlines, "look", lambda node, worker, progress: None)
+    patch.setattr(deadlines, "look_due_s", lambda node, worker: None)
+
+
+def a_hung_worker_is_taken_for_busy(patch: pytest.MonkeyPatch) -> None:
+    look = deadlines.look
+
+    def generous(node: State, worker: Worker, progress: int | None) -> None:
         worker.progress = -1
-        look(self, worker, progress)
+        look(node, worker, progress)
 
-    patch.setattr(Node, "_look", generous)
+    patch.setattr(deadlines, "look", generous)
 
 
 def the_orders_of_a_dismissal_are_lost(patch: pytest.MonkeyPatch) -> None:
     tell = Node.tell
-    patch.setattr(Node, "tell", lambda self, v, order: None if isinstance(order, m.Stop) else tell(self, v, order))
-    nobody_looks_at_the_clock(patch)
+    patch.setattr(
+        Node,
+        "tell",
+        lambda self, worker, order: None if isinstance(order, messages.Stop) else tell(self, worker, order),
+        raising=False,
+    )
+    deadlines_are_ignored(patch)
 
 
 def _set(ids: WorkerIds, **values: int) -> None:
@@ -201,9 +210,9 @@ def _set(ids: WorkerIds, **values: int) -> None:
 
 
 def _not_on_adoption(dismiss: Callable[..., None]) -> Callable[..., None]:
-    def later_only(self: Node, worker: Worker, by_s: float | None = None) -> None:
-        if self.state != "starting":
-            dismiss(self, worker, by_s)
+    def later_only(node: State, worker: Worker, by_s: float | None = None) -> None:
+        if node.state != "starting":
+            dismiss(node, worker, by_s)
 
     return later_only
 
@@ -213,35 +222,35 @@ def _not_on_adoption(dismiss: Callable[..., None]) -> Callable[..., None]:
     [
         (an_id_is_lent_again_at_once, "promise 1"),
         (ids_start_again_with_each_supervisor, "promise 1"),
-        (ids_that_nobody_knows_stay, "promise 2"),
+        (unknown_ids_stay, "promise 2"),
         (steering_is_believed_to_be_as_wanted, "promise 3"),
         (new_connections_go_to_the_ready_only, "promise 3"),
-        (a_leaver_is_still_chosen, "promise"),
+        (a_leaving_worker_is_still_chosen, "promise"),
         (one_prepared_worker_is_enough, "promise [45]"),
         (keys_are_sealed_with_before_all_have_them, "promise 5"),
-        (the_old_one_leaves_first, "promise"),
+        (the_old_worker_leaves_first, "promise"),
         (the_next_core_does_not_wait, "promise 6"),
-        (a_rollout_dies_with_its_supervisor, "promise"),
-        (who_was_to_leave_is_not_told_again, "promise"),
-        (a_half_done_resume_is_not_finished, "promise 7"),
-        (a_quiesce_dies_with_its_supervisor, "promise 7"),
-        (a_late_answer_counts_for_the_next_question, "promise 4"),
-        (an_epoch_leaves_when_it_stops_sealing, "promise 9"),
-        (ids_of_the_dead_do_not_count, "promise 9"),
-        (a_scale_down_does_not_look_who_is_left, "promise 3"),
-        (nobody_looks_at_the_clock, "promise (8|10)"),
-        (who_is_busy_is_taken_for_hung, "promise 10"),
-        (who_hangs_is_taken_for_busy, "promise"),
+        (a_rollout_ends_with_its_supervisor, "promise"),
+        (a_worker_that_was_to_leave_is_not_told_again, "promise"),
+        (an_interrupted_resume_is_not_finished, "promise 7"),
+        (a_quiesce_ends_with_its_supervisor, "promise 7"),
+        (a_late_answer_counts_for_the_next_reload, "promise 4"),
+        (an_epoch_is_retired_when_it_stops_sealing, "promise 9"),
+        (ids_of_dead_workers_do_not_count, "promise 9"),
+        (a_scale_down_ignores_which_workers_remain, "promise 3"),
+        (deadlines_are_ignored, "promise (8|10)"),
+        (a_busy_worker_is_taken_for_hung, "promise 10"),
+        (a_hung_worker_is_taken_for_busy, "promise"),
         (the_orders_of_a_dismissal_are_lost, "promise (8|10)"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_it_is_noticed(mistake: Break, promise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_notices(mistake: Break, promise: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mistake(monkeypatch)
     with pytest.raises(AssertionError, match=promise):
-        play_many()
+        run_many()
 
 
-def play_many() -> None:
-    for seed in range(EVENINGS):
+def run_many() -> None:
+    for seed in range(RUNS):
         play(seed)

@@ -1,7 +1,7 @@
 """A pretend machine around real decisions, with supervisors that die and are followed by others.
 
     the real thing                                   here
-    supervisor/node/node.py, succession.py, keyring.py    themselves
+    supervisor/node/node.py, translate.py, keyring.py    themselves
     supervisor/shell.py, startup.py, upkeep.py       `happen`, `succeed`, `reload`, `rotate`: the same order of steps
     a supervisor's death between two commands        `cut_next`: the next happening is carried out in part
     state.json                                       `saved`, made as shell.py makes it: before and after the commands
@@ -18,10 +18,10 @@ from supervisor.machine import keyring
 from supervisor.node import commands, happenings
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
-from supervisor.node.requests import Settings
+from supervisor.node.state import Settings
 from supervisor.node.worker import WorkerIds
-from supervisor.succession import translate as succession
-from supervisor.succession.state_file import SavedState
+from supervisor.succession import translate
+from supervisor.succession.saved_state import SavedState
 from tests.simulation.machine import QUARANTINE_S, Machine, Process
 from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo
@@ -115,7 +115,7 @@ class World(Machine):
         assert node is not None
         if node.state is NodeState.STOPPED:
             return None
-        return succession.left_behind(
+        return translate.left_behind(
             node,
             {i: (pid, pid) for i, pid in self.attached.items()},
             boot_id="boot",
@@ -287,7 +287,7 @@ class World(Machine):
             process = self.alive.get(worker_id)
             if process is None:
                 continue
-            if process.hello and succession.worth_keeping(process.hello):
+            if process.hello and translate.worth_keeping(process.hello):
                 came[worker_id] = process.hello
                 later += [(worker_id, report) for report in process.later]
             else:
@@ -319,7 +319,7 @@ class World(Machine):
         self.attached = {i: self.alive[i].pid for i in came}
         self.story.append((self.now_s, f"--- supervisor {number} begins with {sorted(came)}"))
         if saved:
-            self.happen(succession.started(saved, came, self.known, settings, self.now_s, roll=roll))
+            self.happen(translate.started(saved, came, self.known, settings, self.now_s, roll=roll))
         else:
             self.happen(happenings.Started())
         for worker_id, report in later:

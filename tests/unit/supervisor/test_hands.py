@@ -13,13 +13,11 @@ from supervisor import startup
 from supervisor.chores.watch import Signature, Watch, signature
 from supervisor.machine import key_history, sockets, spawn
 from supervisor.machine.slots import Slot, Slots
-from supervisor.node.happenings import QuiesceMode, Started
-from supervisor.node.node import Node
-from supervisor.node.requests import Settings
+from supervisor.node.happenings import Started
 from supervisor.succession import state_file as state
-from supervisor.succession import translate as succession
-from supervisor.succession.quiesced_file import Remembered
-from supervisor.succession.state_file import SavedQuiesce, SavedState, SavedWorker, StateFile, boot_id
+from supervisor.succession.quiesced_file import QuiescedFile
+from supervisor.succession.saved_state import SavedState, SavedWorker
+from supervisor.succession.state_file import StateFile, boot_id
 from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.keys.document import DamagedKeys
 from velocity_edge.keys.file import FileKeySource
@@ -349,7 +347,7 @@ def test_something_else_in_the_place_of_a_file_is_a_sentence_and_keeps_nobody_wa
     with pytest.raises(ConfigError, match=r"^cannot "):
         startup.kept_node_id(tmp_path)
     assert key_history.load(tmp_path) == key_history.KeyHistory()
-    assert Remembered(tmp_path / "quiesced.json").load() == Started()
+    assert QuiescedFile(tmp_path / "quiesced.json").load() == Started()
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "4294967296", "9" * 63, "²", "1\n2", "1.5"])
@@ -366,14 +364,3 @@ def test_keys_of_no_time_are_damaged(tmp_path: Path, when: str) -> None:
     (tmp_path / "t.json").write_text(content)
     with pytest.raises(DamagedKeys, match="the creation time of epoch 1 is not finite"):
         FileKeySource(tmp_path / "t.json").load()
-
-
-@pytest.mark.parametrize("since_s", [1e300, -5.0])
-def test_a_quiesce_of_a_later_version_or_of_no_time_still_keeps_clients_out(since_s: float) -> None:
-    wish = succession.quiesce_of(SavedQuiesce("sleepy", "CHG-1", 0.0, 0.0, 60.0, since_s))
-    assert wish is not None
-    assert wish.mode is QuiesceMode.GRACEFUL
-    node = Node(Settings(1), target=1)
-    node.handle(Started(quiesced=wish), 1000.0)
-    assert node.quiesce_first is not None
-    assert node.quiesce_first.since_s == 1000.0

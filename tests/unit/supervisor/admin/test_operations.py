@@ -10,7 +10,7 @@ import pytest
 from supervisor.admin.operations import Operations
 from supervisor.node.agreement import Agreement
 from supervisor.node.lifecycle import NodeState
-from supervisor.node.requests import ReloadResult
+from supervisor.node.state import ReloadResult
 
 
 def reload(then: Callable[[Any], None]) -> dict[str, Any]:

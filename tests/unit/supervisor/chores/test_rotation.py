@@ -15,7 +15,7 @@ from supervisor.machine.keyring import Keyring
 from supervisor.node.commands import GiveKeys, Tell
 from supervisor.node.happenings import Happening, Reported, Started
 from supervisor.node.node import Node
-from supervisor.node.requests import Settings
+from supervisor.node.state import Settings
 from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo
 from velocity_edge.wire import messages as m

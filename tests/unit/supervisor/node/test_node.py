@@ -5,13 +5,12 @@ from dataclasses import replace
 import pytest
 
 from supervisor.node import commands, happenings
-from supervisor.node.backoff import MAX_DELAY_S, STABLE_S, Backoff
-from supervisor.node.core import keep_idle_slots
+from supervisor.node.core import MAX_DELAY_S, STABLE_S, Backoff, keep_idle_slots
 from supervisor.node.drain_contract import Contract, Phase, Terms
 from supervisor.node.lifecycle import NodeState, WorkerState
 from supervisor.node.node import Node
-from supervisor.node.requests import Settings
 from supervisor.node.routes import desired_accepting, desired_roster
+from supervisor.node.state import Settings
 from supervisor.node.worker import Worker, WorkerIds, describe_exit
 from velocity_edge.errors import CannotDo
 from velocity_edge.wire import messages as m
@@ -468,10 +467,10 @@ def test_who_is_silent_and_not_dealt_with_is_counted_against_us(serving: Play) -
     ("status", "out_of_memory", "text"),
     [
         (-9, False, "was ended by signal 9"),
-        (-9, True, "was ended by the kernel, it seems: a process has just been chosen because memory ran out"),
+        (-9, True, "was killed, probably by the kernel: it has just killed a process because memory ran out"),
         (-11, True, "was ended by signal 11"),
-        (m.EXIT_OUT_OF_MEMORY, False, "exited with 71: it got no more memory"),
-        (None, False, "ended while nobody was its parent"),
+        (m.EXIT_OUT_OF_MEMORY, False, "exited with 71: it could not allocate memory"),
+        (None, False, "ended; its exit status is not known"),
     ],
 )
 def test_how_a_worker_ended_in_words(status: int | None, out_of_memory: bool, text: str) -> None:

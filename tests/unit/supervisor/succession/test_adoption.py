@@ -18,7 +18,7 @@ from supervisor.machine import spawn
 from supervisor.machine.slots import Slots
 from supervisor.succession import adoption
 from supervisor.succession.adoption import Adoption
-from supervisor.succession.state_file import SavedWorker
+from supervisor.succession.saved_state import SavedWorker
 from tests.unit.supervisor.test_hands import LOOPBACK, saved
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.channel import Channel
