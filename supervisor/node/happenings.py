@@ -1,7 +1,7 @@
 """What happens to a node: the happenings that `Node.handle` takes. What the node wants done is in commands.py.
 
 A happening that an operator causes raises `CannotDo` out of `Node.handle` when the node refuses: nothing has changed.
-All times are seconds of CLOCK_MONOTONIC. Pure data.
+All times are seconds of CLOCK_MONOTONIC. Pure data: what the world does first, then what an operator asks.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from enum import StrEnum, auto
 
 from supervisor.node.drain_contract import Contract, Terms
 from velocity_edge.wire import messages
-
-# --- happenings: the world ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +125,6 @@ class DisableFileWritten:
 @dataclass(frozen=True, slots=True)
 class DisableFileRemoved:
     """`RemoveDisableFile` was carried out."""
-
-
-# --- happenings: an operator ------------------------------------------------------------------------------------------
 
 
 class QuiesceMode(StrEnum):

@@ -1,4 +1,7 @@
-"""The node in one line: the title of its process, and its status for the service manager. Pure."""
+"""The node in one line: the title of its process, and its status for the service manager. Pure.
+
+Short because both lines have the same beginning, and are no decision of the node.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
     Hello, Held, Held                -> the sockets, links and slabs of its slot and of its core's other slot
 
 Each slot is held by the workers of its core, and those of a core that nobody serves by two workers of others
-(keepers.py), so every socket comes back as long as those live. What nobody holds is opened anew (slots.py). A worker
+(core.py), so every socket comes back as long as those live. What nobody holds is opened anew (slots.py). A worker
 that does not come in time has lost its loop: it is killed, and replaced. Packets need none of this: programs go on
 steering, workers go on serving, and nobody binds or closes a socket that is in use.
 """
