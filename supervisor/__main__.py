@@ -1,11 +1,14 @@
-"""`python -I -m supervisor`: run a node. `velocity-edge serve` becomes this process (exec).
+"""`python -I -m supervisor`: runs a node. `velocity-edge serve` becomes this process (exec).
 
     --config FILE   the configuration            --set JSON    flags, as {"server.workers": 2}
-    --worker-program JSON   what to start instead of `python -I -m workers` (tests)
-    --probe         which tier this machine could give a node (`velocity-edge doctor`)
-    --check         with the same options: would this installation start? Says its version, or why not
+    --worker-program JSON   program to start instead of `python -I -m workers` (tests)
+    --roll          restart adopted workers (an upgrade does)
+    --check         with the same options: print the version if this installation could start a node, else the reason
+    --probe         print the tier that this machine supports (`velocity-edge doctor`)
+    --end-orphans   start nothing, end what a dead supervisor left (`velocity-edge admin stop --orphans`)
 
-Ends with 0 (stopped as asked), 1 (failed), 5 (what was asked for cannot be had), 78 (bad configuration).
+Exit codes: 0 (stopped as asked), 1 (failed), 5 (something that was asked for is not available), 78 (bad configuration),
+70 (a bug).
 """
 
 from __future__ import annotations
@@ -23,11 +26,15 @@ from typing import Any
 import orjson
 import setproctitle
 
-from supervisor.admin import api as admin
-from supervisor.admin import metrics_listener as web
+from supervisor.admin.api import Admin
 from supervisor.admin.describe import describe
+from supervisor.admin.metrics_listener import listen
+from supervisor.admin.service import Service
+from supervisor.chores import periodic
+from supervisor.chores.reloads import Reloads
 from supervisor.chores.rotation import Rotation
-from supervisor.chores.upkeep import Upkeep
+from supervisor.chores.signals import Signals
+from supervisor.chores.upgrades import Upgrades
 from supervisor.machine.admin_socket import AdminSocket
 from supervisor.machine.first_process import be_one_if_first
 from supervisor.machine.places import Places
@@ -51,8 +58,8 @@ from velocity_edge.text.printable import printable
 
 log = logging.getLogger("supervisor")
 
-#: What a new program may take until it feeds the watchdog: imports, workers to adopt, programs to load. A quarter of a
-#: minute was too short on a machine with ten times more work than CPUs, and ended the upgraded supervisor.
+#: What a new program may take until it feeds the watchdog: imports, workers to adopt, programs to load. 15 s were too
+#: short on a machine with a load of ten times its CPUs: the watchdog ended the upgraded supervisor.
 _UPGRADE_PATIENCE_S = 120.0
 
 
@@ -63,15 +70,17 @@ def main() -> int:
     parser.add_argument("--set", dest="overrides", type=orjson.loads, default={}, metavar="JSON")
     parser.add_argument("--worker-program", type=orjson.loads, default=None, metavar="JSON")
     parser.add_argument("--roll", action="store_true", help="restart adopted workers (an upgrade does)")
-    parser.add_argument("--check", action="store_true", help="say whether a node could start so, and which version")
-    parser.add_argument("--probe", action="store_true", help="say which tier could be had here, as JSON")
-    parser.add_argument("--end-orphans", action="store_true", help="start nothing: end what a dead supervisor left")
+    parser.add_argument(
+        "--check", action="store_true", help="print the version if a node could start with these options"
+    )
+    parser.add_argument("--probe", action="store_true", help="print the tier that this machine supports, as JSON")
+    parser.add_argument("--end-orphans", action="store_true", help="start nothing, end what a dead supervisor left")
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
     if not (arguments.check or arguments.end_orphans or arguments.probe):
         be_one_if_first()
     setproctitle.setproctitle("velocity-edge: supervisor starting")
-    # A watchdog's SIGABRT shall say where we hung.
+    # The SIGABRT of a watchdog then prints where the process hung.
     faulthandler.enable()
     logs.begin("velocity-edge: %(message)s")
 
@@ -96,10 +105,10 @@ def main() -> int:
         for line in str(error).splitlines():
             _print(f"velocity-edge: {printable(line)}", 2)
         if not arguments.check and (alive := orphaned_workers(paths.runtime_dir())):
-            # Whoever typed `serve`, or became us by an upgrade, should know that the node still answers.
+            # The operator who ran `serve` or an upgrade should know that the node still serves.
             _print(
-                f"velocity-edge: {len(alive)} workers of this node serve on without a supervisor; the next one that "
-                "starts, of this version or of the one before, takes them over",
+                f"velocity-edge: {len(alive)} workers of this node go on serving without a supervisor; the next "
+                "supervisor that starts, of this version or of the previous one, takes them over",
                 2,
             )
         return exit_code(error)
@@ -116,7 +125,7 @@ def _end_orphans() -> int:
 
 async def _run(load_config: Any, file: Path | None, worker_program: list[str] | None, roll: bool) -> int:
     config: Config = load_config()
-    # Sockets, links and slabs of all slots, and what is on its way to workers.
+    # Enough for the sockets, links and slabs of all slots, and for descriptors that are sent to workers.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     runtime = paths.private_directory(paths.runtime_dir(), mode=0o755)
@@ -124,28 +133,31 @@ async def _run(load_config: Any, file: Path | None, worker_program: list[str] | 
     state_file = StateFile(runtime)
     program = worker_program or [*WORKER_PROGRAM, *worker_options(config)]
     shell, begin = await start(config, places, state_file, program, roll=roll)
-    # Before there are threads: capabilities belong to threads, and logging has one.
+    # Before threads exist: each thread has its own capabilities, and logging starts one.
     try:
         drop_capabilities()
     except OSError as error:
-        shell.notes.append(f"the supervisor keeps rights that it does not need: {error.strerror} (a seccomp filter?)")
+        shell.notes.append(
+            f"the supervisor keeps capabilities that it does not need: {error.strerror} (a seccomp filter?)"
+        )
     telemetry = config.server.telemetry
     lines = logs.set_up("supervisor", structured=telemetry.structured_logs, level=config.server.log_level)
     try:
-        upkeep = Upkeep(shell, load_config, file, lines, own_program=worker_program is not None)
-        code = await _serve(shell, begin, upkeep, config)
+        reloads = Reloads(shell, load_config, file, lines, own_program=worker_program is not None)
+        code = await _serve(shell, begin, reloads, config)
     finally:
         lines.close()
     if shell.successor:
-        # The same process: our parent, the workers' parent and the service manager notice nothing.
+        # It stays the same process for its parent, for its children and for the service manager.
         shell.manager.watchdog_within(_UPGRADE_PATIENCE_S)
         prepare_exec()
         os.execv(shell.successor[0], shell.successor)
     return code
 
 
-async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> int:
-    api = admin.Admin(shell, upkeep)
+async def _serve(shell: Shell, begin: Any, reloads: Reloads, config: Config) -> int:
+    upgrades = Upgrades(shell)
+    api = Admin(shell, Service(shell, reloads, upgrades))
     socket = AdminSocket(api.app, shell.places.runtime / "admin.sock")
     await socket.open()
     shell.troubles["admin.sock"] = socket.trouble
@@ -153,23 +165,23 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
     try:
         if config.server.telemetry.metrics_listen:
             address = parse_address(config.server.telemetry.metrics_listen)
-            page, bound = await web.listen(api, shell, address)
+            page, bound = await listen(api, shell, address)
             shell.metrics_address = format_address(bound)
         if not config.server.telemetry.structured_logs:
             shell.on_serving = lambda: _print(banner(describe(shell)), 1)
         shell.loop.set_exception_handler(_crash)
-        upkeep.listen_to_signals()
+        Signals(shell, reloads, upgrades).listen()
         begin()
         async with asyncio.TaskGroup() as tasks:
             chores = [
                 tasks.create_task(chore)
                 for chore in (
-                    upkeep.watch_files(),
-                    upkeep.keep_files(socket),
+                    reloads.watch_files(),
+                    periodic.keep_files(shell, socket),
                     Rotation(shell).in_time(),
-                    upkeep.count_arrivals(),
-                    upkeep.watch_pressure(),
-                    upkeep.feed_watchdog(),
+                    periodic.count_arrivals(shell),
+                    periodic.watch_pressure(shell),
+                    periodic.feed_watchdog(shell),
                 )
             ]
             code = await shell.finished
@@ -180,7 +192,7 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
         if not shell.successor:
             shell.close()
     finally:
-        # Those who wait for the end of the node hear of it now.
+        # Clients that wait for the node to stop get their last line now.
         await socket.close()
     if shell.successor:
         shell.let_go()
@@ -191,15 +203,15 @@ async def _serve(shell: Shell, begin: Any, upkeep: Upkeep, config: Config) -> in
 
 
 def _print(text: str, fd: int) -> None:
-    """Print, where somebody reads or the disk has room; a node does not live from that, nor wait for it."""
+    """Print if the reader keeps up and the disk has room; the node neither depends on that nor waits for it."""
     if not say_now(fd, text):
-        log.warning("cannot print what a person might want to read: the reader of descriptor %d is too slow", fd)
+        log.warning("cannot print a message: the reader of descriptor %d is too slow", fd)
 
 
 def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Die of a bug, at once: workers serve on, and whoever starts us again adopts them.
+    """Exit at once on a bug: workers go on serving, and the next supervisor adopts them.
 
-    asyncio would log an exception in a callback and go on with a node that is half changed.
+    asyncio would log an exception in a callback and continue with a node that is half changed.
     """
     error = context.get("exception")
     if error is None or isinstance(error, ConnectionError):

@@ -1,4 +1,7 @@
-"""Exit codes, the same for every verb, so that scripts and runbooks can tell why a command ended."""
+"""Exit codes: the same for every verb and for the supervisor, so that scripts can tell why a program ended.
+
+The last line of an answer of the admin API has one, too (velocity_edge/admin/answers.py).
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,18 @@ from velocity_edge.errors import CannotDo, ConfigError, TimedOut, Unavailable, U
 
 
 class Exit(enum.IntEnum):
-    """What the exit code of a command means."""
+    """What an exit code means."""
 
     DONE = 0
     FAILED = 1
     USAGE = 2
-    #: The node or the peer does not answer.
+    #: The node or the server does not answer.
     UNREACHABLE = 3
-    #: The state was still changing when the time was up.
+    #: The time is up; the operation goes on.
     TIMED_OUT = 4
-    #: Refused, or can never be met.
+    #: Refused, not available here, or no longer possible.
     IMPOSSIBLE = 5
-    #: It works, but not as well as it should (doctor, health).
+    #: It works, but something is degraded (status, health, doctor).
     DEGRADED = 6
     BAD_CONFIG = 78
 

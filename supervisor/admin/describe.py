@@ -1,19 +1,19 @@
-"""The node in words and numbers: fills velocity_edge/status/document.py from what the supervisor knows.
+"""Fills the status document (velocity_edge/status/document.py) from the state of the supervisor. Changes nothing.
 
-Reads, never changes. What is not as it should be becomes a sentence in `degraded`, with what would make it right.
+What is wrong is in degraded.py, the keys are in describe_keys.py.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from supervisor.admin.describe_keys import degraded_keys, describe_keys
+from supervisor.admin.degraded import degraded
+from supervisor.admin.describe_keys import describe_keys
 from supervisor.machine import sockets
 from supervisor.node.drain_contract import Phase, verdict
-from supervisor.node.lifecycle import NodeState, WorkerState
+from supervisor.node.lifecycle import WorkerState
 from supervisor.node.worker import Worker
+from supervisor.shell import Shell
 from supervisor.steering.base import Tier
 from velocity_edge import __version__
 from velocity_edge.config.values import format_address
@@ -33,10 +33,7 @@ from velocity_edge.text import logs
 from velocity_edge.wire.counters import VERDICTS
 from velocity_edge.wire.slab import total
 
-if TYPE_CHECKING:
-    from supervisor.shell import Shell
-
-#: Connections that `status` names; workers report as many each.
+#: Connections that `status` names; each worker reports at most as many.
 MAX_LEFT = 8
 _TIERS = {Tier.A: "A", Tier.B: "B", Tier.C: "C", Tier.D: "D"}
 
@@ -47,6 +44,7 @@ def describe(shell: Shell) -> NodeStatus:
     wall_s, now_s = shell.wall_clock(), shell.clock()
     counters = total(slot.slab for slot in shell.slots)
     counters["log_lines_lost"] += logs.lost()
+    buffers = _buffers(shell)
     return {
         "api_version": API_VERSION,
         "state": node.state,
@@ -77,12 +75,12 @@ def describe(shell: Shell) -> NodeStatus:
         "adoptions": node.adoptions,
         "counters": counters,
         "packets": {**steering.counters(), "worker": {name: counters[name] for name in VERDICTS}},
-        "buffers": _buffers(shell),
+        "buffers": buffers,
         "keys": describe_keys(shell),
         "last_reload": _last_reload(shell, wall_s - now_s),
         "rollout": _rollout(shell),
         "pressure": [_pressure(episode, wall_s - now_s) for episode in shell.pressure.in_force.values()],
-        "degraded": list(_degraded(shell)),
+        "degraded": list(degraded(shell, buffers)),
     }
 
 
@@ -142,7 +140,7 @@ def _last_reload(shell: Shell, to_wall_s: float) -> Reload | None:
 
 
 def describe_left(shell: Shell) -> list[Connection]:
-    """Return the oldest connections that workers wait for, oldest first."""
+    """Return the oldest connections that draining workers wait for, oldest first."""
     left: list[Connection] = [
         {"worker_id": worker.worker_id, "site": c.site, "age_s": c.age_s, "requests": c.requests}
         for worker in shell.node.workers.values()
@@ -158,7 +156,7 @@ def describe_drain(shell: Shell) -> Drain | None:
     if contract is None:
         return None
     to_wall_s = shell.wall_clock() - now_s
-    # A heartbeat may be a second old; what a worker said since, that nobody is left, is newer.
+    # A heartbeat may be a second old; a Drained that came since, with no connection left, is newer.
     beats = [worker.heartbeat for worker in shell.node.workers.values() if worker.heartbeat and not worker.drained]
     connections, half_open = sum(b.connections for b in beats), sum(b.half_open for b in beats)
     text, exit_code = ("", None) if contract.running else verdict(contract)
@@ -201,51 +199,3 @@ def _rollout(shell: Shell) -> RolloutStatus | None:
         "reason": rollout.reason,
         "progress": rollout.progress,
     }
-
-
-def _degraded(shell: Shell) -> Iterator[str]:
-    node = shell.node
-    yield from shell.active.warnings
-    yield from shell.notes
-    yield from shell.problems()
-    if node.failure:
-        yield node.failure
-    buffers = _buffers(shell)
-    for kind, sysctl in (("receive", "rmem"), ("send", "wmem")):
-        got = buffers[f"{kind}_got"]  # type: ignore[literal-required]
-        if got < sockets.WANTED_BUFFER_BYTES:
-            yield (
-                f"{kind} buffers have {got // 1024} KiB instead of {sockets.WANTED_BUFFER_BYTES // 1024}: "
-                f"`sysctl -w net.core.{sysctl}_max={sockets.WANTED_BUFFER_BYTES}` and a restart would make it right"
-            )
-    if node.state in (NodeState.SERVING, NodeState.QUIESCING, NodeState.QUIESCED):
-        serving = {w.core for w in node.workers.values() if w.serving and not w.doomed}
-        for core in node.cores[: node.target]:
-            if core.index not in serving:
-                starting = any(w.core == core.index and w.state is WorkerState.STARTING for w in node.workers.values())
-                yield f"core {core.index} has no worker: {'one is starting' if starting else 'the last one failed'}"
-    if not (node.rollout and node.rollout.running):
-        others = [v for v in node.workers.values() if v.hello and not v.doomed and v.hello.version != __version__]
-        if others:
-            versions = ", ".join(sorted({v.hello.version or "an earlier version" for v in others if v.hello}))
-            yield f"{len(others)} workers are of {versions}: `velocity-edge admin restart` makes them {__version__}"
-        stale = [v for v in node.workers.values() if v.serving and not v.doomed and v.revision != node.revision]
-        if stale and not node.reloading and all(v.activation_due_s is None for v in stale):
-            yield (
-                f"{len(stale)} workers serve an earlier configuration than revision {node.revision}: "
-                "`velocity-edge admin reload` or `admin restart` brings them up to date"
-            )
-    if node.state is NodeState.SERVING and shell.places.disabled:
-        yield (
-            f"the disable file {shell.places.disable_file} is there: health checkers withdraw the routes of a node "
-            "that serves; `velocity-edge admin resume` removes it"
-        )
-    for worker in node.workers.values():
-        if worker.busy:
-            silent_s = shell.clock() - worker.heard_s
-            yield f"worker {worker.worker_id} is busy: heartbeat late by {silent_s:.0f} s, but it makes progress"
-    yield from degraded_keys(shell)
-    if node.last_reload and not node.last_reload.ok:
-        yield f"the last reload was refused: {node.last_reload.reason}"
-    if node.rollout and node.rollout.reason:
-        yield f"the last restart was aborted: {node.rollout.reason}"

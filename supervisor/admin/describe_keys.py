@@ -1,23 +1,20 @@
-"""The epoch table in words and numbers, for `status`, `tickets list` and the metrics: never a key."""
+"""The epoch table for `status`, `tickets list` and the metrics, without keys; and what is wrong with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from supervisor.chores.rotation import waits_for
 from supervisor.machine.keyring import LOST
 from supervisor.node.epochs import connections_by_epoch
+from supervisor.shell import Shell
 from velocity_edge.keys import rotation
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.status.document import KeyEpoch, Keys
 
-if TYPE_CHECKING:
-    from supervisor.shell import Shell
-
 
 def describe_keys(shell: Shell) -> Keys:
-    """Return the table as the node says it."""
+    """Return the table without its secrets."""
     table, node, now_s = shell.keyring.table, shell.node, shell.steady_clock()
     to_wall_s = shell.wall_clock() - now_s
     held = connections_by_epoch(node.cid_epochs, node.workers.values())
@@ -48,21 +45,21 @@ def describe_keys(shell: Shell) -> Keys:
 
 
 def degraded_keys(shell: Shell) -> Iterator[str]:
-    """Yield what is not right with them."""
+    """Yield what is wrong with the keys, for `degraded`."""
     history, max_age_s = shell.keyring.history, shell.active.config.tickets.max_age_s
     if history.anew_s is not None and shell.steady_clock() - history.anew_s < max_age_s:
-        # As long as a session of before could have been resumed.
+        # As long as an earlier session could have been resumed.
         yield f"the keys began anew: {history.reason}; {LOST}"
     if shell.keyring.table.seal_with in shell.keyring.from_future:
         yield (
-            f"the key that seals was made {shell.keyring.ahead_s:.0f} s in the future when this node started: the "
-            "clock was wrong then, or is now; the key counts as made at the start, and rotates from there"
+            f"the sealing key was created {shell.keyring.ahead_s:.0f} s in the future when this node started: the "
+            "clock was wrong then, or is now; the age of the key is counted from the start of the node"
         )
     if (epoch := waits_for(shell)) is not None:
         count = connections_by_epoch((epoch,), shell.node.workers.values())[epoch]
         yield (
-            f"the keys cannot rotate: the next epoch needs the connection IDs of epoch {epoch}, on which {count} "
-            f"connections live; they are asked to leave, `velocity-edge tickets expire --epoch {epoch}` waits for it"
+            f"the keys cannot rotate: the next epoch needs the connection IDs of epoch {epoch}, which {count} "
+            f"connections use; they are asked to move, `velocity-edge tickets expire --epoch {epoch}` waits for it"
         )
 
 

@@ -1,41 +1,26 @@
-"""The lines that tell how a drain or a quiesce comes along: facts with stable names, and one line of text. Pure.
+"""The lines that report a drain or a quiesce: facts with stable names, and one line of text. Pure.
 
-`text` is for people and may get better words; scripts read the other fields. Times are told twice, from the beginning
-(`t_s`, T+61s) and as a date in UTC (`at`).
+`text` is for people and its words may change; scripts read the facts. Times are given twice, from the beginning of the
+drain (`t_s`, T+61s) and as a date in UTC (`at`).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from typing import Any
 
+from velocity_edge.admin.answers import Answer, DrainProgress
 from velocity_edge.status.document import Connection, Drain
 
-Line = dict[str, Any]
-#: What of the status is in each line of a drain.
-_FACTS = (
-    "phase",
-    "new_per_s",
-    "established",
-    "in_handshake",
-    "told",
-    "running_requests",
-    "decay_per_s",
-    "eta_s",
-    "lost",
-    "cut",
-    "proof",
-)
+_DAY_S = 86_400
 
 
 def utc(at_s: float) -> str:
-    """Return 14:02:11Z."""
-    return time.strftime("%H:%M:%SZ", time.gmtime(at_s))
+    """Return 14:02:11Z. *at_s*: seconds since 1970."""
+    return f"{clock(at_s % _DAY_S)}Z"
 
 
 def since(at_s: float, now_s: float, reason: str = "") -> str:
-    """Return "since 14:02:11Z (61 s ago), CHG-1234"."""
+    """Return "since 14:02:11Z (00:01:01 ago), CHG-1234"."""
     return f"since {utc(at_s)} ({clock(now_s - at_s)} ago){', ' + reason if reason else ''}"
 
 
@@ -60,17 +45,33 @@ def who(left: Sequence[Connection], total: int) -> str:
     return f"{are}: {', '.join(named)}{', ...' if total > len(left) else ''}" if named else are
 
 
-def drain_line(drain: Drain, now_s: float, disable_file: str, left: Sequence[Connection]) -> Line:
-    """Return how far a drain is. *now_s*: seconds since 1970."""
+def drain_line(drain: Drain, now_s: float, at: str, disable_file: str, left: Sequence[Connection]) -> Answer:
+    """Return how far a drain is. *now_s*: seconds since 1970; *at*: the same as a date."""
     t_s = (drain["phase_at_s"] if not drain["running"] else now_s) - drain["since_at_s"]
-    facts, expect = _in_words(drain, now_s, disable_file, left)
-    words = f"T+{t_s:.0f}s".ljust(8) + f"{drain['phase']:12} {facts}" + (f"  expect: {expect}" if expect else "")
-    line: Line = {"t_s": round(t_s, 1), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))}
-    line |= {name: drain[name] for name in _FACTS}  # type: ignore[literal-required]
-    return line | {"expect": expect, "left": list(left), "text": words}
+    status, expect = _in_words(drain, now_s, disable_file, left)
+    text = f"T+{t_s:.0f}s".ljust(8) + f"{drain['phase']:12} {status}" + (f"  expect: {expect}" if expect else "")
+    facts = DrainProgress(
+        t_s=round(t_s, 1),
+        at=at,
+        phase=drain["phase"],
+        new_per_s=drain["new_per_s"],
+        established=drain["established"],
+        in_handshake=drain["in_handshake"],
+        told=drain["told"],
+        running_requests=drain["running_requests"],
+        decay_per_s=drain["decay_per_s"],
+        eta_s=drain["eta_s"],
+        lost=drain["lost"],
+        cut=drain["cut"],
+        proof=drain["proof"],
+        expect=expect,
+        left=list(left),
+    )
+    return Answer(text, facts)
 
 
 def _in_words(drain: Drain, now_s: float, disable_file: str, left: Sequence[Connection]) -> tuple[str, str]:
+    """Return the status of the drain, and the condition that ends its phase."""
     established = f"established={drain['established']}"
     hard_stop = f"hard stop in {max(0.0, drain['hard_stop_at_s'] - now_s):.0f}s"
     match drain["phase"]:
@@ -82,7 +83,7 @@ def _in_words(drain: Drain, now_s: float, disable_file: str, left: Sequence[Conn
             expect = f"new<{drain['settle_below_per_s']:g}/s for {drain['settle_s']:g}s{quiet}"
             return f"new={new}/s {established}", expect
         case "quiesce":
-            return f"GOAWAY sent {drain['told']}/{drain['established']}, {established}", "everybody told"
+            return f"GOAWAY sent {drain['told']}/{drain['established']}, {established}", "GOAWAY sent to all"
         case "live" | "cutting":
             decay = "" if drain["decay_per_s"] is None else f" decay={drain['decay_per_s']:.1f}/s"
             eta = "" if drain["eta_s"] is None else f" eta=~{drain['eta_s']:.0f}s"

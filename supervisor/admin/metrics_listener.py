@@ -1,7 +1,9 @@
-"""What the network may see of the node, on `server.telemetry.metrics_listen`: read only, no secret, no host name.
+"""What the network may read of the node, on `server.telemetry.metrics_listen`: no secret, no host name.
 
-/metrics  Prometheus      /readyz  /livez  for load balancers and probes      /  a page for a screen on the wall
-/status.json  the status, without process ids and paths
+/metrics          Prometheus
+/readyz  /livez   for load balancers and probes
+/                 a page for a dashboard screen
+/status.json      the status, without process ids and paths
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from velocity_edge.errors import VelocityError
 from velocity_edge.wire.messages import Listener
 
 _PAGE: Final = files(__name__.rpartition(".")[0]).joinpath("page.html")
-#: `left` has the names of sites; what operators write to each other is not for everybody either.
-_NOT_FOR_STRANGERS: Final = ("pid", "runtime_dir", "reason", "left")
+#: `left` has the names of sites; reasons are for operators only.
+_PRIVATE: Final = ("pid", "runtime_dir", "reason", "left")
 
 
 async def listen(admin: Admin, shell: Shell, address: Listener) -> tuple[web.AppRunner, Listener]:
-    """Serve it; return the runner and the bound address. Raises `VelocityError`."""
+    """Listen; return the runner and the bound address. Raises `VelocityError`."""
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(
@@ -34,9 +36,9 @@ async def listen(admin: Admin, shell: Shell, address: Listener) -> tuple[web.App
         )
 
     async def status(_: web.Request) -> web.Response:
-        public = {name: value for name, value in describe(shell).items() if name not in _NOT_FOR_STRANGERS}
+        public = {name: value for name, value in describe(shell).items() if name not in _PRIVATE}
         if isinstance(drain := public["drain"], dict):
-            public["drain"] = {name: value for name, value in drain.items() if name not in _NOT_FOR_STRANGERS}
+            public["drain"] = {name: value for name, value in drain.items() if name not in _PRIVATE}
         return web.json_response(public, headers={"Cache-Control": "no-store"})
 
     app = web.Application(client_max_size=1024)

@@ -1,8 +1,7 @@
-"""What a reload cannot change, and what it could not carry out: refused before any worker hears of the revision. Pure,
-but for what this machine has (users, libraries).
+"""What a reload cannot change, and what it could not carry out: refused before any worker gets the revision. Pure.
 
-Everything else changes in a reload: most of it in living workers, `server.workers` by scaling, `server.engine` and
-`server.user` by replacing the workers one after the other (upkeep.py).
+Everything else changes in a reload: most of it in running workers, `server.workers` by scaling, `server.engine` and
+`server.user` by replacing the workers one after the other (reloads.py, which also finds out what this machine has).
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from velocity_edge.config.model import Config
-from velocity_edge.errors import CannotDo, Unavailable
-from velocity_edge.machine.worker_user import Rights, choose
-from velocity_edge.quic.open_engine import native_missing
+from velocity_edge.errors import CannotDo
 
 #: What belongs to the sockets, the programs and the processes, not to a revision.
 _FIXED: Final = (
@@ -36,17 +33,18 @@ def refuse_fixed(old: Config, new: Config) -> None:
         raise CannotDo(f"cannot reload: a new value of {', '.join(changed)} needs a restart of the node")
 
 
-def refuse_workers(config: Config, cores: int) -> None:
-    """Refuse a revision whose workers could not be started, or would have no slot."""
-    server = config.server
-    if server.workers and server.workers > cores:
+def refuse_workers(config: Config, cores: int, engine_missing: str, user_refused: str) -> None:
+    """Refuse a revision whose workers could not be started, or would have no slot.
+
+    *engine_missing*, *user_refused*: why this machine has not the engine or the user that it names; empty if it has.
+    """
+    workers = config.server.workers
+    if workers and workers > cores:
         raise CannotDo(
-            f"cannot reload: server.workers: {server.workers} workers need a restart of the node, "
+            f"cannot reload: server.workers: {workers} workers need a restart of the node, "
             f"which was started with slots for {cores}"
         )
-    if server.engine == "native" and (missing := native_missing()):
-        raise CannotDo(f"cannot reload: server.engine: cannot use the native engine: {missing}")
-    try:
-        choose(server.user, Rights.of_this_process())
-    except Unavailable as error:
-        raise CannotDo(f"cannot reload: server.user: {error}") from None
+    if engine_missing:
+        raise CannotDo(f"cannot reload: server.engine: cannot use the native engine: {engine_missing}")
+    if user_refused:
+        raise CannotDo(f"cannot reload: server.user: {user_refused}")

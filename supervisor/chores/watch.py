@@ -1,11 +1,11 @@
-"""Noticing that a configuration, a certificate or the folder of a site has changed on disk.
+"""Detects that a configuration, a certificate or the folder of a site has changed on disk.
 
-Looks once a second instead of listening to inotify: a rename, an edit in place, a replaced folder and the symlink swap
-of a Kubernetes ConfigMap all change what `stat` says at the end of the path, and there is nothing to lose or overflow.
-A change counts when it has been the same for two looks, so that a file that is being written is left alone.
+It polls once a second and does not use inotify: a rename, an edit in place, a replaced folder and the symlink swap of a
+Kubernetes ConfigMap all change what `stat` returns for the path, and no queue can overflow. A change counts when two
+polls in a row see the same, so that a file that is being written is left alone.
 
-A site's root is opened once per revision and a worker opens files below it, whatever its path means later. So a deploy
-that swaps a symlink is a change: the path names another folder. What is in the folder is not looked at.
+The root of a site is opened once per revision, and workers open files below that descriptor. So a deployment that swaps
+a symlink is a change: the path names another folder. The content of the folder is not watched.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Path -> what identifies its content; None for a file that is not there. A folder that is not there is left out.
+#: Path -> what identifies its content; None for a missing file. A missing folder is left out.
 Signature = dict[Path, tuple[int, ...] | None]
 
 
@@ -36,17 +36,17 @@ def signature(files: Iterable[Path], folders: Iterable[Path] = ()) -> Signature:
 
 
 class Watch:
-    """What was last seen, and what was last acted on."""
+    """What the last poll saw, and the last change that was reported."""
 
     def __init__(self, first: Signature) -> None:
         self._seen = first
         self._acted_on = dict(first)
 
     def changed(self, now: Signature) -> bool:
-        """Return whether *now* is a change that has settled. Says so once.
+        """Return whether *now* is a change that has settled. Each change is reported once.
 
-        A file that is missing is not a change, nor is a path that is watched for the first time: whoever named it has
-        just read it.
+        A missing file is not a change, nor is a path that is watched for the first time: the revision that named it
+        has just read it.
         """
         settled = now == self._seen
         self._seen = now

@@ -72,7 +72,7 @@ def test_a_node_knows_who_is_on_an_old_epoch_and_moves_them_without_a_failed_req
                 assert "still on epoch 1: 6 connections" in node.command("status").stdout
             run = node.command("tickets", "rotate", "--move", "--spread", "1s", "--timeout", "30s", timeout_s=40)
             assert run.returncode == 0, run
-            assert "epoch 3 seals; no connection lives on an earlier one" in run.stdout
+            assert "epoch 3 seals; no connection uses an earlier one" in run.stdout
             poll(lambda: connections_on(node, 3) == 6, "six connections on the new epoch")
             assert [connections_on(node, epoch) for epoch in (1, 2)] == [0, 0]
 

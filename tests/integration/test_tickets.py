@@ -63,7 +63,7 @@ def test_expired_epochs_open_nothing_and_a_new_one_begins_first() -> None:
     with supervised(workers=2) as node:
         node.post("tickets/rotate")
         said = tickets(node, "expire", "--all")
-        assert said.splitlines()[-1].endswith("epochs 1, 2 are expired; no connection lives on an earlier one")
+        assert said.splitlines()[-1].endswith("epochs 1, 2 are expired; no connection uses an earlier one")
         table = stored(node)
         # Their connection IDs decode a while longer.
         assert (table.seal_with, table.closed, table.cid_live) == (3, (2, 1), (3, 2, 1))
@@ -120,8 +120,8 @@ def test_a_merge_opens_and_does_not_seal(tmp_path: Path) -> None:
         other.wait_for_serving()
         assert "NOT encrypted" in tickets(node, "export", "--plain", "--out", tmp_path / "plain")
         said = tickets(other, "import", tmp_path / "plain")
-        assert "they are all here already" in tickets(other, "import", tmp_path / "plain")
-        assert "epochs 1, 2 open here too; epoch 5 seals as before" in said
+        assert "this node has all of them already" in tickets(other, "import", tmp_path / "plain")
+        assert "epochs 1, 2 imported; epoch 5 seals as before" in said
         table = stored(other)
         assert (table.numbers, table.seal_with, table.cid_live) == ((5, 2, 1), 5, (5,))
         assert set(roots(stored(node))) < set(roots(table))
@@ -134,8 +134,8 @@ def test_replacing_makes_the_imported_keys_the_nodes_own(tmp_path: Path) -> None
     with supervised(workers=1) as node, supervised(workers=2, server__limits__idle_timeout="1s") as other:
         tickets(node, "export", "--plain", "--out", tmp_path / "plain")
         said = tickets(other, "import", "--replace", tmp_path / "plain", "--timeout", "40s")
-        assert "epoch 2 seals meanwhile: epoch 1 is in the way" in said
-        assert said.splitlines()[-1].endswith("epoch 1 of the file seals, epoch 1 open")
+        assert "epoch 2 seals meanwhile: epoch 1 collides with the file" in said
+        assert said.splitlines()[-1].endswith("epoch 1 of the file seals, epoch 1 imported")
         table = stored(other)
         assert (table.seal_with, table.announced) == (1, 0)
         assert table.sealing.root == stored(node).sealing.root

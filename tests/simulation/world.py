@@ -2,7 +2,7 @@
 
     the real thing                                   here
     supervisor/node/node.py, translate.py, keyring.py    themselves
-    supervisor/shell.py, startup.py, upkeep.py       `happen`, `succeed`, `reload`, `rotate`: the same order of steps
+    supervisor/shell.py, startup.py, chores/        `happen`, `succeed`, `reload`, `rotate`: the same order of steps
     a supervisor's death between two commands        `cut_next`: the next happening is carried out in part
     state.json                                       `saved`, made as shell.py makes it: before and after the commands
     pinned maps                                      `known`, `accepting`; tier A forgets them with its supervisor
@@ -332,7 +332,7 @@ class World(Machine):
             self.chores(number)
             self.count(number)
 
-    # --- upkeep.py ---
+    # --- chores ---
 
     def write_disable_file(self, number: int) -> None:
         if number == self.supervisor:

@@ -39,7 +39,6 @@ FILE_CIRCLES_LEFT = [
     {"supervisor.one_line", "supervisor.shell"},
     {"velocity_edge.quic.portable.connection", "velocity_edge.quic.portable.tls"},
     {"velocity_edge.quic.portable.edge", "velocity_edge.quic.portable.outbox"},
-    {"velocity_edge.client.h3_client", "velocity_edge.client.response"},
 ]
 ROOM_CIRCLES_LEFT = [
     {"velocity_edge.pki", "velocity_edge.quic", "velocity_edge.tls"},
@@ -47,7 +46,6 @@ ROOM_CIRCLES_LEFT = [
 ]
 #: Decisions that still import a hand themselves.
 DECISIONS_WITH_HANDS_LEFT = {
-    "supervisor.admin.drain_lines",
     "velocity_edge.quic.admission",
 }
 #: Modules with hands that decisions still import, directly or through others.

@@ -115,6 +115,6 @@ class OnEpochs(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported(Facts):
-    """All keys, as velocity_edge/keys/file.py writes them. Secret."""
+    """All keys, as velocity_edge/keys/document.py writes them. Secret."""
 
     document: Any = field(repr=False)

@@ -100,11 +100,11 @@ def _json_name(each: Field[Any]) -> str:
 def _value(name: str, hint: Any, value: Any) -> Any:
     """Return *value* as the type *hint* of a request's field. Raises `BadRequest`."""
     kind = _kind(hint)
+    if kind is Any:
+        return value
     if not _fits(hint, value) or not _in_bounds(value):
         raise BadRequest(f"cannot understand {name} {repr(value)[:_SHOWN]}: {_expected(hint)}")
-    if value is None or kind in (Any, bool):
-        return value
-    return kind(value)
+    return None if value is None else kind(value)
 
 
 def _kind(hint: Any) -> Any:

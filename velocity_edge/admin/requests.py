@@ -143,7 +143,7 @@ class ExportKeys(Request):
 class ImportKeys(Request):
     """Accept the keys of a document as well; with `replace`, use them in place of the node's own."""
 
-    #: As velocity_edge/keys/file.py writes it. Secret: not for logs.
+    #: As velocity_edge/keys/document.py writes it. Secret: not for logs.
     document: Any = field(default=None, repr=False, metadata={"secret": True})
     replace: bool = False
     timeout_s: float | None = None

@@ -1,4 +1,4 @@
-"""What an operator is told is what became of the wish, also when something else came in between."""
+"""Invariant: the last line of an operation says how it ended, also when another event came in between."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,9 +11,11 @@ from supervisor.admin.operations import Operations
 from supervisor.node.agreement import Agreement
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.state import ReloadResult
+from velocity_edge.admin import requests
+from velocity_edge.admin.answers import Answer, Reloaded
 
 
-def reload(then: Callable[[Any], None]) -> dict[str, Any]:
+def reload(then: Callable[[Any], None]) -> Answer:
     """Ask for a reload that becomes revision 2; *then* is what happens to the node. Return the last line."""
     node = SimpleNamespace(reloading=Agreement(2, {1}, 0.0), last_reload=None, state=NodeState.SERVING)
 
@@ -21,28 +23,28 @@ def reload(then: Callable[[Any], None]) -> dict[str, Any]:
         then(node)
 
     shell: Any = SimpleNamespace(node=node, listeners=[], wait_for_change=wait_for_change)
-    upkeep: Any = SimpleNamespace(reload=lambda: 2)
+    chores: Any = SimpleNamespace(reload=lambda: 2)
 
-    async def play() -> dict[str, Any]:
-        return [line async for line in Operations(shell, upkeep).reload({})][-1]
+    async def play() -> Answer:
+        return [line async for line in Operations(shell, chores, chores).reload(requests.Reload())][-1]
 
     return asyncio.run(play())
 
 
 @pytest.mark.parametrize(("revision", "ok"), [(2, True), (2, False), (3, True), (3, False)])
-def test_a_reload_that_the_watch_overtook_has_the_end_of_the_newer_one(revision: int, ok: bool) -> None:
-    """The watch on the files sees the same change a moment later: revision 3 has taken the place of 2."""
+def test_a_reload_that_the_watch_on_files_overtakes_ends_as_the_newer_one(revision: int, ok: bool) -> None:
+    """The watch sees the same change a moment later: revision 3 has replaced 2."""
 
     def then(node: Any) -> None:
         node.reloading = None
         node.last_reload = ReloadResult(revision, ok, "" if ok else "worker 1 refused: no", 0.0)
 
     line = reload(then)
-    assert (line["ok"], line["exit_code"]) == (ok, 0 if ok else 1)
-    assert line["text"] == (f"revision {revision} is in use" if ok else "cannot reload: worker 1 refused: no")
+    assert line.exit_code == (0 if ok else 1)
+    assert line.text == (f"revision {revision} is in use" if ok else "cannot reload: worker 1 refused: no")
 
 
-def test_it_waits_for_the_newer_one() -> None:
+def test_a_reload_waits_for_the_newer_one() -> None:
     looks = []
 
     def then(node: Any) -> None:
@@ -50,5 +52,5 @@ def test_it_waits_for_the_newer_one() -> None:
         node.reloading = Agreement(3, {1}, 0.0) if len(looks) == 1 else None
         node.last_reload = ReloadResult(3, True, "", 0.0)
 
-    assert reload(then)["revision"] == 3
+    assert reload(then).facts == Reloaded(revision=3)
     assert len(looks) == 2

@@ -1,4 +1,4 @@
-"""By the clock a node rotates when it is due and makes room before it is needed; it waits rather than cut anybody."""
+"""Invariant: rotations begin when they are due, make room in advance, and wait rather than close a connection."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ HOUR_S = 3600.0
 
 
 class Pretend:
-    """As much of a shell as a rotation touches; one worker that obeys at once, and holds connections as told."""
+    """What a rotation uses of the shell; one worker that obeys at once, with the connections in `held`."""
 
     def __init__(self, directory: Path) -> None:
         self.now_s = 0.0
-        #: By how much somebody has set the wall clock since.
+        #: By how much the wall clock was set since the start.
         self.wall_ahead_s = 0.0
         settings = Tickets.model_validate({"rotate_after": "1h", "max_age": "24h"})
         self.active = SimpleNamespace(config=SimpleNamespace(tickets=settings))
@@ -65,7 +65,7 @@ class Pretend:
 
     def hours(self, number: int, rotation: Rotation) -> None:
         for _ in range(number):
-            # Heartbeats, so that nobody takes the worker for dead.
+            # Heartbeats, so that the worker does not count as hung.
             for _ in range(400):
                 self.now_s += 9.0
                 self.beat()
@@ -77,15 +77,15 @@ def shell(tmp_path: Path) -> Any:
     return Pretend(tmp_path)
 
 
-def test_a_day_in_which_connections_come_and_go(shell: Any) -> None:
+def test_a_rotation_begins_every_hour_when_no_connection_stays(shell: Any) -> None:
     rotation = Rotation(shell)
     shell.hours(24, rotation)
     assert shell.node.seal_with == 25
-    assert shell.keyring.table.cid_live == (25, 24), "the one before lingers"
+    assert shell.keyring.table.cid_live == (25, 24), "the previous epoch lingers"
     assert shell.moves == []
 
 
-def test_a_connection_that_stays_is_asked_to_leave_in_time_and_waited_for(shell: Any) -> None:
+def test_a_connection_that_stays_is_asked_to_move_in_time_and_delays_the_rotation(shell: Any) -> None:
     rotation = Rotation(shell)
     shell.held[1] = 3
     shell.hours(4, rotation)
@@ -93,40 +93,40 @@ def test_a_connection_that_stays_is_asked_to_leave_in_time_and_waited_for(shell:
     shell.hours(2, rotation)
     assert (shell.node.seal_with, shell.moves[0].epochs) == (7, [1])
     assert shell.moves[0].spread_s == HOUR_S / 10
-    # It does not leave: the keys wait, and say for whom.
+    # It does not move: the rotation waits, and `degraded` says for what.
     shell.hours(3, rotation)
     assert (shell.node.seal_with, rotation.waits_for) == (7, 1)
     [sentence] = degraded_keys(shell)
     assert "the keys cannot rotate" in sentence
-    assert "epoch 1, on which 3 connections live" in sentence
+    assert "epoch 1, which 3 connections use" in sentence
     with pytest.raises(CannotDo, match="epoch 8 needs the connection IDs of epoch 1"):
         rotation.begin()
     rows = {row["epoch"]: row for row in describe_keys(shell)["epochs"]}
     assert (rows[1]["connections"], rows[1]["ids_live"], rows[7]["state"]) == (3, True, "seals")
-    # It leaves: they go on.
+    # It moves: rotations continue.
     shell.held.clear()
     shell.hours(2, rotation)
     assert shell.node.seal_with == 9
     assert list(degraded_keys(shell)) == []
 
 
-def test_what_opens_says_until_when(shell: Any) -> None:
+def test_an_epoch_that_opens_has_the_time_of_its_end(shell: Any) -> None:
     rotation = Rotation(shell)
     shell.hours(2, rotation)
     rows = describe_keys(shell)["epochs"]
     assert [(row["epoch"], row["state"]) for row in rows] == [(3, "seals"), (2, "opens"), (1, "opens")]
-    # Epoch 1 sealed until epoch 2 began, an hour after the node; what it sealed then is good for a day.
+    # Epoch 1 sealed until epoch 2 began, an hour after the node; what it sealed then is valid for a day.
     assert [row["opens_until_s"] for row in rows] == [None, 26 * HOUR_S, 25 * HOUR_S]
 
 
-def test_the_first_thing_is_to_finish_what_a_predecessor_began(shell: Any) -> None:
+def test_a_rotation_that_an_earlier_supervisor_began_is_finished_first(shell: Any) -> None:
     shell.keyring.announce(shell.active.config.tickets, 0.0)
     shell.node.announced = 2
     Rotation(shell).look()
     assert (shell.node.seal_with, shell.keyring.table.announced) == (2, 0)
 
 
-# --- a clock that is wrong
+# --- a wrong clock
 
 
 @pytest.mark.parametrize("ahead_s", [10 * 365 * 24 * HOUR_S, -10 * 365 * 24 * HOUR_S, HOUR_S, -HOUR_S])
@@ -145,29 +145,29 @@ def test_a_wall_clock_that_is_set_neither_stops_nor_multiplies_rotations(
     assert [line.split("by ")[1].split(" s ")[0] for line in said] == [f"{ahead_s:+.0f}", f"{-ahead_s:+.0f}"]
 
 
-def test_what_is_open_until_when_is_said_by_the_clock_of_people(shell: Any) -> None:
+def test_the_end_of_an_epoch_is_given_by_the_wall_clock(shell: Any) -> None:
     rotation = Rotation(shell)
     shell.hours(1, rotation)
     shell.wall_ahead_s = 500.0
     assert [row["opens_until_s"] for row in describe_keys(shell)["epochs"]] == [None, 25 * HOUR_S + 500.0]
 
 
-def test_a_key_from_the_future_counts_as_born_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The clock was ten years ahead when it was made. Nobody waits ten years."""
+def test_a_key_from_the_future_counts_as_created_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The clock was ten years ahead when it was created; the next rotation must not wait ten years."""
     settings = Tickets.model_validate({"rotate_after": "1h", "max_age": "24h"})
     ten_years_s = 10 * 365 * 24 * HOUR_S
     Keyring.open(settings, tmp_path, ten_years_s)
     shell: Any = Pretend(tmp_path)
     assert "up to 315360000 s ahead" in caplog.text
     [sentence] = degraded_keys(shell)
-    assert "was made 315360000 s in the future" in sentence
+    assert "was created 315360000 s in the future" in sentence
     rotation = Rotation(shell)
     shell.hours(3, rotation)
     assert shell.node.seal_with == 4
     assert list(degraded_keys(shell)) == []
 
 
-def test_a_node_that_is_restarted_often_rotates_all_the_same(tmp_path: Path) -> None:
+def test_frequent_restarts_do_not_delay_a_rotation(tmp_path: Path) -> None:
     settings = Tickets.model_validate({"rotate_after": "1h", "max_age": "24h"})
     Keyring.open(settings, tmp_path, 100 * HOUR_S)
     due = [
@@ -177,7 +177,7 @@ def test_a_node_that_is_restarted_often_rotates_all_the_same(tmp_path: Path) -> 
 
 
 def test_a_clock_that_was_behind_costs_one_rotation(tmp_path: Path) -> None:
-    """At boot there was no time yet: keys are of 1970. With the right time they are too old, once."""
+    """The clock was not set at boot: keys are of 1970. With the right time they are too old, once."""
     shell: Any = Pretend(tmp_path)
     shell.hours(1, Rotation(shell))
     settings = shell.active.config.tickets
@@ -187,10 +187,10 @@ def test_a_clock_that_was_behind_costs_one_rotation(tmp_path: Path) -> None:
     ring.follow(number, ring.epochs)
     again = Keyring.open(settings, tmp_path, 50 * 365 * 24 * HOUR_S + 60.0)
     assert not again.due(settings, 50 * 365 * 24 * HOUR_S + 60.0)
-    assert {1, 2} < set(again.epochs), "what they sealed still opens"
+    assert {1, 2} < set(again.epochs), "they still open"
 
 
-def test_keys_of_another_node_from_the_future_are_taken_as_new(tmp_path: Path) -> None:
+def test_imported_keys_from_the_future_count_as_new(tmp_path: Path) -> None:
     settings = Tickets()
     there = Keyring.open(settings, tmp_path / "there", 900 * HOUR_S, living=False)
     here = Keyring.open(settings, tmp_path / "here", 0.0)
