@@ -71,7 +71,9 @@ def test_expired_epochs_open_nothing_and_a_new_one_begins_first() -> None:
         # Asking again expires what is there now.
         tickets(node, "expire", "--epoch", "2")
         assert stored(node).seal_with == 3
-        assert "cannot expire epoch 99: there are epochs 1, 2, 3" in tickets(node, "expire", "--epoch", "99", code=5)
+        assert "cannot expire epoch 99: this node has epochs 1, 2, 3" in tickets(
+            node, "expire", "--epoch", "99", code=5
+        )
         assert "no epoch is that old" in node.post("tickets/expire", older_than_s=3600)[1]["error"]
         assert "one of --all" in tickets(node, "expire", code=2)
         assert stored(node) == table
@@ -99,7 +101,7 @@ def test_a_backup_is_encrypted_and_opens_elsewhere(tmp_path: Path) -> None:
         # The other node has an epoch 1 of its own.
         its = stored(other)
         refusal = tickets(other, "import", backup, "--passphrase-file", secret, code=5)
-        assert "epoch 1 here and in the file are not the same keys; `tickets import --replace`" in refusal
+        assert "epoch 1 of the file and of this node are different keys; `tickets import --replace`" in refusal
         assert stored(other) == its
         no_key_in_logs(node, mine)
         no_key_in_logs(other, mine, its)
@@ -158,7 +160,7 @@ def test_a_refusal_on_the_way_is_the_last_line() -> None:
         )
         code, lines = node.post("tickets/expire", all=True, timeout_s=0.5)
         assert (code, lines[-1]["ok"], lines[-1]["exit_code"]) == (200, False, 4)
-        assert "on epoch 1; they go on until they end: ask again to wait" in lines[-1]["text"]
+        assert "on epoch 1; they go on until they end: run this again to wait" in lines[-1]["text"]
         assert stored(node).closed == (), "nothing is expired as long as what seals cannot be replaced"
 
 
