@@ -24,7 +24,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bpf import BpfError, abi, kernel, loader, pins
-from bpf.kernel import AttachType, ProgramType
+from bpf.linux import SO_ATTACH_REUSEPORT_EBPF, AttachType, ProgramType
+from bpf.measure import ProgramInfo, measure_run_time, program_info, run_on_frame
 from supervisor.steering.kernel import KernelSteering
 from tests.support.headers import extension
 from tests.support.packets import HANDSHAKE, INITIAL, ethernet, ipv4, ipv6, long, random_dcid, short, udp
@@ -47,8 +48,8 @@ class Row:
 
 
 def measure(program: int, frame: bytes, repeat: int, runs: int) -> list[int]:
-    kernel.run_on_frame(program, frame, repeat // 10)
-    return [kernel.run_on_frame(program, frame, repeat)[1] for _ in range(runs)]
+    run_on_frame(program, frame, repeat // 10)
+    return [run_on_frame(program, frame, repeat)[1] for _ in range(runs)]
 
 
 def empty_program() -> int:
@@ -120,14 +121,14 @@ def selection(cache_dir: Path, datagrams: int, runs: int) -> list[Row]:
     empty = kernel.load_program("empty", code, ProgramType.SK_REUSEPORT, AttachType.SK_REUSEPORT_SELECT)
     ours = steering.programs[pins.sockets_name("127.0.0.1", port)]
     alone = helper_alone(steering._socket_maps[0])
-    statistics_fd = kernel.measure_run_time()
+    statistics_fd = measure_run_time()
 
     def run_ns(program: int, make: Callable[[], bytes]) -> float:
-        members[0].setsockopt(socket.SOL_SOCKET, kernel.SO_ATTACH_REUSEPORT_EBPF, program)
-        before = kernel.program_info(program)
+        members[0].setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program)
+        before = program_info(program)
         for _ in range(datagrams):
             client.send(make())
-        after = kernel.program_info(program)
+        after = program_info(program)
         return (after.run_time_ns - before.run_time_ns) / (after.run_count - before.run_count)
 
     known, initial = short(codec.issue(1, 1)), long(INITIAL, random_dcid())
@@ -168,14 +169,14 @@ def rows(shield: Shield, empty: int, repeat: int, runs: int) -> tuple[float, lis
     return base, found
 
 
-def verified(cache_dir: Path) -> dict[str, kernel.ProgramInfo]:
+def verified(cache_dir: Path) -> dict[str, ProgramInfo]:
     """Load each program once and ask the kernel what it took."""
     specs = (*pins.specs(), pins.sockets_spec(), pins.cpus_spec())
     maps = {spec.name: kernel.create_map(spec) for spec in specs}
     infos = {}
     for name in loader.PROGRAMS:
         program = loader.load(name, maps, cache_dir)
-        infos[name] = kernel.program_info(program)
+        infos[name] = program_info(program)
         os.close(program)
     for fd in maps.values():
         os.close(fd)

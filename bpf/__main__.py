@@ -1,6 +1,6 @@
-"""`python -m bpf status|detach [INSTANCE]`: look at what is pinned, or remove it; JSON on stdout.
+"""`python -m bpf status|detach [INSTANCE]`: show what is pinned, or remove it; JSON on stdout.
 
-A program of its own because the command line (velocity_edge/cli/dispatch.py) may not import this package.
+It is a program because the command line (velocity_edge/cli/dispatch.py) may not import this package.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bpf import BpfError, pins, report
 
 
 def main(arguments: list[str]) -> object:
-    """Return what is to be printed. Raises `BpfError`."""
+    """Return the value to print. Raises `BpfError`."""
     match arguments:
         case ["status"]:
             return [report.instance(name) for name in pins.instances()]
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> object:
             pins.Pins(name).remove()
             return {"instance": name, "detached": there}
         case _:
-            raise BpfError("cannot understand this; usage: python -m bpf status|detach [INSTANCE]")
+            raise BpfError("cannot understand the arguments; usage: python -m bpf status|detach [INSTANCE]")
 
 
 if __name__ == "__main__":

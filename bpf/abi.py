@@ -1,7 +1,7 @@
-"""The Python side of maps.h: which maps there are, and how their keys and values lie in memory.
+"""The Python side of maps.h: the maps, and the layout of their keys and values in memory.
 
-The structures are ctypes so that they can be laid over the mapped memory of a map: a store to a field is a store to the
-kernel's memory, one byte or word at a time, never a whole value (bpf(2) updates are not atomic).
+The structures are ctypes so that they can overlay the mapped memory of a map: a store to a field is a store to kernel
+memory, one byte or word at a time, never a whole value (updates by bpf(2) are not atomic).
 tests/bpf/test_abi.py compiles maps.h and compares every offset.
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-from bpf.kernel import MapFlag, MapSpec, MapType
+from bpf.kernel import MapSpec
+from bpf.linux import MapFlag, MapType
 
-#: Version of everything here. Pinned maps outlive programs and processes; another schema is another directory.
+#: The version of this layout. Pinned maps outlive programs and processes; each schema has its own directory.
 SCHEMA: Final = 1
 
 MAX_LISTENERS: Final = 8
@@ -23,7 +24,7 @@ PIN_ENTRIES: Final = 65536
 WORKER_ENTRIES: Final = 65536
 #: Slots of one listener; there are twice as many slots as cores.
 SOCKET_ENTRIES: Final = 512
-#: Packets that wait for a CPU (tier D). 192 lost 4 % at 150 kpps, 2048 nothing; the kernel's most is 16384.
+#: Packets queued for a CPU (tier D). A queue of 192 lost 4 % at 150 kpps, one of 2048 none; the kernel allows 16384.
 CPUMAP_QUEUE: Final = 8192
 DENY_ENTRIES: Final = 65536
 COUNTERS_PER_STAGE: Final = 32
@@ -35,7 +36,7 @@ LIMITS: Final = 4
 
 
 class Key(ctypes.Structure):
-    """struct quic_key: a SipHash key, 16 bytes as they are."""
+    """struct quic_key: a SipHash key, 16 bytes in memory order."""
 
     _fields_ = (("octets", ctypes.c_ubyte * 16),)
 
@@ -126,11 +127,12 @@ class Counters(ctypes.Structure):
     _fields_ = (("cell", ctypes.c_ulonglong * COUNTERS_PER_STAGE),)
 
 
-#: struct bpf_cpumap_val: queue size and the descriptor of the program that runs there.
+#: struct bpf_cpumap_val: the queue size and the descriptor of the program that runs on that CPU.
 CPUMAP_VALUE_BYTES: Final = 8
 #: QUIC_HEAD_LENGTH: scratch memory for a head that is not linear (the stack allows no unaligned access).
 HEAD_BYTES: Final = 48
-SOCKET_VALUE_BYTES: Final = 8  # a descriptor in, a cookie out
+#: A descriptor when written, a socket cookie when read.
+SOCKET_VALUE_BYTES: Final = 8
 
 
 def _spec(name: str, type_: MapType, key_bytes: int, value_bytes: int, entries: int, flags: int = 0) -> MapSpec:
@@ -140,8 +142,8 @@ def _spec(name: str, type_: MapType, key_bytes: int, value_bytes: int, entries: 
 _SIZE = ctypes.sizeof
 _MAPPED = MapFlag.MMAPABLE
 
-#: In the order of enum map: a program names a map by its place here. `sockets` is the one of each listener; `cpus` has
-#: as many entries as the machine has CPUs (pins.cpus_spec).
+#: In the order of enum map: programs refer to a map by its index here. Each listener has a `sockets` map of its own;
+#: `cpus` has as many entries as the machine has CPUs (pins.cpus_spec).
 MAPS: Final = (
     _spec("settings", MapType.ARRAY, 4, _SIZE(Settings), 1, _MAPPED),
     _spec("workers", MapType.ARRAY, 4, _SIZE(Worker), WORKER_ENTRIES),

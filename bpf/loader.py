@@ -1,8 +1,8 @@
-"""Bytecode and maps become a loaded program.
+"""Loads bytecode with its maps.
 
-The programs name their maps by placeholders (maps.h, MAP): an ld_imm64 with the pseudo source register and a magic
-number plus the map's place in abi.MAPS. `load` puts descriptors there. Which sockets map a selection program uses is
-therefore decided at load time: one loaded program per listener, from the same bytecode.
+The programs refer to their maps by placeholders (maps.h, MAP): an ld_imm64 with the pseudo source register and a magic
+number plus the index of the map in abi.MAPS. `load` replaces them by descriptors. So the sockets map of a selection
+program is decided at load time: there is one loaded program per listener, from the same bytecode.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bpf import BpfError, abi, compile, kernel
-from bpf.kernel import AttachType, ProgramType
+from bpf import BpfError, abi, compile, kernel, linux
+from bpf.linux import AttachType, ProgramType
 
 _PLACEHOLDER: Final = 0x5645000
 _LD_IMM64: Final = 0x18
@@ -23,7 +23,7 @@ _PSEUDO_MAP_FD: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A program: where it is written and what the kernel must know to accept it."""
+    """A program: its source file, and the types that the kernel needs to load it."""
 
     source: str
     type: ProgramType
@@ -50,14 +50,14 @@ def with_maps(instructions: bytes, maps: Mapping[str, int]) -> bytes:
             (value,) = struct.unpack_from("<I", code, at + 4)
             index = value - _PLACEHOLDER
             if not 0 <= index < len(abi.MAPS):
-                raise BpfError(f"cannot use this bytecode: map placeholder {value:#x} is none of ours")
+                raise BpfError(f"cannot use this bytecode: unknown map placeholder {value:#x}")
             struct.pack_into("<I", code, at + 4, maps[abi.MAPS[index].name])
         at += 16
     return bytes(code)
 
 
 def warm_up(cache_dir: Path) -> None:
-    """Compile what is not in the cache yet, so that a start need not. Raises `BpfError`."""
+    """Compile all programs that are not in the cache, so that the start is fast. Raises `BpfError`."""
     for source in sorted({kind.source for kind in PROGRAMS.values()}):
         compile.bytecode(source, cache_dir)
 
@@ -65,8 +65,8 @@ def warm_up(cache_dir: Path) -> None:
 def load(function: str, maps: Mapping[str, int], cache_dir: Path, *, frags: bool = False) -> int:
     """Compile (or find) and load a program of PROGRAMS; return its descriptor.
 
-    *frags*: it accepts packets that do not lie in one piece (jumbo frames, GRO in generic mode).
+    *frags*: the program accepts packets in several fragments of memory (jumbo frames, GRO in generic mode).
     """
     kind = PROGRAMS[function]
     instructions = with_maps(compile.bytecode(kind.source, cache_dir)[function], maps)
-    return kernel.load_program(function, instructions, kind.type, kind.attach, kernel.XDP_HAS_FRAGS if frags else 0)
+    return kernel.load_program(function, instructions, kind.type, kind.attach, linux.XDP_HAS_FRAGS if frags else 0)

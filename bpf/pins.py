@@ -1,9 +1,9 @@
-"""What of a node is kept in bpffs, so that the death of its supervisor changes nothing and a successor finds it.
+"""The maps and links of a node that are pinned in bpffs: they outlive the supervisor, and a successor finds them.
 
     <bpffs>/velocity-edge/<instance>/v<schema>/settings workers accept ... sockets-443-0_0_0_0 link-eth0
 
-A directory of another schema is never used, only removed. Removing a pinned link detaches its program: so `remove` is a
-clean uninstall, whoever left the pins. Names contain no dot: bpffs keeps those for itself.
+A directory of another schema is never used, only removed. Removing a pinned link detaches its program, so `remove` is a
+complete uninstall, whichever process made the pins. Names contain no dot: bpffs reserves it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from bpf import BpfError, abi, kernel
+from bpf import BpfError, abi, kernel, links
 from bpf.kernel import MapSpec
 
 BPFFS: Final = Path("/sys/fs/bpf")
@@ -28,7 +28,7 @@ SOCKETS_PREFIX: Final = "sockets-"
 
 
 def mount(bpffs: Path = BPFFS) -> bool:
-    """Make sure that *bpffs* is one and that we may write there; return whether it had to be mounted.
+    """Make sure that *bpffs* is a bpffs and can be written to; return whether it had to be mounted.
 
     Raises `BpfError` with the reason when it cannot be used.
     """
@@ -37,12 +37,12 @@ def mount(bpffs: Path = BPFFS) -> bool:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.mount(b"bpf", os.fsencode(bpffs), b"bpf", 0, None):
             reason = os.strerror(ctypes.get_errno())
-            raise BpfError(f"cannot mount bpffs on {bpffs}: {reason}; `mount -t bpf bpf {bpffs}` as root helps")
+            raise BpfError(f"cannot mount bpffs on {bpffs}: {reason}; run `mount -t bpf bpf {bpffs}` as root")
         mounted = True
     if os.statvfs(bpffs).f_flag & os.ST_RDONLY:
-        raise BpfError(f"cannot write to {bpffs}: it is mounted read-only; `mount -o remount,rw {bpffs}` as root helps")
+        raise BpfError(f"cannot write to {bpffs}: it is mounted read-only; run `mount -o remount,rw {bpffs}` as root")
     if not os.access(bpffs, os.W_OK | os.X_OK):
-        raise BpfError(f"cannot write to {bpffs}: it belongs to somebody else")
+        raise BpfError(f"cannot write to {bpffs}: another user owns it")
     return mounted
 
 
@@ -54,13 +54,13 @@ def _is_bpffs(path: Path) -> bool:
 
 
 def folder(bpffs: Path = BPFFS) -> Path:
-    """Return where the instances of this user are. bpffs is open to everybody, like /tmp."""
+    """Return the directory of this user's instances. Every user may write to bpffs, as to /tmp."""
     uid = os.geteuid()
     return bpffs / ("velocity-edge" if uid == 0 else f"velocity-edge-{uid}")
 
 
 class MismatchError(BpfError):
-    """What is pinned is not what this version would make."""
+    """The pinned maps are not those that this version would create."""
 
 
 class Pins:
@@ -71,9 +71,7 @@ class Pins:
         self.directory = self.instance / f"v{abi.SCHEMA}"
 
     def create(self) -> None:
-        """Make the directory. Raises `BpfError` when that cannot be, or when somebody else made it: maps in it that we
-        adopted would be his.
-        """
+        """Make the directory. Raises `BpfError` when that fails, or when another user made it and so owns its maps."""
         for directory in (self.instance.parent, self.instance, self.directory):
             try:
                 directory.mkdir(exist_ok=True, mode=0o700)
@@ -81,18 +79,18 @@ class Pins:
                 raise BpfError(f"cannot create {directory}: {error.strerror}") from None
             status = directory.lstat()
             if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not stat.S_ISDIR(status.st_mode):
-                raise BpfError(f"cannot use {directory}: somebody else made it; `rm -r {directory}` as root helps")
+                raise BpfError(f"cannot use {directory}: another user made it; run `rm -r {directory}` as root")
 
     def remove(self) -> None:
-        """Detach all that is attached by pins of this instance, of every schema, and remove them."""
+        """Detach everything that pins of this instance attach, in every schema, and remove the pins."""
         if self.instance.is_dir():
-            # Unpinning detaches only when nobody else holds the link: a supervisor that lives does.
+            # Unpinning detaches only when no process holds the link, as a running supervisor does.
             for path in self.instance.glob(f"*/{LINK_PREFIX}*"):
-                link = kernel.open_pin(path)
+                link = links.open_pin(path)
                 try:
-                    kernel.detach_link(link)
+                    links.detach_link(link)
                 except OSError as error:
-                    if error.errno != errno.ENOLINK:  # that interface is gone
+                    if error.errno != errno.ENOLINK:  # ENOLINK: the interface is gone
                         raise
                 finally:
                     os.close(link)
@@ -100,12 +98,12 @@ class Pins:
         try:
             self.instance.parent.rmdir()
         except OSError:
-            pass  # other instances live there
+            pass  # there are other instances
 
     def start_anew(self) -> None:
-        """Remove all that is pinned here or in another schema, except the sockets maps, which come along.
+        """Remove everything that is pinned in any schema, except the sockets maps, which move to this schema.
 
-        These are the same in every schema, and the kernel lets a socket sit in one map at a time only.
+        These are the same in every schema, and the kernel allows a socket to be in one map only.
         """
         self.create()
         for directory in self.instance.iterdir():
@@ -118,25 +116,25 @@ class Pins:
                 shutil.rmtree(directory)
 
     def has_other_schemas(self) -> bool:
-        """Say whether an older or newer version left something."""
+        """Return whether an older or newer version left pins."""
         return self.instance.is_dir() and any(path != self.directory for path in self.instance.iterdir())
 
     def open(self, name: str) -> int | None:
-        """Return a descriptor of a pin, or None when there is none."""
+        """Return a descriptor of a pinned object, or None when the name is not pinned."""
         path = self.directory / name
-        return kernel.open_pin(path) if path.exists() else None
+        return links.open_pin(path) if path.exists() else None
 
     def pin(self, fd: int, name: str) -> None:
-        """Pin under a name; what was there before is unpinned."""
+        """Pin under a name, in place of an earlier pin."""
         self.unpin(name)
-        kernel.pin(fd, self.directory / name)
+        links.pin(fd, self.directory / name)
 
     def unpin(self, name: str) -> None:
-        """Remove a pin that may be there."""
+        """Remove a pin if it exists."""
         (self.directory / name).unlink(missing_ok=True)
 
     def names(self, prefix: str = "") -> list[str]:
-        """Return the names that begin so."""
+        """Return the names with this prefix."""
         if not self.directory.is_dir():
             return []
         return sorted(path.name for path in self.directory.iterdir() if path.name.startswith(prefix))
@@ -154,34 +152,34 @@ def sockets_name(host: str, port: int) -> str:
 
 
 def specs() -> Iterator[MapSpec]:
-    """Yield the maps that are pinned once. Of the others, `sockets` is each listener's and `cpus` each shield's own."""
+    """Yield the maps that are pinned once. Each listener has a `sockets` map, each shield a `cpus` map of its own."""
     for spec in abi.MAPS:
         if spec.name not in ("cpus", "sockets"):
             yield spec
 
 
 def sockets_spec() -> MapSpec:
-    """Return the map that each listener has for itself."""
+    """Return how the map of each listener is created."""
     return next(spec for spec in abi.MAPS if spec.name == "sockets")
 
 
 def cpus_spec() -> MapSpec:
-    """Return the map that a shield has for itself, as this machine needs it."""
+    """Return how the map of a shield is created on this machine."""
     spec = next(spec for spec in abi.MAPS if spec.name == "cpus")
     return replace(spec, entries=kernel.possible_cpus())
 
 
 def open_or_create(pins: Pins | None, name: str, spec: MapSpec) -> tuple[int, bool]:
-    """Return a map and whether it was there.
+    """Return a map, and whether it was pinned already.
 
-    A pinned map that is not exactly what we would make raises `MismatchError`.
+    A pinned map that differs from *spec* raises `MismatchError`.
     """
     fd = pins.open(name) if pins else None
     if fd is not None:
         found = kernel.map_spec(fd)
         if found != replace(spec, name=found.name):
             os.close(fd)
-            raise MismatchError(f"cannot adopt the pinned map {name}: it is {found}, and {spec} is needed")
+            raise MismatchError(f"cannot adopt the pinned map {name}: found {found}, expected {spec}")
         return fd, True
     try:
         fd = kernel.create_map(spec)

@@ -1,6 +1,6 @@
-"""What the pinned maps of an instance say, whoever made them and whether or not a supervisor lives.
+"""The content of an instance's pinned maps, for `dispatch status`, with or without a running supervisor.
 
-Reading needs root (or CAP_BPF and the owner of the pins). Numbers are sums over the CPUs at the moment of reading.
+Reading needs root, or CAP_BPF and the owner of the pins. Numbers are sums over the CPUs at the time of reading.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from bpf import BpfError, abi, kernel, pins, verdicts
+from bpf import BpfError, abi, kernel, links, pins, verdicts
 
 
 def read_counters(counters_fd: int, stage: str) -> dict[str, int]:
@@ -26,7 +26,7 @@ def read_counters(counters_fd: int, stage: str) -> dict[str, int]:
 
 
 def instance(name: str, bpffs: Path = pins.BPFFS) -> dict[str, Any]:
-    """Return what is pinned under *name*. Raises `BpfError` when that is nothing, or not of this version."""
+    """Return what is pinned under *name*. Raises `BpfError` when nothing is, or another version made it."""
     pinned = pins.Pins(name, bpffs)
     if not pinned.instance.is_dir():
         raise BpfError(
@@ -50,12 +50,12 @@ def instance(name: str, bpffs: Path = pins.BPFFS) -> dict[str, Any]:
 
 
 def _interfaces(pinned: pins.Pins) -> dict[str, bool]:
-    """Interface -> whether the program is still on it: an interface may have gone away."""
+    """Return interface -> whether the program is still attached: the interface may be gone."""
     found = {}
     for name in pinned.names(pins.LINK_PREFIX):
         link = pinned.open(name)
         if link is not None:
-            index = kernel.link_interface(link)
+            index = links.link_interface(link)
             os.close(link)
             try:
                 found[socket.if_indextoname(index)] = True

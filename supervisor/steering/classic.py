@@ -14,7 +14,7 @@ import secrets
 import socket
 
 from bpf import BpfError, classic
-from bpf.kernel import SO_DETACH_REUSEPORT_BPF
+from bpf.linux import SO_DETACH_REUSEPORT_BPF
 from supervisor.steering.base import Network, Tier
 from velocity_edge.errors import Unavailable
 from velocity_edge.wire.cid import CidConfig

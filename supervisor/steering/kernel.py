@@ -22,8 +22,8 @@ import struct
 import time
 from pathlib import Path
 
-from bpf import BpfError, abi, kernel, loader, pins, report, verdicts
-from bpf.kernel import SO_ATTACH_REUSEPORT_EBPF, SO_COOKIE, SO_DETACH_REUSEPORT_BPF, XdpMode
+from bpf import BpfError, abi, kernel, links, loader, pins, report, verdicts
+from bpf.linux import SO_ATTACH_REUSEPORT_EBPF, SO_COOKIE, SO_DETACH_REUSEPORT_BPF, XdpMode
 from supervisor.steering.base import Network, Tier
 from supervisor.steering.interfaces import Interface
 from supervisor.steering.table import fill
@@ -159,7 +159,7 @@ class KernelSteering:
     def remove_shield(self) -> None:
         """Detach XDP wherever this instance has it; back to tier B."""
         for link in self._links:
-            kernel.detach_link(link)
+            links.detach_link(link)
             os.close(link)
         self._links.clear()
         self._unpin_others(pins.LINK_PREFIX, set())
@@ -172,8 +172,8 @@ class KernelSteering:
         link = self._pins.open(name) if self._pins else None
         if link is not None:
             # After an interface of the same name was made anew, the old link is on nothing.
-            if kernel.link_interface(link) == interface.index:
-                kernel.update_link(link, program)
+            if links.link_interface(link) == interface.index:
+                links.update_link(link, program)
                 self._links.append(link)
                 return interface.xdp
             os.close(link)
@@ -354,7 +354,7 @@ def _link(interface: Interface, program: int, modes: list[XdpMode]) -> tuple[int
     reasons = []
     for mode in modes:
         try:
-            return kernel.link_xdp(program, interface.index, mode), mode
+            return links.link_xdp(program, interface.index, mode), mode
         except OSError as error:
             if error.errno in (errno.EBUSY, errno.EEXIST):
                 raise BpfError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bpf.kernel import ProgramInfo
+from bpf.measure import ProgramInfo
 
 VERIFIED = pytest.StashKey[dict[str, ProgramInfo]]()
 

@@ -138,7 +138,7 @@ def test_new_connections_spread_and_stay(group: Group) -> None:
 
 
 def test_a_program_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(classic.BpfError, match=r"^cannot steer with classic BPF: .* 4096 is the most"):
+    with pytest.raises(classic.BpfError, match=r"^cannot steer with classic BPF: .* instructions of at most 4096"):
         classic.program({0: bytes(16)}, dict.fromkeys(range(2000), 0), [0])
 
 

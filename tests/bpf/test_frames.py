@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from bpf import abi, kernel
+from bpf import abi, kernel, measure
 from tests.support.headers import DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING, UDP, extension, follow, fragment
 from tests.support.packets import HANDSHAKE, INITIAL, ZERO_RTT, ethernet, ipv4, ipv6, long, random_dcid, short, udp
 from tests.support.shield import CONFIG, PORT, WORKER, Shield
@@ -328,7 +328,7 @@ def test_what_hides_its_port(shield: Shield, attack: bool, verdict: str, make: C
     frames = [make(udp(datagram)) for datagram in inside]
     before = shield.counters()
     assert {shield.run(frame) for frame in frames} == {(verdict, frame) for frame in frames}
-    kernel.run_on_frame(shield.program, frames[0], 497)
+    measure.run_on_frame(shield.program, frames[0], 497)
     after = shield.counters()
     assert {name: after[name] - before[name] for name in after if after[name] != before[name]} == {verdict: 500}
     with denied(shield):

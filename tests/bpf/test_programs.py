@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bpf import BpfError, compile, kernel, loader, pins
-from bpf.kernel import AttachType, ProgramInfo, ProgramType
+from bpf import BpfError, compile, kernel, loader, measure, pins
+from bpf.linux import AttachType, ProgramType
+from bpf.measure import ProgramInfo
 
 #: What the verifier may walk through. Socket selection runs for every datagram: it stays small.
 BOUNDS = {"choose_socket": 5_000, "shield": 100_000, "arrived": 100}
@@ -43,7 +44,7 @@ def test_a_program_loads(
         # A CPUMAP belongs to programs of one kind.
         cpus = kernel.create_map(pins.cpus_spec())
         program = loader.load(name, {**maps, "cpus": cpus}, tmp_path, frags=frags)
-        info = kernel.program_info(program)
+        info = measure.program_info(program)
         verified[f"{name} ({compiler})"] = info
         assert 0 < info.verified_instructions < BOUNDS[name]
         os.close(program)

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from bpf import abi, kernel, verdicts
+from bpf import abi, kernel, measure, verdicts
 from tests.support.packets import (
     HANDSHAKE,
     INITIAL,
@@ -40,7 +40,7 @@ OTHER = 0x1A2A3A4A
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shield]:
     shield = Shield(tmp_path_factory.mktemp("cache"))
     yield shield
-    info = kernel.program_info(shield.program)
+    info = measure.program_info(shield.program)
     print(f"\nshield: {info.instructions} instructions, {info.verified_instructions} verified")
     shield.close()
 
@@ -350,7 +350,7 @@ def test_slip_is_one_in_n(shield: Shield) -> None:
     shield.settings.slip = 4
     before = shield.counters()
     frame = v4_initial()
-    kernel.run_on_frame(shield.program, frame, 4000)
+    measure.run_on_frame(shield.program, frame, 4000)
     after = shield.counters()
     passed = after["passed_must_retry"] - before["passed_must_retry"]
     dropped = after["dropped_initial_limit"] - before["dropped_initial_limit"]

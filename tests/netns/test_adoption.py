@@ -23,8 +23,9 @@ from typing import Any
 
 import pytest
 
-from bpf import kernel, pins
-from bpf.kernel import SO_DETACH_REUSEPORT_BPF, AttachType, MapSpec, MapType, ProgramType, XdpMode
+from bpf import kernel, links, pins
+from bpf.kernel import MapSpec
+from bpf.linux import SO_DETACH_REUSEPORT_BPF, AttachType, MapType, ProgramType, XdpMode
 from supervisor.steering.choose import Steering, Tier, open_steering
 from supervisor.steering.interfaces import with_addresses_of
 from tests.support.netns import Network, inside, network
@@ -260,7 +261,7 @@ def test_pins_of_another_schema_or_shape_are_not_used(wire: Network, cache_dir: 
     old = other.instance / "v0"
     old.mkdir(parents=True)
     wrong = kernel.create_map(MapSpec("settings", MapType.ARRAY, 4, 8, 1))
-    kernel.pin(wrong, old / "settings")
+    links.pin(wrong, old / "settings")
     steering = steer(wire, members, cache_dir, "socket", adopt=True)
     assert (steering.adopted, old.exists()) == (False, False)
     steering.release()
@@ -280,7 +281,7 @@ def test_somebody_elses_program_stays(wire: Network, cache_dir: Path) -> None:
     pass_all = struct.pack("<BBhi", 0xB7, 0, 0, 2) + struct.pack("<BBhi", 0x95, 0, 0, 0)
     program = kernel.load_program("other", pass_all, ProgramType.XDP, AttachType.XDP)
     with inside(wire.server):
-        link = kernel.link_xdp(program, socket.if_nametoindex(wire.veth), XdpMode.NATIVE)
+        link = links.link_xdp(program, socket.if_nametoindex(wire.veth), XdpMode.NATIVE)
     with pytest.raises(Unavailable, match=r"^cannot attach to veth: another XDP program is there"):
         steer(wire, members, cache_dir, "xdp")
     assert not pins.Pins(f"test-{wire.server}").instance.exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bpf import abi, kernel
+from bpf import abi, kernel, linux
 from supervisor.steering import kernel as steering_kernel
 from tests.support.loopback_group import bound, group, known, new
 from velocity_edge.errors import Unavailable
@@ -63,7 +63,7 @@ class Cookieless(socket.socket):
     """As on a kernel before 4.12."""
 
     def getsockopt(self, *arguments: int) -> Any:  # type: ignore[override]
-        if arguments[1] == kernel.SO_COOKIE:
+        if arguments[1] == linux.SO_COOKIE:
             raise OSError(errno.ENOPROTOOPT, "Protocol not available")
         return super().getsockopt(*arguments)
 

@@ -9,7 +9,7 @@ import os
 import struct
 from pathlib import Path
 
-from bpf import abi, kernel, loader, pins, verdicts
+from bpf import abi, kernel, loader, measure, pins, verdicts
 from bpf.report import read_counters
 from velocity_edge.wire.cid import CidCodec, CidConfig
 
@@ -64,7 +64,7 @@ class Shield:
     def run(self, frame: bytes) -> tuple[str, bytes]:
         """Return the verdict and the frame afterwards. Exactly one counter moved by one, and the action fits it."""
         before = self.counters()
-        action, _, after = kernel.run_on_frame(self.program, frame)
+        action, _, after = measure.run_on_frame(self.program, frame)
         moved = {name: count - before[name] for name, count in self.counters().items() if count != before[name]}
         assert list(moved.values()) == [1], moved
         (verdict,) = moved

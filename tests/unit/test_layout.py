@@ -33,9 +33,6 @@ TESTED_ELSEWHERE = {
 }
 LONG_LEFT = {
     "velocity_edge/quic/native/module.c",
-    "bpf/classic.py",
-    "bpf/compile.py",
-    "bpf/kernel.py",
     "bpf/xdp.c",
     "supervisor/shell.py",
     "supervisor/startup.py",
