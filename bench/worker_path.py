@@ -1,4 +1,4 @@
-"""What a worker's Python costs per request: `Exchanges._on_request` over an engine that does nothing.
+"""The cost of a worker's Python per request: `Exchanges._on_request` over an engine that does nothing.
 
     python -m bench.worker_path
 
@@ -15,13 +15,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from velocity_edge.config.content import Site
 from velocity_edge.http.requests import RequestReceived
 from workers.handlers.static.beneath import Descriptor
-from workers.handlers.static.site import StaticHandler, StaticSettings
-from workers.http import fold
-from workers.middleware.headers import SECURITY, Date, add_headers
+from workers.handlers.static.site import StaticHandler
+from workers.middleware.headers import SECURITY, AddHeaders, Date
+from workers.pipeline import fold
+from workers.serve import turns
 from workers.serve.access_log import Formatter, json_line
-from workers.serve.exchanges import Exchanges, Revision
+from workers.serve.exchanges import Exchanges
+from workers.serve.revision import Revision
 from workers.serve.router import Route, Router
 
 ROUNDS = 9
@@ -51,12 +54,17 @@ class NoEngine:
 
 def exchanges(root: Path, access_line: Formatter | None = None) -> Exchanges:
     """Return what a worker has for one site."""
-    handler = StaticHandler(Descriptor(os.open(root, os.O_PATH | os.O_DIRECTORY)), StaticSettings(), time.time)
-    around = add_headers(((b"server", b"velocity-edge"), *SECURITY), Date(time.time))
+    handler = StaticHandler(
+        Descriptor(os.open(root, os.O_PATH | os.O_DIRECTORY)),
+        Site.model_validate({"hostname": "*", "root": str(root)}, strict=False),
+        time.time,
+    )
+    around = AddHeaders(((b"server", b"velocity-edge"), *SECURITY), Date(time.time))
     result = Exchanges(
         NoEngine(), lambda coroutine: None, lambda: None, send_high_bytes=1, write_log=lambda lines: None
     )  # type: ignore[arg-type]
-    result.use(Revision(1, Router([Route("*", "/", fold([around], handler))]), access_line))
+    pipeline = fold([around], handler)
+    result.use(Revision(1, Router([Route("*", "/", pipeline)], pipeline, pipeline).find, access_line))
     return result
 
 
@@ -71,9 +79,8 @@ def measure(subject: Exchanges, headers: Any, *, hot: bool) -> tuple[float, floa
         began = time.perf_counter_ns()
         for _ in range(REQUESTS // 100):
             if not hot:
-                subject._forget_shared()
                 for event in batch:
-                    subject._shared.clear()
+                    subject._shared.forget()
                     subject.handle([event])
             else:
                 subject.handle(batch)
@@ -84,6 +91,7 @@ def measure(subject: Exchanges, headers: Any, *, hot: bool) -> tuple[float, floa
 
 def main() -> None:
     """Print the table."""
+    turns.TURN_NS = 10**12  # type: ignore[misc]  # nothing is deferred
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "index.html").write_bytes(b"x" * 1024)

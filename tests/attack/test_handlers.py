@@ -14,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.engine_driver import StockClient, World
-from tests.support.site import write
+from tests.support.site import always, site_section, write
 from workers.handlers.static.beneath import Descriptor
 from workers.handlers.static.open_files import OpenFiles
-from workers.handlers.static.site import StaticHandler, StaticSettings
+from workers.handlers.static.site import StaticHandler
 from workers.http import Request, Response, plain
-from workers.serve.exchanges import Exchanges, Revision
+from workers.serve.exchanges import Exchanges
+from workers.serve.revision import Revision
 from workers.serve.turns import TURN_NS
 
 Make = Callable[..., World]
@@ -41,7 +42,7 @@ class Site:
             now_ns=lambda: self.now_ns,
             open_files=open_files,
         )
-        self.exchanges.use(Revision(1, lambda request: self.handle))
+        self.exchanges.use(Revision(1, always(self.handle)))
         world.app.handle = self.exchanges.handle  # type: ignore[assignment]
 
     def handle(self, request: Request) -> Response:
@@ -116,8 +117,8 @@ async def test_readers_without_a_window_hold_a_share_of_the_open_files_and_other
     before = Descriptor.alive
     open_files = OpenFiles(before + 40)
     site = Site(w, open_files)
-    static = StaticHandler(root, StaticSettings(), time.time, open_files=open_files)
-    site.exchanges.use(Revision(2, lambda request: static))
+    static = StaticHandler(root, site_section(tmp_path), time.time, open_files=open_files)
+    site.exchanges.use(Revision(2, always(static)))
     for client in greedy:
         client.quic._write_connection_limits = lambda builder, space: None
         client.quic._write_stream_limits = lambda builder, space, stream: None

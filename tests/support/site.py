@@ -1,15 +1,18 @@
-"""A folder with files whose times are long ago, and the handler that shows it."""
+"""A directory with files whose times are long ago, and the handler that serves it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from velocity_edge.config.content import Site
 from workers.handlers.static.beneath import Descriptor
-from workers.handlers.static.site import StaticHandler, StaticSettings
+from workers.handlers.static.site import StaticHandler
 from workers.http import Request, Response
+from workers.pipeline import Handler, Middleware, Pipeline, fold
 
 #: Sun, 09 Sep 2001 01:46:40 GMT
 LONG_AGO_S = 1_000_000_000
@@ -34,9 +37,24 @@ def write(path: Path, data: bytes | str, when_s: int = LONG_AGO_S) -> Path:
 
 
 def handler(root: Path, clock: Clock | None = None, **settings: Any) -> StaticHandler:
-    """Return the handler for the folder *root*."""
-    descriptor = Descriptor(os.open(root, os.O_PATH | os.O_DIRECTORY))
-    return StaticHandler(descriptor, StaticSettings(**settings), clock or Clock())
+    """Return the handler for the directory *root*."""
+    return StaticHandler(directory(root), site_section(root, **settings), clock or Clock())
+
+
+def site_section(root: Path, **settings: Any) -> Site:
+    """Return the section of a site for every host."""
+    return Site.model_validate({"hostname": "*", "root": str(root), **settings}, strict=False)
+
+
+def directory(root: Path) -> Descriptor:
+    """Return *root* as a supervisor sends it."""
+    return Descriptor(os.open(root, os.O_PATH | os.O_DIRECTORY))
+
+
+def always(handler: Handler, *middleware: Middleware) -> Callable[[bytes, bytes, bytes], Pipeline]:
+    """Return a `Revision.find` that finds *handler* inside *middleware* for every request."""
+    pipeline = fold(middleware, handler)
+    return lambda host, path, method: pipeline
 
 
 def get(static: StaticHandler, target: bytes, *headers: tuple[bytes, bytes], method: bytes = b"GET") -> Response:

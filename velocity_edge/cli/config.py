@@ -10,9 +10,8 @@ import click
 
 from velocity_edge.cli import output
 from velocity_edge.config.load import Loaded, load_with_origins
-from velocity_edge.config.section import KeyPath
+from velocity_edge.config.section import KeyPath, dotted_path
 from velocity_edge.config.servable import check
-from velocity_edge.config.tree import dotted_path
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 
 from velocity_edge.config import env
 from velocity_edge.config.model import Config
-from velocity_edge.config.section import KeyPath, Problem, all_problems
+from velocity_edge.config.section import KeyPath, Problem, all_problems, dotted_path
 from velocity_edge.config.sentences import sentence
-from velocity_edge.config.tree import Tree, dotted_path, parse
+from velocity_edge.config.tree import Tree, parse
 from velocity_edge.errors import ConfigError
 
 _MAX_FILE_BYTES: Final = 4 * 2**20

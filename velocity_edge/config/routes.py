@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from velocity_edge.config.content import Content, FixedAnswer, Proxy, ProxyAction, Site
-from velocity_edge.config.section import KeyPath, Problem
+from velocity_edge.config.section import KeyPath, Problem, dotted_path
 
 #: What is done with a request. Consumers `match` it and end with `assert_never`.
 Action = Site | FixedAnswer | Proxy | ProxyAction
@@ -68,7 +68,7 @@ def collisions(routes: Sequence[Route]) -> Iterator[Problem]:
 
 
 def _collision(route: Route, method: str, other: Route) -> Problem:
-    place = f"{'.'.join(other.where[:-1])}[{other.where[-1]}]"
+    place = dotted_path(other.where)
     match route.action:
         case Site():
             key = "hostname" if route.host == route.action.hostname else "aliases"

@@ -43,3 +43,11 @@ def all_problems(value: Any, where: KeyPath = ()) -> Iterator[Problem]:
     elif isinstance(value, list):
         for i, entry in enumerate(value):
             yield from all_problems(entry, (*where, str(i)))
+
+
+def dotted_path(path: KeyPath) -> str:
+    """Return ("content", "sites", "0", "root") as "content.sites[0].root"."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if step.isdigit() and text else f".{step}" if text else step
+    return text

@@ -1,4 +1,5 @@
-"""`server.telemetry`, also accepted as `telemetry`: metrics, logs and the access log."""
+"""`server.telemetry`, also accepted as `telemetry`: metrics, logs and the access log. Short because each section
+has its own file."""
 
 from __future__ import annotations
 

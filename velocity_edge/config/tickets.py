@@ -1,4 +1,5 @@
-"""`tickets`: how long the node's keys are used, and where they are kept (velocity_edge/keys)."""
+"""`tickets`: how long the node's keys are used, and where they are kept (velocity_edge/keys). Short because each
+section has its own file."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from velocity_edge.config.section import KeyPath
+from velocity_edge.config.section import KeyPath, dotted_path
 from velocity_edge.config.yaml_errors import marked, shown, unmarked
 from velocity_edge.errors import ConfigError
 
@@ -205,11 +205,3 @@ def _ambiguous(text: str) -> str:
         return f"cannot use {shown(text)}: must be a whole number"
     octal = f", or 0o{digits} for octal" if text.startswith("0") and set(digits) <= set("01234567") else ""
     return f"cannot use {shown(text)}: YAML 1.1 and 1.2 read it as different numbers: expected {digits}{octal}"
-
-
-def dotted_path(path: KeyPath) -> str:
-    """Return ("content", "sites", "0", "root") as "content.sites[0].root"."""
-    text = ""
-    for step in path:
-        text += f"[{step}]" if step.isdigit() and text else f".{step}" if text else step
-    return text

@@ -47,7 +47,7 @@ class Leaving:
         """Return what is left, with the oldest connections."""
         present = self._serving.engine.connections()
         oldest = heapq.nlargest(_NAMED, present, key=lambda row: row[1])
-        site = self._serving.exchanges.site
+        site = self._serving.exchanges.connections.site
         return Left(
             len(self.drain.told),
             sum(requests for _, _, requests in present),
@@ -67,10 +67,9 @@ class Leaving:
         self._timer = self._loop.call_later(_STEP_S, self._step)
         now_s = self._loop.time()
         engine: Requests = self._serving.engine
-        exchanges = self._serving.exchanges
+        established = self._serving.exchanges.connections
         present = [
-            (connection, requests, exchanges.is_established(connection))
-            for connection, _, requests in engine.connections()
+            (connection, requests, connection in established) for connection, _, requests in engine.connections()
         ]
         cut, lost = self.drain.cut, self.drain.lost
         acts = self.drain.step(now_s, present)

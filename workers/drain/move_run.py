@@ -53,14 +53,14 @@ class Moving:
     def _step(self) -> None:
         self._timer = None
         engine: Requests = self._serving.engine
-        exchanges = self._serving.exchanges
+        established = self._serving.exchanges.connections
         held = set(engine.connections_on(self._config_ids()))
         if not held:
             log.info("no connection is left on the keys that were to be left")
             return
         self._timer = self._loop.call_later(_STEP_S, self._step)
         present = [
-            (connection, requests, exchanges.is_established(connection))
+            (connection, requests, connection in established)
             for connection, _, requests in engine.connections()
             if connection in held
         ]

@@ -1,6 +1,6 @@
-"""Fields that every answer of a site gets: `server`, `date`, and the security headers that a site can switch off.
+"""Fields that are added to every response: `server`, `date`, and the security headers that a site can disable.
 
-A field that the handler set itself stays as it is.
+A field that the handler set itself is not changed.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from workers.handlers.static.conditions import format_date
-from workers.http import Handler, Middleware, Request, Response
+from workers.http import Headers, Request, Response
+from workers.pipeline import Handler, Middleware
 
-#: What is safe for every site. No content-security-policy: `default-src 'self'` breaks pages, and only their author
-#: knows what they load. No strict-transport-security: the operator may serve the same name by plain HTTP.
+#: Fields that are safe for every site. No content-security-policy: `default-src 'self'` breaks pages, and only their
+#: author knows what they load. No strict-transport-security: the operator may serve the same name by plain HTTP.
 SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"SAMEORIGIN"),
@@ -40,27 +41,34 @@ class Date:
         return self._field
 
 
-def add_headers(fields: tuple[tuple[bytes, bytes], ...], date: Callable[[], tuple[bytes, bytes]]) -> Middleware:
-    """Return the middleware that adds *fields* and the date to answers that have none of that name."""
-    names = frozenset(name for name, _ in fields)
+class AddHeaders(Middleware):
+    """Adds fields and the date to responses that have none of that name."""
 
-    def finish(response: Response) -> Response:
-        added = fields
-        for name, _ in response.headers:
-            if name in names:
-                own = {name for name, _ in response.headers}
-                added = tuple(field for field in fields if field[0] not in own)
-                break
-        return Response(response.status, (*response.headers, *added, date()), response.body, response.shared)
+    same_for_all = True
 
-    async def later(response: Awaitable[Response]) -> Response:
-        return finish(await response)
+    def __init__(self, fields: Headers, date: Callable[[], tuple[bytes, bytes]]) -> None:
+        self._fields = tuple(fields)
+        self._date = date
 
-    def middleware(handler: Handler) -> Handler:
+    def wrap(self, handler: Handler) -> Handler:
+        """Return *handler* with the fields added to its responses."""
+        fields, date = self._fields, self._date
+        names = frozenset(name for name, _ in fields)
+
+        def finish(response: Response) -> Response:
+            added = fields
+            for name, _ in response.headers:
+                if name in names:
+                    own = {name for name, _ in response.headers}
+                    added = tuple(field for field in fields if field[0] not in own)
+                    break
+            return Response(response.status, (*response.headers, *added, date()), response.body, response.shared)
+
+        async def later(response: Awaitable[Response]) -> Response:
+            return finish(await response)
+
         def handle(request: Request) -> Response | Awaitable[Response]:
             response = handler(request)
             return finish(response) if isinstance(response, Response) else later(response)
 
         return handle
-
-    return middleware

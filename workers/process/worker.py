@@ -45,8 +45,8 @@ from velocity_edge.wire.titles import without_supervisor
 from workers.drain.drain_plan import Drain
 from workers.drain.drain_run import Leaving
 from workers.drain.move_run import Moving
+from workers.handlers.build import HandlerContext
 from workers.handlers.static.beneath import Descriptor
-from workers.handlers.static.open_files import OpenFiles
 from workers.process.supervision import Supervision
 from workers.process.vitals import LoopLag, Memory, Tally, show_title
 from workers.serve.access_log import access_lines_lost
@@ -87,7 +87,7 @@ class Worker:
     wall_clock: Callable[[], float] = time.time
     supervision: Supervision = field(init=False)
     stopped: asyncio.Future[None] = field(init=False)
-    open_files: OpenFiles = field(default_factory=OpenFiles)
+    handlers: HandlerContext = field(init=False)
     equipment: Equipment | None = None
     kept: dict[int, list[int]] = field(default_factory=dict)
     table: EpochTable | None = None
@@ -106,6 +106,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.stopped = self.loop.create_future()
+        self.handlers = HandlerContext(self.wall_clock)
         self.supervision = Supervision(self.loop, self.obey, self.hello, self.held, self._has_drained, self.wall_clock)
 
     async def run(self, channel: socket.socket) -> None:
@@ -167,26 +168,39 @@ class Worker:
         self.supervision.report(m.KeysInUse([epoch.epoch for epoch in order.epochs], order.seal_with, order.closed))
 
     def _configure(self, order: m.Configure, roots: list[Descriptor]) -> None:
+        prepared: Prepared | None = None
         try:
             config = Config.from_json(order.config)
             named = dict(zip(order.roots, roots, strict=True))
-            prepared = prepare(order.revision, config, order.chains, named, self.wall_clock, self.open_files)
+            prepared = prepare(order.revision, config, order.chains, named, self.handlers)
             if self.table is not None:
                 prepared.policy(self.table)
             if self.serving is None:
                 self.serving = self._open_serving(prepared)
             self.serving.settings_of(prepared)
         except VelocityError as error:
-            self.supervision.report(m.Refused(order.revision, str(error)))
+            self._refuse(order.revision, str(error), prepared)
             return
         except Exception as error:
-            # A bug of ours, but not a reason to kill a worker that serves another revision well.
+            # A bug, but not a reason to end a worker that serves another revision.
             log.exception("cannot prepare revision %d", order.revision)
             reason = f"cannot prepare it: {type(error).__name__}: {error} (a bug; the worker's log has more)"
-            self.supervision.report(m.Refused(order.revision, reason))
+            self._refuse(order.revision, reason, prepared)
             return
-        self.prepared = {order.revision: prepared}
+        self._drop_prepared()
+        self.prepared[order.revision] = prepared
         self.supervision.report(m.Prepared(order.revision))
+
+    def _refuse(self, revision: int, reason: str, prepared: Prepared | None) -> None:
+        if prepared is not None:
+            prepared.close()
+        self.supervision.report(m.Refused(revision, reason))
+
+    def _drop_prepared(self) -> None:
+        """Release the revisions that were prepared and not activated."""
+        prepared, self.prepared = self.prepared, {}
+        for revision in prepared.values():
+            revision.close()
 
     def _open_serving(self, first: Prepared) -> Serving:
         if self.equipment is None or self.table is None or self.lines is None or self.tally is None:
@@ -202,7 +216,7 @@ class Worker:
             table=self.table,
             first=first,
             progress=self.tally.progress,
-            open_files=self.open_files,
+            open_files=self.handlers.open_files,
         )
         serving.endpoint.use_roster(self.roster.workers, unborn(self.roster))
         return serving
@@ -277,6 +291,8 @@ class Worker:
             if not await serving.endpoint.drained_output(_LAST_FLUSH_S):
                 log.warning("some last packets did not leave: the socket had no room")
             serving.endpoint.stop()
+            serving.exchanges.use(None)
+        self._drop_prepared()
         self._count()
         if self.lines is not None:
             self.lines.close(logs.CLOSE_S)
@@ -357,7 +373,7 @@ class Worker:
                 "half_open": half_open,
                 "streams": serving.exchanges.running,
                 "rss_bytes": self.memory.rss_bytes(),
-                "open_files": self.open_files.count,
+                "open_files": self.handlers.open_files.count,
                 "loop_lag_us": int(lag_s * 1e6),
             },
         )
@@ -369,14 +385,14 @@ class Worker:
         if self.serving is None or not counters:
             return 0, 0
         present = counters["connections_opened"] - counters["connections_closed"]
-        return present, max(0, present - self.serving.exchanges.established)
+        return present, max(0, present - len(self.serving.exchanges.connections))
 
     def _has_drained(self) -> bool:
         return self.leaving is not None and self.leaving.drain.over
 
     def _show_title(self, connections: int | None = None) -> None:
         if connections is None:
-            connections = self.serving.exchanges.established if self.serving is not None else 0
+            connections = len(self.serving.exchanges.connections) if self.serving is not None else 0
         if self.serving is None or self.serving.active is None:
             state = "starting"
         elif self.leaving is not None:

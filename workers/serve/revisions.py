@@ -1,17 +1,18 @@
-"""From a configuration to what a worker uses of it: the router with its handlers, the TLS policy, the limits.
+"""From a configuration to what a worker uses of it: the router with its pipelines, the TLS policy, the limits.
 
-Built whole while the old revision serves, and only then put in its place: what is wrong is found here, and nothing has
-changed. `prepare` raises `VelocityError` with a sentence for the operator.
+A revision is built completely while the one before it serves, and only then activated: an error is found here, and
+nothing has changed. `prepare` raises `VelocityError` with a sentence for the operator. What a revision has opened is
+released by `Prepared.close`, or when it was replaced and its last request has ended (revision.py).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from velocity_edge.config.content import FixedAnswer, RouteSection, Site
 from velocity_edge.config.model import Config
+from velocity_edge.config.routes import routes_of
+from velocity_edge.config.section import KeyPath, dotted_path
 from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import EpochTable
@@ -21,26 +22,28 @@ from velocity_edge.tls.policy import ServerPolicy, server_policy
 from velocity_edge.tls.schedule import fastest_suites
 from velocity_edge.tls.tickets import Tickets
 from velocity_edge.wire.messages import KeyedChain
-from workers.handlers.answers import Answer, Answers
-from workers.handlers.static.beneath import Descriptor, probe
-from workers.handlers.static.listing import Listings
-from workers.handlers.static.open_files import OpenFiles
-from workers.handlers.static.site import StaticHandler, StaticSettings
-from workers.http import fold
-from workers.middleware.headers import SECURITY, Date, add_headers
+from workers.handlers.build import HandlerContext, handler_of
+from workers.handlers.fixed import method_not_allowed
+from workers.handlers.resources import Lease
+from workers.handlers.static.beneath import Descriptor
+from workers.http import Request, Response, plain
+from workers.middleware.build import around_errors, middleware_of
+from workers.middleware.headers import Date
+from workers.pipeline import Pipeline, fold
 from workers.serve.access_log import formatter
-from workers.serve.exchanges import Revision
+from workers.serve.revision import Revision
 from workers.serve.router import Route, Router
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A revision that could be used."""
+    """A revision that can be activated."""
 
     number: int
     config: Config
     requests: Revision
     chains: tuple[Chain, ...] = field(repr=False)
+    lease: Lease = field(repr=False)
 
     def policy(self, table: EpochTable) -> ServerPolicy:
         """Return the TLS policy with the ticket keys of *table*."""
@@ -55,91 +58,62 @@ class Prepared:
             suites=fastest_suites(),
         )
 
+    def close(self) -> None:
+        """Release what was opened for a revision that will not be activated, or whose worker stops."""
+        self.lease.close()
+
 
 def prepare(
-    number: int,
-    config: Config,
-    chains: Sequence[KeyedChain],
-    roots: Mapping[str, Descriptor],
-    clock: Callable[[], float],
-    open_files: OpenFiles | None = None,
+    number: int, config: Config, chains: Sequence[KeyedChain], roots: Mapping[str, Descriptor], context: HandlerContext
 ) -> Prepared:
-    """Return the revision. *roots*: path of a site's root -> its directory. *clock* is wall time in seconds.
-
-    *open_files* bounds the descriptors of all revisions of a worker. Raises `VelocityError`.
-    """
+    """Return the revision. *roots*: path of a site's root -> its directory. Raises `VelocityError`."""
     if not chains:
-        raise ConfigError("cannot serve without a certificate: server.tls.certificate or self_signed would be right")
+        raise ConfigError("cannot serve without a certificate: expected server.tls.certificate or self_signed")
     certificates = tuple(chain_from_pem(keyed, kem_oqs.find().make_signer) for keyed in chains)
-    server = config.server
-    date = Date(clock)
-    listings = Listings(clock)
-    open_files = open_files or OpenFiles()
-    own = ((b"server", server.server_header.encode()),) if server.server_header else ()
-    routes: list[Route] = []
-    for index, site in enumerate(config.content.sites):
-        try:
-            handler = _static(site, roots, clock, listings, open_files)
-        except VelocityError as error:
-            # Of several sites one is the reason: `config show --origin` has its line.
-            raise type(error)(f"content.sites[{index}] ({site.hostname}): {error}") from None
-        around = [add_headers((*own, *(SECURITY if site.security_headers else ())), date)]
-        routes += [Route(host, "/", fold(around, handler)) for host in (site.hostname, *site.aliases)]
-    hosts = [route.host for route in routes] or ["*"]
-    for prefix, answers in _answers(config.content.routes, server.limits.max_request_body_bytes):
-        answering = fold([add_headers(own, date)], answers)
-        routes += [Route(host, prefix, answering) for host in hosts]
+    telemetry = config.telemetry or config.server.telemetry
+    lease = context.resources.lease()
     try:
-        router = Router(routes, [add_headers(own, date)])
+        router = _router(config, roots, context, lease)
+    except BaseException:
+        lease.close()
+        raise
+    requests = Revision(number, router.find, formatter(telemetry.access_log), lease.close)
+    return Prepared(number, config, requests, certificates, lease)
+
+
+def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerContext, lease: Lease) -> Router[Pipeline]:
+    server, date = config.server, Date(context.clock)
+    pipelines: dict[KeyPath, Pipeline] = {}
+    tables: dict[tuple[str, str], dict[bytes, Pipeline]] = {}
+    for route in routes_of(config.content):
+        pipeline = pipelines.get(route.where)
+        if pipeline is None:
+            try:
+                handler = handler_of(
+                    route.action, context, lease, roots=roots, max_body_bytes=server.limits.max_request_body_bytes
+                )
+            except VelocityError as error:
+                # Which of several: `config show --origin` has its line.
+                raise type(error)(f"{dotted_path(route.where)} ({route.host}): {error}") from None
+            pipeline = pipelines[route.where] = fold(middleware_of(route.action, server, date), handler)
+        methods = tables.setdefault((route.host, route.prefix), {})
+        methods |= dict.fromkeys((method.encode() for method in route.methods or ("",)), pipeline)
+    errors = around_errors(server, date)
+    routes: list[Route[Pipeline]] = []
+    for (host, prefix), methods in tables.items():
+        other = methods.pop(b"", None)
+        if b"GET" in methods:
+            methods.setdefault(b"HEAD", methods[b"GET"])
+        routes.append(Route(host, prefix, other or fold(errors, method_not_allowed(methods)), methods))
+    try:
+        return Router(routes, fold(errors, _no_such_host), fold(errors, _no_such_path))
     except ValueError as error:
         raise ConfigError(f"content: cannot use it: {error}") from None
-    telemetry = config.telemetry or server.telemetry
-    return Prepared(number, config, Revision(number, router, formatter(telemetry.access_log)), certificates)
 
 
-def _answers(sections: Sequence[RouteSection], max_body_bytes: int) -> Iterator[tuple[str, Answers]]:
-    """Yield each prefix with its answers by method."""
-    by_prefix: dict[str, dict[bytes, Answer]] = {}
-    for section in sections:
-        action = section.action
-        if not isinstance(action, FixedAnswer):
-            raise ConfigError("content.routes: cannot proxy yet")
-        headers = tuple((name.lower().encode(), value.encode()) for name, value in action.headers.items())
-        answer = Answer.of(action.status, headers, action.body.encode())
-        methods = by_prefix.setdefault(section.match.path.rstrip("/") or "/", {})
-        methods.update({method.encode(): answer for method in section.match.methods or ("",)})
-    for prefix, methods in by_prefix.items():
-        yield prefix, Answers(methods, max_body_bytes)
+def _no_such_host(request: Request) -> Response:
+    return plain(421, "This server has no site of that name.")
 
 
-def _static(
-    site: Site,
-    roots: Mapping[str, Descriptor],
-    clock: Callable[[], float],
-    listings: Listings,
-    open_files: OpenFiles,
-) -> StaticHandler:
-    name = os.fspath(site.root)
-    root = roots.get(name)
-    if root is None:
-        raise ConfigError(f"cannot serve {name}: its directory did not come with the configuration")
-    probe(root.fd, name)
-    handler = StaticHandler(
-        root,
-        StaticSettings(
-            index=tuple(site.index),
-            cache_control=site.cache_control,
-            listings=site.listings,
-            spa_fallback=site.spa_fallback,
-            precompressed=site.precompressed,
-            hidden_files=site.hidden_files,
-            error_pages=site.error_pages,
-        ),
-        clock,
-        listings,
-        open_files,
-    )
-    absent = handler.missing()
-    if absent:
-        raise ConfigError(f"cannot use {name}/{absent[0]}")
-    return handler
+def _no_such_path(request: Request) -> Response:
+    return plain(404)

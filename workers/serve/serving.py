@@ -143,9 +143,10 @@ class Serving:
             # Writers compare with the same bound as the engine, or one would wait for a wake-up that never comes.
             self.engine.use_settings(settings)
             self.upcalls.admission.limits = settings.limits
-            self.exchanges.send_high_bytes = settings.limits.send_high_bytes
+            self.exchanges.responses.send_high_bytes = settings.limits.send_high_bytes
             self.settings = settings
         self.upcalls.policy = prepared.policy(table)
+        prepared.lease.begin()
         self.exchanges.use(prepared.requests)
         first = self.active is None
         self.active = prepared
@@ -184,7 +185,7 @@ class Serving:
             **self.engine.counters(),
             "handover_full": self.endpoint.handover_full,
             **self.losses,
-            **self.exchanges.closes,
+            **self.exchanges.connections.closes,
             **self.upcalls.admission.counters,
             **self.exchanges.counts,
         }

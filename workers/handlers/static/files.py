@@ -123,6 +123,17 @@ class FileStore:
                 self._bytes -= oldest.weight_bytes
         return entry
 
+    def use_root(self, root: Descriptor) -> None:
+        """Serve files below this directory from now on. Cached ones are compared with it before their next use."""
+        self._root = root
+        for entry in self._entries.values():
+            entry.checked_s = 0
+
+    def forget(self) -> None:
+        """Drop all cached files, with their descriptors."""
+        self._entries = {}
+        self._bytes = 0
+
     def _let_files_go(self) -> None:
         """Forget entries that keep a descriptor, the least recently used first, until there is room again."""
         for path in [path for path, entry in self._entries.items() if entry.has_file]:

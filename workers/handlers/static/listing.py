@@ -10,6 +10,7 @@ as before, so that clients that do not read it share its memory.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import stat
 from collections import OrderedDict
@@ -38,7 +39,7 @@ MAX_WAITING: Final = 64
 #: What is kept of made pages.
 _MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
 
-#: (descriptor of the site's root, decoded path, hidden names are shown, JSON)
+#: (site, decoded path, hidden names are shown, JSON)
 Key = tuple[int, bytes, bool, bool]
 
 
@@ -57,16 +58,26 @@ class Item:
 
 
 class Listings:
-    """The pages of all sites of one revision."""
+    """The pages of all sites of a worker."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """*clock* is wall time in seconds."""
         self._clock = clock
+        self._sites = itertools.count()
         self._making: dict[Key, asyncio.Task[Response]] = {}
         self._one_at_a_time = asyncio.Lock()
         #: Key -> (second in which it was made, the page); the least recently used first.
         self._made: OrderedDict[Key, tuple[int, Response]] = OrderedDict()
         self._kept_bytes = 0
+
+    def new_site(self) -> int:
+        """Return a number for the pages of one more site."""
+        return next(self._sites)
+
+    def forget(self, site: int) -> None:
+        """Drop the pages of a site."""
+        for key in [key for key in self._made if key[0] == site]:
+            self._kept_bytes -= _weight(self._made.pop(key)[1])
 
     async def page(self, key: Key, directory: Descriptor) -> Response:
         """Return the page for *directory*. Raises `Busy`."""

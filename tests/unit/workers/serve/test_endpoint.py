@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tests.support.fake_engine import FakeEngine, request
-from tests.support.site import Clock
+from tests.support.site import Clock, always
 from velocity_edge.http.requests import Event
 from velocity_edge.quic import handover
 from velocity_edge.quic.datagrams import Train
 from workers.http import plain
 from workers.serve.endpoint import Endpoint
-from workers.serve.exchanges import Exchanges, Revision
+from workers.serve.exchanges import Exchanges
+from workers.serve.revision import Revision
 
 
 class Stage:
@@ -32,7 +33,7 @@ class Stage:
             write_log=lambda lines: None,
             clock=Clock(),
         )
-        self.exchanges.use(Revision(1, lambda request: lambda request: plain(200)))
+        self.exchanges.use(Revision(1, always(lambda request: plain(200))))
         self.udp = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(2)]
         for sock in self.udp:
             sock.bind(("127.0.0.1", 0))

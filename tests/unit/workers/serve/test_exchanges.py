@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from tests.support.fake_engine import FakeEngine, request
-from tests.support.site import Clock
+from tests.support.site import Clock, always
 from velocity_edge.http.requests import (
     BodyReceived,
     ConnectionClosed,
@@ -21,17 +21,25 @@ from velocity_edge.http.requests import (
     StreamClosed,
     StreamWritable,
 )
-from workers.http import BodyCutShort, BodyTooLarge, Request, Response, plain
+from workers.body import BodyTooLarge
+from workers.http import BodyCutShort, Request, Response, plain
+from workers.pipeline import Handler, Middleware
 from workers.serve.access_log import clf_line, json_line
 from workers.serve.backlog import Backlog
-from workers.serve.exchanges import Exchanges, Revision
+from workers.serve.exchanges import Exchanges
+from workers.serve.revision import Revision
 from workers.serve.turns import STEP_NS, TURN_NS
 
 
 class Stage:
     """An `Exchanges` over a fake engine, with one handler for everything."""
 
-    def __init__(self, handler: Callable[[Request], Response | Awaitable[Response]], **revision: Any) -> None:
+    def __init__(
+        self,
+        handler: Callable[[Request], Response | Awaitable[Response]],
+        middleware: Sequence[Middleware] = (),
+        **revision: Any,
+    ) -> None:
         self.engine = FakeEngine()
         self.clock = Clock()
         self.tasks: list[asyncio.Task[None]] = []
@@ -50,7 +58,7 @@ class Stage:
             now_ns=lambda: self.now_ns,
             progress=self._progress,
         )
-        self.exchanges.use(Revision(1, lambda request: self._ask(handler), **revision))
+        self.exchanges.use(Revision(1, always(self._ask(handler), *middleware), **revision))
 
     def _ask(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
         def ask(request: Request) -> Any:
@@ -142,7 +150,7 @@ def test_an_answer_that_is_not_shared_or_not_a_200_is_asked_for_each_time() -> N
 def test_a_new_revision_forgets_what_was_shared() -> None:
     stage = Stage(shared)
     stage.handle(request(1))
-    stage.exchanges.use(Revision(2, lambda request: lambda request: plain(204)))
+    stage.exchanges.use(Revision(2, always(lambda request: plain(204))))
     stage.handle(request(2))
     assert stage.engine.answers[2].status == 204
 
@@ -153,6 +161,49 @@ def test_what_is_shared_is_bounded() -> None:
         stage.handle(request(number, b"/%d" % number))
         assert len(stage.exchanges._shared) <= 4096
         assert stage.exchanges._shared._bytes <= 32 * 1024 * 1024
+
+
+class Authorization(Middleware):
+    """Answers 401 to requests without the right field."""
+
+    def wrap(self, handler: Handler) -> Handler:
+        return lambda request: handler(request) if request.header(b"authorization") == b"right" else plain(401)
+
+
+class Counting(Middleware):
+    """Changes nothing."""
+
+    same_for_all = True
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def wrap(self, handler: Handler) -> Handler:
+        def handle(request: Request) -> Response | Awaitable[Response]:
+            self.calls += 1
+            return handler(request)
+
+        return handle
+
+
+def test_a_shared_answer_is_not_sent_past_an_authorization() -> None:
+    stage = Stage(shared, [Authorization()])
+    stage.handle(request(1, headers=[(b"authorization", b"right")]), request(2))
+    assert [stage.engine.answers[stream].status for stream in (1, 2)] == [200, 401]
+    assert len(stage.exchanges._shared) == 0
+
+
+def test_one_middleware_that_does_not_declare_it_prevents_sharing() -> None:
+    stage = Stage(shared, [Counting(), Authorization(), Counting()])
+    stage.handle(request(1, headers=[(b"authorization", b"right")]), request(2))
+    assert [stage.engine.answers[stream].status for stream in (1, 2)] == [200, 401]
+
+
+def test_middleware_that_is_the_same_for_all_is_skipped_for_a_shared_answer() -> None:
+    counting = Counting()
+    stage = Stage(shared, [counting])
+    stage.handle(request(1), request(2), request(3))
+    assert (counting.calls, len(stage.engine.answers)) == (1, 3)
 
 
 # --- requests and failures -------------------------------------------------------------------------------------------
@@ -187,7 +238,7 @@ def test_a_failing_handler_is_a_500_with_the_number_of_its_log_line(caplog: pyte
 
 def test_without_a_revision_there_is_a_503() -> None:
     stage = Stage(shared)
-    stage.exchanges._revision = None
+    stage.exchanges.use(None)
     stage.handle(request(1))
     assert stage.engine.answers[1].status == 503
 
@@ -234,6 +285,35 @@ async def test_a_client_that_leaves_cancels_the_handler() -> None:
     assert cancelled.is_set()
     assert stage.exchanges.running == 0
     assert stage.engine.answers == {}
+
+
+async def test_a_replaced_revision_is_released_after_its_last_request() -> None:
+    going = asyncio.Event()
+
+    async def wait(request: Request) -> Response:
+        await going.wait()
+        return plain(200)
+
+    released: list[int] = []
+    stage = Stage(wait, release=lambda: released.append(1))
+    stage.handle(request(1), request(2), request(3))
+    stage.handle(StreamClosed(3, False, 0))  # its task is cancelled before it has begun
+    await stage.settle()
+    stage.exchanges.use(Revision(2, always(lambda request: plain(204))))
+    stage.handle(StreamClosed(2, False, 0))
+    await stage.settle()
+    assert released == []
+    going.set()
+    await stage.settle()
+    assert (released, stage.engine.answers[1].status) == ([1], 200)
+
+
+def test_a_replaced_revision_without_requests_is_released_at_once() -> None:
+    released: list[int] = []
+    stage = Stage(shared, release=lambda: released.append(1))
+    stage.handle(request(1))
+    stage.exchanges.use(Revision(2, always(shared)))
+    assert released == [1]
 
 
 # --- turns -----------------------------------------------------------------------------------------------------------
@@ -304,7 +384,7 @@ async def test_a_body_that_comes_while_its_request_waits_is_kept_for_it() -> Non
     async def echo(request: Request) -> Response:
         return Response(200, (), await request.body.read(100))
 
-    stage.exchanges.use(Revision(2, lambda request: echo))
+    stage.exchanges.use(Revision(2, always(echo)))
     stage.handle(request(9, method=b"POST", fin=False), BodyReceived(9, b"abc", False))
     stage.now_ns += TURN_NS
     stage.handle(request(10, method=b"POST", fin=False), BodyReceived(10, b"def", False))
@@ -533,8 +613,8 @@ def closed(connection: int) -> ConnectionClosed:
 def test_established_connections_are_counted() -> None:
     stage = Stage(shared)
     stage.handle(handshake(1), handshake(2), closed(1), closed(9))
-    assert stage.exchanges.established == 1
-    assert stage.exchanges.is_established(2)
+    assert len(stage.exchanges.connections) == 1
+    assert 2 in stage.exchanges.connections
 
 
 def test_the_access_log_has_each_request_once_hot_or_not() -> None:
@@ -660,7 +740,7 @@ def test_a_connection_that_we_close_with_an_error_is_counted_by_its_name(
 ) -> None:
     stage = Stage(shared)
     stage.handle(event)
-    assert {name: n for name, n in stage.exchanges.closes.items() if n} == ({counter: 1} if counter else {})
+    assert {name: n for name, n in stage.exchanges.connections.closes.items() if n} == ({counter: 1} if counter else {})
 
 
 def test_what_is_logged_about_a_close_is_escaped(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,52 +1,59 @@
-"""A request goes to the exact host before the wildcard before the default, and there to the longest prefix."""
+"""The exact host takes precedence over the wildcard over the default; there, the longest prefix; there, the method."""
 
 from __future__ import annotations
 
 import pytest
 
-from workers.http import Request, Response, host_of
+from workers.http import host_of
 from workers.serve.router import Route, Router
 
 
-def route(host: str, prefix: str = "/") -> Route:
-    return Route(host, prefix, lambda request: Response(200, ((b"route", f"{host}{prefix}".encode()),)))
+def route(host: str, prefix: str = "/", **by_method: str) -> Route[str]:
+    return Route(host, prefix, f"{host}{prefix}", {name.encode(): found for name, found in by_method.items()})
 
 
-def answer(router: Router, authority: bytes, target: bytes = b"/") -> tuple[int, bytes | None]:
-    request = Request(b"GET", authority, target)
-    response = router(request)(request)
-    assert isinstance(response, Response)
-    return response.status, next((value for name, value in response.headers if name == b"route"), None)
+def router(*routes: Route[str]) -> Router[str]:
+    return Router(routes, "no such host", "no such path")
+
+
+def found(routes: Router[str], authority: bytes, path: bytes = b"/", method: bytes = b"GET") -> str:
+    return routes.find(host_of(authority), path, method)
 
 
 def test_hosts() -> None:
-    router = Router([route("example.com"), route("*.example.com"), route("*"), route("::1")])
-    assert answer(router, b"example.com") == (200, b"example.com/")
-    assert answer(router, b"EXAMPLE.com.:4433") == (200, b"example.com/")
-    assert answer(router, b"a.example.com:443") == (200, b"*.example.com/")
-    assert answer(router, b"a.b.example.com") == (200, b"*/")
-    assert answer(router, b"[::1]:4433") == (200, b"::1/")
-    assert answer(router, b"other") == (200, b"*/")
-    assert answer(router, b".example.com") == (200, b"*/")
+    routes = router(route("example.com"), route("*.example.com"), route("*"), route("::1"))
+    assert found(routes, b"example.com") == "example.com/"
+    assert found(routes, b"EXAMPLE.com.:4433") == "example.com/"
+    assert found(routes, b"a.example.com:443") == "*.example.com/"
+    assert found(routes, b"a.b.example.com") == "*/"
+    assert found(routes, b"[::1]:4433") == "::1/"
+    assert found(routes, b"other") == "*/"
+    assert found(routes, b".example.com") == "*/"
 
 
-def test_a_host_without_site_is_misdirected_and_a_path_without_route_not_found() -> None:
-    router = Router([route("example.com", "/app")])
-    assert answer(router, b"other.example")[0] == 421
-    assert answer(router, b"example.com", b"/")[0] == 404
+def test_an_unknown_host_and_an_unknown_path_are_distinguished() -> None:
+    routes = router(route("example.com", "/app"))
+    assert found(routes, b"other.example") == "no such host"
+    assert found(routes, b"example.com", b"/") == "no such path"
 
 
 def test_the_longest_prefix_of_whole_segments_wins() -> None:
-    router = Router([route("*"), route("*", "/api"), route("*", "/api/v2/")])
-    assert answer(router, b"x", b"/api") == (200, b"*/api")
-    assert answer(router, b"x", b"/api/v1?q=/api/v2/") == (200, b"*/api")
-    assert answer(router, b"x", b"/api/v2/users") == (200, b"*/api/v2/")
-    assert answer(router, b"x", b"/apix") == (200, b"*/")
+    routes = router(route("*"), route("*", "/api"), route("*", "/api/v2/"))
+    assert found(routes, b"x", b"/api") == "*/api"
+    assert found(routes, b"x", b"/api/v1") == "*/api"
+    assert found(routes, b"x", b"/api/v2/users") == "*/api/v2/"
+    assert found(routes, b"x", b"/apix") == "*/"
 
 
-def test_two_routes_for_the_same_thing_are_an_error() -> None:
+def test_a_route_may_have_something_else_for_a_method() -> None:
+    routes = router(route("*", "/api", POST="posted"))
+    assert found(routes, b"x", b"/api", b"POST") == "posted"
+    assert found(routes, b"x", b"/api", b"GET") == "*/api"
+
+
+def test_two_routes_with_the_same_host_and_prefix_are_an_error() -> None:
     with pytest.raises(ValueError, match="two routes"):
-        Router([route("example.com", "/a"), route("EXAMPLE.com", "/a/")])
+        router(route("example.com", "/a"), route("EXAMPLE.com", "/a/"))
 
 
 @pytest.mark.parametrize(

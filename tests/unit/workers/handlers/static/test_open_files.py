@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from tests.support.fake_engine import FakeEngine, request
-from tests.support.site import Clock, get, write
+from tests.support.site import Clock, always, get, site_section, write
 from velocity_edge.http.requests import FileRange, StreamClosed
+from workers.handlers.static import multipart
 from workers.handlers.static import site as static_module
 from workers.handlers.static.beneath import Descriptor
 from workers.handlers.static.files import SMALL_BYTES
 from workers.handlers.static.open_files import SHARE, OpenFiles, default_limit
-from workers.handlers.static.site import StaticHandler, StaticSettings
-from workers.serve.exchanges import Exchanges, Revision
+from workers.handlers.static.site import StaticHandler
+from workers.serve.exchanges import Exchanges
+from workers.serve.revision import Revision
 
 LARGE = SMALL_BYTES + 1
 FILES = 60
@@ -42,7 +44,7 @@ class Stage:
         self.open_files = OpenFiles(before + 1 + limit)
         # Half of the room, without what the process has open already.
         self.before = before + 1
-        self.static = StaticHandler(self.root, StaticSettings(), Clock(), open_files=self.open_files)
+        self.static = StaticHandler(self.root, site_section(site), Clock(), open_files=self.open_files)
         self.engine = FakeEngine()
         self.exchanges = Exchanges(
             self.engine,
@@ -54,7 +56,7 @@ class Stage:
             now_ns=lambda: 0,
             open_files=self.open_files,
         )
-        self.exchanges.use(Revision(1, lambda request: self.static))
+        self.exchanges.use(Revision(1, always(self.static)))
         self.streams = 0
 
     def get(self, connection: int, path: str, **options: Any) -> int:
@@ -129,7 +131,7 @@ def test_at_the_limit_nothing_is_opened(site: Path) -> None:
     gc.collect()
     before = Descriptor.alive + 1
     root = Descriptor(os.open(site, os.O_PATH | os.O_DIRECTORY))
-    static = StaticHandler(root, StaticSettings(), Clock(), open_files=OpenFiles(before))
+    static = StaticHandler(root, site_section(site), Clock(), open_files=OpenFiles(before))
     answer = get(static, b"/0.bin")
     assert (answer.status, dict(answer.headers)[b"retry-after"]) == (503, b"1")
     assert get(static, b"/small.txt").status == 200
@@ -137,12 +139,12 @@ def test_at_the_limit_nothing_is_opened(site: Path) -> None:
 
 def test_multipart_answers_hold_their_file_and_are_bounded(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each keeps a quarter of a MiB in memory for a client that reads nothing; the whole file needs none."""
-    monkeypatch.setattr(static_module, "MAX_MULTIPARTS", static_module.Multipart.alive + 3)
+    monkeypatch.setattr(static_module, "MAX_MULTIPARTS", multipart.Multipart.alive + 3)
     root = Descriptor(os.open(site, os.O_PATH | os.O_DIRECTORY))
-    static = StaticHandler(root, StaticSettings(), Clock())
+    static = StaticHandler(root, site_section(site), Clock())
     answers = [get(static, b"/0.bin", (b"range", b"bytes=0-1,5000-5001")) for _ in range(5)]
     assert [answer.status for answer in answers] == [206, 206, 206, 200, 200]
-    assert isinstance(answers[0].body, static_module.Multipart)
+    assert isinstance(answers[0].body, multipart.Multipart)
     assert isinstance(answers[0].body.file, Descriptor)
     assert isinstance(answers[4].body, FileRange)
     del answers[:2]

@@ -10,9 +10,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.support.site import LONG_AGO_S, Clock, get, handler, header, write
+from tests.support.site import LONG_AGO_S, Clock, directory, get, handler, header, site_section, write
 from velocity_edge.http.requests import FileRange
 from workers.handlers.static.files import SMALL_BYTES
+from workers.handlers.static.site import missing
 from workers.http import Response
 
 LONG_AGO = b"Sun, 09 Sep 2001 01:46:40 GMT"
@@ -385,13 +386,18 @@ def test_error_pages_keep_the_status_and_its_fields(root: Path) -> None:
     write(root / "errors/404.html", "<h1>not here</h1>")
     write(root / "errors/416.html", "<h1>no such range</h1>")
     static = handler(root, error_pages={404: "/errors/404.html", 416: "errors/416.html"})
-    missing = get(static, b"/missing")
-    assert (missing.status, read(missing)) == (404, b"<h1>not here</h1>")
-    assert header(missing, b"etag") is None
+    not_found = get(static, b"/missing")
+    assert (not_found.status, read(not_found)) == (404, b"<h1>not here</h1>")
+    assert header(not_found, b"etag") is None
     unsatisfiable = get(static, b"/style.css", (b"range", b"bytes=99-"))
     assert header(unsatisfiable, b"content-range") == b"bytes */10"
-    assert static.missing() == []
-    assert handler(root, error_pages={404: "nowhere.html"}).missing() == ["nowhere.html: No such file or directory"]
+    present = site_section(root, error_pages={404: "/errors/404.html"}, spa_fallback="/style.css")
+    assert missing(directory(root), present, Clock()) == []
+    absent = site_section(root, error_pages={404: "/nowhere.html"}, spa_fallback="docs")
+    assert missing(directory(root), absent, Clock()) == [
+        "nowhere.html: No such file or directory",
+        "docs: Is a directory",
+    ]
 
 
 def test_cache_control_goes_with_200_206_and_304(root: Path) -> None:

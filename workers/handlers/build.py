@@ -1,0 +1,77 @@
+"""From an action of the configuration to its handler: the one place that maps them.
+
+Handlers that keep something between revisions lease it (resources.py). A mistake that only this machine can show, such
+as a directory that cannot be read, is found here, before a revision is activated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import assert_never
+
+from velocity_edge.config.content import FixedAnswer, Proxy, ProxyAction, Site
+from velocity_edge.config.routes import Action
+from velocity_edge.errors import ConfigError
+from workers.handlers.fixed import FixedHandler, encoded
+from workers.handlers.resources import Lease, Resources
+from workers.handlers.static.beneath import Descriptor, probe
+from workers.handlers.static.listing import Listings
+from workers.handlers.static.open_files import OpenFiles
+from workers.handlers.static.site import StaticHandler, missing
+from workers.pipeline import Handler
+
+
+class HandlerContext:
+    """What all handlers of a worker share, in every revision."""
+
+    def __init__(self, clock: Callable[[], float], open_files: OpenFiles | None = None) -> None:
+        """*clock* is wall time in seconds; *open_files* bounds the descriptors of all sites."""
+        self.clock = clock
+        self.open_files = open_files or OpenFiles()
+        self.listings = Listings(clock)
+        self.resources = Resources()
+
+
+def handler_of(
+    action: Action,
+    context: HandlerContext,
+    lease: Lease,
+    *,
+    roots: Mapping[str, Descriptor],
+    max_body_bytes: int,
+) -> Handler:
+    """Return the handler for *action*. Raises `VelocityError`.
+
+    *roots*: path of a site's root -> its directory, as it came with the configuration. *max_body_bytes*: bound of
+    request bodies.
+    """
+    match action:
+        case Site():
+            return _static(action, context, lease, roots)
+        case FixedAnswer():
+            return FixedHandler(action.status, encoded(action.headers), action.body.encode(), max_body_bytes)
+        case Proxy() | ProxyAction():
+            raise ConfigError("cannot proxy yet")
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def _static(site: Site, context: HandlerContext, lease: Lease, roots: Mapping[str, Descriptor]) -> StaticHandler:
+    name = os.fspath(site.root)
+    root = roots.get(name)
+    if root is None:
+        raise ConfigError(f"cannot serve {name}: its directory did not come with the configuration")
+    probe(root.fd, name)
+    if absent := missing(root, site, context.clock):
+        raise ConfigError(f"cannot use {name}/{absent[0]}")
+
+    def open_() -> StaticHandler:
+        return StaticHandler(root, site, context.clock, context.listings, context.open_files)
+
+    # Who asks for the site and what is around it does not matter to the handler.
+    settings = site.model_dump_json(exclude={"hostname", "aliases", "security_headers"})
+    handler = lease.take(StaticHandler, settings, open_)
+    # Another directory may be at this path since the revision before.
+    lease.when_active(lambda: handler.use_root(root))
+    return handler

@@ -1,0 +1,49 @@
+"""Handlers, the middleware around them, and their composition, which decides whether responses may be shared.
+
+A handler is a function from a request to a response. A plain function is the fast path: its response is sent in the
+same turn of the loop. A coroutine function may wait (for a body, an upstream) and runs as a task of the worker.
+Middleware wraps a handler in another one, once per revision, so that a request costs only what its route uses.
+
+A response that a handler marked `shared` is cached for the rest of the second and sent without calling the handler or
+its middleware again (serve/shared_answers.py). That is correct only if every middleware has the same effect for every
+client, which authorization or a rate limit has not. So a middleware must declare it (`same_for_all`), and `fold`, which
+is the only way from handler and middleware to a `Pipeline`, permits sharing only if all of them do.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from workers.http import Request, Response
+
+Handler = Callable[[Request], Response | Awaitable[Response]]
+
+
+class Middleware(ABC):
+    """Wraps handlers."""
+
+    #: The effect depends on the authority, the target and Accept-Encoding of a request only, and on time only in whole
+    #: seconds. With False, responses of handlers inside this middleware are never shared.
+    same_for_all: bool = False
+
+    @abstractmethod
+    def wrap(self, handler: Handler) -> Handler:
+        """Return a handler that calls *handler*, or answers itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A handler inside all of its middleware: what the router finds for a request."""
+
+    handle: Handler
+    #: A response that is marked `shared` may be sent to others who ask the same.
+    may_share: bool
+
+
+def fold(middlewares: Sequence[Middleware], handler: Handler) -> Pipeline:
+    """Wrap *handler*: the first middleware sees the request first and the response last."""
+    for middleware in reversed(middlewares):
+        handler = middleware.wrap(handler)
+    return Pipeline(handler, all(middleware.same_for_all for middleware in middlewares))
