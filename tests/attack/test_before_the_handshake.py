@@ -27,7 +27,7 @@ def stranger(number: int) -> tuple[bytes, int]:
 
 
 @pytest.mark.parametrize("offset", [16_384, 65_000, 524_288 - 8, (1 << 40)])
-def test_crypto_data_far_ahead_is_refused_and_not_made_room_for(world: Make, offset: int) -> None:
+def test_crypto_data_at_a_far_offset_is_refused_without_allocation(world: Make, offset: int) -> None:
     """Stock aioquic: one spoofed Initial of 1200 bytes, 665 KiB."""
     w = world(limits=Limits(retry_threshold=10_000, max_half_open=10_000))
     datagrams = [initial(crypto_frame(offset, b"abcd")) for _ in range(200)]
@@ -43,14 +43,14 @@ def test_crypto_data_far_ahead_is_refused_and_not_made_room_for(world: Make, off
     assert w.half_open() == len(w.engine.connections()) == 0
 
 
-def test_a_tls_message_of_sixteen_megabytes_is_refused_by_its_length(world: Make) -> None:
+def test_tls_message_of_16_mib_is_refused_by_its_length(world: Make) -> None:
     w = world()
     w.inject(stranger(1), initial(crypto_frame(0, b"\x01\xff\xff\xff" + bytes(1000))))
     [closed] = w.app.closed
     assert closed.error_code in (0x100 + 50, 0x0D)
 
 
-def test_a_hello_that_never_ends_is_held_to_its_limit(world: Make) -> None:
+def test_incomplete_client_hello_is_bounded(world: Make) -> None:
     w = world()
     dcid = os.urandom(8)
     peer = stranger(1)
@@ -62,7 +62,7 @@ def test_a_hello_that_never_ends_is_held_to_its_limit(world: Make) -> None:
     assert part <= 17
 
 
-def test_a_flood_of_first_flights_meets_retry(world: Make) -> None:
+def test_flood_of_first_flights_gets_retry(world: Make) -> None:
     limits = Limits(retry_threshold=50, max_half_open=80)
     w = world(limits=limits)
     for number in range(300):
@@ -109,7 +109,7 @@ FIRST_FLIGHTS: dict[str, Callable[[], list[bytes]]] = {
 
 
 @pytest.mark.parametrize("what", FIRST_FLIGHTS)
-def test_whatever_strangers_do_the_rest_of_them_gets_a_retry_and_a_newcomer_gets_in(world: Make, what: str) -> None:
+def test_failing_first_flights_get_retry_and_new_clients_are_accepted(world: Make, what: str) -> None:
     """A first flight costs up to 2 ms of CPU, also one whose connection is gone when the next one comes."""
     threshold = 20
     w = world(limits=Limits(retry_threshold=threshold))
@@ -126,7 +126,7 @@ def test_whatever_strangers_do_the_rest_of_them_gets_a_retry_and_a_newcomer_gets
     assert w.ready().quic._retry_count == 0, "in peace nobody is asked to prove anything"
 
 
-def test_dear_hellos_use_up_the_threshold_sooner(world: Make) -> None:
+def test_expensive_client_hellos_reach_the_threshold_sooner(world: Make) -> None:
     """What the server's side of TLS costs counts, whatever the stranger chose to make it dear."""
     w = world(limits=Limits(retry_threshold=40))
     cpu_ns = itertools.count(0, 4 * FLIGHT_CPU_US * 1000)
@@ -137,7 +137,7 @@ def test_dear_hellos_use_up_the_threshold_sooner(world: Make) -> None:
     assert w.verdicts() == {"accepted": 10, "retried": 30}
 
 
-def test_strangers_at_a_steady_rate_cost_no_more_than_the_threshold_per_handshake_timeout(world: Make) -> None:
+def test_steady_spoofed_load_is_bounded_by_the_retry_threshold(world: Make) -> None:
     limits = Limits(retry_threshold=10, handshake_timeout_s=2.0)
     w = world(limits=limits)
     for number in range(400):
@@ -147,14 +147,14 @@ def test_strangers_at_a_steady_rate_cost_no_more_than_the_threshold_per_handshak
     assert w.verdicts()["accepted"] <= 20 / limits.handshake_timeout_s * limits.retry_threshold
 
 
-def test_honest_newcomers_are_never_asked_however_many_they_are(world: Make) -> None:
+def test_completed_handshakes_never_cause_retry(world: Make) -> None:
     """Who completes its handshake is no reason to ask the next one: 100 of them, ten times the threshold."""
     w = world(limits=Limits(retry_threshold=10))
     clients = [w.ready() for _ in range(100)]
     assert [client.quic._retry_count for client in clients] == [0] * 100
 
 
-def test_one_address_with_tokens_does_not_lock_newcomers_out(world: Make) -> None:
+def test_address_with_many_tokens_does_not_lock_out_others(world: Make) -> None:
     """One token many times, and as many tokens as it likes: each handshake gives it another one."""
     limits = Limits(retry_threshold=64, max_half_open=256)
     w = world(limits=limits)
@@ -175,7 +175,7 @@ def test_one_address_with_tokens_does_not_lock_newcomers_out(world: Make) -> Non
     assert w.hooks.admission.counters["tokens_not_honoured"] >= 900
 
 
-def test_one_address_that_proves_itself_again_and_again_does_not_lock_others_out(world: Make) -> None:
+def test_address_that_answers_every_retry_does_not_lock_out_others(world: Make) -> None:
     """It answers every Retry and then goes no further. An address of another network comes in, and gets an answer."""
     limits = Limits(retry_threshold=0, max_half_open=64)
     w = world(limits=limits)
@@ -193,7 +193,7 @@ def test_one_address_that_proves_itself_again_and_again_does_not_lock_others_out
     assert w.run(lambda: honest.ready, seconds=0.3)
 
 
-def test_connections_have_a_hard_bound(world: Make) -> None:
+def test_max_connections_is_enforced(world: Make) -> None:
     w = world(limits=Limits(max_connections=5))
     clients = [w.connect() for _ in range(8)]
     w.run(seconds=3)
@@ -211,7 +211,7 @@ def first_flight(w: World, address: tuple[bytes, int], token: bytes = b"") -> li
 
 @pytest.mark.parametrize("kind", ["p256", "mldsa65", "mldsa87"])
 @pytest.mark.parametrize("token", ["none", "used"])
-def test_a_spoofed_address_gets_at_most_three_times_the_bytes(world: Make, kind: str, token: str) -> None:
+def test_unvalidated_address_gets_at_most_three_times_its_bytes(world: Make, kind: str, token: str) -> None:
     """Also when it brings a token that was used: whoever has the address by now asked for nothing."""
     w = world(policy=tls_support.policy(tls_support.chain(kind)))
     peer, proof = stranger(1), b""
@@ -233,7 +233,7 @@ def test_a_spoofed_address_gets_at_most_three_times_the_bytes(world: Make, kind:
     assert w.hooks.admission.counters["tokens_seen_again"] == (token == "used")
 
 
-def test_a_half_open_connection_costs_less_than_96_kib(world: Make) -> None:
+def test_half_open_connection_costs_less_than_96_kib(world: Make) -> None:
     w = world(limits=Limits(retry_threshold=10_000, max_half_open=10_000))
     hellos = [client_hello(w) for _ in range(500)]
     for datagram in hellos[:100]:
@@ -246,7 +246,7 @@ def test_a_half_open_connection_costs_less_than_96_kib(world: Make) -> None:
         assert memory.grown() / 400 < 96 * KIB
 
 
-def test_noise_makes_no_state_no_answers_and_no_log(world: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_random_datagrams_cause_no_state_no_answer_and_no_log(world: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Random bytes, and sound packets with random bytes changed."""
     w = world()
     dice = random.Random(11)
@@ -266,7 +266,7 @@ def test_noise_makes_no_state_no_answers_and_no_log(world: Make, caplog: pytest.
     assert len(w.engine.connections()) < 100
 
 
-def test_an_initial_with_one_of_our_ids_opens_nothing(world: Make) -> None:
+def test_initial_with_an_issued_id_opens_no_connection(world: Make) -> None:
     """Replayed from a connection that is gone: a decodable id without a Retry token."""
     w = world()
     cid = w.codec.issue(0x0A0B0C0D, 7)

@@ -62,7 +62,7 @@ def ask(client: StockClient, path: str, times: int) -> None:
         client.request("GET", path)
 
 
-async def test_a_hundred_slow_requests_in_one_packet_train_hold_nobody_up(world: Make) -> None:
+async def test_slow_requests_in_one_train_do_not_delay_others(world: Make) -> None:
     """All in one turn, they took 9.5 s: no heartbeat, and the worker was killed."""
     asked = 100
     w = world()
@@ -85,7 +85,7 @@ async def test_a_hundred_slow_requests_in_one_packet_train_hold_nobody_up(world:
     assert w.counters()["responses_2xx"] == asked + 1
 
 
-async def test_streams_that_are_reset_while_they_wait_leave_nothing(world: Make) -> None:
+async def test_streams_reset_while_queued_leave_no_memory(world: Make) -> None:
     w = world()
     client = w.ready()
     site = Site(w)
@@ -102,9 +102,7 @@ async def test_streams_that_are_reset_while_they_wait_leave_nothing(world: Make)
     assert site.now_ns < 10 * 95_000_000
 
 
-async def test_readers_without_a_window_hold_a_share_of_the_open_files_and_others_are_served(
-    world: Make, tmp_path: Path
-) -> None:
+async def test_stalled_clients_hold_a_bounded_share_of_open_files(world: Make, tmp_path: Path) -> None:
     """Each stream asked for another large file and took nothing: each held a descriptor, without a bound."""
     for number in range(100):
         write(tmp_path / f"{number}.bin", b"x" * 70_000)

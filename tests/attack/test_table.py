@@ -25,7 +25,7 @@ def flight_us(engine: str) -> float:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_what_an_attack_costs_and_who_still_gets_in(attack: Attack, engine: str) -> None:
+def test_attack_cost_and_new_client_delay_are_within_bounds(attack: Attack, engine: str) -> None:
     require_engine(engine)
     cost = table.measure(attack, engine)
     assert cost.cpu_us <= attack.flights * flight_us(engine)

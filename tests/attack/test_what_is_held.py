@@ -66,7 +66,7 @@ def silent(w: World) -> StockClient:
 
 
 @pytest.mark.parametrize("end", [16_000, 60_000])
-def test_crumbs_of_a_hello_cost_little_memory_and_little_work(world: Make, end: int) -> None:
+def test_one_byte_crypto_frames_have_bounded_memory_and_cpu(world: Make, end: int) -> None:
     """Once 12 s of the portable engine and 456 KiB of the native one, for 38 spoofed datagrams."""
     w = world(limits=Limits(retry_threshold=10_000, max_half_open=10_000))
 
@@ -91,7 +91,7 @@ def test_crumbs_of_a_hello_cost_little_memory_and_little_work(world: Make, end: 
     assert w.half_open() == 0
 
 
-def test_a_hello_in_shuffled_pieces_is_whole(world: Make) -> None:
+def test_shuffled_client_hello_is_reassembled(world: Make) -> None:
     """Browsers cut it into a dozen pieces on purpose, and packets of a large one overtake each other."""
     w = world()
     client = StockClient(w, w.address())
@@ -110,7 +110,7 @@ def test_a_hello_in_shuffled_pieces_is_whole(world: Make) -> None:
 
 
 @pytest.mark.parametrize("streams", [1, 4, 100])
-def test_crumbs_of_streams_cost_little_memory_and_little_work(world: Make, streams: int) -> None:
+def test_one_byte_stream_frames_have_bounded_memory_and_cpu(world: Make, streams: int) -> None:
     """Once 38 MiB in the native engine, kept by a PING in ten seconds; 95 ms for each packet in the portable one."""
     w = world()
     client = silent(w)
@@ -138,7 +138,7 @@ def test_crumbs_of_streams_cost_little_memory_and_little_work(world: Make, strea
     assert w.counters()["memory_exceeded"] == 1
 
 
-def test_gaps_that_are_filled_count_no_more(world: Make) -> None:
+def test_filled_gaps_are_not_counted(world: Make) -> None:
     """A stream of many packets, each pair of them in the wrong order, for as long as it lasts."""
     w = world()
     client = silent(w)
@@ -171,9 +171,7 @@ PATIENT = Limits(handshake_timeout_s=120.0, idle_timeout_s=600.0)
 
 @pytest.mark.parametrize("window", [MIB, 8 * MIB])
 @pytest.mark.parametrize("streams", [1, 8, 100])
-def test_uploads_over_a_network_that_loses_every_third_packet_are_never_taken_for_an_attack(
-    world: Make, streams: int, window: int
-) -> None:
+def test_uploads_with_heavy_loss_are_not_closed_as_an_attack(world: Make, streams: int, window: int) -> None:
     limits = replace(PATIENT, connection_window_bytes=window, stream_window_bytes=window // 4)
     w = world(loss=0.3, reorder=0.3, delay_ms=150, seed=streams, limits=limits, gro=False)
     client = w.ready(congestion_control_algorithm="steady", idle_timeout=600.0)
@@ -184,7 +182,7 @@ def test_uploads_over_a_network_that_loses_every_third_packet_are_never_taken_fo
     assert w.counters()["memory_exceeded"] == 0
 
 
-def test_downloads_over_such_a_network_are_not_either(world: Make) -> None:
+def test_downloads_with_heavy_loss_are_not_closed_as_an_attack(world: Make) -> None:
     w = world(loss=0.3, reorder=0.3, delay_ms=150, seed=3, limits=PATIENT)
     client = w.ready(max_data=16 * MIB, max_stream_data=16 * MIB, idle_timeout=600.0)
     responses = [client.get("/file/300000"), *(client.get("/bytes/100") for _ in range(60))]
@@ -197,7 +195,7 @@ def test_downloads_over_such_a_network_are_not_either(world: Make) -> None:
 
 
 @pytest.mark.parametrize("frames", [PING, b"\x1a12345678"], ids=["ping", "challenge"])
-def test_a_client_that_comes_from_everywhere_is_followed_a_few_times_a_second(world: Make, frames: bytes) -> None:
+def test_migrations_are_limited_per_second(world: Make, frames: bytes) -> None:
     """Once 370 bytes for each packet from a new address, for ever, and a PATH_CHALLENGE to each."""
     limits = Limits()
     w = world(limits=limits)
@@ -217,7 +215,7 @@ def test_a_client_that_comes_from_everywhere_is_followed_a_few_times_a_second(wo
     assert w.counters()["migrations_refused"] > 900
 
 
-def test_a_storm_of_addresses_with_an_id_but_no_keys_stops_nobody_from_moving(world: Make) -> None:
+def test_packets_without_keys_do_not_prevent_migration(world: Make) -> None:
     w = world()
     client = w.ready()
     w.run(seconds=1)
@@ -229,7 +227,7 @@ def test_a_storm_of_addresses_with_an_id_but_no_keys_stops_nobody_from_moving(wo
     assert w.counters()["migrations_refused"] == 0
 
 
-def test_a_client_whose_address_changes_every_second_is_followed(world: Make) -> None:
+def test_client_that_migrates_every_second_keeps_its_connection(world: Make) -> None:
     w = world(delay_ms=30, reorder=0.2)
     client = w.ready()
     w.run(seconds=1)
@@ -245,7 +243,7 @@ def test_a_client_whose_address_changes_every_second_is_followed(world: Make) ->
 
 
 @pytest.mark.parametrize("kind", ["ping", "numbers left out", "challenges", "another address now and then"])
-def test_a_peer_that_never_acknowledges_makes_nothing_grow(world: Make, kind: str) -> None:
+def test_peer_that_never_acknowledges_has_bounded_memory(world: Make, kind: str) -> None:
     """Once 207 bytes of the portable engine for each PING."""
     w = world()
     client = silent(w)

@@ -21,7 +21,7 @@ GET = bytes.fromhex("0000") + b"\xd1\xd7\x50\x01a\xc1"  # :method GET, :scheme h
 HEADERS = b"\x01" + varint(len(GET)) + GET
 
 
-def test_windows_do_not_grow_with_the_offsets_a_peer_writes_at(world: Make) -> None:
+def test_windows_do_not_grow_with_the_highest_offset(world: Make) -> None:
     """Stock aioquic doubles a limit with the highest offset seen: seven bytes of payload, 72 MiB (#589)."""
     limits = Limits()
     w = world(limits=limits)
@@ -37,7 +37,7 @@ def test_windows_do_not_grow_with_the_offsets_a_peer_writes_at(world: Make) -> N
     assert client.quic._remote_max_data <= limits.connection_window_bytes + 1000
 
 
-def test_data_far_ahead_in_every_stream_costs_no_more_than_the_connection_window(world: Make) -> None:
+def test_out_of_order_data_is_bounded_by_the_connection_window(world: Make) -> None:
     w = world()
     client = w.ready()
     with Memory(w) as memory:
@@ -51,7 +51,7 @@ def test_data_far_ahead_in_every_stream_costs_no_more_than_the_connection_window
     assert w.app.closed[0].error_code == 0x03
 
 
-def test_qpack_has_no_table_to_fill(world: Make) -> None:
+def test_qpack_dynamic_table_is_refused(world: Make) -> None:
     """Stock: a 4 KiB entry, then a byte for each reference; 20 kB of HEADERS made 78 MB of fields."""
     w = world()
     client = w.ready()
@@ -62,7 +62,7 @@ def test_qpack_has_no_table_to_fill(world: Make) -> None:
     assert w.app.closed[0].error_code == 0x201
 
 
-def test_references_to_a_table_that_is_not_there_are_refused(world: Make) -> None:
+def test_qpack_dynamic_references_are_refused(world: Make) -> None:
     w = world()
     client = w.ready()
     section = b"\x02\x00" + b"\x80" * 500
@@ -72,7 +72,7 @@ def test_references_to_a_table_that_is_not_there_are_refused(world: Make) -> Non
     assert w.app.requests == []
 
 
-def test_a_header_section_that_never_ends_is_not_buffered(world: Make) -> None:
+def test_incomplete_header_section_is_not_buffered(world: Make) -> None:
     """Stock: 8 MiB of it take 2.7 s and 8 MiB."""
     w = world()
     client = w.ready()
@@ -86,7 +86,7 @@ def test_a_header_section_that_never_ends_is_not_buffered(world: Make) -> None:
     assert received < 700
 
 
-def test_fields_that_are_small_on_the_wire_and_large_in_memory_are_counted_as_decoded(world: Make) -> None:
+def test_field_sections_are_bounded_by_their_decoded_size(world: Make) -> None:
     """Two bytes name "content-security-policy: script-src 'none'; ..." of the static table: 108 bytes, counted."""
     w = world()
     client = w.ready()
@@ -97,7 +97,7 @@ def test_fields_that_are_small_on_the_wire_and_large_in_memory_are_counted_as_de
     assert w.app.requests == []
 
 
-def test_rapid_reset_ends_the_connection(world: Make) -> None:
+def test_rapid_reset_closes_the_connection(world: Make) -> None:
     """CVE-2023-44487 in HTTP/3: requests that are cancelled as soon as they are sent."""
     w = world(limits=Limits(max_glitches_per_s=50))
     client = w.ready()
@@ -119,7 +119,7 @@ def test_rapid_reset_ends_the_connection(world: Make) -> None:
     assert w.counters()["glitches"] >= 50
 
 
-def test_a_request_that_does_not_complete_is_given_up(world: Make) -> None:
+def test_incomplete_request_times_out(world: Make) -> None:
     """Slowloris: a hundred streams with a byte each."""
     w = world(limits=Limits(request_timeout_s=5.0, idle_timeout_s=600.0))
     client = w.ready()
@@ -136,7 +136,7 @@ def test_a_request_that_does_not_complete_is_given_up(world: Make) -> None:
     assert len(resets) == 100
 
 
-def test_one_frame_on_the_last_stream_does_not_open_handlers(world: Make) -> None:
+def test_frame_on_the_last_stream_does_not_start_handlers(world: Make) -> None:
     w = world(limits=Limits(request_timeout_s=5.0, idle_timeout_s=600.0))
     client = w.ready()
     client.deaf = True
@@ -146,7 +146,7 @@ def test_one_frame_on_the_last_stream_does_not_open_handlers(world: Make) -> Non
     assert w.engine.connections()[0][2] <= 1
 
 
-def test_more_streams_than_allowed_end_the_connection(world: Make) -> None:
+def test_exceeding_the_stream_limit_closes_the_connection(world: Make) -> None:
     w = world()
     client = w.ready()
     send(client, stream_frame(4 * 100, 0, HEADERS, fin=True))
@@ -154,7 +154,7 @@ def test_more_streams_than_allowed_end_the_connection(world: Make) -> None:
     assert w.app.closed[0].error_code == 0x04
 
 
-def test_an_answer_to_somebody_who_does_not_read_is_not_read_from_disk_either(world: Make) -> None:
+def test_body_is_not_read_from_disk_while_the_client_does_not_read(world: Make) -> None:
     """A hundred files of 4 MB for a client that opens its windows to nothing: the bodies stay on disk."""
     w = world()
     client = w.ready(max_data=100_000, max_stream_data=1000)
@@ -169,7 +169,7 @@ def test_an_answer_to_somebody_who_does_not_read_is_not_read_from_disk_either(wo
         assert memory.grown() < 8 * MIB
 
 
-def test_a_writer_is_told_to_wait(world: Make) -> None:
+def test_writer_is_told_to_wait_above_send_high(world: Make) -> None:
     w = world()
     client = w.ready(max_data=50_000, max_stream_data=50_000)
     client.quic._write_connection_limits = lambda builder, space: None  # type: ignore[method-assign]
@@ -182,7 +182,7 @@ def test_a_writer_is_told_to_wait(world: Make) -> None:
     assert w.app.writable == []
 
 
-def test_ids_cannot_be_given_back_before_they_were_sent(world: Make) -> None:
+def test_retiring_an_unissued_id_is_a_protocol_violation(world: Make) -> None:
     """Stock: RETIRE_CONNECTION_ID for the next id makes another one, four hundred times in a packet."""
     w = world()
     client = w.ready()
@@ -197,7 +197,7 @@ def test_ids_cannot_be_given_back_before_they_were_sent(world: Make) -> None:
     assert w.app.closed[0].error_code == 0x0A
 
 
-def test_ids_that_are_given_back_all_the_time_do_not_pile_up(world: Make) -> None:
+def test_retired_ids_do_not_accumulate(world: Make) -> None:
     w = world()
     client = w.ready()
 
@@ -216,7 +216,7 @@ def test_ids_that_are_given_back_all_the_time_do_not_pile_up(world: Make) -> Non
     assert client.fetch("/bytes/1").status == 200
 
 
-def test_requests_that_are_over_leave_nothing(world: Make) -> None:
+def test_finished_requests_leave_no_memory(world: Make) -> None:
     w = world()
     client = w.ready()
 
@@ -263,7 +263,7 @@ def test_path_challenges_are_answered_within_bounds(world: Make) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ping", "max_data", "unknown h3 frames", "empty data frames"])
-def test_a_flood_of_frames_that_mean_nothing_keeps_nothing(world: Make, kind: str) -> None:
+def test_flood_of_useless_frames_leaves_no_memory(world: Make, kind: str) -> None:
     w = world()
     client = w.ready()
 
@@ -290,7 +290,7 @@ def test_a_flood_of_frames_that_mean_nothing_keeps_nothing(world: Make, kind: st
         assert memory.grown() < 64 * KIB
 
 
-def test_connections_that_come_and_go_leave_nothing(world: Make) -> None:
+def test_closed_connections_leave_no_memory(world: Make) -> None:
     w = world()
 
     def churn(number: int) -> None:
@@ -313,7 +313,7 @@ def test_connections_that_come_and_go_leave_nothing(world: Make) -> None:
         assert memory.grown() < 64 * KIB
 
 
-def test_an_idle_connection_costs_less_than_110_kib(world: Make) -> None:
+def test_idle_connection_costs_less_than_110_kib(world: Make) -> None:
     w = world()
 
     def open_some(number: int) -> None:
@@ -331,7 +331,7 @@ def test_an_idle_connection_costs_less_than_110_kib(world: Make) -> None:
         assert memory.grown() / 40 < 110 * KIB
 
 
-def test_a_control_stream_that_says_too_much_ends_the_connection(world: Make) -> None:
+def test_oversized_control_frame_closes_the_connection(world: Make) -> None:
     w = world()
     client = w.ready()
     client.fetch("/bytes/1")
@@ -342,7 +342,7 @@ def test_a_control_stream_that_says_too_much_ends_the_connection(world: Make) ->
     assert w.app.closed[0].error_code in (0x106, 0x107)
 
 
-def test_critical_streams_cannot_be_closed(world: Make) -> None:
+def test_closing_a_critical_stream_closes_the_connection(world: Make) -> None:
     w = world()
     client = w.ready()
     client.fetch("/bytes/1")
@@ -352,7 +352,7 @@ def test_critical_streams_cannot_be_closed(world: Make) -> None:
     assert w.app.closed[0].error_code == 0x104
 
 
-def test_what_the_server_announces_is_what_it_keeps_to(world: Make) -> None:
+def test_announced_limits_are_the_enforced_limits(world: Make) -> None:
     """The transport parameters and SETTINGS that a client reads are the limits."""
     limits = Limits()
     w = world(limits=limits)
@@ -369,7 +369,7 @@ def test_what_the_server_announces_is_what_it_keeps_to(world: Make) -> None:
     assert settings[0x6] == limits.max_field_section_bytes
 
 
-def test_buffers_are_used_for_reading_varints() -> None:
+def test_varints_are_read_as_in_rfc_9000() -> None:
     """The helper that the attacks are made with speaks RFC 9000 section 16."""
     for value in (0, 63, 64, 16_383, 16_384, 1 << 30, (1 << 62) - 1):
         assert Buffer(data=varint(value)).pull_uint_var() == value

@@ -25,13 +25,13 @@ def _node() -> Iterator[Node]:
         yield node
 
 
-def test_the_banner_told_how_to_try_it(node: Node) -> None:
+def test_banner_prints_working_commands(node: Node) -> None:
     assert "velocity-edge 0.1.0 is serving." in node.log
     assert f"velocity-edge client get --insecure https://127.0.0.1:{node.port}/" in node.log
     assert "X25519MLKEM768" in node.log
 
 
-def test_the_picture_of_the_welcome_page_arrives_whole(node: Node, tmp_path: Path) -> None:
+def test_picture_of_the_welcome_page_is_complete(node: Node, tmp_path: Path) -> None:
     file = tmp_path / "edge.svg"
     done = node.command(
         "client", "get", "--cafile", str(node.ca), node.url("/edge.svg"), "--output", str(file), "--json"
@@ -44,13 +44,13 @@ def test_the_picture_of_the_welcome_page_arrives_whole(node: Node, tmp_path: Pat
     assert found["handshake"]["post_quantum"] is True
 
 
-def test_everything_that_the_page_names_is_served(node: Node) -> None:
+def test_every_file_linked_from_the_page_is_served(node: Node) -> None:
     for name in ("", "style.css", "protocol.js", "favicon.svg"):
         done = node.command("client", "get", "--insecure", "--quiet", node.url(f"/{name}"))
         assert done.stdout == (PUBLIC / (name or "index.html")).read_text()
 
 
-def test_an_answer_from_400_on_is_a_failure_and_nobody_is_unreachable(node: Node) -> None:
+def test_client_exits_1_for_status_400_and_above_and_3_without_a_server(node: Node) -> None:
     assert node.command("client", "get", "--insecure", node.url("/nope")).returncode == 1
     done = node.command("client", "get", node.url("/"))
     assert done.returncode == 3
@@ -58,19 +58,19 @@ def test_an_answer_from_400_on_is_a_failure_and_nobody_is_unreachable(node: Node
 
 
 @pytest.mark.parametrize("group", ["SecP384r1MLKEM1024", "x25519"])
-def test_a_client_gets_the_group_it_asks_for(node: Node, group: str) -> None:
+def test_client_negotiates_the_requested_group(node: Node, group: str) -> None:
     done = node.command("client", "get", "-k", "--groups", group, "--json", node.url("/"))
     assert json.loads(done.stdout)["handshake"]["group"] == group
 
 
-def test_a_name_can_be_resolved_by_hand(node: Node) -> None:
+def test_resolve_option_overrides_dns(node: Node) -> None:
     url = f"https://velocity.test:{node.port}/"
     done = node.command("client", "get", "--cafile", str(node.ca), "--resolve", "127.0.0.1", "-q", url)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("<!doctype html>")
 
 
-def test_the_probe_finds_what_the_server_speaks(node: Node) -> None:
+def test_probe_lists_the_groups_of_the_server(node: Node) -> None:
     found = json.loads(node.command("client", "probe", "--insecure", "--json", node.url("/")).stdout)
     assert set(found["groups"].values()) == {"accepted"}
     assert found["prefers_post_quantum"] is True
@@ -78,7 +78,7 @@ def test_the_probe_finds_what_the_server_speaks(node: Node) -> None:
     assert "prefers PQ   yes (HelloRetryRequest)" in text
 
 
-def test_a_connection_id_on_the_wire_names_its_worker(node: Node) -> None:
+def test_cid_decode_names_the_worker_of_a_connection_id(node: Node) -> None:
     async def connection_ids() -> list[bytes]:
         async with connect(node.url("/"), Options(insecure=True)) as connection:
             response = await connection.request("GET")
@@ -110,7 +110,7 @@ def test_status_and_health_agree_with_the_node(node: Node) -> None:
     assert done.stdout.startswith("serving, ")
 
 
-def test_quiesce_and_resume_run_as_in_the_guide(node: Node) -> None:
+def test_quiesce_and_resume_work_as_in_the_guide(node: Node) -> None:
     done = node.command("admin", "quiesce", "--wait", "--timeout", "20s", "--reason", "test")
     assert done.returncode == 0, done.stdout + done.stderr
     assert node.command("health").returncode in (0, 6), "quiesced on purpose is healthy"
@@ -119,7 +119,7 @@ def test_quiesce_and_resume_run_as_in_the_guide(node: Node) -> None:
     assert node.command("client", "get", "-k", "-q", node.url("/")).returncode == 0
 
 
-def test_a_mistake_in_the_configuration_starts_nothing(tmp_path: Path) -> None:
+def test_configuration_error_starts_no_process(tmp_path: Path) -> None:
     file = tmp_path / "serve.yaml"
     file.write_text("server:\n   lisen: 127.0.0.1:1\n")
     environment = os.environ | {"VELOCITY_RUNTIME_DIR": str(tmp_path / "run")}

@@ -47,7 +47,7 @@ def tickets() -> Tickets:
     return Tickets(KeyRing(first_table(ROOT, 0.0), TICKET))
 
 
-def test_a_fetch_reports_what_was_negotiated(engine: str) -> None:
+def test_fetch_reports_the_negotiated_parameters(engine: str) -> None:
     async def work() -> None:
         async with SocketServer(engine) as server:
             fetched = await fetch(url(server), INSECURE)
@@ -68,7 +68,7 @@ def test_a_fetch_reports_what_was_negotiated(engine: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/bytes/0", "/file/4000000", "/stream/500000"])
-def test_bodies_come_whole(engine: str, path: str) -> None:
+def test_bodies_are_complete(engine: str, path: str) -> None:
     async def work() -> None:
         async with SocketServer(engine) as server:
             fetched = await fetch(url(server, path), INSECURE)
@@ -101,7 +101,7 @@ def test_many_requests_share_a_connection(engine: str) -> None:
     run(work())
 
 
-def test_a_body_that_nobody_reads_stops_coming(engine: str) -> None:
+def test_unread_body_is_stopped_by_flow_control(engine: str) -> None:
     async def work() -> None:
         async with SocketServer(engine) as server, connect(url(server), INSECURE) as connection:
             response = await connection.request("GET", "/file/4000000")
@@ -118,7 +118,7 @@ def test_a_body_that_nobody_reads_stops_coming(engine: str) -> None:
     run(work())
 
 
-def test_a_chain_is_believed_when_its_root_is_given(engine: str, tmp_path: Path) -> None:
+def test_chain_is_verified_with_the_given_root(engine: str, tmp_path: Path) -> None:
     async def work() -> None:
         for kind in ("p256", "mldsa65"):
             root = tmp_path / f"{kind}.pem"
@@ -135,7 +135,7 @@ def test_a_chain_is_believed_when_its_root_is_given(engine: str, tmp_path: Path)
     run(work())
 
 
-def test_retry_hello_retry_and_resumption_are_seen(engine: str) -> None:
+def test_retry_hello_retry_request_and_resumption_are_reported(engine: str) -> None:
     async def work() -> None:
         policy = tls_support.policy(tickets=tickets())
         async with SocketServer(engine, policy=policy, limits=Limits(retry_threshold=0)) as server:
@@ -152,7 +152,7 @@ def test_retry_hello_retry_and_resumption_are_seen(engine: str) -> None:
     run(work())
 
 
-def test_a_probe_says_what_a_server_speaks(engine: str) -> None:
+def test_probe_reports_the_features_of_a_server(engine: str) -> None:
     async def work() -> None:
         only_pq = tls_support.policy(permit=["light", "balanced", "secure"], tickets=tickets())
         async with SocketServer(engine, policy=only_pq) as server:
@@ -180,13 +180,13 @@ def refused_port() -> int:
         return port
 
 
-def test_nobody_there_is_said_at_once() -> None:
+def test_closed_port_is_reported_at_once() -> None:
     port = refused_port()
     with pytest.raises(Unreachable, match=rf"^cannot reach https://127.0.0.1:{port}/: Connection refused"):
         run(fetch(f"https://127.0.0.1:{port}/", INSECURE))
 
 
-def test_silence_is_said_after_the_time_out() -> None:
+def test_silent_server_is_reported_after_the_timeout() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
         address = f"https://127.0.0.1:{deaf.getsockname()[1]}/"
@@ -195,17 +195,17 @@ def test_silence_is_said_after_the_time_out() -> None:
 
 
 @pytest.mark.parametrize("bad", ["http://a/", "https://", "a", "https://a:99999/", "ftp://a/"])
-def test_other_urls_are_refused(bad: str) -> None:
+def test_urls_other_than_https_are_refused(bad: str) -> None:
     with pytest.raises(CannotDo, match=r"^cannot use "):
         split_url(bad)
 
 
-def test_a_ca_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_invalid_ca_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^cannot use .*nothing.pem"):
         run(fetch("https://127.0.0.1:1/", Options(cafile=tmp_path / "nothing.pem")))
 
 
-def test_no_common_group_no_answer_and_a_reset_have_words(engine: str) -> None:
+def test_no_common_group_timeout_and_reset_have_messages(engine: str) -> None:
     async def work() -> None:
         policy = tls_support.policy(permit=["balanced"])
         async with SocketServer(engine, policy=policy) as server:
@@ -220,7 +220,7 @@ def test_no_common_group_no_answer_and_a_reset_have_words(engine: str) -> None:
     run(work())
 
 
-def test_a_close_in_the_middle_has_words(engine: str) -> None:
+def test_close_during_a_response_has_a_message(engine: str) -> None:
     async def work() -> None:
         async with SocketServer(engine) as server, connect(url(server), INSECURE) as connection:
             asked = asyncio.ensure_future(connection.request("GET", "/hang"))

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_what_a_client_did_wrong_can_be_found(engine: str) -> None:
+def test_protocol_error_of_a_client_is_counted_and_logged(engine: str) -> None:
     with running_node("--log-level", "debug", engine=engine) as node:
         with H3Client(node.port, node.ca) as client:
 

@@ -60,7 +60,7 @@ def in_phase(node: Supervised, phase: str) -> dict[str, Any]:
     return node.wait_until(phase, lambda s: s["drain"] and s["drain"]["phase"] == phase)
 
 
-def test_the_whole_contract_and_its_verdict() -> None:
+def test_drain_passes_all_phases_and_reports_its_verdict() -> None:
     with supervised() as node:
         code, lines = node.post("drain", reason="CHG-3", settle_s=2, spread_s=0)
         assert code == 200
@@ -90,7 +90,7 @@ def test_the_whole_contract_and_its_verdict() -> None:
         assert node.status()["drain"]["verdict"] == "VERDICT: drained, lost=0", "the last verdict stays"
 
 
-def test_clients_are_served_and_not_ready_is_said_while_arrivals_are_measured(busy: Supervised) -> None:
+def test_clients_are_served_and_readyz_fails_during_arrivals(busy: Supervised) -> None:
     follower = Follower(busy, **STAYS_IN["arrivals"])
     in_phase(busy, "arrivals")
     assert busy.request("GET", "readyz")[0] == 503
@@ -103,7 +103,7 @@ def test_clients_are_served_and_not_ready_is_said_while_arrivals_are_measured(bu
     assert follower.lines[-1]["exit_code"] == 5
 
 
-def test_a_timer_is_no_proof_and_the_line_says_so(busy: Supervised) -> None:
+def test_arrivals_ended_by_the_timer_are_reported_as_not_measured(busy: Supervised) -> None:
     follower = Follower(busy, settle_s=100, announce_max_s=2, spread_s=0, max_wait_s=4)
     lines = follower.lines
     proofs = {line["phase"]: line["proof"] for line in lines}
@@ -115,7 +115,7 @@ def test_a_timer_is_no_proof_and_the_line_says_so(busy: Supervised) -> None:
 
 
 @pytest.mark.parametrize("phase", STAYS_IN)
-def test_resume_undoes_it_in_each_phase(busy: Supervised, phase: str) -> None:
+def test_resume_undoes_a_drain_in_each_phase(busy: Supervised, phase: str) -> None:
     follower = Follower(busy, reason="CHG-4", **STAYS_IN[phase])
     in_phase(busy, phase)
     assert "the drain is over" in busy.post("resume")[1][-1]["text"]
@@ -133,7 +133,7 @@ def test_resume_undoes_it_in_each_phase(busy: Supervised, phase: str) -> None:
 
 
 @pytest.mark.parametrize("phase", STAYS_IN)
-def test_it_survives_the_supervisor_in_each_phase(busy: Supervised, phase: str) -> None:
+def test_drain_survives_the_supervisor_in_each_phase(busy: Supervised, phase: str) -> None:
     body = STAYS_IN[phase] | ({"max_wait_s": 9} if phase != "arrivals" else {})
     body["announce_max_s"] = min(body["announce_max_s"], body["max_wait_s"])
     threading.Thread(target=_ask_and_be_cut_off, args=(busy, {"reason": "CHG-5", **body})).start()
@@ -164,7 +164,7 @@ def _ask_and_be_cut_off(node: Supervised, body: dict[str, Any]) -> None:
         node.post("drain", **body)
 
 
-def test_the_command_follows_from_one_supervisor_to_the_next(busy: Supervised) -> None:
+def test_drain_command_follows_to_the_next_supervisor(busy: Supervised) -> None:
     argv = [COMMAND, "admin", "drain", "--settle", "0s", "--spread", "0s", "--max-wait", "9s", "--json"]
     command = subprocess.Popen(argv, env=busy.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     in_phase(busy, "live")
@@ -178,7 +178,7 @@ def test_the_command_follows_from_one_supervisor_to_the_next(busy: Supervised) -
     assert lines[-1]["lost"] == 3
 
 
-def test_a_drain_goes_on_when_nobody_listens(busy: Supervised) -> None:
+def test_drain_continues_when_the_client_disconnects(busy: Supervised) -> None:
     argv = [COMMAND, "admin", "drain", "--settle", "0s", "--spread", "0s", "--max-wait", "4s", "--reason", "CHG-6"]
     command = subprocess.Popen(argv, env=busy.environment, stdout=subprocess.PIPE)
     in_phase(busy, "live")
@@ -191,7 +191,7 @@ def test_a_drain_goes_on_when_nobody_listens(busy: Supervised) -> None:
     assert records[0]["outcome"].startswith("begun: ")
 
 
-def test_who_is_left_is_named(busy: Supervised) -> None:
+def test_remaining_connections_are_named(busy: Supervised) -> None:
     code, lines = busy.post("quiesce", wait=True, timeout_s=2, spread_s=0, reason="CHG-7")
     last = lines[-1]
     assert (code, last["exit_code"], last["connections"]) == (200, 4, 2)
@@ -208,7 +208,7 @@ def test_who_is_left_is_named(busy: Supervised) -> None:
     assert (closed["text"], closed["exit_code"]) == ("closed 2 connections, on which 1 request ran", 0)
 
 
-def test_the_page_on_the_wall_shows_the_drain_and_no_names() -> None:
+def test_status_page_shows_the_drain_without_site_names() -> None:
     with supervised("busy", server__telemetry__metrics_listen="127.0.0.1:0") as node:
         follower = Follower(node, reason="CHG-9", **STAYS_IN["live"])
         in_phase(node, "live")
@@ -224,7 +224,7 @@ def test_the_page_on_the_wall_shows_the_drain_and_no_names() -> None:
         assert follower.lines[-1]["exit_code"] == 5
 
 
-def test_satisfied_timed_out_and_impossible_are_three_answers(busy: Supervised) -> None:
+def test_satisfied_timed_out_and_impossible_have_different_exit_codes(busy: Supervised) -> None:
     assert busy.post("quiesce", wait=True, below=2, timeout_s=10)[1][-1]["exit_code"] == 0
     assert busy.post("quiesce", wait=True, below=1, timeout_s=0)[1][-1]["exit_code"] == 4
     answers: list[Any] = []
@@ -237,7 +237,7 @@ def test_satisfied_timed_out_and_impossible_are_three_answers(busy: Supervised) 
     assert "resumed meanwhile" in answers[0][1][-1]["text"]
 
 
-def test_nonsense_and_refusals_change_nothing(busy: Supervised) -> None:
+def test_invalid_and_refused_requests_change_nothing(busy: Supervised) -> None:
     for body, part in (
         ({"max_wait_s": 10, "announce_max_s": 11}, "announce_max_s 11"),
         ({"settle": 3}, "'settle'"),
@@ -255,7 +255,7 @@ def test_nonsense_and_refusals_change_nothing(busy: Supervised) -> None:
     assert (status["state"], status["disabled"], status["drain"]) == ("serving", False, None)
 
 
-def test_a_disable_file_that_cannot_be_written_ends_it_and_the_node_serves(busy: Supervised) -> None:
+def test_drain_fails_and_node_serves_when_the_disable_file_cannot_be_written(busy: Supervised) -> None:
     obstacle = busy.directory / "run" / "disabled"
     obstacle.mkdir()
     (obstacle / "x").touch()
@@ -267,14 +267,14 @@ def test_a_disable_file_that_cannot_be_written_ends_it_and_the_node_serves(busy:
     assert any("the disable file" in sentence for sentence in status["degraded"])
 
 
-def test_a_drain_takes_over_a_quiesce_and_measures_nothing_where_nobody_is_let_in(busy: Supervised) -> None:
+def test_drain_of_a_quiesced_node_skips_the_measurement(busy: Supervised) -> None:
     busy.post("quiesce", reason="CHG-8", spread_s=0)
     lines = busy.post("drain", spread_s=0, max_wait_s=3)[1]
     assert lines[-1]["proof"] == "the node accepts no new connections"
     assert (lines[-1]["lost"], busy.status()["reason"]) == (3, "CHG-8")
 
 
-def test_an_immediate_quiesce_hurries_a_drain_that_waits_for_arrivals(busy: Supervised) -> None:
+def test_immediate_quiesce_ends_the_arrivals_phase_of_a_drain(busy: Supervised) -> None:
     follower = Follower(busy, **STAYS_IN["arrivals"])
     in_phase(busy, "arrivals")
     assert busy.post("quiesce", mode="discourage")[0] == 409

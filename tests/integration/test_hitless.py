@@ -103,7 +103,7 @@ def all_new(node: Node, old: set[int]) -> bool:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_supervisor_dies_and_another_one_comes(mode: str) -> None:
+def test_death_of_the_supervisor_loses_no_request(mode: str) -> None:
     with running_node(workers=2, dispatch=mode) as node:
         before = set(workers(node))
 
@@ -134,7 +134,7 @@ def _state(node: Node) -> str:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_rolling_restart(mode: str) -> None:
+def test_rolling_restart_loses_no_request(mode: str) -> None:
     with running_node(workers=2, dispatch=mode) as node:
         before = set(workers(node))
 
@@ -153,7 +153,7 @@ def test_a_rolling_restart(mode: str) -> None:
 
 
 @pytest.mark.root
-def test_an_upgrade() -> None:
+def test_upgrade_loses_no_request() -> None:
     with running_node(workers=2) as node:
         before, pid = set(workers(node)), node.process.pid
 
@@ -169,7 +169,7 @@ def test_an_upgrade() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_worker_is_killed_and_its_clients_are_told_at_once(mode: str) -> None:
+def test_clients_of_a_killed_worker_are_reset_at_once(mode: str) -> None:
     with running_node(workers=2, dispatch=mode) as node:
 
         def play(result: Result) -> None:
@@ -199,7 +199,7 @@ def test_a_worker_is_killed_and_its_clients_are_told_at_once(mode: str) -> None:
         ("socket-classic", False),
     ],
 )
-def test_everybody_dies_and_the_next_node_answers_for_them(mode: str, restarting: bool) -> None:
+def test_next_node_resets_connections_when_all_processes_died(mode: str, restarting: bool) -> None:
     """Without a service manager that keeps sockets: nothing half is left, and clients are told at once."""
     with running_node(workers=2, dispatch=mode) as node:
         old = set(workers(node))
@@ -241,7 +241,7 @@ def _ready(node: Node) -> bool:
     return len(now) == 2 and all(w["state"] == "ready" for w in now)
 
 
-def test_a_worker_that_never_served_does_not_outlive_its_supervisor() -> None:
+def test_worker_that_never_served_ends_with_its_supervisor() -> None:
     with running_node(workers=2, dispatch="socket-classic") as node:
         state = node.directory / "run" / "state.json"
         before = set(workers(node))

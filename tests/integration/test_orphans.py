@@ -36,7 +36,7 @@ def serve(node: Node) -> list[str]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_next_node_names_the_worker_that_is_in_its_way(engine: str) -> None:
+def test_start_names_the_orphan_that_holds_the_port(engine: str) -> None:
     with running_node(engine=engine) as node:
         pid, run = orphaned(node), node.directory / "run"
         shutil.rmtree(run)

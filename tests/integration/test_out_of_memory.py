@@ -86,7 +86,7 @@ def _replaced(node: Node, pid: int) -> bool:
 
 
 @pytest.mark.root
-def test_a_worker_that_the_kernel_ends_is_replaced_and_the_log_says_so() -> None:
+def test_worker_ended_by_the_oom_killer_is_replaced_and_logged() -> None:
     with running_node(workers=1) as node:
         pid = node.status()["workers"][0]["pid"]
         with little_memory(pid, 256 * 1024):
@@ -96,7 +96,7 @@ def test_a_worker_that_the_kernel_ends_is_replaced_and_the_log_says_so() -> None
         asyncio.run(_ask(node))
 
 
-def test_a_worker_whose_allocations_fail_is_replaced_and_the_log_says_so() -> None:
+def test_worker_whose_allocations_fail_is_replaced_and_logged() -> None:
     # A library that gets no memory may print a traceback of its own before it aborts.
     with running_node(workers=1, tracebacks=True) as node:
         pid = node.status()["workers"][0]["pid"]

@@ -21,7 +21,7 @@ CLOSE = b"\x1c\0\0\0"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_flood_of_hellos_that_fail_is_said_and_a_newcomer_served(engine: str) -> None:
+def test_flood_of_failing_handshakes_is_reported_and_new_clients_are_served(engine: str) -> None:
     with running_node(engine=engine) as node:
         assert node.status()["pressure"] == []
         flood = [
@@ -64,7 +64,7 @@ async def visit(port: int, token: bytes = b"") -> bytes:
 
 
 @pytest.mark.slow
-def test_a_token_that_was_used_stays_used_when_workers_and_supervisor_are_replaced() -> None:
+def test_used_token_stays_used_after_worker_and_supervisor_are_replaced() -> None:
     with running_node() as node:
 
         def use(token: bytes) -> int:

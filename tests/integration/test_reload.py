@@ -117,7 +117,7 @@ def node_in_layout(config: str) -> Iterator[tuple[Node, Path]]:
 
 
 @pytest.mark.slow
-def test_every_way_to_replace_a_file_is_seen_and_a_bad_one_keeps_the_old_and_says_where() -> None:
+def test_each_way_to_replace_a_file_is_detected_and_a_bad_file_is_refused() -> None:
     with node_in_layout(text(data="LIVE/data", root="LIVE/site")) as (node, live):
         file, data = node.directory / "serve.yaml", live / "one"
         config = file.read_text()
@@ -182,7 +182,7 @@ LIMITS = """\
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_limits_are_for_new_connections_and_the_old_one_keeps_what_it_was_told(engine: str) -> None:
+def test_changed_limits_apply_to_new_connections_only(engine: str) -> None:
     require_engine(engine)
     with running_node(config=text(engine=engine, extra=LIMITS.replace("STREAMS", "7"))) as node:
         file = node.directory / "serve.yaml"
@@ -202,7 +202,7 @@ def test_limits_are_for_new_connections_and_the_old_one_keeps_what_it_was_told(e
         assert [worker["pid"] for worker in node.status()["workers"]] == before, "nobody was restarted"
 
 
-def test_another_engine_replaces_the_workers_and_what_cannot_be_is_refused() -> None:
+def test_engine_change_restarts_workers_and_impossible_changes_are_refused() -> None:
     require_engine("native")
     with running_node(config=text(engine="native")) as node:
         file = node.directory / "serve.yaml"
@@ -228,7 +228,7 @@ def test_another_engine_replaces_the_workers_and_what_cannot_be_is_refused() -> 
 
 @pytest.mark.slow
 @pytest.mark.root
-def test_a_site_that_workers_may_not_read_is_named_and_the_old_configuration_goes_on() -> None:
+def test_site_that_workers_may_not_read_is_refused_by_name() -> None:
     """Root may read it, the workers' user may not: a refusal that did not say which site of many."""
     with node_in_layout(text(data="LIVE/data", root="LIVE/site")) as (node, live):
         (live / "private").mkdir(mode=0o700)

@@ -69,7 +69,7 @@ CONTAINERS: dict[str, tuple[dict[str, Any], str, str, list[str], int]] = {
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_it_lives_as_anywhere_else(name: str) -> None:
+def test_node_serves_reloads_restarts_and_stops_with_each_set_of_rights(name: str) -> None:
     """Requests, reload, restart, the death of a worker; at the end SIGTERM (running_node)."""
     wanted, tier, missing, degraded, uid = CONTAINERS[name]
     with running_node(within=confined(**wanted), dispatch="auto", workers=2) as node:
@@ -90,7 +90,7 @@ def test_it_lives_as_anywhere_else(name: str) -> None:
         _serves(node)
 
 
-def test_no_start_is_a_matter_of_luck() -> None:
+def test_sixteen_workers_start_with_reduced_rights() -> None:
     """Sixteen workers of a supervisor with fewer rights than they begin with. One of six was refused its CPU once."""
     with running_node(within=confined(keep=DOCKER), dispatch="auto", workers=16) as node:
         cpus = {tuple(os.sched_getaffinity(int(worker["Pid"]))) for worker in workers(node)}
@@ -99,7 +99,7 @@ def test_no_start_is_a_matter_of_luck() -> None:
 
 
 @pytest.mark.parametrize("base", ["docker", "all"])
-def test_every_single_right_can_be_missing(base: str) -> None:
+def test_node_starts_without_each_single_right(base: str) -> None:
     """One start each; the interesting ones have a whole life above."""
     keep = DOCKER if base == "docker" else None
     beyond = ["BPF", "NET_ADMIN", "PERFMON", "SYS_NICE", "SYS_ADMIN", "SYS_RESOURCE", "DAC_READ_SEARCH"]
@@ -117,7 +117,7 @@ def test_every_single_right_can_be_missing(base: str) -> None:
 
 
 @pytest.mark.parametrize(("keep", "tier"), [(["SETUID", "SETGID", "BPF", "NET_ADMIN", "PERFMON"], "B"), (DOCKER, "A")])
-def test_a_worker_that_hangs_is_ended_without_the_right_to_kill(keep: list[str], tier: str) -> None:
+def test_hung_worker_is_ended_without_cap_kill(keep: list[str], tier: str) -> None:
     with running_node(within=confined(keep=keep, drop=["KILL"]), dispatch="auto") as node:
         assert node.status()["dispatch"]["tier"] == tier
         [worker] = workers(node)
@@ -154,7 +154,7 @@ def test_a_worker_that_hangs_is_ended_without_the_right_to_kill(keep: list[str],
         ),
     ],
 )
-def test_what_it_cannot_do_without_is_one_sentence(wanted: dict[str, Any], options: list[str], sentence: str) -> None:
+def test_missing_requirement_is_one_message(wanted: dict[str, Any], options: list[str], sentence: str) -> None:
     """And what was asked for by name is not silently done without."""
     code, said = refused(*options, **wanted)
     assert code == 5, said

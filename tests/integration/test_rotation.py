@@ -38,7 +38,7 @@ async def fetch(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(("mode", "engine"), MODES)
-def test_connections_live_through_three_rotations(mode: str, engine: str) -> None:
+def test_connections_survive_three_rotations(mode: str, engine: str) -> None:
     with running_node(workers=2, dispatch=mode, engine=engine) as node:
 
         async def run() -> None:
@@ -58,7 +58,7 @@ def connections_on(node: Node, epoch: int) -> int:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_node_knows_who_is_on_an_old_epoch_and_moves_them_without_a_failed_request(engine: str) -> None:
+def test_connections_on_an_old_epoch_are_counted_and_moved_without_failed_requests(engine: str) -> None:
     """The portable engine renames its connections; the native one has them replaced, by GOAWAY."""
     with running_node(workers=2, engine=engine) as node:
 
@@ -84,7 +84,7 @@ def test_a_node_knows_who_is_on_an_old_epoch_and_moves_them_without_a_failed_req
             assert (result.connections, result.going_away) == (12, 6)
 
 
-def test_a_rotation_waits_for_the_connections_in_its_place() -> None:
+def test_rotation_waits_for_connections_on_the_epoch_it_replaces() -> None:
     """Seven epochs have room; the eighth is refused, says why, and begins when the first has been left."""
     with running_node(workers=1, engine="native") as node:
 
@@ -111,7 +111,7 @@ def test_a_rotation_waits_for_the_connections_in_its_place() -> None:
 
 
 @pytest.mark.parametrize(("mode", "engine"), MODES[1:])
-def test_a_dead_workers_connections_get_their_reset_after_rotations(mode: str, engine: str) -> None:
+def test_connections_of_a_dead_worker_are_reset_after_rotations(mode: str, engine: str) -> None:
     """Whatever epoch their ids are of: the successor has the keys of the reset, and the client believes it."""
     with running_node(workers=2, dispatch=mode, engine=engine) as node:
 
@@ -129,7 +129,7 @@ def test_a_dead_workers_connections_get_their_reset_after_rotations(mode: str, e
         node.counter("verdict_reset", 1)
 
 
-def test_an_address_token_spares_the_retry_on_another_worker() -> None:
+def test_address_token_avoids_the_retry_on_another_worker() -> None:
     """Also after a rotation and a rolling restart; an expired one costs nothing but the round trip."""
     with running_node("--set", "server.limits.retry_threshold=0", workers=2) as node:
 

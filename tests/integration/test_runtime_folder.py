@@ -54,7 +54,7 @@ def pids(status: dict[str, Any]) -> list[int]:
 # --- the folder is removed
 
 
-def test_a_node_brings_back_the_folder_that_somebody_removed(node: Supervised) -> None:
+def test_removed_runtime_directory_is_created_again(node: Supervised) -> None:
     before = node.status()
     remove_folder(node)
     after = poll(lambda: answers(node), "the node to answer again")
@@ -75,14 +75,14 @@ def test_a_node_brings_back_the_folder_that_somebody_removed(node: Supervised) -
     assert pids(node.wait_for_serving()) == pids(before)
 
 
-def test_only_the_socket_or_the_lock_come_back_too(node: Supervised) -> None:
+def test_removed_socket_or_lock_is_created_again(node: Supervised) -> None:
     for name in ("admin.sock", "supervisor.lock", "state.json"):
         (node.directory / "run" / name).unlink()
         poll((node.directory / "run" / name).exists, f"{name} to come back")
         assert poll(lambda: answers(node), "an answer")["state"] == "serving"
 
 
-def test_a_node_that_is_drained_stays_withdrawn() -> None:
+def test_disable_file_of_a_drained_node_is_created_again() -> None:
     with supervised() as node:
         assert node.post("drain", settle_s=0, spread_s=0)[1][-1]["exit_code"] == 0
         remove_folder(node)
@@ -92,7 +92,7 @@ def test_a_node_that_is_drained_stays_withdrawn() -> None:
         poll(lambda: not node.status()["disabled"], "the disable file to go")
 
 
-def test_a_folder_that_another_node_took_is_left_alone(node: Supervised) -> None:
+def test_runtime_directory_of_another_node_is_not_touched(node: Supervised) -> None:
     remove_folder(node)
     run = node.directory / "run"
     run.mkdir(mode=0o755)
@@ -106,7 +106,7 @@ def test_a_folder_that_another_node_took_is_left_alone(node: Supervised) -> None
 
 
 @pytest.mark.parametrize("character", ["good", "busy"])
-def test_a_folder_that_is_removed_while_the_node_stops_changes_nothing(character: str) -> None:
+def test_removed_runtime_directory_does_not_disturb_a_stop(character: str) -> None:
     with supervised(character, workers=2, server__drain__timeout="1s") as node:
         workers = pids(node.status())
         lines: list[Any] = []
@@ -123,7 +123,7 @@ def test_a_folder_that_is_removed_while_the_node_stops_changes_nothing(character
 # --- stop answers when it has stopped
 
 
-def test_a_stop_answers_when_nothing_is_left() -> None:
+def test_stop_answers_when_everything_has_ended() -> None:
     with supervised("busy", server__drain__timeout="1s") as node:
         workers, (host, port) = pids(node.status()), node.address
         lines = node.post("stop")[1]
@@ -140,7 +140,7 @@ def test_a_stop_answers_when_nothing_is_left() -> None:
         node.wait_for_serving()
 
 
-def test_the_command_waits_with_a_bound_and_a_second_one_hurries() -> None:
+def test_stop_waits_up_to_its_timeout_and_fast_stop_ends_at_once() -> None:
     with supervised("busy", server__drain__timeout="10m") as node:
         ask = [*CLI, "admin", "stop"]
         options: Any = {"env": node.environment, "capture_output": True, "text": True, "check": False}
@@ -154,7 +154,7 @@ def test_the_command_waits_with_a_bound_and_a_second_one_hurries() -> None:
         assert node.ended() == 0
 
 
-def test_a_supervisor_that_dies_while_it_stops_is_no_success() -> None:
+def test_death_of_the_supervisor_during_a_stop_is_an_error() -> None:
     with supervised("busy", server__drain__timeout="10m") as node:
         asking = subprocess.Popen(
             [*CLI, "admin", "stop"], env=node.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -202,7 +202,7 @@ def _failing(shim: Path) -> Iterator[tuple[Supervised, Callable[[int], None]]]:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOENT])
-def test_a_disk_that_fails_is_said_and_costs_nothing_else(
+def test_failing_disk_is_reported_and_the_node_continues(
     failing: tuple[Supervised, Callable[[int], None]], number: int
 ) -> None:
     node, fail = failing
@@ -228,7 +228,7 @@ def test_a_disk_that_fails_is_said_and_costs_nothing_else(
     assert node.ended() == 0
 
 
-def test_keys_that_cannot_be_stored_do_not_rotate_and_say_so(
+def test_rotation_fails_when_keys_cannot_be_stored(
     shim: Path, failing: tuple[Supervised, Callable[[int], None]]
 ) -> None:
     node, fail = failing

@@ -46,7 +46,7 @@ def ids(node: Supervised) -> set[int]:
     return {worker["worker_id"] for worker in node.status()["workers"]}
 
 
-def test_a_node_lives_its_whole_life_while_nobody_reads(output: tuple[int, int]) -> None:
+def test_node_serves_restarts_and_stops_while_its_output_is_not_read(output: tuple[int, int]) -> None:
     reader, writer = output
     with supervised(start=False, server__telemetry__access_log="json") as node:
         start(node, writer)
@@ -84,7 +84,7 @@ def test_a_node_lives_its_whole_life_while_nobody_reads(output: tuple[int, int])
         assert node.ended() == 0
 
 
-def test_a_stop_does_not_wait_for_a_reader(output: tuple[int, int]) -> None:
+def test_stop_does_not_wait_for_a_stalled_reader(output: tuple[int, int]) -> None:
     with supervised(start=False) as node:
         start(node, output[1])
         node.process.send_signal(signal.SIGTERM)
@@ -92,7 +92,7 @@ def test_a_stop_does_not_wait_for_a_reader(output: tuple[int, int]) -> None:
         assert not (node.directory / "run" / "state.json").exists()
 
 
-def test_output_that_nobody_has_ever_read_is_no_reason_to_end() -> None:
+def test_node_continues_when_its_output_was_never_read() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with supervised(start=False) as node:

@@ -25,7 +25,7 @@ def pids(status: dict[str, Any]) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_stop_leaves_nothing_behind(number: signal.Signals) -> None:
+def test_stop_leaves_no_process_or_file(number: signal.Signals) -> None:
     with supervised(workers=2) as node:
         workers = pids(node.status())
         node.process.send_signal(number)
@@ -37,7 +37,7 @@ def test_a_stop_leaves_nothing_behind(number: signal.Signals) -> None:
 @pytest.mark.parametrize(
     ("character", "reason"), [("exits", "exited with 3"), ("refuses", "cannot use this: I am a picky one")]
 )
-def test_a_node_whose_workers_cannot_start_says_why_and_ends(character: str, reason: str) -> None:
+def test_node_exits_with_the_reason_when_workers_cannot_start(character: str, reason: str) -> None:
     with supervised(character, start=False) as node:
         node.start()
         assert node.ended() == 1
@@ -45,7 +45,7 @@ def test_a_node_whose_workers_cannot_start_says_why_and_ends(character: str, rea
         assert reason in node.log
 
 
-def test_one_node_per_runtime_directory() -> None:
+def test_second_node_in_a_runtime_directory_is_refused() -> None:
     with supervised() as node:
         second = node.start()
         assert second.wait(10) == 1
@@ -54,7 +54,7 @@ def test_one_node_per_runtime_directory() -> None:
         assert node.status()["state"] == "serving"
 
 
-def test_a_port_that_another_program_has_is_not_shared() -> None:
+def test_port_of_another_program_is_refused() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         # With SO_REUSEPORT and the same user, the kernel alone would let us join silently.
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -66,14 +66,14 @@ def test_a_port_that_another_program_has_is_not_shared() -> None:
             assert f"cannot listen on 127.0.0.1:{port}: another program listens there" in node.log
 
 
-def test_a_bad_configuration_is_78() -> None:
+def test_bad_configuration_exits_78() -> None:
     with supervised(start=False, server__workers="many") as node:
         node.start()
         assert node.ended() == 78
         assert "server.workers" in node.log
 
 
-def test_a_service_manager_is_told() -> None:
+def test_service_manager_is_notified() -> None:
     with supervised(start=False) as node, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(node.directory / "notify"))
         manager.settimeout(20)
@@ -96,7 +96,7 @@ def test_a_service_manager_is_told() -> None:
 
 
 @pytest.mark.root
-def test_the_supervisor_gives_up_what_it_does_not_need() -> None:
+def test_supervisor_drops_unneeded_capabilities() -> None:
     with supervised() as node:
         status = Path(f"/proc/{node.process.pid}/status").read_text()
         effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), 16)
@@ -105,7 +105,7 @@ def test_the_supervisor_gives_up_what_it_does_not_need() -> None:
 
 
 @pytest.mark.root
-def test_a_newcomer_waits_for_those_who_serve() -> None:
+def test_new_worker_has_low_priority_while_its_core_is_served() -> None:
     """Its imports have a low priority, but not when its core has nobody: first workers, and successors of dead ones.
 
     Nor for longer than some seconds. The pretend worker never takes a higher one, so it can be seen here.
@@ -133,7 +133,7 @@ def test_a_newcomer_waits_for_those_who_serve() -> None:
 # --- workers die
 
 
-def test_a_killed_worker_is_replaced_and_its_packets_wait() -> None:
+def test_packets_wait_while_a_killed_worker_is_replaced() -> None:
     with supervised() as node, Pinger(node.address) as pinger:
         [before] = node.status()["workers"]
         os.kill(before["pid"], signal.SIGKILL)
@@ -148,14 +148,14 @@ def test_a_killed_worker_is_replaced_and_its_packets_wait() -> None:
 
 
 @pytest.mark.slow
-def test_a_stuck_worker_is_killed() -> None:
+def test_worker_without_progress_is_killed() -> None:
     with supervised("stuck", start=False) as node:
         node.start()
         node.wait_until("a replacement", lambda s: s["restarts"] >= 1, 30)
         assert "no heartbeat for 10 s" in node.log
 
 
-def test_a_worker_that_talks_nonsense_is_replaced() -> None:
+def test_worker_that_sends_an_invalid_message_is_replaced() -> None:
     with supervised() as node:
         [worker] = node.status()["workers"]
         # Its channel: the only SEQPACKET socket that is its and not a hand-over link; so stop its loop and be it.
@@ -185,7 +185,7 @@ def _steal(pid: int, fd: int) -> int:
 # --- the supervisor dies
 
 
-def test_workers_serve_without_a_supervisor_and_are_adopted_by_the_next() -> None:
+def test_workers_serve_without_supervisor_and_are_adopted() -> None:
     with supervised(workers=2) as node, Pinger(node.address) as pinger:
         before = node.status()
         node.post("quiesce", mode="discourage", reason="CHG-7")
@@ -206,7 +206,7 @@ def test_workers_serve_without_a_supervisor_and_are_adopted_by_the_next() -> Non
         assert node.status()["node_id"] == before["node_id"]
 
 
-def test_workers_of_a_dead_supervisor_can_be_ended() -> None:
+def test_orphans_are_ended_by_stop_orphans() -> None:
     """`admin stop --orphans`: never under a supervisor that lives, and afterwards nothing is left to adopt."""
     command = [sys.executable, "-I", "-m", "supervisor", "--end-orphans"]
     with supervised(workers=2) as node:
@@ -225,7 +225,7 @@ def test_workers_of_a_dead_supervisor_can_be_ended() -> None:
         assert {p.name for p in (node.directory / "run").iterdir()} == {"supervisor.lock"}
 
 
-def test_an_adopted_worker_that_dies_is_replaced() -> None:
+def test_adopted_worker_that_dies_is_replaced() -> None:
     with supervised() as node, Pinger(node.address) as pinger:
         node.process.kill()
         node.process.wait()
@@ -237,7 +237,7 @@ def test_an_adopted_worker_that_dies_is_replaced() -> None:
         pinger.finish()
 
 
-def test_a_worker_that_died_without_a_supervisor_is_replaced_by_the_next() -> None:
+def test_worker_that_died_without_supervisor_is_replaced_by_the_successor() -> None:
     with supervised(workers=2) as node:
         first, second = node.status()["workers"]
         node.process.kill()
@@ -249,7 +249,7 @@ def test_a_worker_that_died_without_a_supervisor_is_replaced_by_the_next() -> No
         assert first["worker_id"] not in {w["worker_id"] for w in after["workers"]}, "an id is not lent again so soon"
 
 
-def test_when_everybody_dies_at_once_the_next_node_remembers() -> None:
+def test_next_node_reads_the_state_when_all_processes_died() -> None:
     with supervised(workers=2) as node:
         before = node.status()
         node.post("quiesce", reason="CHG-9", spread_s=0)
@@ -266,7 +266,7 @@ def test_when_everybody_dies_at_once_the_next_node_remembers() -> None:
         node.wait_for_serving()
 
 
-def test_a_worker_that_does_not_come_back_is_killed() -> None:
+def test_worker_that_does_not_reconnect_is_killed() -> None:
     with supervised(workers=1) as node:
         [worker] = node.status()["workers"]
         os.kill(worker["pid"], signal.SIGSTOP)
@@ -278,7 +278,7 @@ def test_a_worker_that_does_not_come_back_is_killed() -> None:
         poll(lambda: not Path(f"/proc/{worker['pid']}").exists(), "its end")
 
 
-def test_a_stranger_is_not_adopted() -> None:
+def test_foreign_process_is_not_adopted() -> None:
     with supervised() as node:
         node.process.kill()
         node.process.wait()
@@ -303,7 +303,7 @@ def test_a_stranger_is_not_adopted() -> None:
         assert worker["pid"] in pids(node.wait_for_serving())
 
 
-def test_an_upgrade_keeps_the_process_and_loses_no_packet() -> None:
+def test_upgrade_keeps_the_process_and_loses_no_packet() -> None:
     with supervised(workers=2) as node, Pinger(node.address) as pinger:
         before = node.status()
         assert node.post("upgrade")[1][-1]["ok"]
@@ -339,7 +339,7 @@ def config_file(node: Any, **changes: Any) -> Path:
     return path
 
 
-def test_a_reload_changes_everybody_or_nobody() -> None:
+def test_reload_changes_all_workers_or_none() -> None:
     with supervised("picky", workers=2, start=False) as node:
         for name in ("server.listen", "server.tls.self_signed", "content.sites"):
             del node.settings[name]
@@ -373,7 +373,7 @@ def test_a_reload_changes_everybody_or_nobody() -> None:
         assert not status["degraded"] or "reload" not in " ".join(status["degraded"])
 
 
-def test_what_needs_a_restart_of_the_node_is_refused() -> None:
+def test_reload_that_needs_a_node_restart_is_refused() -> None:
     with supervised(start=False) as node:
         del node.settings["server.listen"], node.settings["server.tls.self_signed"], node.settings["content.sites"]
         path = config_file(node)
@@ -445,7 +445,7 @@ def test_keys_rotate_and_are_kept() -> None:
         assert node.wait_for_serving()["keys"]["seal_with"] == 2
 
 
-def test_the_admin_api_refuses_nonsense_with_a_sentence() -> None:
+def test_admin_api_refuses_invalid_requests_with_a_message() -> None:
     with supervised() as node:
         code, answer, headers = node.request("GET", "quiesce")
         assert (code, headers["Allow"]) == (405, "POST")
@@ -461,7 +461,7 @@ def test_the_admin_api_refuses_nonsense_with_a_sentence() -> None:
         assert answer["error"].startswith("cannot")
 
 
-def test_who_may_do_what_and_who_did_it() -> None:
+def test_admin_api_checks_permissions_and_writes_the_audit_log() -> None:
     with supervised() as node:
         node.post("resume")
         [line] = (node.directory / "state" / "audit.log").read_text().splitlines()
@@ -488,7 +488,7 @@ def test_who_may_do_what_and_who_did_it() -> None:
                 assert done.stdout.strip() == code, done
 
 
-def test_the_network_sees_metrics_and_a_page_and_no_secrets() -> None:
+def test_metrics_listener_serves_metrics_and_page_without_secrets() -> None:
     import urllib.request
 
     with supervised(server__telemetry__metrics_listen="127.0.0.1:0") as node:
@@ -510,7 +510,7 @@ def test_the_network_sees_metrics_and_a_page_and_no_secrets() -> None:
             urllib.request.urlopen(base + "/v1/status")
 
 
-def test_a_reload_changes_the_number_of_workers() -> None:
+def test_reload_changes_the_number_of_workers() -> None:
     with supervised(workers=1, start=False) as node:
         del node.settings["server.listen"], node.settings["server.tls.self_signed"], node.settings["content.sites"]
         del node.settings["server.workers"]

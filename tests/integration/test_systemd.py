@@ -104,7 +104,7 @@ def ask_once(node: Service, timeout_s: float = 30) -> None:
     asyncio.run(once())
 
 
-def test_a_start_is_over_when_the_node_serves(node: Service) -> None:
+def test_start_returns_when_the_node_serves(node: Service) -> None:
     main, workers = node.main_pid(), node.workers()
     assert node.show("ActiveState", "StatusText", "NFileDescriptorStore") == {
         "ActiveState": "active",
@@ -123,7 +123,7 @@ def may_lower_scores() -> bool:
     return bool(int(re.search(r"CapEff:\s*(\w+)", status)[1], 16) >> 24 & 1)  # type: ignore[index]
 
 
-def test_a_reload_says_what_became_of_it(node: Service) -> None:
+def test_reload_reports_its_result(node: Service) -> None:
     main, workers = node.main_pid(), node.workers()
     with asking(node) as client:
         node.write_config(log_level="warning")
@@ -140,7 +140,7 @@ def test_a_reload_says_what_became_of_it(node: Service) -> None:
     assert (node.main_pid(), node.workers()) == (main, workers)
 
 
-def test_a_killed_supervisor_costs_nothing(node: Service) -> None:
+def test_killed_supervisor_is_restarted_without_loss(node: Service) -> None:
     main, workers = node.main_pid(), node.workers()
     with asking(node) as client:
         node.kill(main)
@@ -152,7 +152,7 @@ def test_a_killed_supervisor_costs_nothing(node: Service) -> None:
     poll(lambda: "adopted 2 workers" in node.show("StatusText")["StatusText"], "systemctl status says so")
 
 
-def test_the_watchdog_replaces_a_supervisor_that_hangs_and_nothing_else(node: Service) -> None:
+def test_watchdog_replaces_only_a_hung_supervisor(node: Service) -> None:
     main, workers = node.main_pid(), node.workers()
     with asking(node) as client:
         node.kill(main, signal.SIGSTOP)
@@ -163,7 +163,7 @@ def test_the_watchdog_replaces_a_supervisor_that_hangs_and_nothing_else(node: Se
     assert "Fatal Python error: Aborted" in node.log, "it said where it hung"
 
 
-def test_an_upgrade_keeps_the_service_and_its_main_process(node: Service) -> None:
+def test_upgrade_keeps_the_main_process_of_the_service(node: Service) -> None:
     before = node.show("MainPID", "NRestarts", "ExecMainStartTimestampMonotonic")
     workers = node.workers()
     with asking(node) as client:
@@ -176,7 +176,7 @@ def test_an_upgrade_keeps_the_service_and_its_main_process(node: Service) -> Non
     assert node.show("ActiveState", "NFileDescriptorStore") == {"ActiveState": "active", "NFileDescriptorStore": "16"}
 
 
-def test_when_everybody_is_killed_waiting_packets_are_served_and_clients_are_told(node: Service) -> None:
+def test_waiting_packets_are_served_and_clients_are_reset_when_all_processes_are_killed(node: Service) -> None:
     main = node.main_pid()
     old = {main, *node.workers()}
     with asking(node) as client:
@@ -202,7 +202,7 @@ def test_when_everybody_is_killed_waiting_packets_are_served_and_clients_are_tol
     ask_once(node)
 
 
-def test_a_quiesced_node_comes_back_quiesced(node: Service) -> None:
+def test_quiesced_node_restarts_quiesced(node: Service) -> None:
     terms = '{"reason": "CHG-7", "spread_s": 0, "settle_s": 0}'
     assert node.admin("POST", "/v1/drain", terms)[0] == 200
     disabled = node.runtime / "disabled"
@@ -223,7 +223,7 @@ def test_a_quiesced_node_comes_back_quiesced(node: Service) -> None:
     ask_once(node)
 
 
-def test_a_restart_keeps_who_connects_meanwhile_waiting(node: Service) -> None:
+def test_clients_that_connect_during_a_restart_wait(node: Service) -> None:
     main = node.main_pid()
     restart = threading.Thread(target=lambda: node.systemd.ctl("restart", UNIT, timeout_s=90))
     restart.start()
@@ -241,12 +241,12 @@ def test_a_restart_keeps_who_connects_meanwhile_waiting(node: Service) -> None:
     assert node.workers() == workers, "the mark of the stop that was meant is gone"
 
 
-def test_a_stop_leaves_nothing(node: Service) -> None:
+def test_stop_leaves_no_process_or_pin(node: Service) -> None:
     node.systemd.ctl("stop", UNIT)
     assert_nothing_is_left(node)
 
 
-def test_a_stop_by_a_person_is_one_for_good(node: Service) -> None:
+def test_admin_stop_is_not_restarted(node: Service) -> None:
     restarts = node.show("NRestarts")
     assert node.admin("POST", "/v1/stop", '{"fast": true}')[0] == 200
     poll(lambda: node.show("ActiveState")["ActiveState"] == "inactive", "the end of the service", 30)
@@ -254,7 +254,7 @@ def test_a_stop_by_a_person_is_one_for_good(node: Service) -> None:
     assert_nothing_is_left(node)
 
 
-def test_a_stop_of_a_supervisor_that_hangs_leaves_nothing_either(node: Service) -> None:
+def test_stop_of_a_hung_supervisor_leaves_no_process_or_pin(node: Service) -> None:
     node.systemd.install(f"{UNIT}.d/20-soon.conf", "[Service]\nTimeoutStopSec=6\n")
     main = node.main_pid()
     over = threading.Event()
@@ -285,7 +285,7 @@ def assert_nothing_is_left(node: Service) -> None:
     assert node.show("NFileDescriptorStore") == {"NFileDescriptorStore": "0"}
 
 
-def test_a_bad_configuration_is_not_tried_again(installed: Service) -> None:
+def test_bad_configuration_is_not_restarted(installed: Service) -> None:
     installed.systemd.ctl("stop", UNIT, check=False)
     installed.config.write_text("{}}")
     assert installed.systemd.ctl("start", UNIT, check=False).returncode != 0
@@ -297,7 +297,7 @@ def test_a_bad_configuration_is_not_tried_again(installed: Service) -> None:
     installed.systemd.ctl("reset-failed", UNIT)
 
 
-def test_the_unit_is_sound_and_hardened(tmp_path: Path) -> None:
+def test_unit_is_valid_and_hardened(tmp_path: Path) -> None:
     path = tmp_path / UNIT
     path.write_text(unit_text(tmp_path / "serve.yaml", Path("/usr/bin/true")))  # a program that is there
     found = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
@@ -320,7 +320,7 @@ def analyze(*arguments: str) -> str:
         ("systemd-tmpfiles", "tmpfiles.d/velocity.conf", "/etc/velocity/certs"),
     ],
 )
-def test_the_snippets_do_what_they_say(tool: str, file: str, made: str, tmp_path: Path) -> None:
+def test_snippets_are_valid(tool: str, file: str, made: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "etc").mkdir(parents=True)
     arguments = ["--create"] if tool == "systemd-tmpfiles" else []

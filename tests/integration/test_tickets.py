@@ -59,7 +59,7 @@ def test_list_and_rotate() -> None:
         assert re.fullmatch(r" +2 +\S.*  opens  20\d\d-\d\d-\d\d \d\d:\d\dZ, \S.* +0", shown[2])
 
 
-def test_expired_epochs_open_nothing_and_a_new_one_begins_first() -> None:
+def test_expiry_rotates_first_and_expired_epochs_open_nothing() -> None:
     with supervised(workers=2) as node:
         node.post("tickets/rotate")
         said = tickets(node, "expire", "--all")
@@ -84,7 +84,7 @@ def test_expired_epochs_open_nothing_and_a_new_one_begins_first() -> None:
         assert [row["state"] for row in node.wait_for_serving()["keys"]["epochs"]] == ["seals", "closed", "closed"]
 
 
-def test_a_backup_is_encrypted_and_opens_elsewhere(tmp_path: Path) -> None:
+def test_encrypted_backup_can_be_imported_on_another_node(tmp_path: Path) -> None:
     secret = tmp_path / "passphrase"
     secret.write_text("correct horse\n")
     with supervised(workers=1) as node, supervised(workers=2) as other:
@@ -107,7 +107,7 @@ def test_a_backup_is_encrypted_and_opens_elsewhere(tmp_path: Path) -> None:
         no_key_in_logs(other, mine, its)
 
 
-def test_a_merge_opens_and_does_not_seal(tmp_path: Path) -> None:
+def test_imported_epochs_open_and_do_not_seal(tmp_path: Path) -> None:
     with supervised(workers=1) as node, supervised(workers=2) as other:
         node.post("tickets/rotate")
         # A node whose epochs have other numbers.
@@ -131,7 +131,7 @@ def test_a_merge_opens_and_does_not_seal(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_replacing_makes_the_imported_keys_the_nodes_own(tmp_path: Path) -> None:
+def test_import_replace_makes_the_imported_keys_seal(tmp_path: Path) -> None:
     """The hardest case: both have an epoch 1, and both seal with it."""
     with supervised(workers=1) as node, supervised(workers=2, server__limits__idle_timeout="1s") as other:
         tickets(node, "export", "--plain", "--out", tmp_path / "plain")
@@ -148,7 +148,7 @@ def test_replacing_makes_the_imported_keys_the_nodes_own(tmp_path: Path) -> None
         no_key_in_logs(other, table)
 
 
-def test_a_refusal_on_the_way_is_the_last_line() -> None:
+def test_refusal_is_the_last_line() -> None:
     """Seven epochs are in use: expiring them all needs an eighth, for which there is no room in time."""
     with supervised(workers=1) as node:
         for number in range(2, 8):
@@ -164,7 +164,7 @@ def test_a_refusal_on_the_way_is_the_last_line() -> None:
         assert stored(node).closed == (), "nothing is expired as long as what seals cannot be replaced"
 
 
-def test_nonsense_is_refused(tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
     with supervised(workers=1) as node:
         (tmp_path / "junk").write_text("junk")
         assert "not a file of `tickets export`" in tickets(node, "import", tmp_path / "junk", code=5)

@@ -112,7 +112,7 @@ def with_its_shield() -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.root
-def test_there_and_back_under_load(programs: Programs) -> None:
+def test_upgrade_there_and_back_under_load_loses_nothing(programs: Programs) -> None:
     require_engine("native")
     programs.install("b", SECOND)
     program = velocity_edge(programs)
@@ -153,7 +153,7 @@ def test_there_and_back_under_load(programs: Programs) -> None:
         assert "ignoring its messages of kind Gossip" in node.log, "and reports the other way"
 
 
-def test_files_are_replaced_and_a_worker_dies_before_the_upgrade(programs: Programs) -> None:
+def test_worker_that_dies_after_files_are_replaced_starts_with_the_new_version(programs: Programs) -> None:
     programs.install("b", SECOND)
     with running_node(workers=2, dispatch="socket-classic", program=velocity_edge(programs)) as node:
         programs.use("b")
@@ -199,7 +199,7 @@ WORKERS_DIE: Change = (
 SUPERVISOR_DIES: Change = ("supervisor/__main__.py", "    state_file = StateFile(runtime)\n", "    os._exit(4)\n")
 
 
-def test_an_installation_that_cannot_serve_leaves_the_old_one_serving_and_says_why(programs: Programs) -> None:
+def test_unusable_installation_leaves_the_old_one_serving_with_a_reason(programs: Programs) -> None:
     with running_node(workers=1, dispatch="socket-classic", program=velocity_edge(programs)) as node:
         argv = node.process.args
         old = node.status()

@@ -62,7 +62,7 @@ def _programs(earlier: Path) -> Iterator[Programs]:
         yield programs
 
 
-def test_there_and_back_under_load_loses_nothing(programs: Programs) -> None:
+def test_upgrade_from_an_earlier_tree_and_back_loses_nothing(programs: Programs) -> None:
     drain = ("--set", "server.drain.timeout=2m")
     program = (programs.command,)
     with with_its_shield() as where, running_node(*drain, workers=2, engine="native", program=program, **where) as node:

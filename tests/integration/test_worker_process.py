@@ -63,7 +63,7 @@ def counts(bench: Bench, slot: int = 0) -> dict[str, int]:
     return bench.slots[slot].slab.read()
 
 
-def test_it_serves_and_counts_every_datagram_once(bench: Bench, worker: WorkerProcess) -> None:
+def test_worker_serves_and_counts_every_datagram_once(bench: Bench, worker: WorkerProcess) -> None:
     with H3Client(bench.port, bench.ca) as client:
         page = client.get("/")
         assert (page.status, page.body, page.headers["server"]) == (200, b"<h1>hello</h1>", "velocity-edge")
@@ -90,7 +90,7 @@ def test_it_serves_and_counts_every_datagram_once(bench: Bench, worker: WorkerPr
     assert (seen["requests"], seen["handshakes_completed"], seen["responses_2xx"]) == (9, 1, 5)
 
 
-def test_a_supervisor_that_shares_no_used_tokens_is_served_under_and_it_is_said(bench: Bench) -> None:
+def test_worker_logs_a_supervisor_that_shares_no_used_tokens(bench: Bench) -> None:
     """One of an earlier version gives none; the worker keeps its own count and serves."""
     for slot in bench.slots:
         assert slot.used_tokens is not None
@@ -104,7 +104,7 @@ def test_a_supervisor_that_shares_no_used_tokens_is_served_under_and_it_is_said(
     stop(worker)
 
 
-def test_an_upload_that_nobody_wants_is_answered_and_does_not_hang(bench: Bench, worker: WorkerProcess) -> None:
+def test_unwanted_upload_is_answered_and_does_not_hang(bench: Bench, worker: WorkerProcess) -> None:
     with H3Client(bench.port, bench.ca) as client:
         # In one go: the answer may be there before a body that is sent later, and the stream is over then.
         stream = client.send("POST", "/", {}, body=b"x" * 500_000)
@@ -113,7 +113,7 @@ def test_an_upload_that_nobody_wants_is_answered_and_does_not_hang(bench: Bench,
 
 
 @pytest.mark.root
-def test_it_has_no_rights_although_program_and_interpreter_are_roots_alone(bench: Bench, worker: WorkerProcess) -> None:
+def test_worker_drops_rights_when_only_root_may_read_the_program(bench: Bench, worker: WorkerProcess) -> None:
     """The tree and the interpreter here may lie below a directory that only root may search: nothing fails for it."""
     if os.geteuid() != 0:
         pytest.skip("needs root: there are no rights to drop")
@@ -129,7 +129,7 @@ def test_it_has_no_rights_although_program_and_interpreter_are_roots_alone(bench
 
 
 @pytest.mark.root
-def test_a_root_that_the_worker_may_not_read_is_refused_with_the_reason(bench: Bench, root: Path) -> None:
+def test_site_root_that_the_worker_may_not_read_is_refused(bench: Bench, root: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: there are no rights to drop")
     worker = bench.start()
@@ -145,7 +145,7 @@ def test_a_root_that_the_worker_may_not_read_is_refused_with_the_reason(bench: B
     stop(worker)
 
 
-def test_a_new_revision_serves_the_same_connection(bench: Bench, worker: WorkerProcess, root: Path) -> None:
+def test_new_revision_serves_an_existing_connection(bench: Bench, worker: WorkerProcess, root: Path) -> None:
     with H3Client(bench.port, bench.ca) as client:
         assert "server" in client.get("/").headers
         bench.configure(worker, 2, bench.config(server_header=""))
@@ -178,7 +178,7 @@ def test_keys_are_acknowledged_and_used(bench: Bench, worker: WorkerProcess) -> 
 # --- leaving ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_drain_lets_idle_clients_go_without_error(bench: Bench, worker: WorkerProcess) -> None:
+def test_drain_closes_idle_connections_without_error(bench: Bench, worker: WorkerProcess) -> None:
     with H3Client(bench.port, bench.ca) as client:
         assert client.get("/").status == 200
         worker.send(m.Drain(deadline_s=20.0))
@@ -188,7 +188,7 @@ def test_a_drain_lets_idle_clients_go_without_error(bench: Bench, worker: Worker
     stop(worker)
 
 
-def test_a_drain_waits_for_a_running_request_and_the_deadline_counts_it(bench: Bench, worker: WorkerProcess) -> None:
+def test_drain_waits_for_a_running_request_and_counts_it_at_the_deadline(bench: Bench, worker: WorkerProcess) -> None:
     with H3Client(bench.port, bench.ca) as client:
         assert client.get("/").status == 200
         client.go_deaf()
@@ -198,7 +198,7 @@ def test_a_drain_waits_for_a_running_request_and_the_deadline_counts_it(bench: B
         assert worker.expect(m.Drained).lost == 1
 
 
-def test_a_resumed_worker_takes_new_connections_again(bench: Bench, worker: WorkerProcess) -> None:
+def test_resumed_worker_accepts_new_connections(bench: Bench, worker: WorkerProcess) -> None:
     worker.send(m.Drain(deadline_s=60.0))
     worker.expect(m.Drained)
     poll(lambda: "drained" in worker.title, "the title to say drained")
@@ -207,7 +207,7 @@ def test_a_resumed_worker_takes_new_connections_again(bench: Bench, worker: Work
         assert client.get("/").status == 200
 
 
-def test_abort_closes_connections_older_than_that(bench: Bench, worker: WorkerProcess) -> None:
+def test_abort_closes_connections_above_the_given_age(bench: Bench, worker: WorkerProcess) -> None:
     with H3Client(bench.port, bench.ca) as client:
         assert client.get("/").status == 200
         worker.send(m.Abort(age_s=3600.0))
@@ -216,7 +216,7 @@ def test_abort_closes_connections_older_than_that(bench: Bench, worker: WorkerPr
         assert client.wait_closed() == 0x100
 
 
-def test_stop_says_goodbye(bench: Bench, worker: WorkerProcess) -> None:
+def test_stop_closes_connections_with_no_error(bench: Bench, worker: WorkerProcess) -> None:
     with H3Client(bench.port, bench.ca) as client:
         assert client.get("/").status == 200
         stop(worker)
@@ -226,7 +226,7 @@ def test_stop_says_goodbye(bench: Bench, worker: WorkerProcess) -> None:
 # --- without a supervisor --------------------------------------------------------------------------------------------
 
 
-def test_it_serves_on_without_supervisor_and_obeys_the_next_one(bench: Bench, worker: WorkerProcess) -> None:
+def test_worker_serves_without_supervisor_and_obeys_the_next(bench: Bench, worker: WorkerProcess) -> None:
     worker.send(m.Keep(1), bench.slots[1].bundle.pack())
     with H3Client(bench.port, bench.ca) as client:
         assert client.get("/").status == 200
@@ -258,7 +258,7 @@ def test_it_serves_on_without_supervisor_and_obeys_the_next_one(bench: Bench, wo
 
 
 @pytest.mark.parametrize("bench", ["portable"], indirect=True)
-def test_one_that_has_drained_and_is_left_alone_ends_and_gives_its_port_back(bench: Bench) -> None:
+def test_drained_worker_without_supervisor_ends_and_frees_its_port(bench: Bench) -> None:
     """The deadline of the drain holds without a supervisor, too. Patience is a second here."""
     program = (
         "import sys; from workers import __main__; from workers.process import supervision; supervision.ALONE_S = 1.0; "
@@ -275,7 +275,7 @@ def test_one_that_has_drained_and_is_left_alone_ends_and_gives_its_port_back(ben
     assert "drained, and no supervisor came within 1 s" in worker.log.read_text()
 
 
-def test_nonsense_from_the_supervisor_is_as_good_as_its_death(bench: Bench, worker: WorkerProcess) -> None:
+def test_invalid_order_closes_the_channel(bench: Bench, worker: WorkerProcess) -> None:
     worker._end.send(b".this is no message")
     poll(lambda: "it sent what is no order" in worker.log.read_text(), "the worker to give the supervisor up")
     with H3Client(bench.port, bench.ca) as client:
@@ -285,7 +285,7 @@ def test_nonsense_from_the_supervisor_is_as_good_as_its_death(bench: Bench, work
 # --- two workers -----------------------------------------------------------------------------------------------------
 
 
-def test_a_packet_that_reached_the_wrong_worker_is_handed_over(bench: Bench, worker: WorkerProcess) -> None:
+def test_stray_packet_is_handed_over(bench: Bench, worker: WorkerProcess) -> None:
     other = bench.start(slot=1)
     bench.serve(other)
     with H3Client(bench.port, bench.ca) as client:
@@ -304,7 +304,7 @@ def test_a_packet_that_reached_the_wrong_worker_is_handed_over(bench: Bench, wor
         assert seen["datagrams_received"] + seen["datagrams_injected"] == sum(seen[name] for name in VERDICTS)
 
 
-def test_the_successor_of_a_killed_worker_resets_its_connections(bench: Bench, worker: WorkerProcess) -> None:
+def test_replacement_of_a_killed_worker_resets_its_connections(bench: Bench, worker: WorkerProcess) -> None:
     with H3Client(bench.port, bench.ca) as client:
         assert client.get("/").status == 200
         worker.process.kill()

@@ -30,7 +30,7 @@ def serving(node: Node) -> int:
 
 
 @pytest.mark.slow
-def test_workers_come_and_go_under_load_also_more_than_there_are_cores() -> None:
+def test_scaling_under_load_beyond_the_cores_loses_nothing() -> None:
     most = len(os.sched_getaffinity(0)) + 1
     with running_node(workers=most, config=CONFIG.replace("WORKERS", str(most))) as node:
 
@@ -53,7 +53,7 @@ def test_workers_come_and_go_under_load_also_more_than_there_are_cores() -> None
 
 
 @pytest.mark.slow
-def test_a_stuck_worker_is_replaced_its_clients_are_reset_and_newcomers_wait_for_the_successor() -> None:
+def test_hung_worker_is_replaced_and_its_clients_are_reset() -> None:
     with running_node() as node:
         [stuck] = node.status()["workers"]
         options = Options(cafile=node.ca, timeout_s=60.0)

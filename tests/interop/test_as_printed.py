@@ -32,7 +32,7 @@ def test_ipv6_and_ipv4_on_one_listener(engine: str) -> None:
             assert (run.answer.status, run.group) == (200, "X25519MLKEM768"), address
 
 
-def test_the_guides_command(short_dir: Path) -> None:
+def test_serve_command_of_the_guide_works(short_dir: Path) -> None:
     """`velocity-edge serve --root public --self-signed`: the welcome page, and a certificate that verifies."""
     sid.require("test")
     short_dir.chmod(0o755)

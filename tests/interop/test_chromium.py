@@ -30,7 +30,7 @@ def test_page_is_rendered(edge: Node) -> None:
         assert page.screenshot_png.startswith(b"\x89PNG")
 
 
-def test_second_page_on_the_same_connection(edge: Node) -> None:
+def test_second_page_uses_the_same_connection(edge: Node) -> None:
     """Going on to another page works: 404 is shown as a page, not as an error of the browser."""
     require()
     with Chromium("velocity.test", edge.port, edge.certificate.spki_pin) as browser:
@@ -40,7 +40,7 @@ def test_second_page_on_the_same_connection(edge: Node) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_through_a_retry(engine: str) -> None:
+def test_page_is_rendered_after_a_retry(engine: str) -> None:
     """A browser whose address must be proven first gets its page."""
     require()
     with (
@@ -53,7 +53,7 @@ def test_through_a_retry(engine: str) -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [0, 1000, 100_000, 3_000_000])
-def test_an_upload_that_nobody_wants_is_answered(edge: Node, n_bytes: int) -> None:
+def test_unwanted_upload_is_answered(edge: Node, n_bytes: int) -> None:
     """A static site says 405 before the body is there, and the browser shows that; then it goes on."""
     require()
     with Chromium("velocity.test", edge.port, edge.certificate.spki_pin) as browser:
@@ -73,7 +73,7 @@ IMAGES = 300
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("max_streams_bidi", [5, 100])
-def test_a_page_of_three_hundred_images_is_whole(engine: str, max_streams_bidi: int, tmp_path: Path) -> None:
+def test_page_of_three_hundred_images_is_complete(engine: str, max_streams_bidi: int, tmp_path: Path) -> None:
     """Chromium prioritises each of its requests (RFC 9218), and makes three times as many as it may make at once."""
     require()
     tmp_path.chmod(0o755)

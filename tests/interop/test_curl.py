@@ -63,7 +63,7 @@ def test_no_common_group_is_refused(edge: Node) -> None:
     assert curl(edge.url(), ca=edge.ca).answer.status == 200
 
 
-def test_head_has_the_head_only(edge: Node, site: Path) -> None:
+def test_head_has_no_body(edge: Node, site: Path) -> None:
     """HEAD: the fields of GET, and no body."""
     run = curl(edge.url("/letters.txt"), "--head", ca=edge.ca)
     assert run.answer.status == 200
@@ -71,7 +71,7 @@ def test_head_has_the_head_only(edge: Node, site: Path) -> None:
     assert run.answer.n_bytes == 0
 
 
-def test_ranges(edge: Node, site: Path) -> None:
+def test_range_requests_return_the_requested_bytes(edge: Node, site: Path) -> None:
     """A range is 206 with exactly those bytes; one beyond the end is 416 with the length."""
     whole = (site / "letters.txt").read_bytes()
     run = curl(edge.url("/letters.txt"), "--range", "100-199", ca=edge.ca)
@@ -83,7 +83,7 @@ def test_ranges(edge: Node, site: Path) -> None:
     assert (run.answer.status, run.answer.headers["content-range"]) == (416, f"bytes */{len(whole)}")
 
 
-def test_not_modified(edge: Node) -> None:
+def test_known_entity_tag_or_date_returns_304(edge: Node) -> None:
     """What a client has already is 304, by entity tag and by date."""
     first = curl(edge.url("/letters.txt"), ca=edge.ca).answer
     for condition in (
@@ -94,7 +94,7 @@ def test_not_modified(edge: Node) -> None:
         assert (answer.status, answer.body) == (304, b""), condition
 
 
-def test_errors_are_answers(edge: Node) -> None:
+def test_missing_file_is_404_and_wrong_method_is_405(edge: Node) -> None:
     """What isn't there is 404, also outside the root; what isn't allowed is 405 and says what is."""
     assert curl(edge.url("/nothing"), ca=edge.ca).answer.status == 404
     outside = curl(edge.url("/../../etc/passwd"), "--path-as-is", ca=edge.ca).answer
@@ -104,21 +104,21 @@ def test_errors_are_answers(edge: Node) -> None:
     assert "GET" in refused.headers["allow"]
 
 
-def test_big_download(edge: Node, site: Path) -> None:
+def test_large_download_is_complete(edge: Node, site: Path) -> None:
     """20 MB arrive whole."""
     run = curl(edge.url("/big"), ca=edge.ca)
     assert run.answer.status == 200
     assert hashlib.sha256(run.answer.body).digest() == hashlib.sha256((site / "big").read_bytes()).digest()
 
 
-def test_big_upload_is_refused_and_the_connection_lives(edge: Node, site: Path) -> None:
+def test_large_upload_is_refused_and_the_connection_continues(edge: Node, site: Path) -> None:
     """A static site takes no upload: 20 MB on the way are no reason to lose the connection or to keep them."""
     run = curl(edge.url("/letters.txt"), "--upload-file", str(site / "big"), "{next}", ca=edge.ca)
     assert [answer.status for answer in run.answers] == [405, 200]
     assert len(run.groups) == 1, "the second transfer needed a new connection"
 
 
-def test_an_upload_to_a_route_is_answered_when_all_of_it_arrived(edge: Node, site: Path, short_dir: Path) -> None:
+def test_upload_to_a_route_is_answered_after_the_whole_body(edge: Node, site: Path, short_dir: Path) -> None:
     """Several windows long, so that a worker that did not give credit would stop it; 20 MB are over the bound."""
     short_dir.chmod(0o755)
     body = short_dir / "body"
@@ -144,7 +144,7 @@ def test_resumption(edge: Node) -> None:
     edge.counter("handshakes_resumed", at_least=before + 6)
 
 
-def test_many_connections_are_spread(edge: Node) -> None:
+def test_many_connections_are_spread_over_workers(edge: Node) -> None:
     """40 connections at once all succeed, and more than one worker served them."""
     before = {worker["worker_id"]: worker["requests"] for worker in edge.status()["workers"]}
     places = [option for n in range(10, 50) for option in ("{next}", "--interface", f"127.0.0.{n}")]

@@ -24,7 +24,7 @@ def _said(tmp_path: Path) -> Path:
     return tmp_path / "said"
 
 
-def test_a_drain_withdraws_the_route_and_a_resume_announces_it(said: Path) -> None:
+def test_drain_withdraws_the_route_and_resume_announces_it(said: Path) -> None:
     with supervised() as node:
         # A check that never fails: only the file counts.
         argv = [

@@ -65,7 +65,7 @@ def lines_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_a_slow_download_lives_through_a_drain_and_arrivals_are_measured(node: Node) -> None:
+def test_slow_download_completes_during_a_drain(node: Node) -> None:
     slow = download(node, "190K")  # 15 seconds
     leaving = drain(node, "--settle", "4s", "--settle-below", "0.05")
     poll(lambda: (found := node.status()["drain"]) and found["phase"] == "arrivals", "arrivals")
@@ -92,7 +92,7 @@ def test_a_slow_download_lives_through_a_drain_and_arrivals_are_measured(node: N
     assert "VERDICT: drained, lost=0" in text
 
 
-def test_a_hard_stop_counts_what_it_cut(node: Node) -> None:
+def test_hard_stop_counts_lost_requests(node: Node) -> None:
     slow = download(node, "20K")  # minutes
     leaving = drain(node, "--settle", "0s", "--max-wait", "5s")
     last = lines_of(leaving)[-1]
@@ -105,7 +105,7 @@ def test_a_hard_stop_counts_what_it_cut(node: Node) -> None:
     assert 'velocity_connections_cut_total{cause="drain"} 1.0' in page
 
 
-def test_connections_that_were_told_go_on_after_a_resume_and_through_another_drain(node: Node) -> None:
+def test_connections_continue_after_resume_and_a_second_drain(node: Node) -> None:
     slow = download(node, "250K")
     for _ in range(2):
         leaving = drain(node, "--settle", "0s", "--max-wait", "60s")
@@ -133,7 +133,7 @@ class Socket:
         return int(code), body
 
 
-def test_all_of_it_with_curl(node: Node) -> None:
+def test_admin_api_works_with_curl(node: Node) -> None:
     curl = Socket(node)
     assert curl("livez") == (200, "alive\n")
     code, body = curl("quiesce")
@@ -165,7 +165,7 @@ def test_all_of_it_with_curl(node: Node) -> None:
     assert json.loads(curl("resume", *post, "{}")[1])["ok"]
 
 
-def test_the_rolling_upgrade_of_the_guide(node: Node, tmp_path: Path) -> None:
+def test_rolling_upgrade_works_as_in_the_guide(node: Node, tmp_path: Path) -> None:
     """Quiesce, wait on the metric, restart the service, health, resume: as printed, with a client in the middle."""
     client = COMMAND.with_name("velocity-cli")
 

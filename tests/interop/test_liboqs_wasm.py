@@ -86,17 +86,17 @@ def liboqs() -> Iterator[Liboqs]:
 
 @pytest.mark.parametrize("kem", [kex.MLKEM768, kex.MLKEM1024], ids=lambda kem: kem.name)
 class TestMlKem:
-    def test_our_key_its_ciphertext(self, liboqs: Liboqs, kem: Kem) -> None:
+    def test_our_key_opens_a_liboqs_ciphertext(self, liboqs: Liboqs, kem: Kem) -> None:
         private, public = kem.generate()
         answer = liboqs.ask("encapsulate", kem.name, public=public)
         assert kem.decapsulate(private, answer["ciphertext"]) == answer["secret"]
 
-    def test_its_key_our_ciphertext(self, liboqs: Liboqs, kem: Kem) -> None:
+    def test_liboqs_key_opens_our_ciphertext(self, liboqs: Liboqs, kem: Kem) -> None:
         pair = liboqs.ask("keypair", kem.name)
         ciphertext, secret = kem.encapsulate(pair["public"])
         assert liboqs.ask("decapsulate", kem.name, ciphertext=ciphertext, key=pair["secret"])["secret"] == secret
 
-    def test_both_refuse_a_key_that_is_not_reduced(self, liboqs: Liboqs, kem: Kem) -> None:
+    def test_both_refuse_a_non_reduced_key(self, liboqs: Liboqs, kem: Kem) -> None:
         bad = b"\xff" * kem.encapsulation_key_bytes
         assert "error" in liboqs.ask("encapsulate", kem.name, public=bad)
         with pytest.raises(ValueError):  # noqa: PT011 (the text is the library's)
@@ -105,7 +105,7 @@ class TestMlKem:
 
 @pytest.mark.parametrize("name", list(mldsa_key.PARAMETERS))
 class TestMlDsa:
-    def test_our_signature(self, liboqs: Liboqs, name: str) -> None:
+    def test_liboqs_verifies_our_signature(self, liboqs: Liboqs, name: str) -> None:
         key = support.KEYS[name.lower().replace("-", "")]()
         [scheme] = certs.schemes_of_key(key.public_key())
         signature = certs.KeySigner(key).sign(scheme, b"data")
@@ -113,7 +113,7 @@ class TestMlDsa:
         assert liboqs.ask("verify", name, data=b"data", signature=signature, public=public)["valid"]
         assert not liboqs.ask("verify", name, data=b"dada", signature=signature, public=public)["valid"]
 
-    def test_its_signature_with_our_expanded_key(self, liboqs: Liboqs, name: str) -> None:
+    def test_signature_with_our_expanded_key_verifies(self, liboqs: Liboqs, name: str) -> None:
         key = support.KEYS[name.lower().replace("-", "")]()
         [scheme] = certs.schemes_of_key(key.public_key())
         _, expanded = mldsa_key.expand(name, key.private_bytes_raw())

@@ -49,7 +49,7 @@ PSS = ("-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048")
     ],
     ids=["both", "bare seed", "rsa-pss", "rsa-pss restricted"],
 )
-def test_openssl_connects_to_a_node_with_a_key_of_its_own(
+def test_openssl_connects_to_a_node_with_an_openssl_key(
     short_dir: Path, algorithm: tuple[str, ...], scheme: str
 ) -> None:
     certificate, key = make(short_dir, *algorithm)
@@ -63,9 +63,7 @@ def test_openssl_connects_to_a_node_with_a_key_of_its_own(
 
 
 @pytest.mark.parametrize("form", ["priv-only", "oqskeypair", "bare-priv"])
-def test_a_key_without_its_seed_names_the_line_that_makes_another_and_the_line_works(
-    short_dir: Path, form: str
-) -> None:
+def test_error_for_a_key_without_seed_prints_a_working_command(short_dir: Path, form: str) -> None:
     key = short_dir / "k.pem"
     argv = ("openssl", "genpkey", "-algorithm", "ML-DSA-65", "-provparam", f"ml-dsa.output_formats={form}", "-out", key)
     assert sid.run(*argv).returncode == 0

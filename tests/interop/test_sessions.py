@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_one_session_through_a_long_day(engine: str, short_dir: Path) -> None:
+def test_session_resumes_across_restarts_and_rotations_until_expiry(engine: str, short_dir: Path) -> None:
     sid.require("test")
     session = short_dir / "session"
     with running_node(engine=engine, workers=2) as node:
@@ -61,7 +61,7 @@ def test_one_session_through_a_long_day(engine: str, short_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_curl_keeps_its_connection_through_three_rotations(engine: str) -> None:
+def test_curl_keeps_its_connection_across_three_rotations(engine: str) -> None:
     """ngtcp2 as a client obeys Retire Prior To: on the portable engine it has new ids after each of them."""
     sid.require("test")
     # Between two requests curl acknowledges nothing: when it is ended, its last answer seems to be under way.

@@ -28,7 +28,7 @@ def check(model: str, tmp_path: Path, *naive: str, liveness: bool = False) -> st
     return done.stdout
 
 
-def test_a_handshake_stays_together_across_the_accept_switch(tmp_path: Path) -> None:
+def test_handshake_stays_on_one_worker_across_the_accept_switch(tmp_path: Path) -> None:
     assert "errors: 0" in check("steering.pml", tmp_path)
 
 
@@ -44,30 +44,30 @@ def test_every_handshake_completes(tmp_path: Path) -> None:
         ("-DTRUST_STEERING", "assertion violated"),
     ],
 )
-def test_the_naive_switch_breaks_it(naive: str, broken: str, tmp_path: Path) -> None:
+def test_naive_accept_switch_violates_the_claim(naive: str, broken: str, tmp_path: Path) -> None:
     verdict = check("steering.pml", tmp_path, naive)
     assert broken in verdict
     assert "errors: 0" not in verdict
 
 
-def test_nobody_meets_a_ticket_it_cannot_open(tmp_path: Path) -> None:
+def test_every_worker_opens_every_ticket(tmp_path: Path) -> None:
     assert "errors: 0" in check("epochs.pml", tmp_path)
 
 
 @pytest.mark.parametrize("naive", ["-DSEAL_AT_ONCE", "-DPERSIST_LATE"])
-def test_the_naive_rotation_breaks_it(naive: str, tmp_path: Path) -> None:
+def test_naive_rotation_violates_the_claim(naive: str, tmp_path: Path) -> None:
     assert "assertion violated" in check("epochs.pml", tmp_path, naive)
 
 
-def test_ids_decode_as_long_as_somebody_holds_one(tmp_path: Path) -> None:
+def test_ids_decode_while_a_connection_holds_one(tmp_path: Path) -> None:
     assert "errors: 0" in check("cid_epochs.pml", tmp_path)
 
 
-def test_three_epochs_are_live_at_a_time(tmp_path: Path) -> None:
+def test_more_than_two_epochs_can_be_live(tmp_path: Path) -> None:
     """By a claim that says the opposite and must fail."""
     assert "errors: 1" in check("cid_epochs.pml", tmp_path, liveness=True)
 
 
 @pytest.mark.parametrize("naive", ["-DTWO_LIVE", "-DOLD_COUNT", "-DTRUST_SILENCE"])
-def test_the_naive_retirement_breaks_it(naive: str, tmp_path: Path) -> None:
+def test_naive_retirement_violates_the_claim(naive: str, tmp_path: Path) -> None:
     assert "assertion violated" in check("cid_epochs.pml", tmp_path, naive)

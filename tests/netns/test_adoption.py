@@ -100,7 +100,7 @@ class Holder:
 
 
 @pytest.mark.parametrize("mode", ["socket", "xdp", "xdp-cpumap"])
-def test_sigkill_and_adoption_lose_nothing(wire: Network, cache_dir: Path, mode: str) -> None:
+def test_sigkill_and_adoption_lose_no_datagram(wire: Network, cache_dir: Path, mode: str) -> None:
     """200,000 datagrams flow; the holder is killed, a successor adopts, moves the accepting set, rotates keys.
 
     The successor has no right left when it does; 0 lost, 0 on a wrong socket, every counter exact over both lives.
@@ -157,7 +157,7 @@ def test_sigkill_and_adoption_lose_nothing(wire: Network, cache_dir: Path, mode:
 
 
 @pytest.mark.parametrize(("before", "mode"), [("socket", "socket"), ("xdp", "xdp"), ("socket-classic", "xdp")])
-def test_tables_that_cannot_be_adopted_lose_nothing_either(
+def test_replacing_tables_that_cannot_be_adopted_loses_no_datagram(
     wire: Network, cache_dir: Path, before: str, mode: str
 ) -> None:
     """The successor finds another schema, or tier A: what steered so far goes on until it has lent everybody again."""
@@ -216,7 +216,7 @@ def steer(wire: Network, members: list[socket.socket], cache_dir: Path, mode: st
 
 
 @pytest.mark.parametrize("mode", ["socket-classic", "socket", "xdp", "xdp-cpumap"])
-def test_detach_leaves_no_trace(wire: Network, cache_dir: Path, mode: str) -> None:
+def test_detach_removes_programs_and_pins(wire: Network, cache_dir: Path, mode: str) -> None:
     members = group(wire, 4, 2)
     steering = steer(wire, members, cache_dir, mode)
     assert bool(wire.xdp_mode()) == mode.startswith("xdp")
@@ -230,7 +230,7 @@ def test_detach_leaves_no_trace(wire: Network, cache_dir: Path, mode: str) -> No
         member.close()
 
 
-def test_a_lower_tier_removes_the_shield_of_a_higher_one(wire: Network, cache_dir: Path) -> None:
+def test_lower_tier_removes_the_shield(wire: Network, cache_dir: Path) -> None:
     """Adoption in another mode: C, then B with the same tables, then C again, then A."""
     members = group(wire, 4, len(WORKERS))
     (client,) = clients(wire, 4, 1)
@@ -275,7 +275,7 @@ def test_pins_of_another_schema_or_shape_are_not_used(wire: Network, cache_dir: 
         member.close()
 
 
-def test_somebody_elses_program_stays(wire: Network, cache_dir: Path) -> None:
+def test_foreign_xdp_program_is_not_replaced(wire: Network, cache_dir: Path) -> None:
     """An explicit mode says what is in the way, auto goes on without the shield; the other program is not touched."""
     members = group(wire, 4, 2)
     pass_all = struct.pack("<BBhi", 0xB7, 0, 0, 2) + struct.pack("<BBhi", 0x95, 0, 0, 0)
@@ -297,7 +297,7 @@ def test_somebody_elses_program_stays(wire: Network, cache_dir: Path) -> None:
         member.close()
 
 
-def test_which_interface(wire: Network, cache_dir: Path) -> None:
+def test_auto_chooses_the_interface_of_a_listener(wire: Network, cache_dir: Path) -> None:
     """auto shields the interface of an address that is listened on, never one because of a wildcard or loopback."""
     cases = [("10.9.0.2", Tier.C), ("0.0.0.0", Tier.B), ("127.0.0.1", Tier.B)]
     for host, tier in cases:
@@ -323,7 +323,7 @@ def test_which_interface(wire: Network, cache_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_limits_and_deny_lists_on_the_wire(wire: Network, cache_dir: Path, family: int) -> None:
+def test_shield_enforces_limits_and_deny_lists(wire: Network, cache_dir: Path, family: int) -> None:
     """Over-limit Initials arrive with the mark, and with a header that the stack accepts; the denied do not arrive."""
     members = group(wire, family, 1)
     (client,) = clients(wire, family, 1)

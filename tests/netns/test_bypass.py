@@ -254,7 +254,7 @@ class Node:
             each.close()
 
 
-def test_the_attacks_are_sound(wire: Network, cache_dir: Path) -> None:
+def test_attack_frames_are_delivered_without_the_shield(wire: Network, cache_dir: Path) -> None:
     """The control: without the shield the stack delivers all of them but the refused ones."""
     names = {f"{i:08}".encode(): name for i, name in enumerate((*DELIVERED, *REFUSED))}
     with closing(Node(wire, "socket", cache_dir)) as node:
@@ -266,7 +266,7 @@ def test_the_attacks_are_sound(wire: Network, cache_dir: Path) -> None:
 
 @pytest.mark.parametrize("rule", ["limit", "attack", "deny"])
 @pytest.mark.parametrize("mode", ["xdp", "xdp-cpumap"])
-def test_nothing_comes_past_the_shield(wire: Network, cache_dir: Path, mode: str, rule: str) -> None:
+def test_attack_frames_do_not_pass_the_shield(wire: Network, cache_dir: Path, mode: str, rule: str) -> None:
     """500 of 500 of each kind, by the limiter all but one a second. Each frame is counted, each honest one comes."""
     got: list[bytes] = []
     sent = 0

@@ -96,7 +96,7 @@ def test_status_and_detach(wire: Network, tmp_path: Path) -> None:
         each.close()
 
 
-def test_a_live_holder_does_not_keep_the_shield(wire: Network, tmp_path: Path) -> None:
+def test_detach_removes_the_shield_of_a_live_supervisor(wire: Network, tmp_path: Path) -> None:
     """A supervisor holds its links open; detach ends them all the same."""
     members = group(wire, 4, 1)
     name = f"test-{wire.server}"

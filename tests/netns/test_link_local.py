@@ -37,7 +37,7 @@ def wire() -> Iterator[Network]:
 
 @pytest.mark.parametrize("listen", ["::", f"{SERVER}%veth"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_answer_leaves_by_the_interface_that_was_asked(wire: Network, engine: str, listen: str) -> None:
+def test_answer_leaves_by_the_interface_of_the_request(wire: Network, engine: str, listen: str) -> None:
     async def run() -> None:
         with inside(wire.server):
             server = SocketServer(engine, hosts=(listen,))

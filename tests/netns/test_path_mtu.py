@@ -54,7 +54,7 @@ class Download(QuicConnectionProtocol):
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_interface_of_ours_becomes_narrower(wire: Network, engine: str, family: int) -> None:
+def test_transfer_survives_a_smaller_interface_mtu(wire: Network, engine: str, family: int) -> None:
     async def run() -> None:
         address = wire.server_address[family]
         with inside(wire.server):

@@ -69,7 +69,7 @@ def opened_with(capabilities: str, wire: Network, mode: str, members: list[socke
     return json.loads(done.stdout)
 
 
-def test_three_capabilities_are_enough(wire: Network, tmp_path: Path) -> None:
+def test_three_capabilities_suffice_for_steering(wire: Network, tmp_path: Path) -> None:
     """Also to compile, to pin and to attach; and it steers."""
     members, (client,) = group(wire, 4, 2), clients(wire, 4, 1)
     assert opened_with(",+bpf,+net_admin,+perfmon", wire, "xdp", members, tmp_path) == [
@@ -92,7 +92,7 @@ def test_three_capabilities_are_enough(wire: Network, tmp_path: Path) -> None:
         (",+bpf,+perfmon", "cannot load shield: needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"),
     ],
 )
-def test_auto_says_what_is_missing(wire: Network, tmp_path: Path, capabilities: str, reason: str) -> None:
+def test_auto_reports_the_missing_capability(wire: Network, tmp_path: Path, capabilities: str, reason: str) -> None:
     """And an explicit mode is refused with the same sentence, leaving nothing."""
     members = group(wire, 4, 2)
     expected = ["B", f"tier C (xdp): {reason}"] if "shield" in reason else ["A", f"tier B (socket-ebpf): {reason}"]
@@ -105,7 +105,7 @@ def test_auto_says_what_is_missing(wire: Network, tmp_path: Path, capabilities: 
         member.close()
 
 
-def test_nobody_has_tier_a(tmp_path: Path) -> None:
+def test_unprivileged_user_gets_tier_a(tmp_path: Path) -> None:
     """As another uid without any right: it binds, steers and detaches."""
 
     def as_nobody() -> None:

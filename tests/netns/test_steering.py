@@ -125,7 +125,7 @@ def _difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]
     return {name: count - before[name] for name, count in after.items() if count != before[name]}
 
 
-def test_awkward_packets_reach_their_worker(node: Node) -> None:
+def test_fragments_and_ip_options_reach_their_worker(node: Node) -> None:
     """IP options, and heads that are not in the linear part (sent without copying). Fragments: not past a shield."""
     (client,) = clients(node.wire, node.family, 1)
     kernel_tier = node.steering.tier is not Tier.A
@@ -162,7 +162,7 @@ def test_awkward_packets_reach_their_worker(node: Node) -> None:
 
 
 @pytest.mark.parametrize(("mode", "attached"), [("xdp", "native"), ("xdp-cpumap", "generic")])
-def test_trains_and_jumbo_frames(wire: Network, cache_dir: Path, mode: str, attached: str) -> None:
+def test_trains_and_jumbo_frames_reach_their_worker(wire: Network, cache_dir: Path, mode: str, attached: str) -> None:
     """Super-packets of 16 segments (UDP_SEGMENT) and frames of 9000 bytes, past the shield in both modes.
 
     One train is one packet for a program that sees it whole: counted once, steered by its first datagram.
@@ -194,7 +194,7 @@ def _receive(member: socket.socket) -> bytes:
     return member.recv(65536)
 
 
-def test_two_datagrams_of_a_hello_stay_together(node: Node) -> None:
+def test_both_datagrams_of_a_client_hello_reach_one_worker(node: Node) -> None:
     """A post-quantum ClientHello takes two datagrams; the accepting set changes between them. Not kept in tier A.
 
     The control: with the pin map emptied in between, most second datagrams go to another worker.

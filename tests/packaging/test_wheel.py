@@ -25,12 +25,12 @@ def _wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(built)
 
 
-def test_on_top_are_our_packages(wheel: zipfile.ZipFile) -> None:
+def test_wheel_has_our_packages_only(wheel: zipfile.ZipFile) -> None:
     on_top = {name.split("/")[0] for name in wheel.namelist()}
     assert {name for name in on_top if not name.endswith(".dist-info")} == set(PACKAGES)
 
 
-def test_every_source_of_the_tree_is_inside(wheel: zipfile.ZipFile) -> None:
+def test_wheel_has_every_source_file(wheel: zipfile.ZipFile) -> None:
     """Python, C for the kernel and for the native engine, the status page."""
     # The tree may be another user's: a checkout of a CI system, a mounted folder.
     ask = ["git", "-c", "safe.directory=*", "-C", TREE, "ls-files", *PACKAGES]
@@ -41,11 +41,11 @@ def test_every_source_of_the_tree_is_inside(wheel: zipfile.ZipFile) -> None:
     assert expected <= set(wheel.namelist())
 
 
-def test_nothing_that_was_built_here_is_inside(wheel: zipfile.ZipFile) -> None:
+def test_wheel_has_no_build_products(wheel: zipfile.ZipFile) -> None:
     assert not [name for name in wheel.namelist() if name.endswith((".so", ".pyc", ".o"))]
 
 
-def test_the_guides_commands_are_installed_and_no_upload_is_possible(wheel: zipfile.ZipFile) -> None:
+def test_wheel_installs_the_commands_and_forbids_upload(wheel: zipfile.ZipFile) -> None:
     (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     points = configparser.ConfigParser()
     points.read_string(wheel.read(f"{info}/entry_points.txt").decode())
@@ -55,7 +55,7 @@ def test_the_guides_commands_are_installed_and_no_upload_is_possible(wheel: zipf
 
 
 @pytest.mark.parametrize("command", ["velocity-edge", "velocity-cli", "velocity-server", "velocity"])
-def test_every_name_answers(command: str) -> None:
+def test_every_installed_command_runs(command: str) -> None:
     done = subprocess.run(
         [Path(sys.executable).parent / command, "--version"], capture_output=True, text=True, check=True
     )

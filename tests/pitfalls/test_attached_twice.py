@@ -17,7 +17,7 @@ from velocity_edge.errors import Unavailable
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
-def test_thirty_successors_lose_no_packet(cache_dir: Path) -> None:
+def test_thirty_adoptions_lose_no_packet(cache_dir: Path) -> None:
     with group(4, cache_dir) as g:
         for slot in range(4):
             g.steering.lend(0x0100 + slot, slot, 0)
@@ -41,12 +41,12 @@ def adopt_with_another_socket(g: Any) -> dict[int, int]:
         before.close()
 
 
-def test_a_slot_leads_to_our_socket_and_not_to_the_one_before(cache_dir: Path) -> None:
+def test_adopted_slot_leads_to_the_new_socket(cache_dir: Path) -> None:
     with group(4, cache_dir) as g:
         assert adopt_with_another_socket(g) == {2: 20}
 
 
-def test_without_a_look_at_the_cookie_it_does_not(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_cookie_check_it_leads_to_the_old_socket(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The naive version: whatever sits in the slot is taken for ours."""
     place = steering_kernel._place
 
@@ -68,7 +68,7 @@ class Cookieless(socket.socket):
         return super().getsockopt(*arguments)
 
 
-def test_no_cookies_is_said(cache_dir: Path) -> None:
+def test_missing_socket_cookies_are_reported(cache_dir: Path) -> None:
     with group(2, cache_dir) as g:
         g.members[1] = Cookieless(fileno=g.members[1].detach())
         g.steering.release()

@@ -34,7 +34,7 @@ def restarts(g: Group, forget: Callable[[int], None]) -> tuple[int, int, int]:
     return len(g.steering.lent()), len(names), len(os.listdir("/proc/self/fd"))
 
 
-def test_nothing_grows(cache_dir: Path) -> None:
+def test_restarts_and_adoptions_grow_no_map(cache_dir: Path) -> None:
     with group(4, cache_dir) as g:
         g.steering.lend(1, 0, 0)
         g.steering.accept([1])
@@ -44,7 +44,7 @@ def test_nothing_grows(cache_dir: Path) -> None:
         assert g.where(new(40)).keys() == {(RESTARTS - 2) % 4, (RESTARTS - 1) % 4}
 
 
-def test_the_check_sees_growth(cache_dir: Path) -> None:
+def test_check_detects_a_growing_map(cache_dir: Path) -> None:
     """The naive version: nobody takes back what was lent."""
     with group(4, cache_dir) as g:
         assert restarts(g, lambda worker_id: None)[0] == RESTARTS
@@ -59,7 +59,7 @@ def fill(spec: kernel.MapSpec) -> None:
         os.close(fd)
 
 
-def test_handshakes_in_flight_have_room() -> None:
+def test_pin_map_evicts_the_oldest_handshake() -> None:
     spec = next(spec for spec in abi.MAPS if spec.name == "pins")
     fill(spec)
     naive = replace(spec, type=1)  # type: ignore[arg-type]  # BPF_MAP_TYPE_HASH

@@ -24,19 +24,19 @@ def one_socket_closes(g: Group) -> dict[int, dict[int, int]]:
     return {worker_id: dict(g.where(known(worker_id))) for worker_id, slot in WORKERS.items() if slot != 1}
 
 
-def test_the_others_keep_their_packets(cache_dir: Path) -> None:
+def test_other_workers_keep_their_packets_when_a_socket_closes(cache_dir: Path) -> None:
     with group(4, cache_dir) as g:
         assert one_socket_closes(g) == {0x0101: {0: 20}, 0x0203: {2: 20}, 0x0304: {3: 20}}
 
 
-def test_by_index_they_do_not(cache_dir: Path) -> None:
+def test_selection_by_index_sends_packets_to_the_wrong_socket(cache_dir: Path) -> None:
     """The naive version, which is tier A: it has no other way, so supervisor and workers hold all sockets."""
     with group(4, cache_dir, "socket-classic") as g:
         assert one_socket_closes(g)[0x0304] != {3: 20}
 
 
 @pytest.mark.parametrize("steered", [True, False])
-def test_who_joins_the_group_gets_nothing(cache_dir: Path, steered: bool) -> None:
+def test_foreign_socket_in_the_group_gets_no_packet(cache_dir: Path, steered: bool) -> None:
     """Another process of the same user binds the port with SO_REUSEPORT; without our program it takes its share."""
     with group(4, cache_dir) as g:
         for worker_id, slot in WORKERS.items():
@@ -54,7 +54,7 @@ def test_who_joins_the_group_gets_nothing(cache_dir: Path, steered: bool) -> Non
 
 
 @pytest.mark.parametrize("adopt", [True, False])
-def test_in_tier_a_a_successor_waits_until_it_knows_everybody(cache_dir: Path, adopt: bool) -> None:
+def test_tier_a_successor_attaches_after_all_workers_returned(cache_dir: Path, adopt: bool) -> None:
     """Its program is a table of constants; attached before all are lent again (the naive version), it leads astray."""
     with group(4, cache_dir, "socket-classic") as g:
         for worker_id, slot in WORKERS.items():

@@ -72,12 +72,12 @@ def four_one_four(g: Group) -> list[set[int]]:
     return unread
 
 
-def test_no_slot_is_stale(cache_dir: Path) -> None:
+def test_no_id_leads_to_an_empty_slot_after_scaling(cache_dir: Path) -> None:
     with group(8, cache_dir) as g:
         assert four_one_four(g) == [set(), set(), set()]
 
 
-def test_with_heirs_forgotten_it_is(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_redirection_ids_lead_to_empty_slots(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The naive version: an id leads to where its worker was."""
 
     def where_they_were(workers: object, departed: dict[int, Departed]) -> dict[int, tuple[int, int]]:

@@ -45,7 +45,7 @@ thread.join()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by_process", [True, False])
-def test_a_thread_speaks_for_its_worker(tmp_path: Path, by_process: bool) -> None:
+def test_worker_can_register_from_a_thread(tmp_path: Path, by_process: bool) -> None:
     """The naive version is the id of the thread: nobody of that name connects."""
     slots = Slots.open([Listener("127.0.0.1", 0)], 1)
     fds = [slot.bundle.pack() for slot in slots]
@@ -111,14 +111,14 @@ def race(start: "type[StateFile]", directory: Path) -> int:
     return len(held)
 
 
-def test_one_of_eight_supervisors_wins(tmp_path: Path) -> None:
+def test_exactly_one_of_eight_supervisors_starts(tmp_path: Path) -> None:
     for number in range(20):
         directory = tmp_path / str(number)
         directory.mkdir()
         assert race(StateFile, directory) == 1
 
 
-def test_with_a_file_that_says_who_is_there_more_do(tmp_path: Path) -> None:
+def test_pid_file_lets_several_supervisors_start(tmp_path: Path) -> None:
     """The naive version: look whether the file names a living process, else write ours."""
 
     class Naive:

@@ -21,7 +21,7 @@ from workers.process.worker import unborn
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["socket", "socket-classic"])
 @pytest.mark.parametrize("kind", [INITIAL, ZERO_RTT, HANDSHAKE])
-def test_an_initial_with_an_id_of_ours_goes_to_its_worker(cache_dir: Path, mode: str, kind: int) -> None:
+def test_initial_with_an_issued_id_goes_to_its_worker(cache_dir: Path, mode: str, kind: int) -> None:
     """The accepting worker is another one, and gets the Initials with ids that clients made up: the naive version."""
     with group(3, cache_dir, mode) as g:
         for slot in range(3):
@@ -36,21 +36,21 @@ VICTIM = CODEC.issue(1, 8)
 
 
 @pytest.mark.parametrize("length", [22, 43, 60, 1200])
-def test_nobody_gets_the_reset_of_a_living_connection(length: int) -> None:
+def test_live_connection_is_never_reset(length: int) -> None:
     packets = [short(VICTIM, length), *(long(kind, VICTIM) for kind in (INITIAL, ZERO_RTT, HANDSHAKE))]
     for packet in packets:
         assert demux.decide(packet, (), HERE, forwarded=False) == demux.HandOver(8)
         assert isinstance(demux.decide(packet, (), HERE, forwarded=True), demux.Drop)
 
 
-def test_without_the_roster_he_does() -> None:
+def test_without_the_roster_a_live_connection_is_reset() -> None:
     """The naive version: what is not mine is gone."""
     naive = replace(HERE, live_worker_ids=frozenset((7,)))
     assert isinstance(demux.decide(short(VICTIM), (), naive, forwarded=False), demux.Reset)
 
 
 @pytest.mark.parametrize("next_id", [8, 0xFFFF, 1])
-def test_who_has_not_read_of_a_birth_yet_does_not_reset_the_newborn(next_id: int) -> None:
+def test_worker_with_an_old_roster_does_not_reset_a_new_worker(next_id: int) -> None:
     """A worker whose loop stood still meets a stray before it reads the newest roster. Who is gone is still reset."""
     roster = Roster({7: 0}, unborn_from=next_id)
     newborn = CODEC.issue(1, next_id % 0xFFFF + 1)  # the second one in turn
@@ -61,5 +61,5 @@ def test_who_has_not_read_of_a_birth_yet_does_not_reset_the_newborn(next_id: int
     assert isinstance(demux.decide(short(newborn), (), naive, forwarded=False), demux.Reset)
 
 
-def test_a_supervisor_of_before_says_nothing_of_births() -> None:
+def test_roster_without_start_times_names_no_new_worker() -> None:
     assert unborn(Roster({7: 0})) == frozenset()

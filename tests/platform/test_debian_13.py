@@ -93,19 +93,21 @@ def _built() -> Iterator[Machine]:
         shutil.rmtree(directory)
 
 
-def test_it_builds(built: Machine) -> None:
+def test_build_succeeds_on_debian_13(built: Machine) -> None:
     """With Python 3.13, and with the native engine from its own libraries."""
     assert (built.tree / ".venv/bin/python3.13").exists()
     assert list((built.tree / "velocity_edge/quic/native").glob("*.cpython-313-*.so"))
 
 
-def test_the_fast_tests_pass(built: Machine, record_property: Callable[[str, object], None]) -> None:
+def test_fast_tests_pass_on_debian_13(built: Machine, record_property: Callable[[str, object], None]) -> None:
     (line,) = re.findall(r"^(\d+ passed.* in [\d.]+s.*)$", built.make("check"), re.MULTILINE)
     record_property(PROPERTY, f"Debian 13, make check: {line}")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_node_serves_its_curl(engine: str, built: Machine, record_property: Callable[[str, object], None]) -> None:
+def test_node_serves_the_curl_of_debian_13(
+    engine: str, built: Machine, record_property: Callable[[str, object], None]
+) -> None:
     """Two workers, eBPF on the sockets, compiled there, and the hybrid key exchange."""
     command = ("env", f"VELOCITY_CACHE_DIR={built.tree.parent / 'cache'}", str(built.tree / ".venv/bin/velocity-edge"))
     with running_node(engine=engine, workers=2, within=trixie.command(), program=command) as node:

@@ -85,7 +85,7 @@ def _tool(tmp_path: Path) -> Tool:
     return Tool(tmp_path)
 
 
-def test_it_is_made_from_the_systems_archive_and_once(tool: Tool) -> None:
+def test_root_is_made_once_from_the_systems_archive(tool: Tool) -> None:
     code, said = tool.ensure()
     assert (code, tool.is_whole(), tool.leftovers()) == (0, True, [])
     assert tool.sources.read_text() == f"deb {ARCHIVE} trixie main\n"
@@ -94,7 +94,7 @@ def test_it_is_made_from_the_systems_archive_and_once(tool: Tool) -> None:
     assert tool.ensure(NO_BOOTSTRAP="1", UPDATE="100") == (0, ""), "nothing to do"
 
 
-def test_a_failing_update_is_an_error(tool: Tool) -> None:
+def test_failing_apt_update_is_an_error(tool: Tool) -> None:
     """Also with a root that is there: not an installation from the lists that debootstrap left."""
     code, said = tool.ensure(UPDATE="100", SAID="E: no route to it")
     assert (code, tool.is_whole()) == (1, False)
@@ -106,14 +106,14 @@ def test_a_failing_update_is_an_error(tool: Tool) -> None:
     assert 'Acquire::Check-Valid-Until "false"; in /etc/apt/apt.conf.d would accept it' in said
 
 
-def test_warnings_of_an_update_are_errors(tool: Tool) -> None:
+def test_apt_update_warnings_are_errors(tool: Tool) -> None:
     """Without this option a list that cannot be had is a warning, and apt goes on with an old one."""
     tool.ensure()
     assert "-o APT::Update::Error-Mode=any update" in (tool.directory / "done").read_text()
 
 
 @pytest.mark.parametrize("setting", ['Acquire::Check-Valid-Until "false";', 'Acquire::Check-Date "false";'])
-def test_an_expired_release_is_accepted_where_the_systems_apt_accepts_it(tool: Tool, setting: str) -> None:
+def test_expired_release_is_accepted_where_the_systems_apt_accepts_it(tool: Tool, setting: str) -> None:
     code, said = tool.ensure(APT=setting)
     assert code == 0
     assert (tool.root / "etc/apt/apt.conf.d/80dates").read_text() == f"{setting}\n"
@@ -121,7 +121,7 @@ def test_an_expired_release_is_accepted_where_the_systems_apt_accepts_it(tool: T
 
 
 @pytest.mark.parametrize("setting", ['Acquire::Check-Valid-Until "true";', 'Acquire::Retries "3";'])
-def test_and_only_there(tool: Tool, setting: str) -> None:
+def test_expired_release_is_refused_otherwise(tool: Tool, setting: str) -> None:
     code, said = tool.ensure(APT=setting)
     assert code == 0
     assert (tool.root / "etc/apt/apt.conf.d/80dates").read_text().strip() == ""
@@ -140,7 +140,7 @@ def move(tool: Tool) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"), [(grow_old, "it is older than 30 days"), (move, "it is of another archive than apt's")]
 )
-def test_one_that_is_unfit_is_made_anew_and_kept_when_that_fails(
+def test_outdated_root_is_made_again_or_kept_when_that_fails(
     tool: Tool, change: Callable[[Tool], None], reason: str
 ) -> None:
     tool.ensure()
@@ -157,13 +157,13 @@ def test_one_that_is_unfit_is_made_anew_and_kept_when_that_fails(
     assert tool.ensure(NO_BOOTSTRAP="1") == (0, ""), "it is young again"
 
 
-def test_an_archive_that_apt_does_not_know_is_no_reason_to_make_it_anew(tool: Tool) -> None:
+def test_root_is_kept_when_apt_knows_no_archive(tool: Tool) -> None:
     tool.ensure()
     (tool.directory / "bin" / "apt-get").write_text("#!/bin/sh\n")
     assert tool.ensure() == (0, "")
 
 
-def test_a_set_that_does_not_exist_is_an_error(tool: Tool) -> None:
+def test_unknown_set_is_an_error(tool: Tool) -> None:
     argv = [TOOL, "trixie", "ensure", "nonesuch"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, "cannot use package set 'nonesuch'" in done.stderr) == (1, True)

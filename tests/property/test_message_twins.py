@@ -71,12 +71,12 @@ def python_says(fields: list[Field], trailers: bool) -> bool:
 @example([], True)
 @example(request(extra=[(b"te", b"TRAILERS")]), False)
 @example(request(extra=[(b"x" * 256, b"y" * 3000)]), False)
-def test_both_say_the_same(fields: list[Field], trailers: bool) -> None:
+def test_both_engines_agree_on_field_sections(fields: list[Field], trailers: bool) -> None:
     assert native.is_well_formed(section(fields), trailers) is python_says(fields, trailers)
 
 
 @pytest.mark.parametrize("octet", range(256))
-def test_both_say_the_same_of_every_byte_everywhere(octet: int) -> None:
+def test_both_engines_agree_on_every_byte_in_every_position(octet: int) -> None:
     for text in (bytes((octet,)), b"a" + bytes((octet,)), bytes((octet,)) + b"a", b"a" + bytes((octet,)) + b"a"):
         for fields in (
             *(request(extra=[(text, b"1")]), request(extra=[(b"x", text)]), request(extra=[(b"cookie", text)])),
@@ -94,7 +94,7 @@ def test_both_say_the_same_of_every_byte_everywhere(octet: int) -> None:
             assert native.is_well_formed(section([(name, text)]), True) is python_says([(name, text)], True)
 
 
-def test_what_is_no_section_is_no_request() -> None:
+def test_invalid_field_section_is_refused() -> None:
     whole = section(request())
     assert native.is_well_formed(whole, False) is True
     for end in range(1, len(whole)):

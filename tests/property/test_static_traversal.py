@@ -78,7 +78,7 @@ def check(static: StaticHandler, target: bytes) -> None:
         assert not location.startswith(b"//"), target
 
 
-def test_no_path_of_up_to_three_names_gets_out(site: tuple[StaticHandler, Path]) -> None:
+def test_no_path_of_up_to_three_names_leaves_the_root(site: tuple[StaticHandler, Path]) -> None:
     static, _ = site
     for length in (1, 2, 3):
         for names in product(_THERE, repeat=length):
@@ -87,19 +87,19 @@ def test_no_path_of_up_to_three_names_gets_out(site: tuple[StaticHandler, Path])
 
 @settings(max_examples=1000)
 @given(st.lists(st.sampled_from(_THERE + _ODD), max_size=8), st.sampled_from(("", "/", "/secret", "/index.html")))
-def test_no_odd_path_gets_out(site: tuple[StaticHandler, Path], segments: list[str], end: str) -> None:
+def test_no_unusual_path_leaves_the_root(site: tuple[StaticHandler, Path], segments: list[str], end: str) -> None:
     static, _ = site
     check(static, ("/" + "/".join(segments) + end).encode())
 
 
 @given(st.binary(max_size=80))
-def test_any_bytes_are_answered(site: tuple[StaticHandler, Path], path: bytes) -> None:
+def test_any_path_bytes_get_a_response(site: tuple[StaticHandler, Path], path: bytes) -> None:
     static, _ = site
     for target in (path, b"/" + path):
         assert get(static, target).status in (200, 308, 400, 404)
 
 
-def test_the_links_would_lead_out_if_they_were_followed(site: tuple[StaticHandler, Path]) -> None:
+def test_plain_open_follows_the_links_out_of_the_root(site: tuple[StaticHandler, Path]) -> None:
     """The control: plain open() reads the secret through these very links."""
     _, top = site
     root = top / "site"

@@ -18,7 +18,7 @@ def moves(before: list[int | None], after: list[int | None]) -> int:
 
 
 @given(steps=st.lists(sets, min_size=1, max_size=6))
-def test_even_and_minimal(steps: list[list[int]]) -> None:
+def test_table_is_even_and_moves_few_entries(steps: list[list[int]]) -> None:
     table: list[int | None] = [None] * SIZE
     for accepting in steps:
         before, table = table, fill(table, accepting)
@@ -35,7 +35,7 @@ def test_even_and_minimal(steps: list[list[int]]) -> None:
         assert moves(before, table) == SIZE - kept
 
 
-def test_one_leaves_and_comes_back() -> None:
+def test_entries_move_only_for_the_worker_that_leaves_and_returns() -> None:
     """Of four, a quarter of the entries moves; the others' stay where they are."""
     table = fill([None] * 1024, [1, 2, 3, 4])
     without = fill(table, [1, 2, 4])

@@ -85,7 +85,7 @@ def assert_twins(message: bytes) -> bool:
     return True
 
 
-def test_the_seeds_are_accepted_by_both() -> None:
+def test_both_parsers_accept_the_seeds() -> None:
     assert len(seeds()) == 5
     assert all(assert_twins(seed) for seed in seeds())
 
@@ -115,7 +115,7 @@ def mutate(data: bytes, dice: random.Random) -> bytes:
     return bytes(changed)
 
 
-def test_mutated_hellos() -> None:
+def test_mutated_client_hellos_are_parsed_as_by_aioquic() -> None:
     dice = random.Random(20261123)
     accepted = sum(assert_twins(mutate(dice.choice(seeds()), dice)) for _ in range(8000))
     # The fuzzer must reach both sides of the line.
@@ -123,7 +123,7 @@ def test_mutated_hellos() -> None:
 
 
 @pytest.mark.slow
-def test_many_more_mutated_hellos() -> None:
+def test_many_more_mutated_client_hellos_are_parsed_as_by_aioquic() -> None:
     dice = random.Random()
     seed = dice.randrange(1 << 32)
     print(f"seed {seed}")
@@ -134,7 +134,7 @@ def test_many_more_mutated_hellos() -> None:
 
 @settings(max_examples=300)
 @given(st.binary(max_size=200), st.booleans())
-def test_any_bytes(body: bytes, framed: bool) -> None:
+def test_any_bytes_raise_only_alerts(body: bytes, framed: bool) -> None:
     assert_twins(bytes((codec.CLIENT_HELLO,)) + len(body).to_bytes(3, "big") + body if framed else body)
 
 
@@ -145,7 +145,7 @@ def test_any_bytes(body: bytes, framed: bool) -> None:
         max_size=6,
     )
 )
-def test_any_extensions(found: list[tuple[int, bytes]]) -> None:
+def test_any_extensions_are_parsed_as_by_aioquic(found: list[tuple[int, bytes]]) -> None:
     block = b"".join(extension(kind, data) for kind, data in found)
     hello = b"\x03\x03" + bytes(32) + b"\0" + b"\0\x02\x13\x01" + b"\x01\0" + len(block).to_bytes(2, "big") + block
     assert_twins(message(codec.CLIENT_HELLO, hello))
@@ -153,7 +153,7 @@ def test_any_extensions(found: list[tuple[int, bytes]]) -> None:
 
 @settings(max_examples=500)
 @given(st.binary(max_size=120), st.booleans())
-def test_the_clients_parsers_raise_only_alerts(body: bytes, framed: bool) -> None:
+def test_client_parsers_raise_only_alerts(body: bytes, framed: bool) -> None:
     parsers = (
         codec_client.parse_server_hello,
         codec_client.parse_encrypted_extensions,
