@@ -1,4 +1,4 @@
-"""Every attack runs once per engine; an engine that this machine has not is a loud skip."""
+"""Every attack runs once per engine; an engine that is not available here is skipped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["pytest_pyfunc_call", "world"]
 
 @pytest.fixture(params=ENGINES)
 def world(request: pytest.FixtureRequest) -> Iterator[Callable[..., World]]:
-    """Make worlds; what must hold after any experiment is checked at the end."""
+    """Make worlds; the invariants of every experiment are checked at the end."""
     worlds: list[World] = []
 
     def make(**options: Any) -> World:

@@ -1,13 +1,13 @@
-"""What every attack costs a worker and whom it keeps out, measured the same way for each: a table.
+"""The cost of every attack for a worker and the delay of new clients, measured in the same way: a table.
 
     python -m tests.attack.table              # Markdown, both engines
 
-An attack is a list of datagrams that exist before the clock starts, so that making them is nobody's cost but the
-attacker's. The columns: CPU of the engine per datagram; memory that it holds after the last one, per connection that
-was used or per spoofed datagram; bytes out per byte in to addresses that proved nothing; and how long (virtual time,
-10 ms of round trip) an honest newcomer takes to get in while what the attack left is still there.
+An attack is a list of datagrams that are made before the clock starts, so that making them is not counted.
+The columns: CPU of the engine per datagram; memory that it holds after the last one, per connection that
+was used or per spoofed datagram; bytes out per byte in to unvalidated addresses; and how long (virtual time,
+10 ms of round trip) an honest new client needs to connect while the state of the attack still exists.
 
-test_table.py has the bounds. What each bound of limits.py is for is tested attack by attack in the other files.
+test_table.py has the bounds. The other files test each bound of limits.py by an attack.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ CLOSE = b"\x1c\0\0\0"
 GET = bytes.fromhex("0000") + b"\xd1\xd7\x50\x01a\xc1"  # :method GET, :scheme https, :authority a, :path /
 HEADERS = b"\x01" + varint(len(GET)) + GET
 MLDSA65 = 0x0905
-#: A newcomer that takes longer than this was kept out.
+#: A new client that takes longer than this was kept out.
 PATIENCE_S = 5.0
-#: By then every half-open connection is given up.
+#: By then every half-open connection has timed out.
 AFTERWARDS_S = 15.0
 
 Datagrams = Iterator[tuple[Address, bytes]]
@@ -52,7 +52,7 @@ class Attack:
 
     name: str
     datagrams: Callable[[World], Datagrams]
-    #: Datagrams are sent by `connections` clients that finished a handshake; 0: by strangers.
+    #: Datagrams are sent by `connections` clients that completed a handshake; 0: from spoofed addresses.
     connections: int = 0
     chain: str = "p256"
     #: Bounds: engine CPU per datagram, in first flights to a stock client; memory per connection or spoofed datagram.
@@ -62,7 +62,7 @@ class Attack:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What came out. `amplification` is None where every address was proven; `newcomer_ms` None: it did not get in."""
+    """The result. `amplification` is None where every address was validated; `newcomer_ms` None: it did not connect."""
 
     datagrams: int
     cpu_us: float
@@ -116,7 +116,7 @@ def _replayed_token(world: World) -> Datagrams:
 
 
 def _client(world: World) -> StockClient:
-    """A connection of which only the keys are used from now on."""
+    """A connection of which only the keys are used."""
     client = world.ready()
     world.run(seconds=1)
     client.deaf = client.paused = True
@@ -165,7 +165,7 @@ def _migrations(world: World) -> Datagrams:
 
 
 ATTACKS = (
-    # Most of them must meet a Retry.
+    # Most of them must get a Retry.
     Attack(
         "hello and CONNECTION_CLOSE, x25519",
         _strangers(1500, lambda n: hello_datagrams(hello(), CLOSE)),
@@ -196,7 +196,7 @@ ATTACKS = (
     Attack("a new address for each packet", _migrations, connections=1),
     Attack("streams in crumbs", _frames(_crumbs_of_streams), connections=1),
     Attack("requests that are reset at once", _frames(_rapid_reset), connections=1),
-    # A hundred header sections of 16 KiB each may be on their way, half of them here.
+    # A hundred header sections of 16 KiB each may be in flight, half of them received.
     Attack("tiny fields without end", _frames(_tiny_fields), connections=1, kib=1024),
     # 500 frames in each.
     Attack("empty DATA frames", _frames(_empty_data), connections=1, flights=3.0),
@@ -250,7 +250,7 @@ def _run(attack: Attack, engine: str, *, count_memory: bool) -> tuple[float, int
         came_ns = world.now_ns
         entered = world.run(lambda: honest.ready, seconds=PATIENCE_S)
         newcomer_ms = (world.now_ns - came_ns) / 1e6 if entered else None
-        # What was lost is sent again, also to addresses that never asked for it.
+        # Lost packets are retransmitted, also to spoofed addresses.
         world.run(seconds=AFTERWARDS_S)
         sent += sum(len(train.data) for train in world.sent if train.peer != honest.address)
         amplification = None if attack.connections else sent / max(1, received)

@@ -1,4 +1,4 @@
-"""A stranger who has proved nothing gets little memory, little work and at most three times his bytes."""
+"""A client with an unvalidated address gets bounded memory, bounded work and at most three times its bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stranger(number: int) -> tuple[bytes, int]:
 
 @pytest.mark.parametrize("offset", [16_384, 65_000, 524_288 - 8, (1 << 40)])
 def test_crypto_data_at_a_far_offset_is_refused_without_allocation(world: Make, offset: int) -> None:
-    """Stock aioquic: one spoofed Initial of 1200 bytes, 665 KiB."""
+    """Unmodified aioquic: one spoofed Initial of 1200 bytes allocates 665 KiB."""
     w = world(limits=Limits(retry_threshold=10_000, max_half_open=10_000))
     datagrams = [initial(crypto_frame(offset, b"abcd")) for _ in range(200)]
     w.inject(stranger(1), initial(crypto_frame(offset, b"abcd")))
@@ -38,7 +38,7 @@ def test_crypto_data_at_a_far_offset_is_refused_without_allocation(world: Make, 
         w.app.closed.clear()
         w.hooks.initials.clear()
         w.sent.clear()
-        # What remains are farewells and counters; the refused data is not among it.
+        # Closing packets and counters remain; the refused data does not.
         assert memory.grown() < 200 * 8 * KIB
     assert w.half_open() == len(w.engine.connections()) == 0
 
@@ -83,7 +83,7 @@ def closing_later(dcid: bytes) -> list[bytes]:
     return [*hello_datagrams(hello(), dcid=dcid), initial(CLOSE, dcid=dcid, scid=SCID, packet_number=1)]
 
 
-#: What a stranger does in its first flight or right after it, so that its handshake is over at once or never ends.
+#: Behaviour in or after a first flight with which the handshake ends at once or never completes.
 FIRST_FLIGHTS: dict[str, Callable[[], list[bytes]]] = {
     "waits": lambda: hello_datagrams(hello()),
     "closes": lambda: hello_datagrams(hello(), CLOSE),
@@ -127,7 +127,7 @@ def test_failing_first_flights_get_retry_and_new_clients_are_accepted(world: Mak
 
 
 def test_expensive_client_hellos_reach_the_threshold_sooner(world: Make) -> None:
-    """What the server's side of TLS costs counts, whatever the stranger chose to make it dear."""
+    """The CPU of the server's side of TLS counts, whatever the client chose to make it expensive."""
     w = world(limits=Limits(retry_threshold=40))
     cpu_ns = itertools.count(0, 4 * FLIGHT_CPU_US * 1000)
     w.hooks.admission._cpu_clock_ns = lambda: next(cpu_ns)
@@ -148,14 +148,14 @@ def test_steady_spoofed_load_is_bounded_by_the_retry_threshold(world: Make) -> N
 
 
 def test_completed_handshakes_never_cause_retry(world: Make) -> None:
-    """Who completes its handshake is no reason to ask the next one: 100 of them, ten times the threshold."""
+    """Completed handshakes do not cause a Retry for the next client: 100 of them, ten times the threshold."""
     w = world(limits=Limits(retry_threshold=10))
     clients = [w.ready() for _ in range(100)]
     assert [client.quic._retry_count for client in clients] == [0] * 100
 
 
 def test_address_with_many_tokens_does_not_lock_out_others(world: Make) -> None:
-    """One token many times, and as many tokens as it likes: each handshake gives it another one."""
+    """One token many times, and any number of tokens: each handshake issues another one."""
     limits = Limits(retry_threshold=64, max_half_open=256)
     w = world(limits=limits)
     address, _ = w.ready().address
@@ -169,14 +169,14 @@ def test_address_with_many_tokens_does_not_lock_out_others(world: Make) -> None:
         w.attach(honest.address, honest)
         honest.start()
         assert w.run(lambda client=honest: client.ready, seconds=0.3)
-    # As many as come in without a token, and an eighth of what may be half-open.
+    # As many as are accepted without a token, and an eighth of `max_half_open`.
     assert w.half_open() <= limits.retry_threshold + limits.max_half_open // 8
     assert w.hooks.admission.counters["tokens_seen_again"] >= 999
     assert w.hooks.admission.counters["tokens_not_honoured"] >= 900
 
 
 def test_address_that_answers_every_retry_does_not_lock_out_others(world: Make) -> None:
-    """It answers every Retry and then goes no further. An address of another network comes in, and gets an answer."""
+    """It answers every Retry and then stops. An address of another network can connect and gets a response."""
     limits = Limits(retry_threshold=0, max_half_open=64)
     w = world(limits=limits)
     for number in range(50):
@@ -203,7 +203,7 @@ def test_max_connections_is_enforced(world: Make) -> None:
 
 
 def first_flight(w: World, address: tuple[bytes, int], token: bytes = b"") -> list[bytes]:
-    """Of a client that takes ML-DSA and post-quantum groups; it hears nothing."""
+    """From a client that offers ML-DSA and post-quantum groups and never answers."""
     client = OurClient(w, address, token=token)
     client.start()
     return [datagram for datagram, _ in client.quic.datagrams_to_send(w.now_ns / 1e9)]
@@ -212,7 +212,7 @@ def first_flight(w: World, address: tuple[bytes, int], token: bytes = b"") -> li
 @pytest.mark.parametrize("kind", ["p256", "mldsa65", "mldsa87"])
 @pytest.mark.parametrize("token", ["none", "used"])
 def test_unvalidated_address_gets_at_most_three_times_its_bytes(world: Make, kind: str, token: str) -> None:
-    """Also when it brings a token that was used: whoever has the address by now asked for nothing."""
+    """Also when it sends a used token: the present user of the address may not have sent it."""
     w = world(policy=tls_support.policy(tls_support.chain(kind)))
     peer, proof = stranger(1), b""
     if token == "used":
@@ -247,7 +247,7 @@ def test_half_open_connection_costs_less_than_96_kib(world: Make) -> None:
 
 
 def test_random_datagrams_cause_no_state_no_answer_and_no_log(world: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """Random bytes, and sound packets with random bytes changed."""
+    """Random bytes, and valid packets with random bytes changed."""
     w = world()
     dice = random.Random(11)
     sound = [client_hello(w) for _ in range(5)]
@@ -262,12 +262,12 @@ def test_random_datagrams_cause_no_state_no_answer_and_no_log(world: Make, caplo
                 datagram = bytes(mutable[: dice.choice([len(mutable), len(mutable), dice.randrange(1, len(mutable))])])
             w.give(Train(datagram, max(1, len(datagram)), stranger(dice.randrange(9999)), SERVER, 0))
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-    # A changed source id or version is a sound Initial of somebody else, so some of them do open a connection.
+    # A changed source id or version is a valid Initial of another client, so some of them open a connection.
     assert len(w.engine.connections()) < 100
 
 
 def test_initial_with_an_issued_id_opens_no_connection(world: Make) -> None:
-    """Replayed from a connection that is gone: a decodable id without a Retry token."""
+    """Replayed from a closed connection: a decodable id without a Retry token."""
     w = world()
     cid = w.codec.issue(0x0A0B0C0D, 7)
     w.inject(stranger(1), initial(crypto_frame(0, b"\x01\x00\x00\x10" + bytes(16)), dcid=cid))

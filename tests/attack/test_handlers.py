@@ -1,7 +1,7 @@
-"""However much is asked for at once, a turn of the loop has a bounded time for handlers, and others have their turn.
+"""With any number of requests at once, a turn of the loop gives handlers bounded time and clients a fair share.
 
-The application is the worker's own (workers/serve/exchanges.py); time is counted, not measured: each answer costs what
-the handler says, on a clock that nothing else moves.
+The application is the worker's own (workers/serve/exchanges.py); time is simulated: each response costs what
+the handler declares, on a clock that nothing else advances.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Site:
         return plain(200)
 
     async def turn(self, seconds: float = 0.01) -> None:
-        """Let the network and then the loop have a turn; note what handlers took of it."""
+        """Run the network and then the loop for one turn; record the time of handlers."""
         before_ns = self.now_ns
         self.world.run(seconds=seconds)
         await asyncio.sleep(0)
@@ -63,7 +63,7 @@ def ask(client: StockClient, path: str, times: int) -> None:
 
 
 async def test_slow_requests_in_one_train_do_not_delay_others(world: Make) -> None:
-    """All in one turn, they took 9.5 s: no heartbeat, and the worker was killed."""
+    """All in one turn would take 9.5 s without a heartbeat, and the worker would be killed."""
     asked = 100
     w = world()
     greedy, honest = w.ready(), w.ready()
@@ -76,7 +76,7 @@ async def test_slow_requests_in_one_train_do_not_delay_others(world: Make) -> No
         await site.turn()
         if response.over and answered_in is None:
             answered_in = number
-    # A turn takes what it began and no more: the rest of a packet train's requests waits.
+    # A turn finishes what it began: the other requests of a packet train wait.
     assert max(site.turns_ns) <= 2 * 95_000_000 + 10_000_000
     assert answered_in is not None
     assert answered_in <= 5
@@ -103,7 +103,7 @@ async def test_streams_reset_while_queued_leave_no_memory(world: Make) -> None:
 
 
 async def test_stalled_clients_hold_a_bounded_share_of_open_files(world: Make, tmp_path: Path) -> None:
-    """Each stream asked for another large file and took nothing: each held a descriptor, without a bound."""
+    """Each stream requests another large file and reads nothing: each would hold a descriptor, without a bound."""
     for number in range(100):
         write(tmp_path / f"{number}.bin", b"x" * 70_000)
     gc.collect()

@@ -1,4 +1,4 @@
-"""No attack costs more work or memory than its bound, is answered more than threefold, or keeps a newcomer out."""
+"""No attack exceeds its bound for work and memory, is amplified more than threefold, or keeps new clients out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.support.engine_driver import ENGINES, require_engine
 
 pytestmark = pytest.mark.slow
 
-#: RFC 9000 section 8.1, and what a client may get that used a token for the first time: one in 200 here.
+#: RFC 9000 section 8.1, and the response to a client that uses a token for the first time: one in 200 here.
 MAX_AMPLIFICATION = 3.05
 MAX_NEWCOMER_MS = 300
 
 
 @functools.cache
 def flight_us(engine: str) -> float:
-    """The median of five, because everything else is compared with it."""
+    """The median of five, because all other figures are compared with it."""
     return sorted(table.flight_us(engine) for _ in range(5))[2]
 
 

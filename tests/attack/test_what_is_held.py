@@ -1,7 +1,7 @@
-"""What a peer's packets make us hold is bounded by what honest losses explain, and so is the work of finding its place.
+"""Memory and CPU that a peer's packets cost are bounded by what honest packet loss can cause.
 
-Flow control counts bytes of streams. It counts neither what it costs to keep a byte behind a gap, nor packets that are
-never acknowledged, nor addresses that a client came from.
+Flow control counts bytes of streams. It counts neither the cost of a byte behind a gap, nor packets that are
+never acknowledged, nor addresses that a client has used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PING = b"\x01"
 
 
 def initials(payloads: Iterator[bytes], scid: bytes = b"somebody") -> list[bytes]:
-    """Sound Initials of one client with these payloads."""
+    """Valid Initials of one client with these payloads."""
     dcid = os.urandom(8)
     crypto = CryptoPair()
     crypto.setup_initial(cid=dcid, is_client=True, version=1)
@@ -54,7 +54,7 @@ def crumbs(make: Callable[[int], bytes], first: int, end: int, step: int = 2) ->
 
 
 def silent(w: World) -> StockClient:
-    """A client that is only its keys: the test makes its packets."""
+    """A client reduced to its keys: the test makes its packets."""
     client = w.ready()
     w.run(seconds=1)
     client.deaf = client.paused = True
@@ -62,12 +62,12 @@ def silent(w: World) -> StockClient:
     return client
 
 
-# --- before the address is proven ------------------------------------------------------------------------------------
+# --- before the address is validated ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", [16_000, 60_000])
 def test_one_byte_crypto_frames_have_bounded_memory_and_cpu(world: Make, end: int) -> None:
-    """Once 12 s of the portable engine and 456 KiB of the native one, for 38 spoofed datagrams."""
+    """In an earlier version 38 spoofed datagrams cost 12 s in the portable engine and 456 KiB in the native one."""
     w = world(limits=Limits(retry_threshold=10_000, max_half_open=10_000))
 
     def hello() -> Iterator[bytes]:
@@ -92,7 +92,7 @@ def test_one_byte_crypto_frames_have_bounded_memory_and_cpu(world: Make, end: in
 
 
 def test_shuffled_client_hello_is_reassembled(world: Make) -> None:
-    """Browsers cut it into a dozen pieces on purpose, and packets of a large one overtake each other."""
+    """Browsers split it into a dozen pieces on purpose, and packets of a large one are reordered."""
     w = world()
     client = StockClient(w, w.address())
     client.start()
@@ -111,7 +111,7 @@ def test_shuffled_client_hello_is_reassembled(world: Make) -> None:
 
 @pytest.mark.parametrize("streams", [1, 4, 100])
 def test_one_byte_stream_frames_have_bounded_memory_and_cpu(world: Make, streams: int) -> None:
-    """Once 38 MiB in the native engine, kept by a PING in ten seconds; 95 ms for each packet in the portable one."""
+    """Earlier: 38 MiB in the native engine, kept by a PING in ten seconds; 95 ms per packet in the portable one."""
     w = world()
     client = silent(w)
 
@@ -139,7 +139,7 @@ def test_one_byte_stream_frames_have_bounded_memory_and_cpu(world: Make, streams
 
 
 def test_filled_gaps_are_not_counted(world: Make) -> None:
-    """A stream of many packets, each pair of them in the wrong order, for as long as it lasts."""
+    """A stream of many packets, each pair of them reordered, for its whole duration."""
     w = world()
     client = silent(w)
     for offset in range(1, 20_000, 2):
@@ -152,7 +152,7 @@ def test_filled_gaps_are_not_counted(world: Make) -> None:
 
 
 class Steady(RenoCongestionControl):
-    """Does not mind losses: the windows are always full, and every gap is there that losses can make."""
+    """Ignores losses: the windows are always full, and every gap exists that losses can cause."""
 
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
@@ -196,7 +196,7 @@ def test_downloads_with_heavy_loss_are_not_closed_as_an_attack(world: Make) -> N
 
 @pytest.mark.parametrize("frames", [PING, b"\x1a12345678"], ids=["ping", "challenge"])
 def test_migrations_are_limited_per_second(world: Make, frames: bytes) -> None:
-    """Once 370 bytes for each packet from a new address, for ever, and a PATH_CHALLENGE to each."""
+    """Earlier: 370 bytes for each packet from a new address, kept for ever, and a PATH_CHALLENGE to each."""
     limits = Limits()
     w = world(limits=limits)
     client = silent(w)
@@ -244,7 +244,7 @@ def test_client_that_migrates_every_second_keeps_its_connection(world: Make) -> 
 
 @pytest.mark.parametrize("kind", ["ping", "numbers left out", "challenges", "another address now and then"])
 def test_peer_that_never_acknowledges_has_bounded_memory(world: Make, kind: str) -> None:
-    """Once 207 bytes of the portable engine for each PING."""
+    """In an earlier version: 207 bytes in the portable engine for each PING."""
     w = world()
     client = silent(w)
 
@@ -268,6 +268,6 @@ def test_peer_that_never_acknowledges_has_bounded_memory(world: Make, kind: str)
     talk(500)
     with Memory(w) as memory:
         talk(4000)
-        # Probes of ours that are not acknowledged are among it; or it was closed for these.
+        # The server's unacknowledged probes are included; or the connection was closed for them.
         assert memory.grown() < 400 * KIB or w.app.closed
     assert all(closed.error_code == H3_EXCESSIVE_LOAD for closed in w.app.closed)

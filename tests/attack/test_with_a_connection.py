@@ -1,4 +1,4 @@
-"""A client with a connection and bad intentions: what he can make grow has a bound, and excess ends his connection."""
+"""A malicious client with a connection: all that it can make grow is bounded, and excess closes the connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADERS = b"\x01" + varint(len(GET)) + GET
 
 
 def test_windows_do_not_grow_with_the_highest_offset(world: Make) -> None:
-    """Stock aioquic doubles a limit with the highest offset seen: seven bytes of payload, 72 MiB (#589)."""
+    """Unmodified aioquic doubles a limit with the highest offset seen: seven bytes of payload, 72 MiB (#589)."""
     limits = Limits()
     w = world(limits=limits)
     client = w.ready()
@@ -52,7 +52,7 @@ def test_out_of_order_data_is_bounded_by_the_connection_window(world: Make) -> N
 
 
 def test_qpack_dynamic_table_is_refused(world: Make) -> None:
-    """Stock: a 4 KiB entry, then a byte for each reference; 20 kB of HEADERS made 78 MB of fields."""
+    """Unmodified aioquic: a 4 KiB entry, then a byte for each reference; 20 kB of HEADERS made 78 MB of fields."""
     w = world()
     client = w.ready()
     # Set Dynamic Table Capacity 4096, then insert "x-a: v..." (RFC 9204 sections 4.3.1 and 4.3.3).
@@ -73,7 +73,7 @@ def test_qpack_dynamic_references_are_refused(world: Make) -> None:
 
 
 def test_incomplete_header_section_is_not_buffered(world: Make) -> None:
-    """Stock: 8 MiB of it take 2.7 s and 8 MiB."""
+    """Unmodified aioquic: 8 MiB of it take 2.7 s and 8 MiB."""
     w = world()
     client = w.ready()
     stream_id = client.quic.get_next_available_stream_id()
@@ -120,14 +120,14 @@ def test_rapid_reset_closes_the_connection(world: Make) -> None:
 
 
 def test_incomplete_request_times_out(world: Make) -> None:
-    """Slowloris: a hundred streams with a byte each."""
+    """Slowloris: a hundred streams with one byte each."""
     w = world(limits=Limits(request_timeout_s=5.0, idle_timeout_s=600.0))
     client = w.ready()
     for _ in range(100):
         stream_id = client.quic.get_next_available_stream_id()
         client.quic.send_stream_data(stream_id, HEADERS[:3])
     w.run(seconds=1)
-    # What keeps the connection alive does not keep the requests.
+    # Packets that keep the connection alive do not extend the request time-out.
     for _ in range(8):
         client.quic.send_ping(1)
         w.run(seconds=1)
@@ -155,7 +155,7 @@ def test_exceeding_the_stream_limit_closes_the_connection(world: Make) -> None:
 
 
 def test_body_is_not_read_from_disk_while_the_client_does_not_read(world: Make) -> None:
-    """A hundred files of 4 MB for a client that opens its windows to nothing: the bodies stay on disk."""
+    """A hundred files of 4 MB for a client with closed windows: the bodies stay on disk."""
     w = world()
     client = w.ready(max_data=100_000, max_stream_data=1000)
     # The client never raises its limits.
@@ -183,7 +183,7 @@ def test_writer_is_told_to_wait_above_send_high(world: Make) -> None:
 
 
 def test_retiring_an_unissued_id_is_a_protocol_violation(world: Make) -> None:
-    """Stock: RETIRE_CONNECTION_ID for the next id makes another one, four hundred times in a packet."""
+    """Unmodified aioquic: RETIRE_CONNECTION_ID for the next id issues another one, four hundred times in a packet."""
     w = world()
     client = w.ready()
     w.run(seconds=1)
@@ -211,7 +211,7 @@ def test_retired_ids_do_not_accumulate(world: Make) -> None:
     change_ids(50)
     with Memory(w) as memory:
         change_ids(300)
-        # Most of it is aioquic's on the client's side.
+        # Most of it is aioquic's memory on the client's side.
         assert memory.grown() < 160 * KIB
     assert client.fetch("/bytes/1").status == 200
 
@@ -225,7 +225,7 @@ def test_finished_requests_leave_no_memory(world: Make) -> None:
             if n % 3:
                 client.fetch("/bytes/10")
             else:
-                # Refused before a handler saw it: one kind of end more.
+                # Refused before a handler ran: another way to end.
                 stream_id = client.quic.get_next_available_stream_id()
                 client.quic.send_stream_data(stream_id, b"\x01\x03\x00\x00\xd1", end_stream=True)
         w.run(seconds=1)
@@ -239,7 +239,7 @@ def test_finished_requests_leave_no_memory(world: Make) -> None:
 
 
 def forget(w: World) -> None:
-    """Drop what the test itself keeps."""
+    """Release what the test itself holds."""
     w.sent.clear()
     for kept in (w.app.requests, w.app.stream_closed, w.app.paths, w.app.bodies, w.app.closed, w.app.handshakes):
         kept.clear()
@@ -299,7 +299,7 @@ def test_closed_connections_leave_no_memory(world: Make) -> None:
             client.fetch("/bytes/10")
             if n % 2:
                 client.close()
-            # The others are never heard of again.
+            # The others never send again.
             w.run(seconds=0.05)
             w._clients.clear()
         w.run(seconds=60)
@@ -320,7 +320,7 @@ def test_idle_connection_costs_less_than_110_kib(world: Make) -> None:
         for _ in range(number):
             client = w.ready()
             client.fetch("/bytes/10")
-            # Only the server's memory is of interest.
+            # Only the server's memory is measured.
             w._clients.clear()
         forget(w)
 
@@ -335,7 +335,7 @@ def test_oversized_control_frame_closes_the_connection(world: Make) -> None:
     w = world()
     client = w.ready()
     client.fetch("/bytes/1")
-    # Behind the SETTINGS that stock has sent: MAX_PUSH_ID, a megabyte of it.
+    # After the SETTINGS that aioquic has sent: MAX_PUSH_ID, a megabyte of it.
     control = client.quic._streams[2].sender
     send(client, stream_frame(2, control.highest_offset, b"\x0d" + varint(1 << 20) + bytes(1000)), PING)
     w.run(lambda: bool(w.app.closed), seconds=1)
@@ -370,6 +370,6 @@ def test_announced_limits_are_the_enforced_limits(world: Make) -> None:
 
 
 def test_varints_are_read_as_in_rfc_9000() -> None:
-    """The helper that the attacks are made with speaks RFC 9000 section 16."""
+    """The helper that encodes the attacks follows RFC 9000 section 16."""
     for value in (0, 63, 64, 16_383, 16_384, 1 << 30, (1 << 62) - 1):
         assert Buffer(data=varint(value)).pull_uint_var() == value

@@ -1,4 +1,4 @@
-"""Invariant: on a real node, each verb tells what is so: the same node, connection and mistake seen from outside."""
+"""Invariant: on a real node, each verb reports the actual state of the node, the connection or the error."""
 
 from __future__ import annotations
 

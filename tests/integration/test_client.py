@@ -1,4 +1,4 @@
-"""Our client against our engines on real sockets: what it reports is what was negotiated, what goes wrong has words."""
+"""Our client against our engines on real sockets: it reports what was negotiated, and errors have messages."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_probe_reports_the_features_of_a_server(engine: str) -> None:
     run(work())
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 def refused_port() -> int:

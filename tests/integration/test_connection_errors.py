@@ -1,4 +1,4 @@
-"""A connection that a node closes with an error is counted by the error's name, and a log at debug says why."""
+"""A connection that a node closes with an error is counted under the error's name; the debug log has the reason."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A drain proves each step, belongs to the node and not to who asked for it, and a resume undoes it at any moment.
+"""A drain measures each step, continues without the client that requested it, and is undone by a resume at any time.
 
-Pretend workers, so that each phase lasts as long as a test wants: a `busy` one has three requests that never end.
+Workers are fakes, so that each phase lasts as long as a test needs: a `busy` one has three requests that never end.
 Real connections are in tests/interop/test_leaving.py.
 """
 
@@ -20,7 +20,7 @@ import pytest
 from tests.support.node import COMMAND
 from tests.support.supervised import Supervised, supervised
 
-#: What brings a drain of a busy worker to a phase and leaves it there.
+#: Options with which a drain of a busy worker reaches a phase and stays there.
 LONG = {"spread_s": 0, "announce_max_s": 200, "max_wait_s": 400}
 STAYS_IN: dict[str, dict[str, Any]] = {
     "arrivals": LONG | {"settle_s": 100},
@@ -30,7 +30,7 @@ STAYS_IN: dict[str, dict[str, Any]] = {
 
 
 class Follower:
-    """Somebody who asked for a drain and reads the lines."""
+    """A client that requested a drain and reads the lines."""
 
     def __init__(self, node: Supervised, **body: Any) -> None:
         self.answer: tuple[int, Any] = (0, None)
@@ -125,7 +125,7 @@ def test_resume_undoes_a_drain_in_each_phase(busy: Supervised, phase: str) -> No
     assert (status["state"], status["workers"][0]["state"], status["left"]) == ("serving", "ready", [])
     assert busy.request("GET", "readyz")[0] == 200
     assert not any("disable file" in sentence for sentence in status["degraded"])
-    # And again: nothing of the first one is left over.
+    # Repeat: no state of the first drain remains.
     follower = Follower(busy, **STAYS_IN[phase])
     in_phase(busy, phase)
     busy.post("resume")
@@ -140,7 +140,7 @@ def test_drain_survives_the_supervisor_in_each_phase(busy: Supervised, phase: st
     before = in_phase(busy, phase)["drain"]
     busy.process.kill()
     busy.process.wait()
-    (busy.directory / "run" / "disabled").unlink()  # as if it had died before it was written
+    (busy.directory / "run" / "disabled").unlink()  # as if the supervisor had died before the file was written
     busy.start()
     after = busy.wait_until("adopted", lambda s: s["drain"] and s["drain"]["phase"] == phase)
     assert abs(after["drain"]["since_at_s"] - before["since_at_s"]) < 0.1

@@ -1,4 +1,4 @@
-"""Real workers, live connections: the death or upgrade of the supervisor and a rolling restart cost no request."""
+"""Real workers, live connections: no request is lost by death or upgrade of the supervisor or by a rolling restart."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ class Result:
 
 
 async def client(node: Node, stop: asyncio.Event, result: Result) -> None:
-    """Ask one thing after the other on a connection; on GOAWAY, finish and take another connection."""
+    """Send one request after the other on a connection; on GOAWAY, finish and open another connection."""
     failed_at: float | None = None
     while not stop.is_set():
         try:
@@ -173,7 +173,7 @@ def test_clients_of_a_killed_worker_are_reset_at_once(mode: str) -> None:
     with running_node(workers=2, dispatch=mode) as node:
 
         def play(result: Result) -> None:
-            # Counts are a second old; wait until it is known who has connections.
+            # Counts are up to a second old; wait until the workers with connections are known.
             busiest = poll(
                 lambda: (
                     max(workers(node).values(), key=lambda w: w["connections"])["connections"]
@@ -186,7 +186,7 @@ def test_clients_of_a_killed_worker_are_reset_at_once(mode: str) -> None:
 
         result = under_load(node, play)
         assert 1 <= len(result.failures) <= 6
-        # A reset that the client believes, as soon as the successor reads: no idle time-out, no 10 s of silence.
+        # The replacement sends a valid reset as soon as it reads: the client waits for no time-out.
         assert max(result.recovered_s) < 5, result.recovered_s
         node.counter("verdict_reset", 1)
 
@@ -200,7 +200,7 @@ def test_clients_of_a_killed_worker_are_reset_at_once(mode: str) -> None:
     ],
 )
 def test_next_node_resets_connections_when_all_processes_died(mode: str, restarting: bool) -> None:
-    """Without a service manager that keeps sockets: nothing half is left, and clients are told at once."""
+    """Without a service manager that keeps sockets: no partial state is left, and clients are reset at once."""
     with running_node(workers=2, dispatch=mode) as node:
         old = set(workers(node))
 
@@ -220,7 +220,7 @@ def test_next_node_resets_connections_when_all_processes_died(mode: str, restart
 
         result = under_load(node, play)
         assert len(result.failures) >= 6, "their workers are dead"
-        # From the death on: the start of a node, and one round trip. Their own patience would be 10 s and more.
+        # Counted from the death: the start of a node, and one round trip. The time-out of the clients is 10 s and more.
         assert max(result.recovered_s) < 20, result.recovered_s
         assert not old & set(workers(node))
         node.counter("verdict_reset", 1)
@@ -247,7 +247,7 @@ def test_worker_that_never_served_ends_with_its_supervisor() -> None:
         before = set(workers(node))
         node.admin("POST", "/v1/scale", '{"workers": 1}')
         poll(lambda: len(workers(node)) == 1, "one worker")
-        # The newcomer needs some 100 ms of imports; its supervisor dies meanwhile.
+        # The new worker imports for some 100 ms; its supervisor dies meanwhile.
         threading.Thread(target=lambda: _ignore(lambda: node.admin("POST", "/v1/scale", '{"workers": 2}'))).start()
 
         def newcomer() -> int:

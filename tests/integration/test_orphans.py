@@ -1,4 +1,4 @@
-"""Workers that a dead supervisor left are found, named and ended, also when every file of their node is gone."""
+"""Workers of a dead supervisor are found, named and ended, also when all files of their node have been removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that gets no more memory dies and is replaced like any other; the log says why, the supervisor goes on."""
+"""A worker that runs out of memory dies and is replaced like any other; the log has the reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 @contextlib.contextmanager
 def little_memory(pid: int, limit_bytes: int) -> Iterator[None]:
-    """Put a process into a control group that has this much for what the process takes from now on."""
+    """Move a process into a control group with this much memory for its future allocations."""
     first, second = _CGROUPS / "memory", _CGROUPS
     if (first / "cgroup.procs").exists():
         group, name = first / f"velocity-test-{os.getpid()}", "memory.limit_in_bytes"
@@ -100,14 +100,14 @@ def test_worker_whose_allocations_fail_is_replaced_and_logged() -> None:
     # A library that gets no memory may print a traceback of its own before it aborts.
     with running_node(workers=1, tracebacks=True) as node:
         pid = node.status()["workers"][0]["pid"]
-        # Less than it has: from now on it gets nothing (setrlimit(2), RLIMIT_AS).
-        # Its own user may always; root only with CAP_SYS_RESOURCE.
+        # Less than it uses now: every further allocation fails (setrlimit(2), RLIMIT_AS).
+        # The process's own user may always do this; root only with CAP_SYS_RESOURCE.
         owner = Path(f"/proc/{pid}").stat()
         groups: dict[str, Any] = {"extra_groups": [], "group": owner.st_gid} if os.geteuid() == 0 else {}
         subprocess.run(["prlimit", f"--pid={pid}", "--as=1"], user=owner.st_uid, **groups, check=True)
         asyncio.run(_take_memory(node, pid))
         poll(lambda: _replaced(node, pid), "a successor", 30)
-        # Whose allocation it was decides how it ends: Python's is an exception, OpenSSL's binding (Rust) aborts.
+        # The failing allocation decides how the process ends: Python raises, OpenSSL's binding (Rust) aborts.
         said = ("exited with 71: it could not allocate memory", "memory allocation of")
         assert any(each in node.log for each in said)
         assert "of core 0 died: " in node.log

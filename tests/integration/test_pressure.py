@@ -1,4 +1,4 @@
-"""A node that strangers press says so in its log, in `status` and in its metrics, and serves newcomers meanwhile."""
+"""A node under attack reports it in its log, in `status` and in its metrics, and serves new clients meanwhile."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_used_token_stays_used_after_worker_and_supervisor_are_replaced() -> Non
     with running_node() as node:
 
         def use(token: bytes) -> int:
-            """Return how many used tokens the node has seen, after a visit with this one."""
+            """Connect with this token; return how many used tokens the node has seen."""
             opened = node.status()["counters"]["handshakes_completed"] + 1
             asyncio.run(visit(node.port, token))
             node.counter("handshakes_completed", opened)
@@ -82,7 +82,7 @@ def test_used_token_stays_used_after_worker_and_supervisor_are_replaced() -> Non
         poll(lambda: before.isdisjoint(w["pid"] for w in node.status()["workers"]), "other workers", 30)
         assert use(first) == 2
         adoptions = node.status()["adoptions"]
-        # The supervisor executes itself anew and adopts its workers; the workers are replaced after that.
+        # The supervisor executes itself again and adopts its workers; then the workers are replaced.
         assert node.command("admin", "upgrade", timeout_s=90).returncode == 0
         poll(lambda: node.status()["adoptions"] > adoptions, "an adoption", 60)
         assert [use(first), use(second), use(second)] == [3, 3, 4], "and one that was never used is good still"

@@ -1,6 +1,6 @@
-"""What changes on disk, however it is replaced, is in use two looks later; what is bad changes nothing and says where.
+"""A changed file is in use after two polls, however it was replaced; a bad file changes nothing and is reported.
 
-The connection that was there first lives through all of it.
+A connection that was open before survives all of it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def get(connection: Connection) -> str:
 
 
 def with_a_connection(node: Node, play: Callable[[Connection], Awaitable[None]]) -> None:
-    """Run *play* with a connection that was there before, and is the same one after it."""
+    """Run *play*; a connection that was open before must be open after it."""
 
     async def run() -> None:
         async with connect(node.url(), Options(cafile=node.ca, timeout_s=20.0)) as connection:
@@ -72,7 +72,7 @@ def last_reload(node: Node) -> tuple[int, bool, str]:
 
 
 async def reloaded(node: Node, change: Callable[[], object], *, ok: bool = True) -> str:
-    """Make the change, wait until the node has taken it up, and return what it says of it."""
+    """Make the change, wait until the node has loaded it, and return what the node reports."""
     before, _, _ = last_reload(node)
     change()
     revision, worked, reason = await asyncio.to_thread(
@@ -90,7 +90,7 @@ def replace(path: Path, content: str | bytes) -> None:
 
 
 def swap(link: Path, target: str) -> None:
-    """As kubelet does, and who deploys by symlink."""
+    """As kubelet and deployments by symlink do."""
     aside = link.with_name(f"{link.name}.new")
     aside.symlink_to(target)
     aside.replace(link)
@@ -195,7 +195,7 @@ def test_changed_limits_apply_to_new_connections_only(engine: str) -> None:
             async with connect(node.url(), Options(cafile=node.ca, timeout_s=20.0)) as fresh:
                 await get(fresh)
                 told = [c._quic._remote_max_streams_bidi for c in (connection, fresh)]  # type: ignore[attr-defined]
-                # Streams that are over give place to more, so these are the least.
+                # Finished streams permit new ones, so these are the minimum.
                 assert told[0] >= 7 > told[1] >= 3
 
         with_a_connection(node, play)
@@ -229,7 +229,7 @@ def test_engine_change_restarts_workers_and_impossible_changes_are_refused() -> 
 @pytest.mark.slow
 @pytest.mark.root
 def test_site_that_workers_may_not_read_is_refused_by_name() -> None:
-    """Root may read it, the workers' user may not: a refusal that did not say which site of many."""
+    """Root may read it, the workers' user may not; the refusal must name the site."""
     with node_in_layout(text(data="LIVE/data", root="LIVE/site")) as (node, live):
         (live / "private").mkdir(mode=0o700)
         (live / "private" / "index.html").write_text("<p>private</p>")

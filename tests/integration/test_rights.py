@@ -1,7 +1,7 @@
-"""A node has the best tier that its rights give, says in a sentence what is missing, and then really serves.
+"""A node has the best tier that its rights permit, reports what is missing, and serves.
 
-Rights are taken away as container runtimes do (tests/support/confine.py). What cannot be done without is refused in one
-line, with exit code 5; nothing is ever a traceback (running_node looks for one).
+Rights are removed as container runtimes do (tests/support/confine.py). A missing requirement is refused with one
+line and exit code 5; there is never a traceback (running_node looks for one).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HIDE_BPFFS = "umount -l /sys/fs/bpf || true; mount -t tmpfs -o ro none /sys/fs/b
 MANY = {"bpf": "EPERM", "sched_setaffinity": "EPERM", "setpriority": "EPERM", "clone3": "ENOSYS", "unshare": "EPERM"}
 MANY |= {"io_uring_setup": "EPERM", "userfaultfd": "EPERM", "setns": "EPERM"}
 
-#: Name -> what it is confined to, its tier, how `missing` begins, how what is degraded begins, the workers' uid.
+#: Name -> confinement, tier, beginning of `missing`, beginning of the degraded message, the workers' uid.
 CONTAINERS: dict[str, tuple[dict[str, Any], str, str, list[str], int]] = {
     "docker": ({"keep": DOCKER}, "A", NO_BPF, [], 65534),
     "nothing": ({"keep": []}, "A", NO_BPF, [AS_ZERO + "CAP_SETUID and CAP_SETGID would make them nobody"], 0),
@@ -91,7 +91,7 @@ def test_node_serves_reloads_restarts_and_stops_with_each_set_of_rights(name: st
 
 
 def test_sixteen_workers_start_with_reduced_rights() -> None:
-    """Sixteen workers of a supervisor with fewer rights than they begin with. One of six was refused its CPU once."""
+    """A supervisor with reduced rights starts sixteen workers. In an earlier version one of six got no CPU."""
     with running_node(within=confined(keep=DOCKER), dispatch="auto", workers=16) as node:
         cpus = {tuple(os.sched_getaffinity(int(worker["Pid"]))) for worker in workers(node)}
         assert cpus == {(cpu,) for cpu in os.sched_getaffinity(0)}
@@ -100,7 +100,7 @@ def test_sixteen_workers_start_with_reduced_rights() -> None:
 
 @pytest.mark.parametrize("base", ["docker", "all"])
 def test_node_starts_without_each_single_right(base: str) -> None:
-    """One start each; the interesting ones have a whole life above."""
+    """One start each; the important sets are tested completely above."""
     keep = DOCKER if base == "docker" else None
     beyond = ["BPF", "NET_ADMIN", "PERFMON", "SYS_NICE", "SYS_ADMIN", "SYS_RESOURCE", "DAC_READ_SEARCH"]
 
@@ -111,7 +111,7 @@ def test_node_starts_without_each_single_right(base: str) -> None:
             assert any(AS_ZERO in each for each in node.status()["degraded"]) == as_zero
             _without_rights(node, 0 if as_zero else 65534)
 
-    # Most of such a life is waiting.
+    # The test mostly waits.
     with ThreadPoolExecutor(4) as side_by_side:
         list(side_by_side.map(start_without, DOCKER if base == "docker" else beyond))
 
@@ -155,7 +155,7 @@ def test_hung_worker_is_ended_without_cap_kill(keep: list[str], tier: str) -> No
     ],
 )
 def test_missing_requirement_is_one_message(wanted: dict[str, Any], options: list[str], sentence: str) -> None:
-    """And what was asked for by name is not silently done without."""
+    """What was requested explicitly is not silently omitted."""
     code, said = refused(*options, **wanted)
     assert code == 5, said
     last = said.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Rotating the keys loses nothing, however many rotations follow: neither a connection, nor a reset, nor a session."""
+"""Any number of key rotations loses no connection, no reset and no session."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def connections_on(node: Node, epoch: int) -> int:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_connections_on_an_old_epoch_are_counted_and_moved_without_failed_requests(engine: str) -> None:
-    """The portable engine renames its connections; the native one has them replaced, by GOAWAY."""
+    """The portable engine issues new ids to its connections; the native one replaces the connections by GOAWAY."""
     with running_node(workers=2, engine=engine) as node:
 
         def play(result: Result) -> None:
@@ -85,7 +85,7 @@ def test_connections_on_an_old_epoch_are_counted_and_moved_without_failed_reques
 
 
 def test_rotation_waits_for_connections_on_the_epoch_it_replaces() -> None:
-    """Seven epochs have room; the eighth is refused, says why, and begins when the first has been left."""
+    """Seven epochs have room; the eighth is refused with a reason, and starts when the first has no connections."""
     with running_node(workers=1, engine="native") as node:
 
         async def run() -> None:
@@ -99,7 +99,7 @@ def test_rotation_waits_for_connections_on_the_epoch_it_replaces() -> None:
                 assert "cannot rotate keys: epoch 8 needs the connection IDs of epoch 1" in run.stderr
                 await fetch(connection)
                 await asyncio.to_thread(poll, lambda: connections_on(node, 1), "a count")
-                # It stays for as long as it has something to do.
+                # It stays open as long as a request runs.
                 run = await asyncio.to_thread(node.command, "tickets", "expire", "--epoch", "1", "--timeout", "0s")
                 assert run.returncode == 4, run
                 assert "1 connection left on epoch 1" in run.stdout
@@ -112,7 +112,7 @@ def test_rotation_waits_for_connections_on_the_epoch_it_replaces() -> None:
 
 @pytest.mark.parametrize(("mode", "engine"), MODES[1:])
 def test_connections_of_a_dead_worker_are_reset_after_rotations(mode: str, engine: str) -> None:
-    """Whatever epoch their ids are of: the successor has the keys of the reset, and the client believes it."""
+    """For ids of any epoch: the replacement has the keys of the reset, and the client accepts it."""
     with running_node(workers=2, dispatch=mode, engine=engine) as node:
 
         def play(result: Result) -> None:
@@ -130,7 +130,7 @@ def test_connections_of_a_dead_worker_are_reset_after_rotations(mode: str, engin
 
 
 def test_address_token_avoids_the_retry_on_another_worker() -> None:
-    """Also after a rotation and a rolling restart; an expired one costs nothing but the round trip."""
+    """Also after a rotation and a rolling restart; an expired token costs only the round trip."""
     with running_node("--set", "server.limits.retry_threshold=0", workers=2) as node:
 
         async def retried(token: bytes) -> tuple[bool, bytes]:

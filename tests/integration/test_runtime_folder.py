@@ -1,6 +1,6 @@
-"""No file is worth a life: a folder that is removed comes back, a disk that fails is said, and the node goes on.
+"""A removed runtime directory is created again, a failing disk is reported, and the node continues.
 
-And `admin stop` answers when the node has stopped, whatever became of its files.
+`admin stop` answers when the node has stopped, whatever happened to its files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _node() -> Iterator[Supervised]:
 
 
 def remove_folder(node: Supervised) -> None:
-    """Whoever lives there may make it again meanwhile."""
+    """The node may create it again meanwhile."""
     shutil.rmtree(node.directory / "run", ignore_errors=True)
 
 
@@ -68,7 +68,7 @@ def test_removed_runtime_directory_is_created_again(node: Supervised) -> None:
     assert second.wait(20) == 1
     node.processes.pop()
     assert f"a node runs in {run} already (process {node.process.pid})" in node.log
-    # Its successor finds the workers.
+    # The next supervisor finds the workers.
     node.process.kill()
     node.process.wait()
     node.start()
@@ -127,7 +127,7 @@ def test_stop_answers_when_everything_has_ended() -> None:
     with supervised("busy", server__drain__timeout="1s") as node:
         workers, (host, port) = pids(node.status()), node.address
         lines = node.post("stop")[1]
-        # Now, not soon.
+        # At once.
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             other.bind((host, port))
@@ -181,7 +181,7 @@ def _shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="failing")
 def _failing(shim: Path) -> Iterator[tuple[Supervised, Callable[[int], None]]]:
-    """A node, and what its files fail with from now on."""
+    """A node, and the error with which its file operations fail from now on."""
     with supervised(start=False) as node:
         switch = node.directory / "switch"
         switch.write_bytes(bytes(4))

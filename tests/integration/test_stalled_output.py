@@ -1,4 +1,4 @@
-"""Whoever reads a node's output can stall: it costs lines, and no start, restart, upgrade or stop waits for it."""
+"""A reader of a node's output can stall: lines are lost, and no start, restart, upgrade or stop waits for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _output() -> Iterator[tuple[int, int]]:
 
 
 def start(node: Supervised, output: int) -> None:
-    """Start a supervisor with workers of ours, which write to the same pipe."""
+    """Start a supervisor with real workers, which write to the same pipe."""
     (node.directory / "log").touch()
     argv = [sys.executable, "-I", "-m", "supervisor", "--set", json.dumps(node.settings)]
     node.processes.append(subprocess.Popen(argv, env=node.environment, stdout=output, stderr=output))
@@ -67,7 +67,7 @@ def test_node_serves_restarts_and_stops_while_its_output_is_not_read(output: tup
             ),
             40.0,
         )
-        # Once somebody reads, the output goes on, and says what is missing.
+        # When the pipe is read again, the output continues and reports the lost lines.
         os.set_blocking(reader, False)
         text = b""
 

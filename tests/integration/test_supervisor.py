@@ -1,4 +1,4 @@
-"""A supervisor keeps the node serving, whatever happens to workers and to itself, and says what it does."""
+"""A supervisor keeps the node serving when workers or the supervisor itself fail, and reports what it does."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def test_second_node_in_a_runtime_directory_is_refused() -> None:
 
 def test_port_of_another_program_is_refused() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        # With SO_REUSEPORT and the same user, the kernel alone would let us join silently.
+        # With SO_REUSEPORT and the same user, the kernel would let us join silently.
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
@@ -106,9 +106,9 @@ def test_supervisor_drops_unneeded_capabilities() -> None:
 
 @pytest.mark.root
 def test_new_worker_has_low_priority_while_its_core_is_served() -> None:
-    """Its imports have a low priority, but not when its core has nobody: first workers, and successors of dead ones.
+    """Imports have a low priority, except for the first workers and for replacements: their core has no worker.
 
-    Nor for longer than some seconds. The pretend worker never takes a higher one, so it can be seen here.
+    The priority stays low for some seconds at most. The fake worker never raises it itself.
     """
     with supervised("slow") as node:
 
@@ -158,7 +158,7 @@ def test_worker_without_progress_is_killed() -> None:
 def test_worker_that_sends_an_invalid_message_is_replaced() -> None:
     with supervised() as node:
         [worker] = node.status()["workers"]
-        # Its channel: the only SEQPACKET socket that is its and not a hand-over link; so stop its loop and be it.
+        # Take its channel (its only SEQPACKET socket that is not a hand-over link): stop its loop and take its place.
         channel = subprocess.run(
             ["cat", f"/proc/{worker['pid']}/cmdline"], capture_output=True, check=True
         ).stdout.split(b"\0")
@@ -207,7 +207,7 @@ def test_workers_serve_without_supervisor_and_are_adopted() -> None:
 
 
 def test_orphans_are_ended_by_stop_orphans() -> None:
-    """`admin stop --orphans`: never under a supervisor that lives, and afterwards nothing is left to adopt."""
+    """`admin stop --orphans` refuses while a supervisor lives; afterwards there is nothing to adopt."""
     command = [sys.executable, "-I", "-m", "supervisor", "--end-orphans"]
     with supervised(workers=2) as node:
         workers = pids(node.status())
@@ -218,7 +218,7 @@ def test_orphans_are_ended_by_stop_orphans() -> None:
         node.process.wait()
         ended = subprocess.run(command, env=node.environment, capture_output=True, text=True, check=False)
         assert (ended.returncode, ended.stdout) == (0, "2 workers ended\n")
-        # They are ended; who inherited them reaps them.
+        # They have ended; their new parent reaps them.
         poll(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "their end")
         again = subprocess.run(command, env=node.environment, capture_output=True, text=True, check=False)
         assert (again.returncode, again.stdout) == (0, "nothing is left of an earlier node\n")
@@ -316,7 +316,7 @@ def test_upgrade_keeps_the_process_and_loses_no_packet() -> None:
         pinger.finish()
         assert after["pid"] == before["pid"]
         assert after["listeners"] == before["listeners"]
-        # Who was our child before the exec is reaped, too.
+        # Children from before the exec are reaped, too.
         poll(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids(before)), "the end of the old workers")
 
 

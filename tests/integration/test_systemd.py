@@ -1,4 +1,4 @@
-"""Under a real systemd, whoever dies: what docs/systemd-service.md says is so, and what a client was promised holds.
+"""Under a real systemd, whichever process dies: docs/systemd-service.md is correct, and clients lose nothing.
 
 One service manager (private_systemd.py) and one service for all tests here; each begins with a node that serves.
 """
@@ -27,9 +27,9 @@ from velocity_edge.errors import VelocityError
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-#: Short, so that a test need not wait; stops that hang end after this.
+#: Short, so that a test need not wait; stops that hang are ended after this.
 WATCHDOG = "WatchdogSec=5\nTimeoutStopSec=20\n"
-#: A version that nobody speaks: each datagram is answered by itself (RFC 9000, section 6), no client sends it again.
+#: An unknown version: each datagram is answered separately (RFC 9000, section 6), and no client retransmits it.
 UNKNOWN_VERSION = 0x1A2A3A4A
 
 
@@ -51,7 +51,7 @@ def node(installed: Service) -> Iterator[Service]:
 
 
 class Asking:
-    """A client that asks one thing after the other on one connection."""
+    """A client that sends one request after the other on one connection."""
 
     def __init__(self, node: Service) -> None:
         self._node = node
@@ -133,7 +133,7 @@ def test_reload_reports_its_result(node: Service) -> None:
         assert refused.returncode != 0
         assert "the last reload was refused" in node.show("StatusText")["StatusText"]
         assert re.search(r"serve\.yaml:1:\d+: server\.log_level: cannot", node.log)
-        # Not the one before: the watch on the file may have read it once more.
+        # Not the previous one: the watch on the file may have read it again.
         stays = int(re.findall(r"revision (\d+) stays", node.log)[-1])
         assert [w["revision"] for w in node.wait_for("the old one")["workers"]] == [stays, stays]
         client.more()
@@ -299,13 +299,13 @@ def test_bad_configuration_is_not_restarted(installed: Service) -> None:
 
 def test_unit_is_valid_and_hardened(tmp_path: Path) -> None:
     path = tmp_path / UNIT
-    path.write_text(unit_text(tmp_path / "serve.yaml", Path("/usr/bin/true")))  # a program that is there
+    path.write_text(unit_text(tmp_path / "serve.yaml", Path("/usr/bin/true")))  # a program that exists
     found = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr) == (0, "")
     scored = analyze("security", "--offline=yes", "--no-pager", str(path))
     match = re.search(r"Overall exposure level for velocity.service: ([\d.]+)", scored)
     assert match, scored
-    # What is left of 10: root with the rights of an XDP node, the network, bpf(2).
+    # Reasons for the score, of 10: root with the rights of an XDP node, the network, bpf(2).
     assert float(match[1]) <= 3.5
 
 

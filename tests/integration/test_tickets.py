@@ -1,6 +1,6 @@
-"""`velocity-edge tickets`: each step is agreed on by every worker, what is refused changes nothing, no key gets out.
+"""`velocity-edge tickets`: every worker acknowledges each step, a refusal changes nothing, no key is printed.
 
-With pretend workers, so without connections: what a rotation means for those is tested in test_rotation.py.
+With fake workers, so without connections: test_rotation.py tests the effect of a rotation on those.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def test_expiry_rotates_first_and_expired_epochs_open_nothing() -> None:
         said = tickets(node, "expire", "--all")
         assert said.splitlines()[-1].endswith("epochs 1, 2 are expired; no connection uses an earlier one")
         table = stored(node)
-        # Their connection IDs decode a while longer.
+        # Their connection IDs still decode for some time.
         assert (table.seal_with, table.closed, table.cid_live) == (3, (2, 1), (3, 2, 1))
         assert [row["state"] for row in node.status()["keys"]["epochs"]] == ["seals", "closed", "closed"]
-        # Asking again expires what is there now.
+        # A second call expires the present epochs.
         tickets(node, "expire", "--epoch", "2")
         assert stored(node).seal_with == 3
         assert "cannot expire epoch 99: this node has epochs 1, 2, 3" in tickets(
@@ -77,7 +77,7 @@ def test_expiry_rotates_first_and_expired_epochs_open_nothing() -> None:
         assert "no epoch is that old" in node.post("tickets/expire", older_than_s=3600)[1]["error"]
         assert "one of --all" in tickets(node, "expire", code=2)
         assert stored(node) == table
-        # Whoever comes after us knows it too.
+        # The next supervisor knows it, too.
         node.process.kill()
         node.process.wait()
         node.start()
@@ -142,7 +142,7 @@ def test_import_replace_makes_the_imported_keys_seal(tmp_path: Path) -> None:
         assert (table.seal_with, table.announced) == (1, 0)
         assert table.sealing.root == stored(node).sealing.root
         assert set(table.numbers) - set(table.closed) == {1}
-        # Whatever was cut off: asking again is no error, and rotations go on.
+        # After an interruption a repeated call is no error, and rotations continue.
         assert "epoch 1 of the file seals" in tickets(other, "import", "--replace", tmp_path / "plain")
         assert "seals" in tickets(other, "rotate")
         no_key_in_logs(other, table)

@@ -1,6 +1,6 @@
-"""From one installation to one that differs in all that it may, and back: no connection, handshake or request is lost.
+"""An upgrade to an installation that differs in everything permitted, and back, loses no connection or request.
 
-A new one that cannot serve leaves the old one serving, and says why.
+A new installation that cannot serve leaves the old one serving, and the reason is reported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from velocity_edge.client.h3_client import Options, connect
 
 pytestmark = pytest.mark.slow
 
-BIG = bytes(range(256)) * (32 * 4096)  # 32 MiB, sipped at 256 KiB/s: two minutes, and often enough to be no idle one
+BIG = bytes(range(256)) * (32 * 4096)  # 32 MiB, read at 256 KiB/s: two minutes, often enough not to be idle
 _SIP_BYTES = 64 * 1024
 #: A loaded machine imports slowly, and an upgrade imports four times.
 PATIENCE_S = 150
@@ -57,7 +57,7 @@ def versions(node: Node) -> tuple[str, set[str]]:
 
 
 def upgrade(node: Node) -> tuple[int, str]:
-    """`admin upgrade`: its exit code and everything that it said."""
+    """`admin upgrade`: its exit code and its output."""
     done = node.command("admin", "upgrade", "--timeout", f"{PATIENCE_S}s", timeout_s=PATIENCE_S + 60)
     return done.returncode, done.stdout + done.stderr
 
@@ -68,7 +68,7 @@ def upgrade_by_signal(node: Node, version: str) -> None:
 
 
 async def download(node: Node, version: str) -> bytes:
-    """Fetch the large file, in small sips until a supervisor of *version* is there."""
+    """Fetch the large file, slowly until a supervisor of *version* runs."""
     body, sip = bytearray(), 0
     there = asyncio.create_task(
         asyncio.to_thread(poll, lambda: versions(node)[0] == version, f"supervisor {version}", PATIENCE_S)
@@ -116,7 +116,7 @@ def test_upgrade_there_and_back_under_load_loses_nothing(programs: Programs) -> 
     require_engine("native")
     programs.install("b", SECOND)
     program = velocity_edge(programs)
-    drain = ("--set", "server.drain.timeout=2m")  # a slow machine is no reason to lose the download
+    drain = ("--set", "server.drain.timeout=2m")  # a slow machine must not lose the download
     with with_its_shield() as where, running_node(*drain, workers=2, engine="native", program=program, **where) as node:
         (node.root / "big").write_bytes(BIG)
         pid = node.process.pid
@@ -145,7 +145,7 @@ def test_upgrade_there_and_back_under_load_loses_nothing(programs: Programs) -> 
         status = node.status()
         assert status["pid"] == pid
         assert status["degraded"] == [sentence for sentence in status["degraded"] if "buffers have" in sentence]
-        node.counter("requests", result.requests)  # they go on across versions of their slabs
+        node.counter("requests", result.requests)  # they continue across versions of their slabs
         counters = node.status()["counters"]
         received = counters["datagrams_received"] + counters["datagrams_injected"]
         assert received == sum(n for name, n in counters.items() if name.startswith("verdict_"))
@@ -178,7 +178,7 @@ def test_worker_that_dies_after_files_are_replaced_starts_with_the_new_version(p
         assert versions(node) == ("0.2.0", {"0.2.0"})
 
 
-#: What is wrong with the new installation -> its changes, and what the operator is told.
+#: The fault of the new installation -> its changes, and the message to the operator.
 REFUSED: dict[str, tuple[list[Change], str]] = {
     "a supervisor with a syntax error": ([("supervisor/node/node.py", None, "\nif\n")], "SyntaxError"),
     "a worker with a syntax error": (
@@ -190,7 +190,7 @@ REFUSED: dict[str, tuple[list[Change], str]] = {
         "server.workers: cannot understand this key",
     ),
 }
-#: They pass every check, and then its workers, or itself, end.
+#: They pass every check, and then the workers or the supervisor end.
 WORKERS_DIE: Change = (
     "workers/process/worker.py",
     "        prepared = self.prepared.pop(",
@@ -232,7 +232,7 @@ def test_unusable_installation_leaves_the_old_one_serving_with_a_reason(programs
             assert "the workers serve on without one; `velocity-edge serve`" in said
             assert node.process.wait(10) == 4
             more_requests(result, 20)
-            # What the operator does then.
+            # The operator's next step.
             programs.use("a")
             with (node.directory / "log").open("ab") as log:
                 node.process = subprocess.Popen(argv, stdout=log, stderr=log, env=node.environment)

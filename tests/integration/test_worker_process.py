@@ -1,4 +1,4 @@
-"""A worker without rights serves HTTP/3 on the sockets it was given, obeys orders, and needs no supervisor to serve."""
+"""A worker without rights serves HTTP/3 on the sockets it was given, obeys orders, and serves without a supervisor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BIG = os.urandom(3_000_000)
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    # Not below tmp_path, which only its owner may search: the worker is somebody else.
+    # Not below tmp_path, which only its owner may search: the worker runs as another user.
     path = Path(tempfile.mkdtemp(prefix="ve-site-"))
     path.chmod(0o755)
     (path / "index.html").write_text("<h1>hello</h1>")
@@ -91,7 +91,7 @@ def test_worker_serves_and_counts_every_datagram_once(bench: Bench, worker: Work
 
 
 def test_worker_logs_a_supervisor_that_shares_no_used_tokens(bench: Bench) -> None:
-    """One of an earlier version gives none; the worker keeps its own count and serves."""
+    """A supervisor of an earlier version shares none; the worker keeps its own record and serves."""
     for slot in bench.slots:
         assert slot.used_tokens is not None
         os.close(slot.used_tokens)
@@ -106,7 +106,7 @@ def test_worker_logs_a_supervisor_that_shares_no_used_tokens(bench: Bench) -> No
 
 def test_unwanted_upload_is_answered_and_does_not_hang(bench: Bench, worker: WorkerProcess) -> None:
     with H3Client(bench.port, bench.ca) as client:
-        # In one go: the answer may be there before a body that is sent later, and the stream is over then.
+        # In one call: the answer may arrive before a body that is sent later, and then the stream has ended.
         stream = client.send("POST", "/", {}, body=b"x" * 500_000)
         assert client.finish(stream).status == 405
         assert client.get("/").status == 200
@@ -114,7 +114,7 @@ def test_unwanted_upload_is_answered_and_does_not_hang(bench: Bench, worker: Wor
 
 @pytest.mark.root
 def test_worker_drops_rights_when_only_root_may_read_the_program(bench: Bench, worker: WorkerProcess) -> None:
-    """The tree and the interpreter here may lie below a directory that only root may search: nothing fails for it."""
+    """The tree and the interpreter may lie below a directory that only root may search."""
     if os.geteuid() != 0:
         pytest.skip("needs root: there are no rights to drop")
     assert set(worker.status("Uid").split()) == {str(os.stat("/").st_uid + 65534)}
@@ -175,7 +175,7 @@ def test_keys_are_acknowledged_and_used(bench: Bench, worker: WorkerProcess) -> 
             assert second.get("/").status == 200
 
 
-# --- leaving ---------------------------------------------------------------------------------------------------------
+# --- draining --------------------------------------------------------------------------------------------------------
 
 
 def test_drain_closes_idle_connections_without_error(bench: Bench, worker: WorkerProcess) -> None:
@@ -243,7 +243,7 @@ def test_worker_serves_without_supervisor_and_obeys_the_next(bench: Bench, worke
             worker.adopted_by(listener)
         hello = worker.expect(m.Hello)
         assert (hello.worker_id, hello.revision, hello.draining) == (100, 1, False)
-        for slot in (1, 0):  # its own comes last: a supervisor does not wait for more
+        for slot in (1, 0):  # its own descriptor comes last: a supervisor does not wait for more
             held, descriptors = worker.expect_received(m.Held)
             assert held.slot == slot
             assert [os.fstat(fd)[:3] for fd in descriptors] == [
@@ -259,7 +259,7 @@ def test_worker_serves_without_supervisor_and_obeys_the_next(bench: Bench, worke
 
 @pytest.mark.parametrize("bench", ["portable"], indirect=True)
 def test_drained_worker_without_supervisor_ends_and_frees_its_port(bench: Bench) -> None:
-    """The deadline of the drain holds without a supervisor, too. Patience is a second here."""
+    """The deadline of the drain applies without a supervisor, too. The waiting time is a second here."""
     program = (
         "import sys; from workers import __main__; from workers.process import supervision; supervision.ALONE_S = 1.0; "
     )

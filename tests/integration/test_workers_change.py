@@ -1,4 +1,4 @@
-"""The number of workers changes under load and nothing is lost; who is stuck is replaced, and its clients are told."""
+"""The number of workers changes under load without loss; a hung worker is replaced, and its clients are reset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One node per engine for the tests of this folder, with two workers and a site that has something of everything."""
+"""One node per engine for the tests of this folder, with two workers and a site with all kinds of files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.support import node
 from tests.support.node import Node, running_node
 
 BIG_BYTES = 20_000_000
-#: A place that takes uploads.
+#: A route that accepts uploads.
 ROUTES = "[{match: {path: /upload, methods: [POST, PUT]}, action: {type: static, status: 201, body: all of it}}]"
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("site")
-    root.chmod(0o755)  # workers have given up their rights
+    root.chmod(0o755)  # workers have dropped their rights
     (root / "index.html").write_text(
         "<!doctype html><meta charset=utf-8><title>velocity-edge</title>"
         "<link rel=stylesheet href=style.css><h1>It works</h1><img src=picture.png alt=picture>"

@@ -1,4 +1,4 @@
-"""What the README and the guide tell a stranger to type works as printed: `serve`, and then curl from elsewhere."""
+"""The commands of the README and the deployment guide work as printed: `serve`, and then curl."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TREE = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_ipv6_and_ipv4_on_one_listener(engine: str) -> None:
-    """A listener on [::] serves both families, and answers from the address it was asked at."""
+    """A listener on [::] serves both families, and answers from the destination address of the request."""
     sid.require("test")
     with running_node(engine=engine, workers=2, listen="[::]:0") as node:
         for address in ("[::1]", "127.0.0.1", "127.0.0.2"):

@@ -1,4 +1,4 @@
-"""A browser shows the page over HTTP/3 with X25519MLKEM768, picture and all, on both engines."""
+"""Chromium shows the page with its picture over HTTP/3 with X25519MLKEM768, on both engines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 
 def test_page_is_rendered(edge: Node) -> None:
-    """DevTools says h3 and X25519MLKEM768 for every part of the page, and the picture has pixels."""
+    """DevTools reports h3 and X25519MLKEM768 for every part of the page, and the picture is rendered."""
     require()
     with Chromium("velocity.test", edge.port, edge.certificate.spki_pin) as browser:
         page = browser.load("/")
@@ -26,12 +26,12 @@ def test_page_is_rendered(edge: Node) -> None:
         assert (page.images_shown, page.images) == (1, 1)
         wanted = dict.fromkeys(("/", "/style.css", "/picture.png"), "h3")
         assert {path: page.resources.get(path) for path in wanted} == wanted
-        # A blank page of this size is a few kB of PNG; a teal picture and text are more than nothing.
+        # A blank page of this size is a few kB of PNG; the picture and the text make it larger.
         assert page.screenshot_png.startswith(b"\x89PNG")
 
 
 def test_second_page_uses_the_same_connection(edge: Node) -> None:
-    """Going on to another page works: 404 is shown as a page, not as an error of the browser."""
+    """Navigation to another page works: 404 is shown as a page, not as an error of the browser."""
     require()
     with Chromium("velocity.test", edge.port, edge.certificate.spki_pin) as browser:
         assert browser.load("/").status == 200
@@ -41,7 +41,7 @@ def test_second_page_uses_the_same_connection(edge: Node) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_page_is_rendered_after_a_retry(engine: str) -> None:
-    """A browser whose address must be proven first gets its page."""
+    """A browser whose address must be validated first gets its page."""
     require()
     with (
         running_node("--set", "server.limits.retry_threshold=0", engine=engine) as node,
@@ -54,7 +54,7 @@ def test_page_is_rendered_after_a_retry(engine: str) -> None:
 
 @pytest.mark.parametrize("n_bytes", [0, 1000, 100_000, 3_000_000])
 def test_unwanted_upload_is_answered(edge: Node, n_bytes: int) -> None:
-    """A static site says 405 before the body is there, and the browser shows that; then it goes on."""
+    """A static site answers 405 before the body has arrived, and the browser shows it; then it continues."""
     require()
     with Chromium("velocity.test", edge.port, edge.certificate.spki_pin) as browser:
         browser.load("/")
@@ -74,7 +74,7 @@ IMAGES = 300
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("max_streams_bidi", [5, 100])
 def test_page_of_three_hundred_images_is_complete(engine: str, max_streams_bidi: int, tmp_path: Path) -> None:
-    """Chromium prioritises each of its requests (RFC 9218), and makes three times as many as it may make at once."""
+    """Chromium prioritises each of its requests (RFC 9218), and sends three times the stream limit."""
     require()
     tmp_path.chmod(0o755)
     for n in range(IMAGES):

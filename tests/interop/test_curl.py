@@ -1,4 +1,4 @@
-"""curl (ngtcp2, nghttp3, OpenSSL) gets every answer right, over the key exchange that we promise, on both engines."""
+"""curl (ngtcp2, nghttp3, OpenSSL) gets correct responses over the documented key exchange, on both engines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _sid() -> None:
 
 
 def test_default_is_post_quantum_and_verified(edge: Node, site: Path) -> None:
-    """Curl as it comes, HTTP/3 only: X25519MLKEM768, a chain that verifies, and the page."""
+    """curl with default options, HTTP/3 only: X25519MLKEM768, a chain that verifies, and the page."""
     run = curl(edge.url(), ca=edge.ca)
     assert (run.answer.status, run.answer.http_version) == (200, "3")
     assert run.group == "X25519MLKEM768"
@@ -37,7 +37,7 @@ def test_default_is_post_quantum_and_verified(edge: Node, site: Path) -> None:
 
 @pytest.mark.parametrize("group", HYBRID_GROUPS)
 def test_each_hybrid_group(edge: Node, group: str) -> None:
-    """A client that knows one hybrid group only gets that one, and the node counts it."""
+    """A client that supports only one hybrid group gets that one, and the node counts it."""
     counter = f"handshakes_{group.lower()}"
     before = edge.status()["counters"][counter]
     run = curl(edge.url(), "--curves", group, ca=edge.ca)
@@ -47,16 +47,16 @@ def test_each_hybrid_group(edge: Node, group: str) -> None:
 
 @pytest.mark.parametrize("first", ["X25519", "P-256", "P-521"])
 def test_hello_retry_request_leads_to_post_quantum(edge: Node, first: str) -> None:
-    """A client that sends a classical share first, but knows X25519MLKEM768, is asked for that (HelloRetryRequest)."""
+    """A client that sends a classical share, but supports X25519MLKEM768, gets a HelloRetryRequest for that."""
     before = edge.status()["counters"]["hello_retry_requests"]
     run = curl(edge.url(), "--curves", f"{first}:X25519MLKEM768", ca=edge.ca)
-    # OpenSSL sends one share, of its first group: anything else it can only have learnt from a HelloRetryRequest.
+    # OpenSSL sends one share, of its first group: another group shows that there was a HelloRetryRequest.
     assert (run.answer.status, run.group) == (200, "X25519MLKEM768")
     edge.counter("hello_retry_requests", at_least=before + 1)
 
 
 def test_no_common_group_is_refused(edge: Node) -> None:
-    """Without a group in common there is no connection, and a node that goes on."""
+    """Without a common group there is no connection, and the node continues."""
     run = curl(edge.url(), "--curves", "P-521", ca=edge.ca)
     assert run.answer.status == 0
     assert run.answer.exit_code != 0
@@ -84,7 +84,7 @@ def test_range_requests_return_the_requested_bytes(edge: Node, site: Path) -> No
 
 
 def test_known_entity_tag_or_date_returns_304(edge: Node) -> None:
-    """What a client has already is 304, by entity tag and by date."""
+    """A representation that the client has is answered with 304, by entity tag and by date."""
     first = curl(edge.url("/letters.txt"), ca=edge.ca).answer
     for condition in (
         f"If-None-Match: {first.headers['etag']}",
@@ -95,7 +95,7 @@ def test_known_entity_tag_or_date_returns_304(edge: Node) -> None:
 
 
 def test_missing_file_is_404_and_wrong_method_is_405(edge: Node) -> None:
-    """What isn't there is 404, also outside the root; what isn't allowed is 405 and says what is."""
+    """A missing file is 404, also outside the root; a method that is not allowed is 405 with Allow."""
     assert curl(edge.url("/nothing"), ca=edge.ca).answer.status == 404
     outside = curl(edge.url("/../../etc/passwd"), "--path-as-is", ca=edge.ca).answer
     assert outside.status in (400, 404)
@@ -105,21 +105,21 @@ def test_missing_file_is_404_and_wrong_method_is_405(edge: Node) -> None:
 
 
 def test_large_download_is_complete(edge: Node, site: Path) -> None:
-    """20 MB arrive whole."""
+    """20 MB arrive completely."""
     run = curl(edge.url("/big"), ca=edge.ca)
     assert run.answer.status == 200
     assert hashlib.sha256(run.answer.body).digest() == hashlib.sha256((site / "big").read_bytes()).digest()
 
 
 def test_large_upload_is_refused_and_the_connection_continues(edge: Node, site: Path) -> None:
-    """A static site takes no upload: 20 MB on the way are no reason to lose the connection or to keep them."""
+    """A static site accepts no upload: 20 MB are neither buffered nor a reason to close the connection."""
     run = curl(edge.url("/letters.txt"), "--upload-file", str(site / "big"), "{next}", ca=edge.ca)
     assert [answer.status for answer in run.answers] == [405, 200]
     assert len(run.groups) == 1, "the second transfer needed a new connection"
 
 
 def test_upload_to_a_route_is_answered_after_the_whole_body(edge: Node, site: Path, short_dir: Path) -> None:
-    """Several windows long, so that a worker that did not give credit would stop it; 20 MB are over the bound."""
+    """Several windows long, so that a worker without flow control credit would stall it; 20 MB exceed the bound."""
     short_dir.chmod(0o755)
     body = short_dir / "body"
     body.write_bytes((site / "big").read_bytes()[:5_000_000])
@@ -133,7 +133,7 @@ def test_upload_to_a_route_is_answered_after_the_whole_body(edge: Node, site: Pa
 
 
 def test_resumption(edge: Node) -> None:
-    """A second connection resumes the session of the first, whichever worker it meets."""
+    """A second connection resumes the session of the first, on any worker."""
     before = edge.status()["counters"]["handshakes_resumed"]
     # Another local address: curl may not reuse the connection, but the ticket is for the same server.
     other = [option for n in range(2, 8) for option in ("{next}", "--interface", f"127.0.0.{n}")]
@@ -160,7 +160,7 @@ def test_many_connections_are_spread_over_workers(edge: Node) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_retry(engine: str) -> None:
-    """With a Retry before every connection everything still works, and the node says that it sent them."""
+    """With a Retry before every connection everything works, and the node counts the Retries."""
     with running_node("--set", "server.limits.retry_threshold=0", engine=engine) as node:
         run = curl(node.url(), ca=node.ca)
         assert (run.answer.status, run.group) == (200, "X25519MLKEM768")
@@ -194,7 +194,7 @@ def stock(tmp_path: Path, short_dir: Path) -> Iterator[tuple[str, Path]]:
 
 
 def test_control_stock_aioquic_is_not_post_quantum(stock: tuple[str, Path]) -> None:
-    """The same curl tells a server without ML-KEM from one with: what it says above is evidence."""
+    """The control: the same curl reports a server without ML-KEM as such."""
     url, ca = stock
     assert curl(url, ca=ca).group == "x25519"
     assert curl(url, "--curves", "X25519MLKEM768", ca=ca).answer.status == 0

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of ExaBGP's healthcheck is so: no route while the disable file is there, then one."""
+"""ExaBGP's healthcheck works as in docs/operations.md: no route while the disable file exists, then one."""
 
 from __future__ import annotations
 

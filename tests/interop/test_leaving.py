@@ -1,6 +1,6 @@
-"""A client that we did not write keeps its download while the node is drained; what a hard stop cuts off is counted.
+"""A third-party client completes its download while the node drains; requests lost by a hard stop are counted.
 
-curl of the sid root downloads slowly; arrivals are curls, too. The admin API is spoken by curl over its socket.
+curl of the sid root downloads slowly; arrivals are curl processes, too. curl also calls the admin API.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _node() -> Iterator[Node]:
 
 
 def started(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
-    """Have it ended with the test, however that goes."""
+    """End it with the test, also when that fails."""
     STARTED.append(process)
     return process
 
@@ -69,7 +69,7 @@ def test_slow_download_completes_during_a_drain(node: Node) -> None:
     slow = download(node, "190K")  # 15 seconds
     leaving = drain(node, "--settle", "4s", "--settle-below", "0.05")
     poll(lambda: (found := node.status()["drain"]) and found["phase"] == "arrivals", "arrivals")
-    # Clients still come, as routers have not heard of it: they are served, and they are seen.
+    # Clients still arrive, as routers have not changed yet: they are served and counted.
     seen = 0.0
     while not seen:
         got = node.command("client", "get", "--insecure", "--quiet", node.url("/"))
@@ -166,7 +166,7 @@ def test_admin_api_works_with_curl(node: Node) -> None:
 
 
 def test_rolling_upgrade_works_as_in_the_guide(node: Node, tmp_path: Path) -> None:
-    """Quiesce, wait on the metric, restart the service, health, resume: as printed, with a client in the middle."""
+    """Quiesce, wait for the metric, restart the service, health, resume: as printed, with an active client."""
     client = COMMAND.with_name("velocity-cli")
 
     def cli(*argv: str) -> subprocess.CompletedProcess[str]:

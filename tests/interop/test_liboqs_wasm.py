@@ -1,7 +1,7 @@
-"""liboqs, in its WebAssembly build, agrees with our ML-KEM and ML-DSA: arithmetic that is neither ours nor OpenSSL's.
+"""liboqs, in its WebAssembly build, agrees with our ML-KEM and ML-DSA: an independent implementation.
 
-No Debian release has the C library; npm has this. It also proves that the private keys which velocity_edge/pki/
-mldsa_key.py expands for liboqs are whole: a signature made with one verifies.
+No Debian release has the C library; npm has this. It also shows that the private keys which velocity_edge/pki/
+mldsa_key.py expands for liboqs are complete: a signature made with one verifies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCRIPT = Path(__file__).parents[1] / "support" / "liboqs.mjs"
 
 
 class Liboqs:
-    """The process; `ask` is one question."""
+    """The process; `ask` is one call."""
 
     def __init__(self, folder: Path) -> None:
         module = folder / "node_modules" / PACKAGE / "src" / "index.js"

@@ -1,4 +1,4 @@
-"""OpenSSL's own QUIC (not ngtcp2) completes the handshake that we promise, on both engines."""
+"""OpenSSL's own QUIC (not ngtcp2) completes the documented handshake, on both engines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def address(node: Node) -> str:
 
 
 def test_default_is_post_quantum(edge: Node) -> None:
-    """s_client as it comes: ALPN h3, X25519MLKEM768, a chain that verifies."""
+    """s_client with default options: ALPN h3, X25519MLKEM768, a chain that verifies."""
     run = openssl(address(edge), ca=edge.ca)
     assert run.connected, run.log
     assert (run.alpn, run.group, run.hello_retry_request) == ("h3", "X25519MLKEM768", False)
@@ -32,29 +32,29 @@ def test_default_is_post_quantum(edge: Node) -> None:
 
 @pytest.mark.parametrize("group", HYBRID_GROUPS)
 def test_each_hybrid_group(edge: Node, group: str) -> None:
-    """One hybrid group only: that one."""
+    """A client with one hybrid group gets that one."""
     assert openssl(address(edge), "-groups", group, ca=edge.ca).group == group
 
 
 def test_hello_retry_request(edge: Node) -> None:
-    """A first share of X25519, and X25519MLKEM768 without a share: asked for with a HelloRetryRequest."""
+    """A first share of X25519, and X25519MLKEM768 without a share: the server sends a HelloRetryRequest."""
     run = openssl(address(edge), "-groups", "X25519:X25519MLKEM768", ca=edge.ca)
     assert (run.group, run.hello_retry_request) == ("X25519MLKEM768", True)
 
 
 @pytest.mark.parametrize("suite", ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"])
 def test_each_cipher_suite(edge: Node, suite: str) -> None:
-    """Each suite that QUIC has works by itself."""
+    """Each cipher suite of QUIC works when it is the only one."""
     assert openssl(address(edge), "-ciphersuites", suite, ca=edge.ca).cipher == suite
 
 
 def test_unknown_alpn_is_refused(edge: Node) -> None:
-    """No ALPN in common: no connection (RFC 9001 section 8.1)."""
+    """No common ALPN: no connection (RFC 9001 section 8.1)."""
     assert not openssl(address(edge), ca=edge.ca, alpn="gopher").connected
 
 
 def test_resumption(edge: Node, short_dir: Path) -> None:
-    """A session saved by one process is resumed by another, more often than there are workers."""
+    """A session saved by one process is resumed by others, more of them than there are workers."""
     session = short_dir / "session"
     assert not openssl(address(edge), ca=edge.ca, save_session=session).resumed
     for _ in range(3):

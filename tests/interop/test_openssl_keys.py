@@ -1,4 +1,4 @@
-"""Keys as OpenSSL writes them are served, and OpenSSL connects; those that cannot be are refused with a repair."""
+"""Keys as OpenSSL writes them can be served, and OpenSSL connects; unusable ones are refused with a repair."""
 
 from __future__ import annotations
 

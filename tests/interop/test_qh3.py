@@ -1,4 +1,4 @@
-"""qh3 (another HTTP/3 library, with its own cryptography in Rust) gets its answer with a post-quantum key exchange."""
+"""qh3 (an HTTP/3 library with its own cryptography in Rust) gets a response with a post-quantum key exchange."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 
 def test_get(edge: Node, site: Path) -> None:
-    """The body is whole, and the node counted one more X25519MLKEM768 handshake."""
+    """The body is complete, and the node counted one more X25519MLKEM768 handshake."""
     before = edge.status()["counters"]["handshakes_x25519mlkem768"]
     answer = qh3_get("127.0.0.1", edge.port, "/letters.txt", ca=edge.ca)
     assert (answer.status, answer.body) == (200, (site / "letters.txt").read_bytes())

@@ -1,4 +1,4 @@
-"""A session of OpenSSL's QUIC client outlives whatever happens to a node, until its keys are expired by name."""
+"""A session of OpenSSL's QUIC client survives all changes of a node, until its keys are expired explicitly."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_session_resumes_across_restarts_and_rotations_until_expiry(engine: str,
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_curl_keeps_its_connection_across_three_rotations(engine: str) -> None:
-    """ngtcp2 as a client obeys Retire Prior To: on the portable engine it has new ids after each of them."""
+    """ngtcp2 as a client obeys Retire Prior To: on the portable engine it has new ids after each rotation."""
     sid.require("test")
-    # Between two requests curl acknowledges nothing: when it is ended, its last answer seems to be under way.
+    # Between two requests curl acknowledges nothing: when it ends, its last response seems to be in flight.
     with running_node("--set", "server.drain.timeout=1s", engine=engine, workers=2) as node:
         url = f"{node.url()}?[1-1000]"
         wanted = ("-sS", "--fail", "--fail-early", "--http3-only", "--cacert", str(node.ca), "--rate", "300/m")

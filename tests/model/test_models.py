@@ -1,4 +1,4 @@
-"""The hand-overs that tests cannot exhaust are model-checked: each claim holds, and fails on the naive version."""
+"""Transitions that tests cannot exhaust are model-checked: each claim holds, and fails on the naive version."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_ids_decode_while_a_connection_holds_one(tmp_path: Path) -> None:
 
 
 def test_more_than_two_epochs_can_be_live(tmp_path: Path) -> None:
-    """By a claim that says the opposite and must fail."""
+    """Shown by a claim of the opposite, which must fail."""
     assert "errors: 1" in check("cid_epochs.pml", tmp_path, liveness=True)
 
 

@@ -1,7 +1,7 @@
-"""Whoever holds steering may die: nothing changes, a successor goes on with what it finds, detach leaves nothing.
+"""The holder of steering may die: nothing changes, a successor adopts the state, detach removes everything.
 
-The holder is a process of its own, without any right once steering is open; the sockets live in this test, as they do
-in workers.
+The holder is a separate process, without capabilities once steering is open; this test has the sockets, as
+workers have them.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Holder:
 def test_sigkill_and_adoption_lose_no_datagram(wire: Network, cache_dir: Path, mode: str) -> None:
     """200,000 datagrams flow; the holder is killed, a successor adopts, moves the accepting set, rotates keys.
 
-    The successor has no right left when it does; 0 lost, 0 on a wrong socket, every counter exact over both lives.
+    The successor has no capability then; 0 lost, 0 on a wrong socket, every counter exact over both processes.
     """
     members = group(wire, 4, len(WORKERS))
     senders = clients(wire, 4, 16)
@@ -118,7 +118,7 @@ def test_sigkill_and_adoption_lose_no_datagram(wire: Network, cache_dir: Path, m
             sender = Sender(senders, list(WORKERS), DATAGRAMS, 50_000, initial_percent=10)
             time.sleep(0.5)  # some of the traffic must meet the first holder
             first.kill()
-            time.sleep(0.5)  # and some nobody
+            time.sleep(0.5)  # and some no holder
             attached = wire.xdp_mode()
             assert bool(attached) == mode.startswith("xdp")
             successor = Holder(wire, members, mode, cache_dir, adopt=True)
@@ -160,7 +160,7 @@ def test_sigkill_and_adoption_lose_no_datagram(wire: Network, cache_dir: Path, m
 def test_replacing_tables_that_cannot_be_adopted_loses_no_datagram(
     wire: Network, cache_dir: Path, before: str, mode: str
 ) -> None:
-    """The successor finds another schema, or tier A: what steered so far goes on until it has lent everybody again."""
+    """The successor finds another schema, or tier A: the old steering continues until all ids are lent again."""
     members = group(wire, 4, len(WORKERS))
     senders = clients(wire, 4, 16)
     first = Holder(wire, members, before, cache_dir, adopt=False)
@@ -276,7 +276,7 @@ def test_pins_of_another_schema_or_shape_are_not_used(wire: Network, cache_dir: 
 
 
 def test_foreign_xdp_program_is_not_replaced(wire: Network, cache_dir: Path) -> None:
-    """An explicit mode says what is in the way, auto goes on without the shield; the other program is not touched."""
+    """An explicit mode reports the conflict, auto continues without the shield; the other program is not touched."""
     members = group(wire, 4, 2)
     pass_all = struct.pack("<BBhi", 0xB7, 0, 0, 2) + struct.pack("<BBhi", 0x95, 0, 0, 0)
     program = kernel.load_program("other", pass_all, ProgramType.XDP, AttachType.XDP)
@@ -298,7 +298,7 @@ def test_foreign_xdp_program_is_not_replaced(wire: Network, cache_dir: Path) -> 
 
 
 def test_auto_chooses_the_interface_of_a_listener(wire: Network, cache_dir: Path) -> None:
-    """auto shields the interface of an address that is listened on, never one because of a wildcard or loopback."""
+    """auto shields the interface of a listener's address, never one because of a wildcard or loopback."""
     cases = [("10.9.0.2", Tier.C), ("0.0.0.0", Tier.B), ("127.0.0.1", Tier.B)]
     for host, tier in cases:
         members = group(wire, 4, 2, host=host)
@@ -324,7 +324,7 @@ def test_auto_chooses_the_interface_of_a_listener(wire: Network, cache_dir: Path
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_shield_enforces_limits_and_deny_lists(wire: Network, cache_dir: Path, family: int) -> None:
-    """Over-limit Initials arrive with the mark, and with a header that the stack accepts; the denied do not arrive."""
+    """Over-limit Initials arrive with the mark, and with a header that the stack accepts; denied ones do not arrive."""
     members = group(wire, family, 1)
     (client,) = clients(wire, family, 1)
     steering = steer(wire, members, cache_dir, "xdp")
@@ -344,7 +344,7 @@ def test_shield_enforces_limits_and_deny_lists(wire: Network, cache_dir: Path, f
     steering.limits(initials_per_s=1, burst=3, slip=1, attack=False)
     seen = [tos_of(long(INITIAL_TYPE, random_dcid())) >> 2 for _ in range(6)]
     assert seen == [0, 0, 0] + [MUST_RETRY_DSCP] * 3
-    # A whole tick of the clock may pass: then one more has earned its place.
+    # A whole tick of the clock may pass: then one more is within the limit.
     steering.limits(initials_per_s=0, burst=0, slip=0, attack=False)
     assert tos_of(long(INITIAL_TYPE, random_dcid())) >> 2 == 0
     own = ipaddress.ip_network(wire.client_address[family])

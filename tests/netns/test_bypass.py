@@ -1,7 +1,7 @@
-"""With real packets: what the stack would deliver to a listener does not come past the shield, however it is wrapped.
+"""With real packets: what the stack would deliver to a listener does not pass the shield in any encapsulation.
 
-Each kind of attack is sent without the shield first, to see which of them the stack delivers (a frame that it drops
-itself proves nothing), and then 500 times past the shield, while an honest client goes on.
+Each kind of attack is sent without the shield first, to see which frames the stack delivers (a frame that it drops
+itself proves nothing), and then 500 times to the shield, while an honest client continues.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def frame(packet: bytes, tags: int = 0) -> bytes:
 
 
 def datagram(family: int, name: bytes) -> bytes:
-    """An Initial that opens a connection, its 8 bytes of source id a name."""
+    """An Initial that opens a connection; its 8 bytes of source id identify it."""
     whole = udp(long(INITIAL, random_dcid(), scid=name), destination=PORT)
     return with_checksum(whole, ATTACKER[family], Network.server_address[family])
 
@@ -135,7 +135,7 @@ def attacks() -> tuple[dict[str, Attack], dict[str, Attack]]:
     def pieces6(
         name: bytes, *cuts: int, before: bytes = b"", outer: int = FRAGMENT, inner: bytes = b"", first: int = UDP
     ) -> list[bytes]:
-        """*before* is in front of the fragment header, *inner* (its first header: *first*) is cut up too."""
+        """*before* is in front of the fragment header, *inner* (its first header: *first*) is fragmented, too."""
         whole, number = inner + datagram(6, name), next(_numbers)
         return [
             frame(
@@ -150,7 +150,7 @@ def attacks() -> tuple[dict[str, Attack], dict[str, Attack]]:
         ]
 
     def rewritten(name: bytes) -> list[bytes]:
-        """Port 53, and then once more the beginning, with our port."""
+        """Port 53, and then the beginning again, with our port."""
         whole, number = datagram(4, name), next(_numbers) & 0xFFFF
         innocent = four(whole[:2] + b"\0\x35" + whole[4:16], fragment=0x2000, number=number)
         return [
@@ -202,7 +202,7 @@ def attacks() -> tuple[dict[str, Attack], dict[str, Attack]]:
 DELIVERED, REFUSED = attacks()
 
 
-# --- who gets it ------------------------------------------------------------------------------------------------------
+# --- delivery -------------------------------------------------------------------------------------------------------
 
 
 class Node:
@@ -234,7 +234,7 @@ class Node:
             self._raw.send(each)
 
     def round_trip(self) -> list[bytes]:
-        """An honest datagram on each family; return what else was in the queues when it came, by its source id."""
+        """Send an honest datagram on each family; return what else was queued when it arrived, by source id."""
         others = []
         for member, client in zip(self.members, self.honest, strict=True):
             proof = short(CODEC.issue(1, WORKER))
@@ -255,7 +255,7 @@ class Node:
 
 
 def test_attack_frames_are_delivered_without_the_shield(wire: Network, cache_dir: Path) -> None:
-    """The control: without the shield the stack delivers all of them but the refused ones."""
+    """The control: without the shield the stack delivers all of them except the refused ones."""
     names = {f"{i:08}".encode(): name for i, name in enumerate((*DELIVERED, *REFUSED))}
     with closing(Node(wire, "socket", cache_dir)) as node:
         for marker, name in names.items():
@@ -267,7 +267,7 @@ def test_attack_frames_are_delivered_without_the_shield(wire: Network, cache_dir
 @pytest.mark.parametrize("rule", ["limit", "attack", "deny"])
 @pytest.mark.parametrize("mode", ["xdp", "xdp-cpumap"])
 def test_attack_frames_do_not_pass_the_shield(wire: Network, cache_dir: Path, mode: str, rule: str) -> None:
-    """500 of 500 of each kind, by the limiter all but one a second. Each frame is counted, each honest one comes."""
+    """500 of 500 of each kind are dropped, by the limiter all but one a second. All are counted, honest ones pass."""
     got: list[bytes] = []
     sent = 0
     with closing(Node(wire, mode, cache_dir)) as node:
@@ -285,10 +285,10 @@ def test_attack_frames_do_not_pass_the_shield(wire: Network, cache_dir: Path, mo
             assert rule == "limit" or not arrived, name
             got += arrived
         after = node.steering.counters()["xdp"]
-    # passed_not_ours also counts what the kernels say to each other.
+    # passed_not_ours also counts packets between the kernels.
     counted = {name: count - before[name] for name, count in after.items() if name != "passed_not_ours"}
     assert counted.pop("passed_known_worker") == 2 * len(DELIVERED | REFUSED)
-    elsewhere = ATTACKS  # a third of "rewritten by an overlap" says port 53
+    elsewhere = ATTACKS  # a third of "rewritten by an overlap" has port 53
     assert sum(counted.values()) == sent - elsewhere
     passed = counted["passed_initial"]
     assert len(got) <= passed <= (2 * (2 + time.monotonic() - start) if rule == "limit" else 0)

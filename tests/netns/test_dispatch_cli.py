@@ -1,4 +1,4 @@
-"""`velocity-edge dispatch` shows what is pinned and removes it, with no supervisor alive to ask."""
+"""`velocity-edge dispatch` shows what is pinned and removes it, without a running supervisor."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def dispatch(runtime: Path, *arguments: str, namespace: str = "") -> tuple[int, 
 
 
 def test_status_and_detach(wire: Network, tmp_path: Path) -> None:
-    """A node in tier C is left behind by its supervisor; its sockets still live."""
+    """A node in tier C has lost its supervisor; its sockets are still open."""
     members, (client,) = group(wire, 4, 2), clients(wire, 4, 1)
     name = f"test-{wire.server}"
     with inside(wire.server):
@@ -84,7 +84,7 @@ def test_status_and_detach(wire: Network, tmp_path: Path) -> None:
     assert (code, output) == (0, f"Detached {name}.\n")
     assert wire.xdp_mode() == ""
     assert name not in pins.instances()
-    # Steering stays with the sockets.
+    # Steering stays attached to the sockets.
     client.send(short(CODEC.issue(1, 42)))
     members[1].settimeout(5)
     members[1].recv(2000)
@@ -97,7 +97,7 @@ def test_status_and_detach(wire: Network, tmp_path: Path) -> None:
 
 
 def test_detach_removes_the_shield_of_a_live_supervisor(wire: Network, tmp_path: Path) -> None:
-    """A supervisor holds its links open; detach ends them all the same."""
+    """A running supervisor holds its links open; detach removes them nevertheless."""
     members = group(wire, 4, 1)
     name = f"test-{wire.server}"
     with inside(wire.server):

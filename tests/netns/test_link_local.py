@@ -1,4 +1,4 @@
-"""A client with a link-local address is answered by the interface that it came by, also where two have its network."""
+"""A client with a link-local address is answered on its interface, also where two interfaces have its network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transfer survives that an interface of ours carries smaller packets from now on."""
+"""A transfer survives a smaller MTU of the server's interface."""
 
 from __future__ import annotations
 

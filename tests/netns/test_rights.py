@@ -1,4 +1,4 @@
-"""Steering needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, nothing else; without them a node has tier A and says why."""
+"""Steering needs only CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; without them a node has tier A and reports the reason."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_three_capabilities_suffice_for_steering(wire: Network, tmp_path: Path) 
     ],
 )
 def test_auto_reports_the_missing_capability(wire: Network, tmp_path: Path, capabilities: str, reason: str) -> None:
-    """And an explicit mode is refused with the same sentence, leaving nothing."""
+    """An explicit mode is refused with the same message, and leaves nothing behind."""
     members = group(wire, 4, 2)
     expected = ["B", f"tier C (xdp): {reason}"] if "shield" in reason else ["A", f"tier B (socket-ebpf): {reason}"]
     assert opened_with(capabilities, wire, "auto", members, tmp_path) == expected
@@ -106,7 +106,7 @@ def test_auto_reports_the_missing_capability(wire: Network, tmp_path: Path, capa
 
 
 def test_unprivileged_user_gets_tier_a(tmp_path: Path) -> None:
-    """As another uid without any right: it binds, steers and detaches."""
+    """As another uid without capabilities: it binds, steers and detaches."""
 
     def as_nobody() -> None:
         os.setgroups([])

@@ -1,6 +1,6 @@
-"""Over a real network, in every tier, each datagram reaches the socket of its worker, none another's, all counted.
+"""Over a real network, in every tier, each datagram reaches the socket of its worker and is counted.
 
-Four workers in slots 0-3; two of them accept, two only finish what they have. 200,000 datagrams per run.
+Four workers in slots 0-3; two of them accept, two drain. 200,000 datagrams per run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Node:
             member.close()
 
     def slot_of(self, client: socket.socket, datagram: bytes) -> int | None:
-        """Send, and wait for whoever gets it; None when nobody does (a CPUMAP thread may have to wait for a core)."""
+        """Send; return who receives it, or None when it does not arrive (a CPUMAP thread may wait for a core)."""
         client.send(datagram)
         readable, _, _ = select.select(self.members, [], [], 5.0)
         for member in readable:
@@ -89,7 +89,7 @@ def node(request: pytest.FixtureRequest, wire: Network, cache_dir: Path) -> Iter
 
 
 def test_every_datagram_reaches_its_worker(node: Node) -> None:
-    """Known ids their slot; new connections an accepting one; nothing lost; every stage counted all of it, once."""
+    """Known ids reach their slot, new connections an accepting one; nothing is lost; every stage counts all, once."""
     senders = clients(node.wire, node.family, 16)
     before = node.steering.counters()
     with receiving(node.members) as receiver:
@@ -111,7 +111,7 @@ def test_every_datagram_reaches_its_worker(node: Node) -> None:
     if node.steering.tier is Tier.A:
         assert moved == {}
         return
-    # Without a connection each Initial has an id of its own: none finds a pin.
+    # Without a connection each Initial has a different id: none finds a pin.
     assert moved["select"] == {"selected_known_worker": known, "selected_new": new}
     if node.steering.tier is Tier.B:
         return
@@ -126,7 +126,7 @@ def _difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]
 
 
 def test_fragments_and_ip_options_reach_their_worker(node: Node) -> None:
-    """IP options, and heads that are not in the linear part (sent without copying). Fragments: not past a shield."""
+    """IP options, and headers outside the linear part (sent without copying). Fragments do not pass a shield."""
     (client,) = clients(node.wire, node.family, 1)
     kernel_tier = node.steering.tier is not Tier.A
     shielded = "xdp" in node.steering.counters()
@@ -195,7 +195,7 @@ def _receive(member: socket.socket) -> bytes:
 
 
 def test_both_datagrams_of_a_client_hello_reach_one_worker(node: Node) -> None:
-    """A post-quantum ClientHello takes two datagrams; the accepting set changes between them. Not kept in tier A.
+    """A post-quantum ClientHello takes two datagrams; the accepting set changes between them. Tier A separates them.
 
     The control: with the pin map emptied in between, most second datagrams go to another worker.
     """

@@ -1,4 +1,4 @@
-"""Invariant: the wheel has our four packages and nothing else on top, with everything that is no Python inside them."""
+"""Invariant: the wheel has only the four packages at its top, with their files that are not Python."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def test_wheel_has_our_packages_only(wheel: zipfile.ZipFile) -> None:
 
 def test_wheel_has_every_source_file(wheel: zipfile.ZipFile) -> None:
     """Python, C for the kernel and for the native engine, the status page."""
-    # The tree may be another user's: a checkout of a CI system, a mounted folder.
+    # The tree may belong to another user: a checkout of a CI system, a mounted folder.
     ask = ["git", "-c", "safe.directory=*", "-C", TREE, "ls-files", *PACKAGES]
     listed = subprocess.run(ask, capture_output=True, text=True, check=True)
-    # A file that somebody has deleted but not committed yet is no fault of the wheel.
+    # A file that was deleted but not committed is not a fault of the wheel.
     expected = {name for name in listed.stdout.splitlines() if (TREE / name).exists()}
     assert {name for name in expected if name.endswith((".c", ".h", ".html"))}
     assert expected <= set(wheel.namelist())

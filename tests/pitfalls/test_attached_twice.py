@@ -1,5 +1,5 @@
-"""Attaching a program again replaces that of the whole group while its sockets run (moqx#371: a use after free), and a
-socket's cookie is taken for its name where there is none or another (nginx#1265). Successors do both here, under load.
+"""Attaching a program again replaces that of the whole group while sockets receive (moqx#371: a use after free), and
+a socket's cookie may be missing or foreign (nginx#1265). Here successors do both, under load.
 """
 
 import errno
@@ -30,7 +30,7 @@ def test_thirty_adoptions_lose_no_packet(cache_dir: Path) -> None:
 
 
 def adopt_with_another_socket(g: Any) -> dict[int, int]:
-    """Slot 2 of an adopted table holds a socket of somebody who lives on; ours is another one."""
+    """Slot 2 of an adopted table holds the socket of another living process; ours is a different one."""
     g.steering.lend(0x0102, 2, 0)
     g.steering.accept([0x0102])
     before, g.members[2] = g.members[2], bound(g.port)
@@ -47,7 +47,7 @@ def test_adopted_slot_leads_to_the_new_socket(cache_dir: Path) -> None:
 
 
 def test_without_the_cookie_check_it_leads_to_the_old_socket(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The naive version: whatever sits in the slot is taken for ours."""
+    """The naive version: any socket in the slot is taken for ours."""
     place = steering_kernel._place
 
     def trusting(fd: int, slot: int, member: socket.socket) -> None:

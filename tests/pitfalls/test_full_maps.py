@@ -1,7 +1,7 @@
-"""nginx's and others' BPF maps filled up with every reload, until the fiftieth could not register its sockets.
+"""BPF maps of nginx and others fill up with every reload, until the fiftieth cannot register its sockets.
 
-Here nothing grows with restarts: worker ids, sockets, pins in bpffs and descriptors stay as many as they were, and the
-table of handshakes in flight forgets its oldest instead of refusing the newest.
+Here nothing grows with restarts: the numbers of worker ids, sockets, pins in bpffs and descriptors are constant, and the
+pin map evicts its oldest entry instead of refusing the newest.
 """
 
 import errno
@@ -45,7 +45,7 @@ def test_restarts_and_adoptions_grow_no_map(cache_dir: Path) -> None:
 
 
 def test_check_detects_a_growing_map(cache_dir: Path) -> None:
-    """The naive version: nobody takes back what was lent."""
+    """The naive version: lent ids are never taken back."""
     with group(4, cache_dir) as g:
         assert restarts(g, lambda worker_id: None)[0] == RESTARTS
 

@@ -1,5 +1,5 @@
-"""When a socket of a reuseport group closes, Linux moves the group's last one into the hole: who selects by index then
-sends every live connection of that one elsewhere (moq#2960). We select by a key of our own, and keep sockets open.
+"""When a socket of a reuseport group closes, Linux moves the group's last one into its place: selection by index then
+sends every live connection of that one elsewhere (moq#2960). velocity-edge selects by a key and keeps sockets open.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ WORKERS = {0x0101: 0, 0x0102: 1, 0x0203: 2, 0x0304: 3}
 
 
 def one_socket_closes(g: Group) -> dict[int, dict[int, int]]:
-    """Return worker id -> what its packets came to, after the socket of slot 1 has closed."""
+    """Return worker id -> where its packets arrived, after the socket of slot 1 has closed."""
     for worker_id, slot in WORKERS.items():
         g.steering.lend(worker_id, slot, 0)
     g.steering.accept([0x0101])
@@ -55,7 +55,7 @@ def test_foreign_socket_in_the_group_gets_no_packet(cache_dir: Path, steered: bo
 
 @pytest.mark.parametrize("adopt", [True, False])
 def test_tier_a_successor_attaches_after_all_workers_returned(cache_dir: Path, adopt: bool) -> None:
-    """Its program is a table of constants; attached before all are lent again (the naive version), it leads astray."""
+    """Its program is a table of constants; attached before all ids are lent again (naively), it misdirects."""
     with group(4, cache_dir, "socket-classic") as g:
         for worker_id, slot in WORKERS.items():
             g.steering.lend(worker_id, slot, 0)

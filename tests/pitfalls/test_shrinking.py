@@ -1,4 +1,4 @@
-"""Fewer workers than before, and the table of the kernel still led some packets to slots that nobody read any more
+"""With fewer workers than before, the kernel's table still led some packets to slots without a reader
 (nginx#1756). From 4 workers to 1 and back to 4: no id and no entry for new connections leads to an empty slot.
 """
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
 class Played:
-    """The real Node and the real steering; workers do at once what they are told."""
+    """The real Node and the real steering; workers carry out orders at once."""
 
     def __init__(self, g: Group) -> None:
         self.steering = g.steering

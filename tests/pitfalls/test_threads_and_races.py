@@ -1,6 +1,6 @@
-"""A worker that registered from a thread was known by that thread's id, which names no process to anybody else (udpgrm,
-March 2026); and of two supervisors that start at once both may believe to be the only one. We know workers by process
-id and start time, whichever thread speaks, and a lock that dies with its holder decides between supervisors.
+"""A worker that registered from a thread was known by that thread's id, which is not a process id (udpgrm,
+March 2026); and two supervisors that start at once may both run. velocity-edge identifies workers by process
+id and start time, whichever thread connects, and a lock that ends with its holder decides between supervisors.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ thread.join()
 @pytest.mark.slow
 @pytest.mark.parametrize("by_process", [True, False])
 def test_worker_can_register_from_a_thread(tmp_path: Path, by_process: bool) -> None:
-    """The naive version is the id of the thread: nobody of that name connects."""
+    """The naive version uses the id of the thread: no process with that id connects."""
     slots = Slots.open([Listener("127.0.0.1", 0)], 1)
     fds = [slot.bundle.pack() for slot in slots]
     path = tmp_path / "workers.sock"
@@ -83,7 +83,7 @@ def test_worker_can_register_from_a_thread(tmp_path: Path, by_process: bool) -> 
         if by_process:
             assert asyncio.run(adopted()) == [7]
         else:
-            # pidfd_open(2): the id is no process's.
+            # pidfd_open(2): the id is not that of a process.
             with pytest.raises(OSError, match=r"Invalid argument|No such file"):
                 asyncio.run(adopted())
     finally:
@@ -93,7 +93,7 @@ def test_worker_can_register_from_a_thread(tmp_path: Path, by_process: bool) -> 
 
 
 def race(start: "type[StateFile]", directory: Path) -> int:
-    """Start eight supervisors at once; return how many believe to be the one."""
+    """Start eight supervisors at once; return how many continue."""
     barrier, held = threading.Barrier(8), []
 
     def one() -> None:

@@ -1,7 +1,7 @@
-"""The type of a packet does not say who chose its connection ID: after the first flight a client's Initials carry ours,
-and who sends all Initials to "an accepting worker" tears handshakes apart. A stray, on the other hand, looks like a
-packet of somebody who is gone: nginx answered it with a reset that ended a live connection (1.29.6), and gave away the
-token of it to whoever steered the packet there.
+"""The type of a packet does not tell who chose its ID: after the first flight a client's Initials carry ours,
+and sending all Initials to "an accepting worker" splits handshakes. A stray, on the other hand, looks like a
+packet of a closed connection: nginx answered it with a reset that ended a live connection (1.29.6), and revealed the
+reset token to the client that steered the packet there.
 """
 
 from dataclasses import replace
@@ -22,7 +22,7 @@ from workers.process.worker import unborn
 @pytest.mark.parametrize("mode", ["socket", "socket-classic"])
 @pytest.mark.parametrize("kind", [INITIAL, ZERO_RTT, HANDSHAKE])
 def test_initial_with_an_issued_id_goes_to_its_worker(cache_dir: Path, mode: str, kind: int) -> None:
-    """The accepting worker is another one, and gets the Initials with ids that clients made up: the naive version."""
+    """The naive version: another worker accepts, and gets the Initials with ids that clients chose."""
     with group(3, cache_dir, mode) as g:
         for slot in range(3):
             g.steering.lend(0x0100 + slot, slot, 0)
@@ -44,14 +44,14 @@ def test_live_connection_is_never_reset(length: int) -> None:
 
 
 def test_without_the_roster_a_live_connection_is_reset() -> None:
-    """The naive version: what is not mine is gone."""
+    """The naive version: a connection of another worker counts as closed."""
     naive = replace(HERE, live_worker_ids=frozenset((7,)))
     assert isinstance(demux.decide(short(VICTIM), (), naive, forwarded=False), demux.Reset)
 
 
 @pytest.mark.parametrize("next_id", [8, 0xFFFF, 1])
 def test_worker_with_an_old_roster_does_not_reset_a_new_worker(next_id: int) -> None:
-    """A worker whose loop stood still meets a stray before it reads the newest roster. Who is gone is still reset."""
+    """A worker whose loop was blocked gets a stray before it reads the newest roster. Closed ones are reset."""
     roster = Roster({7: 0}, unborn_from=next_id)
     newborn = CODEC.issue(1, next_id % 0xFFFF + 1)  # the second one in turn
     late = replace(HERE, live_worker_ids=frozenset(roster.workers) | unborn(roster))

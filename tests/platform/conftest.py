@@ -1,4 +1,4 @@
-"""Says at the end of a run what was tried on another Debian: a test that passed in there is one line out here."""
+"""Prints at the end of a run what ran on another Debian release: one line per test that passed there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Debian 13 with its Python 3.13 is a platform: a new machine builds, passes `make check`, and serves its own curl.
+"""On Debian 13 with Python 3.13 a new machine builds, passes `make check`, and serves its own curl.
 
-The machine is a root of trixie (tools/debian-root) with make, Python and curl in it; all else is what the README's
-commands bring there: the environment by pip, the native engine from Debian 13's own ngtcp2 and nghttp3, bcc. The copy
+The machine is a root of trixie (tools/debian-root) with make, Python and curl; the commands of the README install
+everything else: the environment by pip, the native engine from Debian 13's own ngtcp2 and nghttp3, bcc. The copy
 of the tree and its environment are made anew each time; Debian packages and pip's cache stay in the root.
 """
 
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.interop]
 
 TREE = Path(__file__).parents[2]
 trixie = DebianRoot("trixie")
-#: What was built, downloaded or remembered here is no part of a clone.
+#: Build products, downloads and caches are not part of a clone.
 _OURS = shutil.ignore_patterns(".git", ".venv", ".build", "dist", "__pycache__", "*.so", ".*_cache", ".hypothesis")
 _NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PIP = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries")
@@ -39,12 +39,12 @@ _PATIENCE_S = 900
 
 
 def pip_environment(listed: str, cert: Path) -> dict[str, str]:
-    """Return what pip in the root must be told of this machine's `pip config list`; its certificates are put at *cert*.
+    """Return the settings of this machine's `pip config list` for pip in the root; its certificates are put at *cert*.
 
-    Paths of this machine (file: indexes, links, constraints) are not there in the root.
+    Paths of this machine (file: indexes, links, constraints) do not exist in the root.
     """
     said = {}
-    # What the environment says comes last and wins, as in pip.
+    # The environment comes last and overrides, as in pip.
     for line in sorted(listed.splitlines(), key=lambda each: each.startswith(":env:")):
         name, _, value = line.partition("=")
         said[name.rpartition(".")[2]] = str(literal_eval(value))
@@ -76,14 +76,14 @@ class Machine:
 @pytest.fixture(scope="module", name="built")
 def _built() -> Iterator[Machine]:
     trixie.require("platform")
-    # Below /tmp, which the root shares: what belongs to the test is at one place, and gone with it.
+    # Below /tmp, which the root shares: all files of the test are in one place and removed with it.
     directory = Path(tempfile.mkdtemp(prefix="ve-trixie-", dir="/tmp"))
     directory.chmod(0o755)
     try:
         shutil.copytree(TREE, directory / "tree", ignore=_OURS, symlinks=True)
         asked = [shutil.which("python3") or "python3", "-m", "pip", "config", "list"]
         listed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-        # Of this run only its mark and the way out: not who may be alone here, nor what pytest and make told us.
+        # From this run only its mark and the network settings: not VELOCITY_ALONE, nor variables of pytest and make.
         environment = {name: os.environ[name] for name in (MARK, *_NETWORK) if name in os.environ} | _BARE
         environment |= pip_environment(listed, directory / "certificates.pem")
         machine = Machine(directory / "tree", environment)

@@ -1,7 +1,7 @@
-"""A Debian root is made whole or not at all, and an archive that cannot be used is said: never old lists in silence.
+"""A Debian root is made completely or not at all, and an unusable archive is reported: old lists are never used.
 
-tools/debian-root runs with commands that pretend: apt knows one archive, debootstrap writes an almost empty root, and
-what would run in the root is written down, with the exit code that the test wants. The real ones: test_debian_13.py.
+tools/debian-root runs with fake commands: apt knows one archive, debootstrap writes an almost empty root, and
+what would run in the root is recorded, with the exit code that the test wants. The real ones: test_debian_13.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMMANDS = {
         mkdir -p "$new/etc/dpkg/dpkg.cfg.d" "$new/etc/apt/apt.conf.d" "$new/etc/apt/sources.list.d" "$new/usr/sbin"
         echo "deb of-debootstrap" >"$new/etc/apt/sources.list.d/debian.sources"
     """,
-    # Of what it is to run in new namespaces: debootstrap is run, what bash would run in the root is not.
+    # Of the commands for new namespaces debootstrap is run; what bash would run in the root is not.
     "unshare": """
         shift 3
         [ "$1" = bash ] || exec "$@"
@@ -58,7 +58,7 @@ class Tool:
         return self.root / "etc" / "apt" / "sources.list"
 
     def ensure(self, **environment: str) -> tuple[int, str]:
-        """`tools/debian-root trixie ensure platform`: its exit code, and what it said."""
+        """`tools/debian-root trixie ensure platform`: its exit code and its output."""
         defaults = {"ARCHIVE": ARCHIVE, "APT": "", "NO_BOOTSTRAP": "", "UPDATE": "0", "SAID": ""}
         paths = {
             "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}",
@@ -95,7 +95,7 @@ def test_root_is_made_once_from_the_systems_archive(tool: Tool) -> None:
 
 
 def test_failing_apt_update_is_an_error(tool: Tool) -> None:
-    """Also with a root that is there: not an installation from the lists that debootstrap left."""
+    """Also with an existing root: nothing is installed from the lists that debootstrap left."""
     code, said = tool.ensure(UPDATE="100", SAID="E: no route to it")
     assert (code, tool.is_whole()) == (1, False)
     assert "E: no route to it" in said
@@ -107,7 +107,7 @@ def test_failing_apt_update_is_an_error(tool: Tool) -> None:
 
 
 def test_apt_update_warnings_are_errors(tool: Tool) -> None:
-    """Without this option a list that cannot be had is a warning, and apt goes on with an old one."""
+    """Without this option a list that cannot be downloaded is a warning, and apt continues with an old one."""
     tool.ensure()
     assert "-o APT::Update::Error-Mode=any update" in (tool.directory / "done").read_text()
 

@@ -1,4 +1,4 @@
-"""Preconditions: the verdict is the one of RFC 9110 section 13.2.2, written down a second time in its own words."""
+"""Preconditions: the verdict is that of RFC 9110 section 13.2.2, implemented a second time from its text."""
 
 from __future__ import annotations
 

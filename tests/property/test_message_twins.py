@@ -1,4 +1,4 @@
-"""Both engines judge every field section alike: message.c of the native one, message.py of the portable one."""
+"""Both engines give the same verdict on every field section: message.c (native), message.py (portable)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from velocity_edge.http.message import Malformed, check_trailers, parse_head
 
 native = pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")
 
-#: Bytes that a rule is about, and some that none is about.
+#: Bytes that a rule mentions, and some others.
 BYTES = st.sampled_from(b'\0\t\n\r !"#%&*+,-./0129:;<=>?@AFXZ[\\]^_`afgz{|}~\x7f\x80\xff')
 NAMES = st.one_of(
     st.sampled_from(
@@ -36,7 +36,7 @@ FIELD = st.tuples(NAMES, VALUES)
 
 @st.composite
 def nearly_requests(draw: st.DrawFn) -> list[Field]:
-    """Sound requests with little that is wrong: sections of chance alone hardly ever get past the first rule."""
+    """Valid requests with small faults: random sections hardly ever pass the first rule."""
     fields = request(
         draw(st.sampled_from([b"/", b"*", b"/a"])),
         draw(st.sampled_from([b"GET", b"OPTIONS", b"CONNECT"])),

@@ -1,4 +1,4 @@
-"""Ranges: what is sent covers exactly the bytes asked for, once, and never more than the file has."""
+"""Ranges: the sent bytes cover exactly the requested bytes, once, and never more than the file has."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_pieces_cover_the_ranges_and_only_small_gaps(specs: list[tuple[int | Non
     assert asked <= union
     assert bool(pieces) == bool(asked)
     for position in union - asked:
-        # Bytes nobody asked for only fill a gap that is cheaper to send than a part's head.
+        # Unrequested bytes only fill a gap that is cheaper to send than a part's header.
         below = max(p for p in asked if p < position)
         above = min(p for p in asked if p > position)
         assert above - below - 1 < MERGE_GAP_BYTES

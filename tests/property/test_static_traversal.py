@@ -1,4 +1,4 @@
-"""Whatever the path says and whatever links are in the site: no byte of a file outside of the root is ever answered."""
+"""For any path and any links in the site: no byte of a file outside the root is ever sent."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def site() -> Iterator[tuple[StaticHandler, Path]]:
     shutil.rmtree(top)
 
 
-#: Names and links that are there, and "..".
+#: Existing names and links, and "..".
 _THERE = (
     *("..", ".", "a", "b", "up", "up2", "abs", "abs-secret", "secret-link", "sibling", "cwd", "rootfd", "inside"),
     *("round", "self", "secret", "c.txt", "index.html"),
 )
-#: What a second decoding, another idea of slashes, or an empty segment could make of a path.
+#: Paths that double decoding, other slashes or empty segments could produce.
 _ODD = (
     *("", "%2e%2e", "%2E.", ".%2e", "%252e%252e", "..%2f", "..%5c", "..\\", "%00", "..%00", "..;", "%c0%ae%c0%ae"),
     *("\u2025", "~", "%2f", "%2fetc%2fpasswd", "site-too", "site", "tmp", "proc", "etc", "passwd"),
@@ -61,7 +61,7 @@ _ODD = (
 
 
 def check(static: StaticHandler, target: bytes) -> None:
-    """No byte from outside, whatever the answer."""
+    """No byte from outside, whatever the status."""
     response = get(static, target)
     body = response.body
     if isinstance(body, FileRange):
@@ -69,7 +69,7 @@ def check(static: StaticHandler, target: bytes) -> None:
     assert response.status in (200, 308, 400, 404), target
     if response.status == 200:
         assert isinstance(body, bytes)
-        # A listing of what is inside names the links that are there, nothing more.
+        # A listing inside the root names the links, nothing more.
         assert body == b"inside" or body.startswith(b"<!doctype html>"), target
         assert b'"./secret"' not in body, target
     if response.status == 308:

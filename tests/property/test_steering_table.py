@@ -1,4 +1,4 @@
-"""The accept table is as even as can be, names only accepting workers, and no entry moves without need."""
+"""The accept table is as even as possible, names only accepting workers, and no entry moves unnecessarily."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_table_is_even_and_moves_few_entries(steps: list[list[int]]) -> None:
             continue
         assert set(counts) == set(accepting)
         assert max(counts.values()) - min(counts.values()) <= 1
-        # A lower bound: what nobody accepting held must move, and so must what somebody held beyond the larger share.
+        # A lower bound: entries of workers that do not accept must move, and entries beyond the larger share.
         share, extra = divmod(SIZE, len(accepting))
         held = sorted((before.count(worker_id) for worker_id in accepting), reverse=True)
         kept = sum(min(n, share + (place < extra)) for place, n in enumerate(held))
