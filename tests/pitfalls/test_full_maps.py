@@ -1,6 +1,6 @@
 """BPF maps of nginx and others fill up with every reload, until the fiftieth cannot register its sockets.
 
-Here nothing grows with restarts: the numbers of worker ids, sockets, pins in bpffs and descriptors are constant, and the
+Nothing grows with restarts here: numbers of worker ids, sockets, pins in bpffs and descriptors are constant, and the
 pin map evicts its oldest entry instead of refusing the newest.
 """
 
