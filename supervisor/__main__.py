@@ -40,8 +40,10 @@ from supervisor.machine.first_process import be_one_if_first
 from supervisor.machine.places import Places
 from supervisor.machine.privileges import drop_capabilities, prepare_exec
 from supervisor.machine.spawn import WORKER_PROGRAM
+from supervisor.parameters import worker_options
+from supervisor.preflight import check
 from supervisor.shell import Shell
-from supervisor.startup import check, start, worker_options
+from supervisor.startup import start
 from supervisor.steering.probe import best_tier
 from supervisor.succession.orphans import end_orphans
 from supervisor.succession.state_file import StateFile, orphaned_workers

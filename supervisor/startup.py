@@ -1,38 +1,35 @@
 """From a configuration to a running node: adopt what an earlier supervisor left, or open everything anew.
 
-The order matters: the lock first (one supervisor per runtime directory), then files (mistakes cost nothing yet), then
-workers that live, sockets, programs, and at last the Node. Whatever fails on the way leaves no process, no pin and no
-socket behind, except those that were serving before.
+The order matters: the lock first (one supervisor per runtime directory), then files (errors cost nothing yet), then
+live workers, sockets, packet programs, and at last the Node. A failure leaves no process, no pin and no socket behind,
+except those that were serving before.
 """
 
 from __future__ import annotations
 
 import logging
 import operator
-import os
 import secrets
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from pydantic import ValidationError
 
-from bpf import BpfError, loader
+from supervisor import worker_links
+from supervisor.carry_out import use_dispatch_settings
 from supervisor.machine import spawn
-from supervisor.machine.keyring import Keyring, check_keys
+from supervisor.machine.keyring import Keyring
 from supervisor.machine.materials import Materials, gather
 from supervisor.machine.places import Places
-from supervisor.machine.privileges import may_raise_priority
 from supervisor.machine.slots import Slot, Slots
-from supervisor.machine.spawn import WORKER_PROGRAM
 from supervisor.machine.systemd import ServiceManager, received
 from supervisor.node.happenings import Reload, Reported
 from supervisor.node.node import Node
-from supervisor.node.state import Settings
 from supervisor.node.worker import WorkerIds
+from supervisor.parameters import choose_cpus, kept_node_id, node_settings
+from supervisor.preflight import done_without, require
 from supervisor.shell import Shell
 from supervisor.steering.base import Tier
 from supervisor.steering.choose import open_steering
@@ -41,35 +38,30 @@ from supervisor.succession.adoption import Adoption, Returned
 from supervisor.succession.fd_store import Store, fits
 from supervisor.succession.quiesced_file import QuiescedFile
 from supervisor.succession.saved_state import SavedState
-from supervisor.succession.state_file import StateFile, read_state
-from velocity_edge.atomic_file import read_file, replace_file
+from supervisor.succession.state_file import StateFile
 from velocity_edge.config.model import Config
-from velocity_edge.errors import CannotDo, ConfigError, Unavailable, VelocityError
-from velocity_edge.machine.cpus import affinity_refused, workers_by_default
-from velocity_edge.machine.needs import lacking, sentence, too_few_descriptors
-from velocity_edge.machine.worker_user import Rights, choose
+from velocity_edge.errors import CannotDo, ConfigError, Unavailable
+from velocity_edge.machine.cpus import workers_by_default
+from velocity_edge.machine.needs import too_few_descriptors
 from velocity_edge.paths import instance_name
 from velocity_edge.wire.messages import Listener
 
 log = logging.getLogger("supervisor")
 
-#: To import a worker on a loaded machine.
-_CHECK_TIMEOUT_S: Final = 30
-
 
 async def start(
     config: Config, places: Places, state_file: StateFile, worker_program: Sequence[str], *, roll: bool = False
 ) -> tuple[Shell, Callable[[], None]]:
-    """Return the shell, and the call that begins the node's life; with *roll*, adopted workers are replaced then.
+    """Return the shell, and the call that starts the node; with *roll*, adopted workers are replaced then.
 
     Raises `VelocityError`.
     """
     require(config)
     saved = state_file.load()
-    # A predecessor began an upgrade, and perhaps another one has died since.
+    # An earlier supervisor began an upgrade, and its successor may have died since.
     roll = saved is not None and (roll or saved.roll)
     ours = gather(1 + max(saved.revision, saved.last_revision) if saved else 1, config, places.state)
-    living = saved is not None and any(spawn.start_ticks(v.pid) == v.start_ticks for v in saved.workers)
+    living = saved is not None and any(spawn.start_ticks(worker.pid) == worker.start_ticks for worker in saved.workers)
     keyring = Keyring.open(config.tickets, places.state, time.time(), living=living)
     node_id = config.server.node_id if config.server.node_id is not None else kept_node_id(places.state)
     manager = ServiceManager.find()
@@ -81,14 +73,14 @@ async def start(
     if why := too_few_descriptors(len(config.server.addresses), len(cpus), len(config.content.sites)):
         raise Unavailable(why)
     notes = list(done_without(config))
-    # Workers that are replaced anyway are not asked about our configuration: it is their successors' revision.
+    # Workers that are replaced anyway do not try our configuration: it is the revision of their successors.
     in_use = _in_use(adopting, config, places.state) if adopting and not roll else ours
     if adopting and adoption:
         kept = store.take(partial(operator.eq, adopting.listeners), 2 * adopting.cores, adoption.held)
         slots, missing = Slots.adopt(adopting.listeners, adopting.cores, adoption.held | kept)
         notes += _differences(adopting, config, missing)
     else:
-        # Where any port would do, clients of the dead know one.
+        # Where port 0 is configured, clients of the earlier node know the bound port.
         same = saved is not None and fits(config.server.addresses, saved.listeners)
         wanted = saved.listeners if saved and same else config.server.addresses
         kept = store.take(partial(fits, wanted), 2 * len(cpus))
@@ -103,7 +95,7 @@ async def start(
             interfaces=config.dispatch.interfaces,
             cache_dir=places.cache,
             cid_configs=keyring.cid_configs(),
-            # Also when all workers are dead: the shield stays where it is, dead ids are led to whoever answers them.
+            # Also when all workers are dead: the shield stays attached, and packets for dead ids get resets.
             adopt=saved is not None,
         )
     except BaseException:
@@ -139,7 +131,7 @@ async def start(
         ours.revision,
         notes,
     )
-    shell.use_dispatch_settings()
+    use_dispatch_settings(shell)
     if problem := store.keep(slots, missing):
         notes.append(problem)
     shell.origin = _origin(len(returned), len(kept))
@@ -147,10 +139,14 @@ async def start(
 
 
 def _open(wanted: list[Listener], cores: int, kept: dict[int, Slot]) -> tuple[Slots, list[int]]:
-    """Return the slots of a node without workers: what the service manager kept, and new ones in place of the rest."""
+    """Return the slots of a node without workers: those that the service manager kept, and new ones for the rest."""
     if not kept:
         return Slots.open(wanted, cores), []
-    log.info("%d of %d slots come from the service manager, with what waits in their sockets", len(kept), 2 * cores)
+    log.info(
+        "%d of %d slots come from the service manager, with the packets that wait in their sockets",
+        len(kept),
+        2 * cores,
+    )
     first = min(kept)
     listeners = [Listener(*sock.getsockname()[:2]) for sock in kept[first].udp]
     return Slots.adopt(listeners, cores, kept)
@@ -163,7 +159,7 @@ def _origin(workers: int, slots: int) -> str:
 
 
 def _begin(shell: Shell, ours: Materials, saved: SavedState | None, returned: list[Returned], *, roll: bool) -> None:
-    """Let the node's life begin, with the workers that came back; then have them try our configuration."""
+    """Start the node, with the workers that came back; then have them try our configuration."""
     if saved is None:
         shell.happen(shell.quiesced_file.load())
         return
@@ -171,7 +167,7 @@ def _begin(shell: Shell, ours: Materials, saved: SavedState | None, returned: li
     for worker in returned:
         assert worker.hello is not None
         worker_id = worker.saved.worker_id
-        shell.attach(worker_id, worker.process, worker.channel)
+        worker_links.attach(shell, worker_id, worker.process, worker.channel)
         came[worker_id] = worker.hello
     node = shell.node
     shell.happen(translate.started(saved, came, shell.steering.lent(), node.settings, shell.clock(), roll=roll))
@@ -187,106 +183,24 @@ def _begin(shell: Shell, ours: Materials, saved: SavedState | None, returned: li
 
 
 def _in_use(saved: SavedState, config: Config, state_directory: Path) -> Materials:
-    """Return the revision that the adopted workers serve; when it cannot be had any more, ours under its number.
+    """Return the revision that the adopted workers serve; when it cannot be used any more, ours under its number.
 
-    What is in our file is tried after that, like any other reload: it may be newer, and workers may refuse it.
+    Our configuration is tried after that, like any other reload: it may be newer, and workers may refuse it.
     """
     if saved.config is None:
         return gather(saved.revision, config, state_directory)
     try:
         return gather(saved.revision, Config.from_json(saved.config), state_directory)
     except (ConfigError, ValidationError) as error:
-        log.warning("workers to come cannot use the configuration that those before them use: %s", error)
+        log.warning("new workers cannot use the configuration of the adopted ones: %s", error)
         return gather(saved.revision, config, state_directory)
 
 
-def require(config: Config) -> None:
-    """Raise `Unavailable` when this machine lacks what no node can do without, or the user that was asked for."""
-    if lacks := lacking():
-        raise Unavailable(sentence(lacks))
-    choose(config.server.user, Rights.of_this_process())
-
-
-def done_without(config: Config) -> Iterator[str]:
-    """Yield a sentence for `status` for each right that is not here and not asked for by name."""
-    if degraded := choose(config.server.user, Rights.of_this_process()).degraded:
-        yield degraded
-    if why := affinity_refused():
-        yield f"{why}; a seccomp filter that permits it would be right"
-    if os.geteuid() == 0 and not may_raise_priority():
-        log.info("without CAP_SYS_NICE a worker that starts does not wait for those who serve: restarts cost latency")
-
-
-def check(config: Config, places: Places, worker_program: Sequence[str] | None) -> None:
-    """Raise `VelocityError` when a node of this installation would not start; warm the cache for one that would.
-
-    What an upgrade asks before it becomes this program: afterwards nobody would be left to say no.
-    """
-    require(config)
-    read_state(places.runtime)
-    gather(0, config, places.state).close()
-    check_keys(config.tickets, places.state)
-    program = [*(worker_program or [*WORKER_PROGRAM, *worker_options(config)]), "--check"]
-    try:
-        answer = subprocess.run(program, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise VelocityError(f"cannot start a worker: {error}") from None
-    if answer.returncode != 0:
-        last = (answer.stderr.strip().splitlines() or [f"it ends with {answer.returncode}"])[-1]
-        raise VelocityError(f"cannot start a worker: {last}")
-    if config.dispatch.mode == "socket-classic":
-        return
-    try:
-        loader.warm_up(places.cache)
-    except BpfError as error:
-        if config.dispatch.mode != "auto":
-            raise VelocityError(str(error)) from None
-
-
-def worker_options(config: Config) -> list[str]:
-    """Return what a worker must know of the configuration before its first message."""
-    return ["--engine", config.server.engine, *(["--user", config.server.user] if config.server.user else [])]
-
-
-def node_settings(config: Config, cores: int) -> Settings:
-    """Return the times that a configuration sets."""
-    return Settings(
-        cores,
-        drain_timeout_s=config.server.drain.timeout_s,
-        drain_spread_s=config.server.drain.spread_s,
-        quarantine_s=config.server.limits.idle_timeout_s + 10.0,
-    )
-
-
-def choose_cpus(workers: int | None) -> list[int]:
-    """Return a CPU for each core that may have a worker: those we may use, in turn when more workers are wanted."""
-    allowed = sorted(os.sched_getaffinity(0))
-    count = max(workers or 0, len(allowed))
-    return [allowed[index % len(allowed)] for index in range(count)]
-
-
-def kept_node_id(directory: Path) -> int:
-    """Return the node's number in connection IDs: random at first, then always the same."""
-    path = directory / "node-id"
-    try:
-        text = read_file(path, 64).decode("ascii", "replace").strip()
-    except FileNotFoundError:
-        node_id = secrets.randbits(32)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(path, f"{node_id}\n".encode(), 0o644)
-        return node_id
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= 0xFFFFFFFF):
-        raise ConfigError(f"cannot use {path}: a number of 32 bits would be right, not {text[:40]!r}")
-    return int(text)
-
-
 def _differences(saved: SavedState, config: Config, missing: list[int]) -> list[str]:
-    """Return what an adopted node is not as the configuration wants it."""
+    """Return the differences between an adopted node and its configuration."""
     notes: list[str] = []
     if not fits(config.server.addresses, saved.listeners):
-        notes.append("server.listen has changed while no supervisor was there: restart the node to use it")
+        notes.append("server.listen has changed while no supervisor ran: restart the node to use it")
     if missing:
-        log.warning("slots %s had no keeper and were opened anew", ", ".join(map(str, missing)))
+        log.warning("slots %s were kept by no worker and are opened anew", ", ".join(map(str, missing)))
     return notes

@@ -17,8 +17,8 @@ from supervisor.chores.watch import Signature, Watch, signature
 from supervisor.machine import spawn
 from supervisor.machine.materials import gather
 from supervisor.node.happenings import Happening, Reload, ReloadFailed, Restart, Scale
+from supervisor.parameters import node_settings, worker_options
 from supervisor.shell import Shell
-from supervisor.startup import node_settings, worker_options
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError, Unavailable
 from velocity_edge.machine.worker_user import Rights, choose

@@ -24,7 +24,7 @@ Change = tuple[str, str | None, str]
 
 def _kind(name: str) -> str:
     fields = (
-        f'@dataclass(frozen=True, slots=True, config=_WIRE)\nclass {name}:\n    kind: Literal["{name}"] = "{name}"\n'
+        f'@dataclass(frozen=True, slots=True, config=WIRE)\nclass {name}:\n    kind: Literal["{name}"] = "{name}"\n'
     )
     return f"\n{fields}\n"
 
@@ -50,22 +50,23 @@ SECOND: tuple[Change, ...] = (
         "        self._told = dict(counters)\n",
         '        self._slab.add({"moods": 1})\n        self._told = dict(counters)\n',
     ),
-    ("velocity_edge/wire/messages.py", "Order = Equip", "Order = Ponder | Equip"),
-    ("velocity_edge/wire/messages.py", "Report = Hello", "Report = Gossip | Hello"),
-    (
-        "velocity_edge/wire/messages.py",
-        "\n# --- worker -> supervisor",
-        _kind("Ponder") + _kind("Gossip") + "\n# --- worker -> supervisor",
-    ),
-    ("velocity_edge/wire/messages.py", _last("Heartbeat"), '    mood: str = "good"\n' + _last("Heartbeat")),
-    ("velocity_edge/wire/messages.py", _last("Equip"), "    later: int = 1\n" + _last("Equip")),
+    ("velocity_edge/wire/orders.py", "\nOrder = Equip", _kind("Ponder") + "\nOrder = Ponder | Equip"),
+    ("velocity_edge/wire/reports.py", "\nReport = Hello", _kind("Gossip") + "\nReport = Gossip | Hello"),
+    ("velocity_edge/wire/messages.py", "    Activate,\n", "    Activate,\n    Ponder,\n"),
+    ("velocity_edge/wire/messages.py", "    Drained,\n", "    Drained,\n    Gossip,\n"),
+    ("velocity_edge/wire/reports.py", _last("Heartbeat"), '    mood: str = "good"\n' + _last("Heartbeat")),
+    ("velocity_edge/wire/orders.py", _last("Equip"), "    later: int = 1\n" + _last("Equip")),
     # Every order to a worker is preceded by one that only this version knows, every heartbeat by such a report.
     (
-        "supervisor/shell.py",
-        "            channel.send(order",
-        "            channel.send(m.Ponder())\n            channel.send(order",
+        "supervisor/worker_links.py",
+        "        channel.send(order",
+        "        channel.send(messages.Ponder())\n        channel.send(order",
     ),
-    ("supervisor/node/node.py", "            case m.Held():", _case("Gossip") + "            case m.Held():"),
+    (
+        "supervisor/node/reports.py",
+        "        case messages.Held():",
+        "        case messages.Gossip():\n            pass\n        case messages.Held():",
+    ),
     ("workers/process/worker.py", "            case m.Equip():", _case("Ponder") + "            case m.Equip():"),
     (
         "workers/process/worker.py",

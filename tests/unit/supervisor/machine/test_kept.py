@@ -16,7 +16,7 @@ from supervisor.machine.kept import RETRY_S, KeptFile
 from supervisor.machine.keyring import Keyring
 from supervisor.succession import state_file as state
 from supervisor.succession.state_file import StateFile
-from tests.unit.supervisor.test_hands import saved
+from tests.unit.supervisor.succession.test_state_file import saved
 from velocity_edge import atomic_file
 from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo, ConfigError, VelocityError

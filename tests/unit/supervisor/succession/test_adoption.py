@@ -19,7 +19,7 @@ from supervisor.machine.slots import Slots
 from supervisor.succession import adoption
 from supervisor.succession.adoption import Adoption
 from supervisor.succession.saved_state import SavedWorker
-from tests.unit.supervisor.test_hands import LOOPBACK, saved
+from tests.unit.supervisor.succession.test_state_file import LOOPBACK, saved
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.channel import Channel
 

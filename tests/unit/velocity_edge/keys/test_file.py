@@ -11,7 +11,9 @@ import pytest
 from tests.support.epoch_tables import DAY, root, table
 from velocity_edge.errors import ConfigError
 from velocity_edge.keys import rotation
+from velocity_edge.keys.document import DamagedKeys
 from velocity_edge.keys.file import FileKeySource
+from velocity_edge.keys.table import first_table
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -85,3 +87,12 @@ def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "t.json")
     with pytest.raises(ConfigError, match="cannot read the keys"):
         FileKeySource(tmp_path / "link").load()
+
+
+@pytest.mark.parametrize("when", ["NaN", "1e999", "-Infinity"])
+def test_keys_with_a_creation_time_that_is_not_finite_are_damaged(tmp_path: Path, when: str) -> None:
+    FileKeySource(tmp_path / "t.json").store(first_table(bytes(32), 5.0))
+    content = (tmp_path / "t.json").read_text().replace('"created_s": 5.0', f'"created_s": {when}')
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(DamagedKeys, match="the creation time of epoch 1 is not finite"):
+        FileKeySource(tmp_path / "t.json").load()

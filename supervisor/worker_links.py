@@ -1,0 +1,91 @@
+"""The channels and processes of workers: reports and exits become happenings, orders go out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from supervisor.machine import spawn
+from supervisor.machine.spawn import Process
+from supervisor.node.happenings import Broke, Exited, HungUp, Reported
+from supervisor.resources import Resources
+from velocity_edge.wire import messages
+from velocity_edge.wire.channel import Channel, ChannelFull
+
+
+def attach(shell: Resources, worker_id: int, process: Process, channel: Channel[messages.Report]) -> None:
+    """Watch a worker's channel, and its process for the exit."""
+    shell.processes[worker_id], shell.channels[worker_id] = process, channel
+    shell.start_ticks[worker_id] = spawn.start_ticks(process.pid) or 0
+    shell.loop.add_reader(process.pidfd, _on_exit, shell, worker_id)
+    shell.loop.add_reader(channel.fileno(), _on_report, shell, worker_id)
+
+
+def send(shell: Resources, worker_id: int, order: messages.Order, descriptors: Sequence[int] = ()) -> None:
+    """Send an order. A worker that does not read its channel breaks the protocol."""
+    channel = shell.channels.get(worker_id)
+    if channel is None:
+        return  # it hung up; its exit follows
+    try:
+        channel.send(order, descriptors)
+    except ChannelFull as error:
+        _detach_channel(shell, worker_id)
+        shell.loop.call_soon(shell.happen, Broke(worker_id, f"it does not read its channel: {error}"))
+        return
+    _watch_writable(shell, worker_id, channel)
+
+
+def _on_exit(shell: Resources, worker_id: int) -> None:
+    _on_report(shell, worker_id)  # what it sent before it exited
+    _detach_channel(shell, worker_id)
+    process = shell.processes.pop(worker_id)
+    shell.loop.remove_reader(process.pidfd)
+    status = process.exit_status()
+    process.close()
+    shell.slots[shell.node.workers[worker_id].slot].slab.take_over()
+    shell.happen(Exited(worker_id, status, out_of_memory=shell.out_of_memory.happened()))
+
+
+def _on_report(shell: Resources, worker_id: int) -> None:
+    channel = shell.channels.get(worker_id)
+    if channel is None:
+        return
+    try:
+        received = channel.receive()
+    except messages.MessageError as error:
+        _detach_channel(shell, worker_id)
+        shell.happen(Broke(worker_id, str(error)))
+        return
+    for item in received:
+        for fd in item.descriptors:
+            os.close(fd)  # none was asked for; the node condemns a worker that sends `Held`
+        shell.happen(Reported(worker_id, item.message))
+    if channel.closed and worker_id in shell.channels:
+        _detach_channel(shell, worker_id)
+        shell.happen(HungUp(worker_id))
+
+
+def _on_writable(shell: Resources, worker_id: int) -> None:
+    channel = shell.channels[worker_id]
+    channel.flush()
+    _watch_writable(shell, worker_id, channel)
+
+
+def _watch_writable(shell: Resources, worker_id: int, channel: Channel[messages.Report]) -> None:
+    if channel.pending and worker_id not in shell.writing:
+        shell.writing.add(worker_id)
+        shell.loop.add_writer(channel.fileno(), _on_writable, shell, worker_id)
+    elif not channel.pending and worker_id in shell.writing:
+        shell.writing.discard(worker_id)
+        shell.loop.remove_writer(channel.fileno())
+
+
+def _detach_channel(shell: Resources, worker_id: int) -> None:
+    channel = shell.channels.pop(worker_id, None)
+    if channel is None:
+        return
+    shell.loop.remove_reader(channel.fileno())
+    if worker_id in shell.writing:
+        shell.writing.discard(worker_id)
+        shell.loop.remove_writer(channel.fileno())
+    channel.close()
