@@ -34,8 +34,6 @@ TESTED_ELSEWHERE = {
 LONG_LEFT = {
     "velocity_edge/quic/native/module.c",
     "bpf/xdp.c",
-    "supervisor/shell.py",
-    "supervisor/startup.py",
     "supervisor/steering/kernel.py",
     "velocity_edge/cli/admin.py",
     "velocity_edge/config/model.py",
