@@ -1,4 +1,4 @@
-"""The extension compiles without a warning, and the checked build finds nothing when everything runs on it."""
+"""The extension compiles without a warning, and sanitizers and Valgrind find no error in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytest.importorskip("velocity_edge.quic.native._native", reason="the native engi
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_missing_library_is_said_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_error_names_a_missing_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(build.LIBRARIES, "libngtcp2", "99.0")
     with pytest.raises(Unavailable, match=r"cannot build the native engine: .*libngtcp2 >= 99\.0"):
         build.build(tmp_path)
@@ -27,19 +27,19 @@ def test_missing_library_is_said_by_name(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 @pytest.mark.slow
-def test_nothing_is_found_by_the_sanitizers(tmp_path: Path) -> None:
-    """Every test of the native engine again, with AddressSanitizer and UBSan in it and Python's memory on malloc."""
+def test_native_tests_pass_with_sanitizers(tmp_path: Path) -> None:
+    """All tests of the native engine, with AddressSanitizer, UBSan and malloc for Python objects."""
     libraries = [_library(name) for name in ("libasan.so", "libubsan.so")]
     build.build(tmp_path, asan=True)
     environment = {
         **os.environ,
         "VELOCITY_TEST_NATIVE": str(tmp_path),
         "LD_PRELOAD": " ".join(libraries),
-        # Python itself keeps memory until the end; leaks of ours are looked for by counts (test_engine.py, attacks).
+        # Python itself keeps memory until the end; our leaks are found by counts (test_engine.py, tests/attack).
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "PYTHONMALLOC": "malloc",
-        # A run inside of a run: what starts meanwhile need not be its own.
+        # A run inside a run: a process that starts meanwhile may belong to the outer one.
         "VELOCITY_ALONE": "",
     }
     tests = ["tests/native", "tests/conformance", "tests/attack"]
@@ -86,8 +86,8 @@ SERVE = """
 
 
 @pytest.mark.slow
-def test_valgrind_finds_no_access_that_is_wrong() -> None:
-    """It sees into the libraries too. Uninitialised values are left out: it misses what RDRAND writes."""
+def test_valgrind_finds_no_invalid_access() -> None:
+    """Valgrind checks the libraries too. Uninitialised values are not checked: it does not see what RDRAND writes."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         pytest.skip("no valgrind")

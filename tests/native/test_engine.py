@@ -1,4 +1,4 @@
-"""What only the native engine does, and what only C can get wrong: handles, re-entry, buffers, lifetimes."""
+"""Features of the native engine alone, and what can only go wrong in C: handles, re-entry, buffers, lifetimes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ native = pytest.importorskip("velocity_edge.quic.native._native", reason="the na
 
 
 class _NoStreams(QuicConnection):
-    """A client that lets nobody open a unidirectional stream."""
+    """A client that allows no unidirectional stream."""
 
     def _serialize_transport_parameters(self) -> bytes:
         self._local_max_streams_uni.value = 0
@@ -33,10 +33,10 @@ class _NoStreams(QuicConnection):
 PEER = (b"\xc6\x33\x64\x07", 5555)
 
 
-# --- what only it does ---------------------------------------------------------------------------------------------
+# --- features of this engine alone ------------------------------------------------------------------------------------
 
 
-def test_packets_grow_to_what_the_path_carries() -> None:
+def test_packet_size_grows_to_the_path_mtu() -> None:
     w = World("native")
     assert len(w.ready().fetch("/bytes/3000000").body) == 3_000_000
     assert w.sent[0].segment_size <= 1200
@@ -44,7 +44,7 @@ def test_packets_grow_to_what_the_path_carries() -> None:
     w.close()
 
 
-def test_packets_that_never_arrive_when_larger_are_not_tried_for_long() -> None:
+def test_few_packets_are_lost_to_path_mtu_probes() -> None:
     w = World("native")
     cross = w._to_client
     w._to_client = lambda address, datagram: cross(address, datagram) if len(datagram) <= 1300 else None  # type: ignore[method-assign]
@@ -55,14 +55,14 @@ def test_packets_that_never_arrive_when_larger_are_not_tried_for_long() -> None:
     assert 0 < lost < 20
 
 
-def test_packets_say_that_they_can_be_marked() -> None:
+def test_packets_are_ect_0() -> None:
     w = World("native")
     w.ready().fetch("/bytes/100000")
     assert {train.tos for train in w.sent} >= {2}  # ECT(0)
 
 
 @pytest.mark.parametrize("algorithm", ["cubic", "reno", "bbr"])
-def test_each_congestion_control_carries_a_transfer_over_loss(algorithm: str) -> None:
+def test_each_congestion_control_completes_a_transfer_despite_loss(algorithm: str) -> None:
     w = World("native", loss=0.02, seed=4, congestion_control=algorithm)
     assert bytes(w.ready().fetch("/bytes/1000000").body) == pattern(1_000_000)
     w.close()
@@ -73,7 +73,7 @@ def test_unknown_congestion_control_is_refused() -> None:
         native.NativeEngine(EngineSettings(7, 1, Limits(), congestion_control="vegas"), object())
 
 
-def test_client_updates_its_keys_in_the_middle_of_a_transfer() -> None:
+def test_client_key_update_during_a_transfer() -> None:
     w = World("native")
     client = w.ready()
     w.run(seconds=1)  # the handshake is confirmed on both sides
@@ -85,7 +85,7 @@ def test_client_updates_its_keys_in_the_middle_of_a_transfer() -> None:
     w.close()
 
 
-def test_client_that_moves_is_followed_and_counted() -> None:
+def test_client_migration_succeeds_and_is_counted() -> None:
     w = World("native")
     client = w.ready()
     w.run(seconds=1)
@@ -107,7 +107,7 @@ def test_counters_have_the_names_of_counters_py() -> None:
     assert set(count) - set(COUNTERS) <= set(GAUGES)
 
 
-def test_events_are_the_classes_of_the_seam() -> None:
+def test_events_are_instances_of_the_python_classes() -> None:
     w = World("native")
     w.ready().fetch("/echo", method="POST", body=b"x")
     w.run(seconds=1)
@@ -121,7 +121,7 @@ def test_events_are_the_classes_of_the_seam() -> None:
     assert closed == StreamClosed(request.stream, complete=True, error_code=0x100)
 
 
-def test_names_of_common_fields_are_one_object_for_all_requests() -> None:
+def test_common_field_names_are_shared_between_requests() -> None:
     w = World("native")
     client = w.ready()
     for _ in range(2):
@@ -131,7 +131,7 @@ def test_names_of_common_fields_are_one_object_for_all_requests() -> None:
     assert next(name for name in first if name == b"user-agent") is next(n for n in second if n == b"user-agent")
 
 
-def test_handles_are_never_used_twice() -> None:
+def test_handles_are_never_reused() -> None:
     w = World("native")
     client = w.ready()
     for _ in range(50):
@@ -150,7 +150,7 @@ def test_handles_are_never_used_twice() -> None:
     w.close()
 
 
-def test_nobody_calls_the_engine_from_an_upcall() -> None:
+def test_calls_from_an_upcall_raise() -> None:
     w = World("native")
     refused = []
 
@@ -173,7 +173,7 @@ def test_nobody_calls_the_engine_from_an_upcall() -> None:
     assert w.counters()["upcall_errors"] == 0
 
 
-def test_interrupt_in_an_upcall_is_not_swallowed() -> None:
+def test_keyboard_interrupt_in_an_upcall_is_raised_to_the_caller() -> None:
     def interrupt(_: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -187,7 +187,7 @@ def test_interrupt_in_an_upcall_is_not_swallowed() -> None:
     w.close()
 
 
-def test_upcall_that_fails_is_logged_once_and_counted_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_upcall_is_logged_once_and_counted_each_time(caplog: pytest.LogCaptureFixture) -> None:
     w = World("native")
     w.hooks.handshake_with = lambda transport: 1 // 0  # type: ignore[return-value]
     with caplog.at_level(logging.ERROR):
@@ -201,21 +201,20 @@ def test_upcall_that_fails_is_logged_once_and_counted_each_time(caplog: pytest.L
     w.close()
 
 
-def test_peer_that_breaks_the_transport_is_no_fault_of_an_upcall(caplog: pytest.LogCaptureFixture) -> None:
-    """A client without streams for HTTP/3 makes install_key() raise: not a traceback that a stranger can order."""
+def test_error_caused_by_the_peer_is_not_an_upcall_error(caplog: pytest.LogCaptureFixture) -> None:
+    """A client without streams for HTTP/3 makes install_key() raise. A peer must not cause tracebacks in the log."""
     w = World("native")
     client = w.connect(make=_NoStreams)
     w.run(lambda: client.terminated is not None)
-    assert (
-        client.terminated.error_code == 0x0C
-    )  # H3_GENERAL_PROTOCOL_ERROR, as Initial packets say it (RFC 9000 10.2.3)
+    # APPLICATION_ERROR, which replaces H3_GENERAL_PROTOCOL_ERROR in an Initial packet (RFC 9000 section 10.2.3).
+    assert client.terminated.error_code == 0x0C
     assert w.app.closed[0].error_code == 0x101
     assert w.counters()["upcall_errors"] == 0
     assert not caplog.records
     w.close()
 
 
-def test_transport_is_of_use_only_inside_feed() -> None:
+def test_transport_works_only_inside_feed() -> None:
     w = World("native")
     transports: list[Any] = []
 
@@ -242,23 +241,23 @@ def test_transport_is_of_use_only_inside_feed() -> None:
 @pytest.mark.parametrize(
     ("misuse", "expected"),
     [
-        (lambda t: t.local_parameters(), "before the Handshake write key"),
-        (lambda t: t.install_key(True, Level.ONE_RTT, 0x1301, bytes(32)), "no key is expected"),
-        (lambda t: t.install_key(True, Level.ZERO_RTT, 0x1301, bytes(32)), "no key is expected"),
-        (lambda t: t.install_key(True, Level.INITIAL, 0x1301, bytes(32)), "no key is expected"),
-        (lambda t: t.install_key(True, Level.HANDSHAKE, 0x1301, bytes(31)), "no cipher suite"),
-        (lambda t: t.install_key(True, Level.HANDSHAKE, 0x1399, bytes(32)), "no cipher suite"),
-        (lambda t: [t.install_key(True, Level.HANDSHAKE, 0x1301, bytes(32)) for _ in "ab"], "no key is expected"),
+        (lambda t: t.local_parameters(), "needs the Handshake write key"),
+        (lambda t: t.install_key(True, Level.ONE_RTT, 0x1301, bytes(32)), "is not expected now"),
+        (lambda t: t.install_key(True, Level.ZERO_RTT, 0x1301, bytes(32)), "is not expected now"),
+        (lambda t: t.install_key(True, Level.INITIAL, 0x1301, bytes(32)), "is not expected now"),
+        (lambda t: t.install_key(True, Level.HANDSHAKE, 0x1301, bytes(31)), "unknown cipher suite"),
+        (lambda t: t.install_key(True, Level.HANDSHAKE, 0x1399, bytes(32)), "unknown cipher suite"),
+        (lambda t: [t.install_key(True, Level.HANDSHAKE, 0x1301, bytes(32)) for _ in "ab"], "is not expected now"),
         (lambda t: t.send_crypto(Level.ZERO_RTT, b"x"), "no CRYPTO"),
         (lambda t: t.send_crypto(9, b"x"), "no CRYPTO"),
         (lambda t: t.peer_parameters("x"), "bytes"),
     ],
 )
-def test_misuse_of_the_transport_is_an_exception_not_an_assertion_of_ngtcp2(misuse: Any, expected: str) -> None:
+def test_misuse_of_the_transport_raises_instead_of_aborting_in_ngtcp2(misuse: Any, expected: str) -> None:
     w = World("native")
     raised: list[str] = []
 
-    class Clumsy:
+    class Misusing:
         done = False
 
         def __init__(self, transport: Any) -> None:
@@ -270,7 +269,7 @@ def test_misuse_of_the_transport_is_an_exception_not_an_assertion_of_ngtcp2(misu
             raised.append(str(caught.value))
             return 40
 
-    w.hooks.handshake_with = Clumsy  # type: ignore[assignment]
+    w.hooks.handshake_with = Misusing  # type: ignore[assignment]
     client = w.connect()
     w.run(lambda: client.terminated is not None)
     assert expected in raised[0]
@@ -278,13 +277,13 @@ def test_misuse_of_the_transport_is_an_exception_not_an_assertion_of_ngtcp2(misu
     w.close()
 
 
-def test_engine_and_its_upcalls_are_collected_together() -> None:
+def test_reference_cycle_of_engine_and_upcalls_is_collected() -> None:
     w = World("native")
     w.ready().get("/hang")
     w.run(seconds=0.1)
     w.app.file.close()
     hooks = weakref.ref(w.hooks)
-    w.hooks.engine = w.engine  # type: ignore[attr-defined]  # a cycle through C
+    w.hooks.engine = w.engine  # type: ignore[attr-defined]  # a reference cycle through C
     del w
     gc.collect()
     assert hooks() is None
@@ -305,7 +304,7 @@ def test_engine_and_its_upcalls_are_collected_together() -> None:
         (lambda e, s: e.respond(s, 200, [], b"", nonsense=1), TypeError),
     ],
 )
-def test_answers_that_make_no_sense_raise_and_leave_the_stream_to_a_better_one(call: Any, error: Any) -> None:
+def test_invalid_response_raises_and_a_valid_one_can_follow(call: Any, error: Any) -> None:
     w = World("native")
 
     def handler(request: RequestReceived) -> None:
@@ -332,14 +331,14 @@ def test_answers_that_make_no_sense_raise_and_leave_the_stream_to_a_better_one(c
         Train(bytes(65537), 1200, PEER, PEER, 0),
     ],
 )
-def test_trains_that_cannot_be_are_refused(train: Train) -> None:
+def test_invalid_trains_are_refused(train: Train) -> None:
     batch = World("native").engine.batch()
     with pytest.raises(ValueError, match=r"train|address"):
         batch.append(train)
     assert len(batch) == 0
 
 
-def test_batch_is_bounded_and_gives_back_what_it_took() -> None:
+def test_batch_is_bounded_and_returns_its_trains_unchanged() -> None:
     batch = World("native").engine.batch()
     trains = []
     while len(trains) < 1000:
@@ -354,7 +353,7 @@ def test_batch_is_bounded_and_gives_back_what_it_took() -> None:
 # --- buffers -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_in_flight_has_a_bound_and_is_given_back() -> None:
+def test_bytes_in_flight_are_bounded_and_return_to_zero() -> None:
     limits = Limits(max_unacked_bytes=300_000)
     w = World("native", limits=limits, delay_ms=200)
     client = w.ready()
@@ -367,13 +366,13 @@ def test_what_is_in_flight_has_a_bound_and_is_given_back() -> None:
         if w.now_ns > 1_600 * 10**9:
             break
     assert [len(response.body) for response in responses] == [3_000_000] * 3
-    # One piece more than the bound: it is looked at before a piece is taken.
+    # One piece above the limit, because it is checked before a piece is taken.
     assert 200_000 < most <= limits.max_unacked_bytes + 256 * 1024
     w.run(seconds=2)
     assert w.engine.unacked_bytes == 0
 
 
-def test_worker_that_holds_too_much_gives_each_connection_less() -> None:
+def test_connections_get_less_room_above_the_limit_per_worker() -> None:
     limits = Limits(max_unacked_bytes=8 << 20, max_unacked_bytes_per_worker=1, send_high_bytes=64 * 1024)
     w = World("native", limits=limits, delay_ms=100)
     response = w.ready().get("/bytes/3000000")
@@ -385,7 +384,7 @@ def test_worker_that_holds_too_much_gives_each_connection_less() -> None:
     assert most <= 64 * 1024 + 256 * 1024
 
 
-def test_file_is_let_go_when_it_is_read_and_when_its_stream_dies() -> None:
+def test_file_is_released_after_reading_and_after_a_reset() -> None:
     class Held:
         def __init__(self) -> None:
             self.file = tempfile.TemporaryFile()  # noqa: SIM115
@@ -417,7 +416,7 @@ def test_file_is_let_go_when_it_is_read_and_when_its_stream_dies() -> None:
         w.app.file.close()
 
 
-def test_data_that_ends_its_own_stream_while_it_is_read_finds_it_gone() -> None:
+def test_write_returns_minus_1_when_reading_the_data_closes_the_stream() -> None:
     w = World("native")
     client = w.ready()
     w.app.handler = lambda request: w.engine.respond(request.stream, 200, [], None, fin=False)
@@ -425,10 +424,10 @@ def test_data_that_ends_its_own_stream_while_it_is_read_finds_it_gone() -> None:
     w.run(lambda: bool(w.app.requests))
     [request] = w.app.requests
 
-    def treacherous() -> Any:
+    def closing_data() -> Any:
         w.engine.close(request.connection, 0x100)
         w._after_engine()
         yield 1
 
-    assert w.engine.write(request.stream, treacherous(), fin=False) == -1
+    assert w.engine.write(request.stream, closing_data(), fin=False) == -1
     assert w.engine.connections() == []

@@ -1,7 +1,7 @@
-"""A client with real keys that writes nonsense inside its packets: the engine closes it and serves the next one.
+"""A client with valid keys sends packets with mutated content: the engine closes its connection, serves the next one.
 
-Frames are mutated before they are encrypted, so every byte reaches the parsers of ngtcp2, nghttp3 and our callbacks.
-Each case is a seed: a failure repeats by itself. VELOCITY_FUZZ_CASES asks for more of them.
+Frames are mutated before they are encrypted, so every byte reaches the parsers of ngtcp2 and of our HTTP/3 code. Each
+case is a seed, so that a failure can be repeated. VELOCITY_FUZZ_CASES sets how many there are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytest.importorskip("velocity_edge.quic.native._native", reason="the native engi
 
 CASES = int(os.environ.get("VELOCITY_FUZZ_CASES", "60"))
 INTERESTING = (0, 1, 0x3F, 0x40, 0x3FFF, 0x4000, 0x3FFFFFFF, 0x40000000, UINT_VAR_MAX)
-#: Types of frames in QUIC and HTTP/3, to put where a frame may begin.
+#: Types of QUIC and HTTP/3 frames, to insert where a frame may begin.
 TYPES = (*range(0x20), 0x21, 0x0D, 0x30, 0x31, 0xF0700, 0xF0701)
 PATHS = ("/bytes/100", "/bytes/1000", "/file/100000", "/stream/100000", "/echo", "/hang", "/deaf")
 
@@ -46,17 +46,17 @@ def _mutate(dice: random.Random, payload: bytes) -> bytes:
             case 4:
                 del data[at:]
             case _:
-                # A frame in front: stream frames with ids, offsets and lengths from the edges.
+                # A frame in front: STREAM frames with extreme IDs, offsets and lengths.
                 frame = bytes((8 | dice.randrange(8),)) + encode_uint_var(
                     dice.choice((0, 2, 3, 4, 396, 400, *INTERESTING))
                 )
                 frame += encode_uint_var(dice.choice(INTERESTING)) + dice.randbytes(dice.randrange(30))
                 data[0:0] = frame
-    return bytes(data[: len(payload)]).ljust(4, b"\0")  # no longer than before: the packet has its room
+    return bytes(data[: len(payload)]).ljust(4, b"\0")  # no longer than before, so that it fits in the packet
 
 
-def _sabotage(quic: QuicConnection, dice: random.Random, when: Callable[[Epoch], float]) -> None:
-    """Let the packets of *quic* carry nonsense with the probability that *when* gives for their epoch."""
+def _mutate_packets(quic: QuicConnection, dice: random.Random, when: Callable[[Epoch], float]) -> None:
+    """Mutate packets of *quic* with the probability that *when* gives for their epoch."""
     for epoch, pair in list(quic._cryptos.items()):
 
         def encrypt(
@@ -69,7 +69,7 @@ def _sabotage(quic: QuicConnection, dice: random.Random, when: Callable[[Epoch],
             if dice.random() < when(epoch):
                 length = len(plain_payload)
                 plain_payload = _mutate(dice, plain_payload)
-                if epoch in (Epoch.INITIAL, Epoch.HANDSHAKE):  # the long header says how long the packet is
+                if epoch in (Epoch.INITIAL, Epoch.HANDSHAKE):  # the long header has the length of the packet
                     plain_payload = plain_payload[:length].ljust(length, b"\0")
             return original(plain_header, plain_payload, packet_number)
 
@@ -80,7 +80,7 @@ def _one(seed: int, when: Callable[[Epoch], float]) -> World:
     dice = random.Random(seed)
     w = World("native", seed=seed, limits=Limits(handshake_timeout_s=3.0, idle_timeout_s=5.0))
     respond = w.app.respond_by_path
-    # Paths are nonsense too: only those that were meant get more than a 404.
+    # Paths are mutated as well: only known ones get more than a 404.
 
     def answer(request: RequestReceived) -> None:
         if request.path.decode("latin-1") in PATHS:
@@ -90,7 +90,7 @@ def _one(seed: int, when: Callable[[Epoch], float]) -> World:
 
     w.app.handler = answer
     client = w.connect()
-    _sabotage(client.quic, dice, when)
+    _mutate_packets(client.quic, dice, when)
     w.run(lambda: client.ready or client.terminated is not None, seconds=4)
     if client.ready:
         for _ in range(6):
@@ -101,7 +101,7 @@ def _one(seed: int, when: Callable[[Epoch], float]) -> World:
                 client.get(path)
             w.run(seconds=0.05)
     w.run(seconds=30)
-    # The bad one is gone whatever it did, and nothing of it is left.
+    # The connection is closed whatever was sent, and holds nothing.
     assert w.engine.connections() == []
     assert w.engine.unacked_bytes == w.engine.closing_count == 0
     assert w.ready().fetch("/bytes/1000").status == 200
@@ -111,10 +111,10 @@ def _one(seed: int, when: Callable[[Epoch], float]) -> World:
 
 
 @pytest.mark.parametrize("seed", range(CASES))
-def test_nonsense_in_1rtt_packets(seed: int) -> None:
+def test_mutated_1rtt_packets(seed: int) -> None:
     _one(seed, lambda epoch: 0.3 if epoch == Epoch.ONE_RTT else 0.0)
 
 
 @pytest.mark.parametrize("seed", range(CASES))
-def test_nonsense_in_handshake_packets(seed: int) -> None:
+def test_mutated_handshake_packets(seed: int) -> None:
     _one(1000 + seed, lambda epoch: 0.3 if epoch != Epoch.ONE_RTT else 0.0)

@@ -1,6 +1,6 @@
-"""A path that becomes narrower costs a moment and no transfer, and no datagram is larger than it may be.
+"""A transfer continues after a short pause when its path becomes narrower, and no datagram exceeds the limit.
 
-Only the native engine sends more than 1200 bytes; the last test holds the portable one to that.
+Only the native engine sends more than 1200 bytes; the last test checks that of the portable one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def sizes(w: World) -> set[int]:
 
 
 @pytest.mark.parametrize("most", [1300, 1443])
-def test_a_path_that_becomes_narrower_ends_no_transfer(most: int) -> None:
+def test_transfer_completes_when_the_path_becomes_narrower(most: int) -> None:
     w = World("native")
     client = w.ready(max_data=1 << 24, max_stream_data=1 << 24)
     path = Narrow(client)
@@ -54,7 +54,7 @@ def test_a_path_that_becomes_narrower_ends_no_transfer(most: int) -> None:
     w.close()
 
 
-def test_small_answers_that_arrive_hide_no_large_ones_that_do_not() -> None:
+def test_narrow_path_is_noticed_while_small_packets_arrive() -> None:
     w = World("native")
     client = w.ready(max_data=1 << 24, max_stream_data=1 << 24)
     path = Narrow(client)
@@ -70,7 +70,7 @@ def test_small_answers_that_arrive_hide_no_large_ones_that_do_not() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_losses_are_not_taken_for_a_narrow_path(seed: int) -> None:
+def test_random_loss_does_not_lower_the_path_mtu(seed: int) -> None:
     w = World("native", loss=0.05, reorder=0.1, delay_ms=40, seed=seed)
     client = w.ready(max_data=1 << 24, max_stream_data=1 << 24)
     for length in (300_000, 10, 50_000, 3000):
@@ -81,7 +81,7 @@ def test_losses_are_not_taken_for_a_narrow_path(seed: int) -> None:
     w.close()
 
 
-def test_another_path_is_measured_anew() -> None:
+def test_path_mtu_is_probed_again_after_migration() -> None:
     w = World("native")
     client = w.ready(max_data=1 << 24, max_stream_data=1 << 24)
     path = Narrow(client)
@@ -106,14 +106,14 @@ def test_no_datagram_is_larger_than_the_limit(most: int) -> None:
 
 
 @pytest.mark.parametrize("most", [0, 1199, 1453, 1 << 30])
-def test_a_limit_that_quic_does_not_know_is_the_nearest_one(most: int) -> None:
+def test_a_limit_out_of_range_becomes_the_nearest_valid_one(most: int) -> None:
     w = World("native", limits=Limits(max_datagram_bytes=most))
     assert w.ready(max_data=1 << 24, max_stream_data=1 << 24).fetch("/file/500000").status == 200
     assert 1200 <= max(sizes(w)) <= 1452
     w.close()
 
 
-def test_the_portable_engine_sends_what_every_path_carries() -> None:
+def test_portable_engine_sends_at_most_1200_bytes() -> None:
     w = World("portable")
     assert w.ready(max_data=1 << 24, max_stream_data=1 << 24).fetch("/file/500000").status == 200
     assert max(sizes(w)) <= 1200

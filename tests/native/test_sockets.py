@@ -1,4 +1,4 @@
-"""Batches on real sockets: what one side sends is what the other receives, address, mark and segment by segment."""
+"""Batches on real sockets: one side receives what the other sent, with the same addresses, ECN marks and segments."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def _datagrams(batch: Batch) -> list[bytes]:
 
 
 @pytest.mark.parametrize(("server_family", "server_host", "client_family", "host"), FAMILIES)
-def test_trains_cross_in_both_directions(server_family: int, server_host: str, client_family: int, host: str) -> None:
+def test_trains_are_sent_and_received_in_both_directions(
+    server_family: int, server_host: str, client_family: int, host: str
+) -> None:
     w = World("native")
     out, back = w.engine.batch(), w.engine.batch()
     with _socket(server_family, server_host) as server, _socket(client_family, host) as client:
@@ -73,9 +75,9 @@ def test_trains_cross_in_both_directions(server_family: int, server_host: str, c
         assert trains[-1].tos == 0
         assert trains[0].segment_size == 1200
         if trains[0].data == b"".join(sent):
-            assert len(trains) == 2  # one call each way: UDP_SEGMENT and UDP_GRO
+            assert len(trains) == 2  # one call each: UDP_SEGMENT and UDP_GRO
 
-        # The answer leaves from the address that was asked, also on a wildcard socket.
+        # The response has the address that received the request as its source, also on a wildcard socket.
         back.clear()
         back.append(Train(b"answer", 6, client_address, server_address, 0))
         assert back.transmit([server.fileno()])
@@ -87,7 +89,7 @@ def test_trains_cross_in_both_directions(server_family: int, server_host: str, c
     assert count["send_errors"] == count["gso_fallbacks"] == 0
 
 
-def test_batch_that_is_full_leaves_the_rest_in_the_socket() -> None:
+def test_full_batch_leaves_the_rest_in_the_socket() -> None:
     w = World("native")
     batch = w.engine.batch()
     with _socket(socket.AF_INET, "127.0.0.1") as server, _socket(socket.AF_INET, "127.0.0.1") as client:
@@ -116,7 +118,7 @@ def test_empty_datagram_is_counted_and_dropped() -> None:
     w.close()
 
 
-def test_descriptor_that_is_no_socket_is_an_error_and_a_datagram_nobody_takes_is_not() -> None:
+def test_invalid_descriptor_raises_and_an_undeliverable_datagram_is_counted() -> None:
     w = World("native")
     batch = w.engine.batch()
     with pytest.raises(OSError, match="Bad file"):
@@ -179,15 +181,15 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("environment", "expected"),
     [
         ({}, [True, 0, 0, 3, 60]),
-        # The first train finds out, the others to the same destination go one by one from the start.
+        # The first train finds that GSO fails; later ones to the same destination are sent without it.
         ({"FAIL_GSO": str(errno.EIO)}, [True, 0, 1, 60, 60]),
         ({"FAIL_GSO": str(errno.EINVAL)}, [True, 0, 1, 60, 60]),
-        # EAGAIN keeps what is left, in order, also in the middle of a train.
+        # After EAGAIN the rest stays in the batch, in order, also in the middle of a train.
         ({"FAIL_EVERY": "2"}, [True, 2, 0, 3, 60]),
         ({"FAIL_GSO": str(errno.EIO), "FAIL_EVERY": "7"}, [True, 10, 1, 60, 60]),
     ],
 )
-def test_batch_survives_what_sendmsg_can_say(shim: Path, environment: dict[str, str], expected: list[object]) -> None:
+def test_errors_of_sendmsg_lose_no_datagram(shim: Path, environment: dict[str, str], expected: list[object]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(FAILING)],
         env={**os.environ, **environment, "LD_PRELOAD": str(shim), "PYTHONPATH": str(REPOSITORY)},

@@ -1,4 +1,4 @@
-"""What the C engine does by itself equals what the Python files that document it do: ids, resets, demux, hand-over."""
+"""The native engine gives the results of the Python files that document it: connection IDs, resets, demux, handover."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ native = pytest.importorskip("velocity_edge.quic.native._native", reason="the na
 
 PEER = (b"\xc6\x33\x64\x07", 5555)
 LIVE = frozenset((7, 9))
-#: What a decision of demux.py is counted as, when admission says `Ignore("verdict_dropped_not_accepting")`.
+#: The verdict of each decision of demux.py, when admission returns `Ignore("verdict_dropped_not_accepting")`.
 EXPECTED = {
     HandOver: "handed_over",
     NegotiateVersion: "version_negotiated",
@@ -37,7 +37,7 @@ def _here(w: World) -> demux.Whereabouts:
 
 
 def _seed(w: World, dice: random.Random) -> bytes:
-    """One datagram that means something, of every kind that demux.py tells apart."""
+    """One datagram, of any kind that demux.py distinguishes."""
     cid = dice.choice(
         [
             w.codec.issue(NODE_ID, dice.choice((7, 9, 12))),
@@ -63,7 +63,7 @@ def _seed(w: World, dice: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("forwarded", [False, True])
-def test_every_datagram_gets_the_verdict_that_demux_py_gives(forwarded: bool) -> None:
+def test_verdicts_equal_those_of_demux_py(forwarded: bool) -> None:
     dice = random.Random(20)
     w = _world()
     here = _here(w)
@@ -72,7 +72,7 @@ def test_every_datagram_gets_the_verdict_that_demux_py_gives(forwarded: bool) ->
         if datagram and dice.random() < 0.3:
             datagram[dice.randrange(len(datagram))] ^= 1 << dice.randrange(8)
         before = w.verdicts()
-        w.now_ns += 20_000_000  # fifty a second: the limits of the answers are not what is compared
+        w.now_ns += 20_000_000  # 50 per second: below the limits for resets and Version Negotiation
         w.inject(PEER, bytes(datagram), received_ns=START_NS if forwarded else 0)
         [changed] = [name for name, count in w.verdicts().items() if count != before.get(name, 0)]
         decision = demux.decide(bytes(datagram), (), here, forwarded=forwarded)
@@ -82,7 +82,7 @@ def test_every_datagram_gets_the_verdict_that_demux_py_gives(forwarded: bool) ->
     w.close()
 
 
-def test_initial_that_admission_sees_is_the_one_demux_py_parses() -> None:
+def test_initial_given_to_admission_equals_that_of_demux_py() -> None:
     dice = random.Random(3)
     w = _world()
     here = _here(w)
@@ -103,7 +103,7 @@ def test_initial_that_admission_sees_is_the_one_demux_py_parses() -> None:
 
 
 @pytest.mark.parametrize("peer", [PEER, (bytes(range(16)), 70)])
-def test_strays_travel_in_the_bytes_of_handover_py(peer: tuple[bytes, int]) -> None:
+def test_strays_have_the_encoding_of_handover_py(peer: tuple[bytes, int]) -> None:
     w = _world()
     datagram = b"\x41" + w.codec.issue(NODE_ID, 9) + os.urandom(50)
     local = (b"\x7f" * len(peer[0]), 443)
@@ -114,7 +114,7 @@ def test_strays_travel_in_the_bytes_of_handover_py(peer: tuple[bytes, int]) -> N
     assert handover.decode(w.strays[0][1]).data == datagram
 
 
-def test_issued_ids_open_and_their_reset_tokens_are_those_of_reset_py() -> None:
+def test_issued_ids_decode_and_their_reset_tokens_equal_those_of_reset_py() -> None:
     w = World("native")
     client = w.ready()
     w.run(seconds=1)
@@ -129,7 +129,7 @@ def test_issued_ids_open_and_their_reset_tokens_are_those_of_reset_py() -> None:
     w.close()
 
 
-def test_reset_has_the_token_and_the_length_of_reset_py() -> None:
+def test_stateless_resets_have_the_token_and_length_of_reset_py() -> None:
     w = World("native")
     for length in (42, 43, 44, 45, 1200):
         cid = w.codec.issue(NODE_ID, 7)
@@ -147,7 +147,7 @@ def _reset_keys(w: World) -> dict[int, bytes]:
     return engine_keys(w.table).reset_keys
 
 
-def test_keys_that_make_no_sense_are_refused_and_the_old_ones_stay() -> None:
+def test_invalid_keys_are_refused_and_the_previous_ones_stay() -> None:
     from velocity_edge.quic.engine_keys import engine_keys
 
     w = World("native")

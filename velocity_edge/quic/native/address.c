@@ -1,7 +1,8 @@
+/* Addresses from and to Python. */
 #include "base.h"
 
-/* Of a link-local address bytes 2 to 7 are zero on the wire; in the packed form bytes 4 to 7 carry the interface, as
- * BSD kernels keep it (velocity_edge/quic/datagrams.py: Address). */
+/* In a link-local address bytes 2 to 7 are zero on the wire. In the packed form bytes 4 to 7 carry the interface
+ * index, as in BSD kernels (velocity_edge/quic/datagrams.py: Address). */
 void ve_address_pack(uint8_t out[16], const ve_address *address) {
     memcpy(out, &address->v6.sin6_addr, 16);
     if (IN6_IS_ADDR_LINKLOCAL(&address->v6.sin6_addr)) {
@@ -38,14 +39,14 @@ int ve_address_from_python(ve_address *address, PyObject *pair) {
     int port;
     memset(address, 0, sizeof *address);
     if (!PyTuple_Check(pair)) {
-        PyErr_SetString(PyExc_TypeError, "an address is (packed bytes, port)");
+        PyErr_SetString(PyExc_TypeError, "an address must be (packed bytes, port)");
         return -1;
     }
-    if (!PyArg_ParseTuple(pair, "y#i;an address is (packed bytes, port)", &packed, &length, &port)) {
+    if (!PyArg_ParseTuple(pair, "y#i;an address must be (packed bytes, port)", &packed, &length, &port)) {
         return -1;
     }
     if ((length != 0 && length != 4 && length != 16) || port < 0 || port > 65535) {
-        PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes, a port 0..65535");
+        PyErr_SetString(PyExc_ValueError, "an address must have 4 or 16 bytes, and a port 0..65535");
         return -1;
     }
     if (length == 4) {

@@ -1,3 +1,4 @@
+/* Admission: ask Python, then open a connection, send a Retry or a refusal, or drop the datagram. */
 #include "demux.h"
 
 #include "events.h"
@@ -20,7 +21,7 @@ static void admission_failed(ve_engine *engine) {
     ve_verdict(engine, VE_verdict_dropped_internal);
 }
 
-/* False: a Retry is due. */
+/* False: a Retry is required first. */
 static bool accept_it(ve_engine *engine, const ve_train *train, const ve_first_packet *first, PyObject *decision,
                       const uint8_t *data, size_t length) {
     bool opened = true;
@@ -40,7 +41,7 @@ static bool accept_it(ve_engine *engine, const ve_train *train, const ve_first_p
                           .accepted = decision};
     if (original != NULL && original != Py_None) {
         if (!PyBytes_Check(original) || PyBytes_GET_SIZE(original) > VE_MAX_CID) {
-            PyErr_SetString(PyExc_TypeError, "Accept.original_dcid is neither None nor up to 20 bytes");
+            PyErr_SetString(PyExc_TypeError, "Accept.original_dcid must be None or up to 20 bytes");
         } else {
             opening.original_dcid = (const uint8_t *)PyBytes_AS_STRING(original);
             opening.original_dcid_length = (size_t)PyBytes_GET_SIZE(original);
@@ -102,7 +103,8 @@ static void retry_it(ve_engine *engine, const ve_train *train, const ve_first_pa
     Py_XDECREF(token);
 }
 
-/* CONNECTION_CLOSE in an Initial, with the keys that follow from the client's id (RFC 9000 section 5.2.2). */
+/* CONNECTION_CLOSE in an Initial packet, under keys derived from the client's Destination Connection ID (RFC 9000
+ * section 5.2.2). */
 static void refuse_it(ve_engine *engine, const ve_train *train, const ve_first_packet *first, PyObject *decision) {
     uint8_t packet[ANSWER_BYTES];
     Py_ssize_t reason_length = 0;
@@ -156,13 +158,13 @@ static void ignore_it(ve_engine *engine, PyObject *decision) {
         }
     }
     if (name != NULL) {
-        PyErr_Format(PyExc_ValueError, "%R is not a verdict", name);
+        PyErr_Format(PyExc_ValueError, "unknown verdict %R", name);
         Py_DECREF(name);
     }
     admission_failed(engine);
 }
 
-/* False: it was let in, but a Retry is due: admission must be asked again for one. */
+/* False: admit() accepted it, but the client must prove its address: ask again for a Retry. */
 static bool admit(ve_engine *engine, const ve_train *train, const ve_first_packet *first, bool must_retry,
                   const uint8_t *data, size_t length) {
     bool settled = true;
@@ -209,7 +211,7 @@ void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *f
               size_t length) {
     bool must_retry = train->tos >> 2 == MUST_RETRY_DSCP;
     if (!admit(engine, train, first, must_retry, data, length) && !admit(engine, train, first, true, data, length)) {
-        PyErr_SetString(PyExc_ValueError, "admit() accepts without a token what must get a Retry");
+        PyErr_SetString(PyExc_ValueError, "admit() accepted a connection that requires a Retry");
         admission_failed(engine);
     }
 }

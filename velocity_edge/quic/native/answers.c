@@ -1,4 +1,4 @@
-/* A datagram that belongs to no connection here: handed over, answered with a stateless reset or Version Negotiation. */
+/* Datagrams without a connection: handover to another worker, stateless reset, Version Negotiation. */
 #include "demux.h"
 
 enum {
@@ -74,7 +74,8 @@ void ve_stateless_reset(ve_engine *engine, const ve_train *train, const uint8_t 
     ve_verdict(engine, VE_verdict_reset);
 }
 
-/* RFC 9000 section 17.2.1: the ids trade places. Written here because they may be longer than version 1 allows. */
+/* RFC 9000 section 17.2.1: the connection IDs are swapped. ngtcp2 cannot write it, because they may be longer than
+ * version 1 allows. */
 void ve_negotiate_version(ve_engine *engine, const ve_train *train, const ve_first_packet *first) {
     uint8_t packet[7 + 2 * 255 + 8];
     uint8_t reserved[4];
@@ -84,7 +85,7 @@ void ve_negotiate_version(ve_engine *engine, const ve_train *train, const ve_fir
         ve_verdict(engine, VE_verdict_dropped_version);
         return;
     }
-    packet[used++] |= 0xc0; /* the fixed bit too: then it looks like QUIC to whoever multiplexes (section 17.2.1) */
+    packet[used++] |= 0xc0; /* also the fixed bit, for those who demultiplex QUIC by it (section 17.2.1) */
     memset(packet + used, 0, 4);
     used += 4;
     packet[used++] = (uint8_t)first->scid_length;
@@ -95,8 +96,8 @@ void ve_negotiate_version(ve_engine *engine, const ve_train *train, const ve_fir
     used += first->dcid_length;
     memcpy(packet + used, (const uint8_t[]){0, 0, 0, 1}, 4);
     used += 4;
-    /* A version of the form 0x?a?a?a?a that nobody has (section 15), so that clients learn to skip what they don't know;
-       never the one that was asked for, or the packet would have to be discarded (section 6.2). */
+    /* A reserved version of the form 0x?a?a?a?a (section 15), so that clients learn to ignore unknown versions. It
+       must not be the version that the client sent, or the client would discard the packet (section 6.2). */
     for (size_t i = 0; i < sizeof reserved; i++) {
         reserved[i] = (reserved[i] & 0xf0) | 0x0a;
     }

@@ -1,7 +1,7 @@
-/* What every file of the native engine shares: the includes, addresses, limits and counters.
+/* Included by every file of the native engine: addresses, limits, counters, error codes.
  *
- * docs/native-engine.md lists all files in their layers: a file calls only files below it. Who owns what is said at the top
- * of each header.
+ * docs/native-engine.md lists all files in their layers: a file calls only files below it. The comment at the top of
+ * each header says who owns what.
  */
 #ifndef VE_BASE_H
 #define VE_BASE_H
@@ -20,7 +20,7 @@
 
 #define VE_CID_LENGTH 20
 #define VE_CID_CONFIGS 7   /* config ids 0..6 */
-#define VE_FOREIGN_ID (-1) /* in the place of one: an id that a client made up */
+#define VE_FOREIGN_ID (-1) /* instead of a config id: the peer chose the id */
 #define VE_RESET_TOKEN_LENGTH 16
 #define VE_SECOND_NS 1000000000ull
 #define VE_NEVER UINT64_MAX
@@ -44,7 +44,7 @@
 #define VE_QPACK_ENCODER_STREAM_ERROR 0x201
 #define VE_QPACK_DECODER_STREAM_ERROR 0x202
 
-/* An address as the kernel wants it. IPv4-mapped IPv6 never gets in here: batch.c maps and unmaps. */
+/* An address as the kernel takes it. It is never an IPv4-mapped IPv6 address: receiving.c and sending.c convert. */
 typedef struct ve_address {
     union {
         struct sockaddr any;
@@ -71,12 +71,13 @@ static inline void ve_address_from_ngtcp2(ve_address *out, const ngtcp2_addr *in
     out->length = in->addrlen;
 }
 
-/* (packed address, port) of datagrams.py, both ways. ve_address_from_python: 0, or -1 with an exception. */
+/* The tuple (packed address, port) of datagrams.py, in both directions. ve_address_from_python returns 0, or -1 with
+ * an exception. */
 void ve_address_pack(uint8_t out[16], const ve_address *address); /* IPv6 */
 PyObject *ve_address_to_python(const ve_address *address);
 int ve_address_from_python(ve_address *address, PyObject *pair);
 
-/* velocity_edge/quic/limits.py, in the units used here. */
+/* The limits of velocity_edge/quic/limits.py, in the units used here. */
 typedef struct ve_limits {
     size_t max_connections;
     size_t max_half_open;
@@ -106,7 +107,7 @@ typedef struct ve_limits {
     unsigned max_version_negotiations_per_s;
 } ve_limits;
 
-/* At most `limit` of something per second, counted in fixed seconds: a bound, not a shaper. */
+/* Allow at most `limit` per second, counted in fixed seconds: an upper bound, not a shaper. */
 typedef struct ve_rate {
     uint64_t second;
     unsigned count;
@@ -125,7 +126,7 @@ static inline bool ve_rate_allow(ve_rate *rate, unsigned limit, uint64_t now_ns)
     return true;
 }
 
-/* velocity_edge/wire/counters.py, same names in the same order: the module refuses to load when they differ. */
+/* The names of velocity_edge/wire/counters.py in the same order: the module cannot be imported when they differ. */
 /* clang-format off */
 #define VE_COUNTERS(X) \
     X(datagrams_received) \

@@ -1,4 +1,4 @@
-/* The arena of a batch: trains one behind the other. */
+/* The arena of a batch: trains, one after another. */
 #include "batch.h"
 
 ve_train *ve_batch_next(ve_batch *batch, size_t bytes) {

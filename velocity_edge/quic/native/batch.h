@@ -1,7 +1,7 @@
-/* Packet memory and the system calls: trains in, trains out.
+/* The memory of a batch: trains of datagrams, one after another.
  *
- * Ownership: a Batch owns one arena; trains lie in it one behind the other. It keeps its engine alive (the counters are
- * there). While an engine works on a batch it is `busy`, and Python can't change it from an upcall.
+ * Ownership: a Batch owns one arena, and holds a reference to its engine, which has the counters. `busy` is set while
+ * an engine works on the batch: then an upcall cannot change it from Python.
  */
 #ifndef VE_BATCH_H
 #define VE_BATCH_H
@@ -9,11 +9,11 @@
 #include "base.h"
 
 enum {
-    /* Half a megabyte: what send() fills is still in the second-level cache when transmit() reads it. */
+    /* Half a megabyte: what send() writes is still in the second-level cache when transmit() reads it. */
     VE_BATCH_BYTES = 512 * 1024,
     VE_BATCH_TRAINS = 256,
     VE_TRAIN_BYTES = 65536, /* the largest GRO train */
-    VE_TRAIN_SEND = 65000,  /* and the largest GSO train: 64 KiB minus the headers of IP and UDP */
+    VE_TRAIN_SEND = 65000,  /* the largest GSO train: 64 KiB minus the IP and UDP headers */
     VE_TRAIN_SEGMENTS = 64, /* UDP_MAX_SEGMENTS of older kernels */
     VE_MAX_LISTENERS = 256,
 };
@@ -24,10 +24,10 @@ typedef struct ve_train {
     uint32_t segment_size; /* 0 only when length is 0 */
     int listener;
     uint8_t tos;
-    uint64_t connection;  /* handle of the one that sends it; 0: nobody's answer, or received */
-    uint64_t received_ns; /* not 0: another worker received it */
+    uint64_t connection;  /* handle of the connection that sends it; 0: received, or no connection */
+    uint64_t received_ns; /* when another worker received it; 0: received here */
     ve_address peer;
-    ve_address local; /* length 0: not known */
+    ve_address local; /* length 0: unknown */
 } ve_train;
 
 struct ve_batch {
@@ -35,26 +35,27 @@ struct ve_batch {
     uint8_t *memory;
     size_t used;
     unsigned count;
-    unsigned first; /* trains before it are sent */
+    unsigned first; /* trains before this one are sent */
     bool busy;
     ve_train trains[VE_BATCH_TRAINS];
 };
 
-/* What a batch must remember between calls, kept in the engine because batches come and go. */
+/* What outlives a batch: state of sockets and destinations. It is part of the engine. */
 typedef struct ve_io {
     struct {
         bool known;
         uint32_t drops;
     } listeners[VE_MAX_LISTENERS];
-    ve_address no_gso[256]; /* destinations that refused UDP_SEGMENT, by hash; a newer one takes the place */
+    ve_address no_gso[256]; /* destinations that refused UDP_SEGMENT, by hash; a newer one replaces an older one */
 } ve_io;
 
-/* For the engine: room for one more train of up to `bytes`; NULL when the batch is full. Filled in, then committed. */
+/* Return room for one more train of up to `bytes`, or NULL when the batch is full. The caller fills it in and
+ * commits it. */
 ve_train *ve_batch_next(ve_batch *batch, size_t bytes);
 void ve_batch_commit(ve_batch *batch, ve_train *train);
 void ve_batch_clear(ve_batch *batch);
 
-/* One datagram of our own making (Retry, reset ...). False: full. */
+/* Add one datagram that no connection sends (Retry, reset ...). False: the batch is full. */
 bool ve_batch_add(ve_batch *batch, const uint8_t *data, size_t length, const ve_address *local, const ve_address *peer,
                   int listener);
 

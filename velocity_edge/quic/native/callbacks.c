@@ -1,4 +1,4 @@
-/* More than 250 lines, because the table at the end needs all callbacks: each is short and stands alone. */
+/* More than 250 lines, because the table at the end needs all callbacks: each one is short and independent. */
 #include "callbacks.h"
 
 #include "connection.h"
@@ -9,7 +9,7 @@
 #include "tls.h"
 
 enum {
-    /* ngtcp2 keeps about 8 ids in use; retired ones wait three PTOs. A peer that makes us issue more than this is at
+    /* ngtcp2 keeps about 8 IDs in use; retired ones stay for three PTO. A peer that causes more to be issued is at
        fault. */
     MAX_IDS = 64,
     UNIDIRECTIONAL = 2, /* bits of a stream id (RFC 9000 section 2.1) */
@@ -19,7 +19,7 @@ enum {
 static void on_rand(uint8_t *out, size_t length, const ngtcp2_rand_ctx *context) {
     (void)context;
     if (ve_random(out, length) != 0) {
-        memset(out, 0, length); /* used for packet number gaps and probes only, not for secrets */
+        memset(out, 0, length); /* used for packet number gaps and probes, not for secrets */
     }
 }
 
@@ -137,8 +137,8 @@ static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t len
     if (nghttp3_conn_add_ack_offset(connection->http, id, length) != 0) {
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
-    /* A whole answer arrived while the request still comes in. It is thrown away for a while: Chromium never shows an
-       answer when it is asked to stop before it has sent everything. */
+    /* The whole response was acknowledged while the request still arrives. Accept and discard the rest for a while:
+       Chromium does not show a response when STOP_SENDING arrives before it has sent the whole request. */
     if (stream != NULL && ve_stream_answered(stream) && !stream->request_ended && !stream->over &&
         !stream->incomplete) {
         ve_stream_wait(stream, connection->engine->now_ns);
@@ -172,9 +172,10 @@ static int on_stream_close(ngtcp2_conn *quic, uint32_t flags, int64_t id, uint64
     }
     if (stream != NULL) {
         if (stream->uncredited > 0) {
-            ngtcp2_conn_extend_max_offset(quic, stream->uncredited); /* the connection's window outlives the stream */
+            ngtcp2_conn_extend_max_offset(quic, stream->uncredited); /* the connection window outlives the stream */
         }
-        /* The peer's STOP_SENDING has no callback: a stream that closes before its answer went whole tells of it. */
+        /* STOP_SENDING from the peer has no callback: a stream that closes before its response was acknowledged was
+           abandoned. */
         bool complete = ve_stream_answered(stream);
         if (!complete && !stream->over) {
             count_abandoned(connection, stream);
@@ -202,11 +203,11 @@ static int on_stream_reset(ngtcp2_conn *quic, int64_t id, uint64_t final_size, u
         return ve_uni_reset(connection, stream_user);
     }
     if (stream->request_ended || stream->over || ve_stream_answered(stream)) {
-        return 0; /* after a whole request or a whole answer there is nothing left to reset */
+        return 0; /* after a complete request or response there is nothing to reset */
     }
     count_abandoned(connection, stream);
     if (stream->responded) {
-        return 0; /* the answer may well be complete without the rest of the request */
+        return 0; /* the response may be complete without the rest of the request */
     }
     ve_stream_over(stream, false, code);
     return ngtcp2_conn_shutdown_stream_write(quic, 0, id, VE_H3_REQUEST_CANCELLED);

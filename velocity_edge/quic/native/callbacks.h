@@ -1,8 +1,8 @@
-/* What ngtcp2 tells a connection, and what it asks: the callbacks.
+/* The callbacks of ngtcp2.
  *
  * They run inside ngtcp2_conn_read_pkt, _writev_stream and _handle_expiry. None of them frees a connection or an
- * ngtcp2_conn: an error is noted (ve_connection_fail) and returned, and whoever called the library ends the connection
- * (closing.c).
+ * ngtcp2_conn: a callback notes an error (ve_connection_fail) and returns it, and the function that called ngtcp2
+ * closes the connection (closing.c).
  */
 #ifndef VE_CALLBACKS_H
 #define VE_CALLBACKS_H

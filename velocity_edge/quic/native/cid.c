@@ -1,3 +1,4 @@
+/* Connection IDs and reset tokens: issue, decode, verify. */
 #include "cid.h"
 
 #include <openssl/crypto.h>
@@ -20,7 +21,7 @@ void ve_cids_free(ve_cids *cids) {
     cids->seal_with = -1;
 }
 
-/* Attribute `name` of `object`, exactly 16 bytes. */
+/* Copy the attribute `name` of `object`, which must be 16 bytes. */
 static int copy_key16(PyObject *object, const char *name, uint8_t out[16]) {
     PyObject *value = PyObject_GetAttrString(object, name);
     if (value == NULL) {
@@ -55,7 +56,7 @@ static int add_config(ve_cids *cids, ve_crypto *crypto, PyObject *config) {
         return -1;
     }
     if (id < 0 || id >= VE_CID_CONFIGS) {
-        PyErr_Format(PyExc_ValueError, "config id %ld is not in 0..6", id);
+        PyErr_Format(PyExc_ValueError, "config id %ld is out of range 0..6", id);
         return -1;
     }
     ve_cid_config *slot = &cids->configs[id];
@@ -63,7 +64,7 @@ static int add_config(ve_cids *cids, ve_crypto *crypto, PyObject *config) {
         return -1;
     }
     if (slot->known) {
-        PyErr_Format(PyExc_ValueError, "config id %ld is there twice", id);
+        PyErr_Format(PyExc_ValueError, "config id %ld appears twice", id);
         return -1;
     }
     slot->known = true;
@@ -88,7 +89,7 @@ static int add_reset_key(ve_cids *cids, PyObject *number, PyObject *key) {
     }
     if (id < 0 || id >= VE_CID_CONFIGS || !PyBytes_Check(key) || PyBytes_GET_SIZE(key) < 1 ||
         PyBytes_GET_SIZE(key) > VE_MAX_RESET_KEY) {
-        PyErr_SetString(PyExc_ValueError, "reset_keys maps config ids 0..6 to keys of 1..64 bytes");
+        PyErr_SetString(PyExc_ValueError, "reset_keys must map config ids 0..6 to keys of 1..64 bytes");
         return -1;
     }
     cids->configs[id].reset_key_length = (size_t)PyBytes_GET_SIZE(key);
@@ -110,7 +111,7 @@ int ve_cids_use(ve_cids *cids, ve_crypto *crypto, PyObject *keys) {
         goto done;
     }
     if (PySequence_Fast_GET_SIZE(configs) == 0) {
-        PyErr_SetString(PyExc_ValueError, "at least one CID configuration is needed");
+        PyErr_SetString(PyExc_ValueError, "at least one CID configuration is required");
         goto done;
     }
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(configs); i++) {
@@ -188,7 +189,7 @@ int ve_cid_config_of(const ve_cids *cids, const ngtcp2_cid *cid) {
 }
 
 bool ve_cid_open(const ve_cids *cids, const uint8_t *cid, size_t length, uint32_t *node_id) {
-    uint8_t plain[32]; /* EVP wants room for a block more */
+    uint8_t plain[32]; /* EVP may write one more block */
     int n = 0;
     int worker = ve_cid_worker(cids, cid, length);
     if (worker < 0 || EVP_DecryptUpdate(cids->configs[cid[0] >> 5].open, plain, &n, cid + 1, 16) != 1 || n != 16) {

@@ -20,7 +20,7 @@ void ve_connection_free(ve_connection *connection) {
         nghttp3_conn_del(connection->http);
         ve_peer_http_free(connection);
         while (connection->streams != NULL) {
-            connection->streams->headers_done = false; /* the engine goes: no events */
+            connection->streams->headers_done = false; /* the engine is being freed: no events */
             ve_stream_free(connection->streams);
         }
         ngtcp2_conn_del(connection->quic);
@@ -41,7 +41,8 @@ void ve_connection_undo(ve_connection *connection) {
     ve_connection_free(connection);
 }
 
-/* From `open` to closing or draining: events, counters, and everything freed but this struct and its ids. */
+/* From open to closing or draining: make events, count, and free everything but this struct, its IDs and the saved
+ * packet. */
 static void leave_open(ve_connection *connection, ve_state state, const ngtcp2_ccerr *error, bool by_peer) {
     ve_engine *engine = connection->engine;
     uint64_t linger_ns = 3 * ngtcp2_conn_get_pto(connection->quic);
@@ -84,7 +85,6 @@ static void leave_open(ve_connection *connection, ve_state state, const ngtcp2_c
     ve_timer_set(&engine->timers, connection, engine->now_ns + linger_ns);
 }
 
-/* Nobody to tell: idle, no handshake in time, or the peer told us. */
 void ve_connection_vanish(ve_connection *connection, ve_state state, const ngtcp2_ccerr *error, bool by_peer) {
     leave_open(connection, state, error, by_peer);
     if (state != VE_DRAINING || connection->engine->closing_count > connection->engine->limits.max_connections) {
@@ -108,13 +108,14 @@ void ve_connection_close(ve_connection *connection, int rv) {
     }
     if (error.type != NGTCP2_CCERR_TYPE_TRANSPORT && error.type != NGTCP2_CCERR_TYPE_APPLICATION) {
         ve_connection_vanish(connection, VE_CLOSING, &error,
-                             false); /* idle, dropped: ngtcp2 says there is nothing to say */
+                             false); /* idle or dropped: ngtcp2 says that nothing is sent */
         return;
     }
     ngtcp2_path_storage_zero(&path);
     ngtcp2_ssize length = ngtcp2_conn_write_connection_close(connection->quic, &path.path, &info, packet, sizeof packet,
                                                              &error, engine->now_ns);
-    /* 0: the address isn't proven and we sent three times what we got. Less: no keys, no memory. */
+    /* 0: the address is not validated, and three times the received bytes were sent. Negative: no keys, or no
+       memory. */
     uint8_t *copy = length > 0 ? malloc((size_t)length) : NULL;
     if (copy == NULL) {
         ve_connection_vanish(connection, VE_CLOSING, &error, false);
@@ -128,7 +129,7 @@ void ve_connection_close(ve_connection *connection, int rv) {
     connection->last_listener = (int)(intptr_t)path.path.user_data;
     leave_open(connection, VE_CLOSING, &error, false);
     if (engine->closing_count > engine->limits.max_connections) {
-        /* Too many wait already to repeat themselves: said once, and forgotten. */
+        /* Too many connections are closing: send CONNECTION_CLOSE once, and free this one. */
         ve_train once = {
             .local = connection->last_local, .peer = connection->last_peer, .listener = connection->last_listener};
         ve_engine_answer(engine, connection->last_packet, connection->last_packet_length, &once);
@@ -144,14 +145,13 @@ static void drain(ve_connection *connection) {
     char reason[256];
     size_t length = error.reasonlen < sizeof reason ? error.reasonlen : sizeof reason;
     if (length > 0) {
-        memcpy(reason, error.reason, length); /* it goes with the ngtcp2_conn, before the event is made */
+        memcpy(reason, error.reason, length); /* it is freed with the ngtcp2_conn, before the event is made */
     }
     error.reason = (const uint8_t *)reason;
     error.reasonlen = length;
     ve_connection_vanish(connection, VE_DRAINING, &error, true);
 }
 
-/* What a return value of ngtcp2 means for the connection. True: it is still open. */
 bool ve_connection_survives(ve_connection *connection, int rv) {
     if (rv == 0 && !connection->has_error) {
         return true;

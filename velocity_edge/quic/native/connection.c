@@ -1,4 +1,4 @@
-/* What every file may do to the state of a connection: note an error, mark it for sending, move it between lists. */
+/* Changes of a connection that every layer may make: note an error, mark it for sending, move it between lists. */
 #include "connection.h"
 
 #include "engine.h"
@@ -55,11 +55,12 @@ void ve_connection_glitch(ve_connection *connection) {
     ve_engine *engine = connection->engine;
     engine->counters[VE_glitches]++;
     if (!ve_rate_allow(&connection->glitches, engine->limits.max_glitches_per_s, engine->now_ns)) {
-        ve_connection_fail(connection, NGTCP2_CCERR_TYPE_APPLICATION, VE_H3_EXCESSIVE_LOAD, "too many failed streams");
+        ve_connection_fail(connection, NGTCP2_CCERR_TYPE_APPLICATION, VE_H3_EXCESSIVE_LOAD,
+                           "too many failed or abandoned streams");
     }
 }
 
-/* Into a list that begins at `first`. */
+/* Insert at the head of the list. */
 void ve_connection_link(ve_connection **first, ve_connection *connection) {
     connection->next = *first;
     if (connection->next != NULL) {

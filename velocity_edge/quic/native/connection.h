@@ -1,14 +1,14 @@
-/* One ngtcp2_conn and what belongs to it.
+/* The state of one connection: its ngtcp2_conn, its nghttp3_conn, its streams.
  *
- * Ownership: the engine owns connections. One is made by demux (ve_connection_new) and goes through
+ * Ownership: the engine owns connections. ve_connection_new makes one for an accepted Initial. Its states:
  *
- *     open -> closing (we said CONNECTION_CLOSE; repeat it when asked, for 3 PTO) -> freed
- *          -> draining (the peer said it; say nothing, for 3 PTO)                 -> freed
- *          -> freed (idle, handshake timeout: nobody is there to tell)
+ *     open -> closing (we sent CONNECTION_CLOSE, and repeat it for 3 PTO when packets arrive) -> freed
+ *          -> draining (the peer sent CONNECTION_CLOSE; nothing is sent for 3 PTO)            -> freed
+ *          -> freed (idle timeout, handshake timeout: no CONNECTION_CLOSE is sent)
  *
- * On leaving `open` everything but this struct, its ids and the saved packet is freed at once, and ConnectionClosed is
- * made. That never happens inside a callback of ngtcp2 or nghttp3: callbacks note an error, the caller of the library
- * acts.
+ * When it leaves the open state it makes ConnectionClosed and frees everything but this struct, its IDs and the saved
+ * packet. That never happens inside a callback of ngtcp2 or nghttp3: a callback notes an error, and the function that
+ * called the library acts on it.
  */
 #ifndef VE_CONNECTION_H
 #define VE_CONNECTION_H
@@ -34,42 +34,42 @@ struct ve_connection {
     ve_stall stall;
     uint64_t handle;
     uint64_t opened_ns;
-    /* What the peer is told, from the limits of its time; the rest of them may change at any moment. */
+    /* Limits that the peer was told, or that must not change with use_settings(). */
     uint64_t streams_at_once;
-    uint64_t max_streams_bidi; /* all that the peer may open so far, also those that are gone */
+    uint64_t max_streams_bidi; /* highest number of streams that the peer may open, including closed ones */
     uint64_t max_field_section_bytes;
     size_t half_open_memory_bytes;
     size_t received_memory_bytes;
     size_t sent_memory_bytes;
-    uint64_t most_in_flight; /* bytes, since it was opened */
-    ve_connection *previous; /* of the engine's open ones, or of its closing ones */
+    uint64_t most_in_flight; /* bytes, highest value so far */
+    ve_connection *previous; /* in the engine's list of open or of closing connections */
     ve_connection *next;
     ve_connection *dirty_next;
     bool dirty;
 
     ve_id *ids;
     unsigned id_count;
-    uint8_t ids_by_config[VE_CID_CONFIGS]; /* how many of them were issued under each (MAX_IDS at most) */
+    uint8_t ids_by_config[VE_CID_CONFIGS]; /* number of IDs issued under each configuration (at most MAX_IDS) */
 
     bool in_timers;
     size_t timer_index;
     uint64_t deadline_ns;
 
     /* TLS (tls.c) */
-    PyObject *accepted; /* what admit() answered; until the handshake is over */
+    PyObject *accepted; /* what admit() returned; until the handshake completes */
     PyObject *handshake;
     ve_transport *transport;
-    uint8_t *message; /* the beginning of a TLS message */
+    uint8_t *message; /* a TLS message that is not complete yet */
     size_t message_length;
     int message_level;
     bool feeding;
     bool parameters_ready;
     bool peer_parameters_set;
-    unsigned installed; /* which keys, as bits: level * 2 + write */
+    unsigned installed; /* which keys are installed, as bits: level * 2 + write */
     bool handshake_completed;
     bool timed_out;
 
-    /* Why it must end; the first reason counts. */
+    /* Why the connection must close; the first reason is kept. */
     ngtcp2_ccerr error;
     bool has_error;
     char reason[128];
@@ -83,9 +83,9 @@ struct ve_connection {
     size_t unacked;
     unsigned paused_streams;
     unsigned broken_streams;
-    ve_stream *receiving; /* which nghttp3 gets to know just now */
+    ve_stream *receiving; /* the stream that nghttp3 is being told about */
     ve_peer_http peer;
-    size_t section_bytes; /* of field sections that are not whole yet */
+    size_t section_bytes; /* bytes of field sections that are not complete yet */
     ve_rate glitches;
 
     /* closing */
@@ -98,23 +98,25 @@ struct ve_connection {
     int last_listener;
 };
 
-/* A field section above what the peer was told gets a 431 (RFC 6585); one above this is not read. */
+/* A field section larger than the advertised limit gets a 431 response (RFC 6585). One larger than this is not
+ * decoded. */
 static inline uint64_t ve_most_field_bytes(const ve_connection *connection) {
     return 4 * connection->max_field_section_bytes;
 }
 
 /* connection.c */
 
-/* Note why it must end; it ends where the library was called from. The first reason counts. */
+/* Note an error. The function that called ngtcp2 then closes the connection with it. The first error is kept. */
 void ve_connection_fail(ve_connection *connection, ngtcp2_ccerr_type type, uint64_t code, const char *reason);
 
-void ve_connection_mark(ve_connection *connection); /* something may have to be sent */
+void ve_connection_mark(ve_connection *connection); /* there may be something to send */
 void ve_connection_unmark(ve_connection *connection);
 
-/* A stream of the peer's that was no honest request: counted, too many a second end the connection. */
+/* A stream of the peer failed or was abandoned: count it, and close the connection when there are too many per
+ * second. */
 void ve_connection_glitch(ve_connection *connection);
 
-/* Into, and out of, a list of the engine: its open connections, or its closing ones. */
+/* Add to, or remove from, one of the engine's lists: open connections, closing connections. */
 void ve_connection_link(ve_connection **first, ve_connection *connection);
 void ve_connection_unlink(ve_connection **first, ve_connection *connection);
 

@@ -1,4 +1,4 @@
-/* The peer's control stream: SETTINGS, GOAWAY, push ids, PRIORITY_UPDATE (RFC 9114 section 7.2). */
+/* The peer's control stream: SETTINGS, GOAWAY, push IDs, PRIORITY_UPDATE (RFC 9114 section 7.2). */
 #include "uni.h"
 
 #include <stdlib.h>
@@ -7,34 +7,35 @@
 #include "engine.h"
 
 static int on_settings(ve_connection *connection, const uint8_t *at, const uint8_t *end) {
-    uint64_t seen = 0; /* of the ids below 64, which are all that we know */
+    uint64_t seen = 0; /* identifiers below 64 that were seen; all known ones are */
     while (at < end) {
         ve_varint id = {0};
         ve_varint value = {0};
         if (!ve_varint_read(&id, &at, end) || !ve_varint_read(&value, &at, end)) {
-            return ve_http_fail(connection, VE_H3_FRAME_ERROR, "SETTINGS that end within a setting");
+            return ve_http_fail(connection, VE_H3_FRAME_ERROR, "SETTINGS frame ends within a setting");
         }
         if (id.value >= 64) {
             continue;
         }
         bool twice = (seen >> id.value & 1) != 0;
         seen |= 1ull << id.value;
-        /* HTTP/2's, and no boolean where one is wanted (RFC 9114 section 7.2.4.1, RFC 9220, RFC 9297). */
+        /* Reserved for HTTP/2, or not a boolean where one is required (RFC 9114 section 7.2.4.1, RFC 9220, RFC
+           9297). */
         bool reserved = id.value == 0 || (id.value >= 2 && id.value <= 5);
         bool boolean = id.value == 0x08 || id.value == 0x33;
         if (twice || reserved || (boolean && value.value > 1)) {
-            return ve_http_fail(connection, VE_H3_SETTINGS_ERROR, "SETTINGS that can't be");
+            return ve_http_fail(connection, VE_H3_SETTINGS_ERROR, "invalid, reserved or repeated setting");
         }
     }
     return 0;
 }
 
-/* Nothing is ever pushed: these ids are checked and not used. */
+/* This server never pushes: the IDs are checked and not used. */
 static int on_push_or_goaway(ve_connection *connection, uint64_t type, const uint8_t *at, const uint8_t *end) {
     ve_peer_http *peer = &connection->peer;
     ve_varint id = {0};
     if (!ve_varint_read(&id, &at, end) || at != end) {
-        return ve_http_fail(connection, VE_H3_FRAME_ERROR, "a frame of one id holds something else");
+        return ve_http_fail(connection, VE_H3_FRAME_ERROR, "frame does not contain exactly one ID");
     }
     bool wrong = true; /* CANCEL_PUSH: no push was promised (RFC 9114 section 7.2.3) */
     if (type == VE_FRAME_GOAWAY) {
@@ -46,7 +47,7 @@ static int on_push_or_goaway(ve_connection *connection, uint64_t type, const uin
         peer->max_push_id_received = true;
         peer->max_push_id = id.value;
     }
-    return wrong ? ve_http_fail(connection, VE_H3_ID_ERROR, "an id that can't be") : 0;
+    return wrong ? ve_http_fail(connection, VE_H3_ID_ERROR, "invalid push ID or GOAWAY ID") : 0;
 }
 
 static int end_frame(ve_connection *connection, ve_uni *uni) {
@@ -70,17 +71,17 @@ static int end_frame(ve_connection *connection, ve_uni *uni) {
 static int begin_frame(ve_connection *connection, ve_uni *uni) {
     bool settings = uni->frame_type == VE_FRAME_SETTINGS;
     if (!connection->peer.settings && !settings) {
-        return ve_http_fail(connection, VE_H3_MISSING_SETTINGS, "the first frame is not SETTINGS");
+        return ve_http_fail(connection, VE_H3_MISSING_SETTINGS, "first frame on the control stream is not SETTINGS");
     }
     if (ve_http_is_foreign(uni->frame_type, true) || (connection->peer.settings && settings)) {
-        return ve_http_fail(connection, VE_H3_FRAME_UNEXPECTED, "frame that is not for the control stream");
+        return ve_http_fail(connection, VE_H3_FRAME_UNEXPECTED, "frame not allowed on the control stream");
     }
     connection->peer.settings = true;
     uni->in_frame = uni->frame_left > 0;
     uni->payload_length = 0;
     switch (uni->frame_type) {
     case VE_FRAME_PRIORITY_UPDATE_PUSH:
-        return ve_http_fail(connection, VE_H3_ID_ERROR, "PRIORITY_UPDATE of a push"); /* RFC 9218 section 7.2 */
+        return ve_http_fail(connection, VE_H3_ID_ERROR, "PRIORITY_UPDATE for a push"); /* RFC 9218 section 7.2 */
     case VE_FRAME_SETTINGS:
     case VE_FRAME_GOAWAY:
     case VE_FRAME_MAX_PUSH_ID:

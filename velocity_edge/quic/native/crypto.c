@@ -1,4 +1,4 @@
-/* Ciphers and keys: the suites, packet keys, keys from secrets, Initial keys. */
+/* Ciphers and keys: cipher suites, packet protection keys, keys from secrets, Initial keys. */
 #include "crypto.h"
 
 #include <openssl/crypto.h>

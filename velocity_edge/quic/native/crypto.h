@@ -1,10 +1,11 @@
-/* Packet protection for ngtcp2 by libcrypto alone: AEAD, header protection, HKDF, initial keys, key update.
+/* Packet protection for ngtcp2 on libcrypto alone: AEAD, header protection, HKDF, Initial keys, key update.
  *
- * Ownership: a ve_crypto lives in the module's state and outlives every engine. A ve_keys owns its two contexts until
- * ngtcp2 accepts them (ngtcp2_conn_install_*); from then on ngtcp2 releases them by the delete callbacks.
+ * Ownership: a ve_crypto is part of the module's state and outlives every engine. A ve_keys owns its two contexts
+ * until ngtcp2 accepts them (ngtcp2_conn_install_*); from then on ngtcp2 releases them with ve_delete_aead and
+ * ve_delete_cipher.
  *
- * Where ngtcp2 says "aead", "hp" or "md" it holds a ve_suite. Its AEAD "ctx" is a ve_packet_key, its header protection
- * "ctx" an EVP_CIPHER_CTX that holds the key already: per packet only the nonce is set.
+ * ngtcp2's "aead", "hp" and "md" point to a ve_suite, its AEAD "ctx" to a ve_packet_key, its header protection "ctx"
+ * to an EVP_CIPHER_CTX that already has the key: only the nonce is set per packet.
  */
 #ifndef VE_CRYPTO_H
 #define VE_CRYPTO_H
@@ -25,22 +26,22 @@ typedef struct ve_suite {
     size_t key_length;
     uint64_t max_encryption; /* RFC 9001 section 6.6 */
     uint64_t max_decryption_failure;
-    EVP_CIPHER *aead; /* fetched once: an implicit fetch per key costs microseconds in OpenSSL 3.0 */
+    EVP_CIPHER *aead; /* fetched once: an implicit fetch for each key costs microseconds in OpenSSL 3.0 */
     EVP_CIPHER *header;
 } ve_suite;
 
-/* A packet key. libcrypto's context (1.2 KB) is made when the key is first used: an idle connection always holds the
- * next generation, and most never use it. */
+/* A packet protection key. libcrypto's context (1.2 KB) is allocated when the key is first used: ngtcp2 always holds
+ * the keys of the next key phase, and most connections never use them. */
 typedef struct ve_packet_key {
     const ve_suite *suite;
     EVP_CIPHER_CTX *context;
     bool encrypt;
-    uint8_t key[32]; /* until the context has it */
+    uint8_t key[32]; /* until the context is allocated */
 } ve_packet_key;
 
 typedef struct ve_crypto {
     ve_suite suites[VE_SUITES];
-    EVP_CIPHER *aes128; /* ECB, for connection ids */
+    EVP_CIPHER *aes128; /* ECB, for connection IDs */
     ve_packet_key *retry;
 } ve_crypto;
 
@@ -52,18 +53,19 @@ typedef struct ve_keys {
 
 /* --- crypto.c --- */
 
-/* 0, or -1 when libcrypto has not what we need. */
+/* 0, or -1 when libcrypto lacks a cipher. */
 int ve_crypto_init(ve_crypto *crypto);
 void ve_crypto_free(ve_crypto *crypto);
 
-/* NULL: no such suite. */
+/* NULL: unknown suite. */
 ve_suite *ve_suite_by_id(ve_crypto *crypto, unsigned id);
 
-/* A traffic secret to key, iv and hp. 0, or -1 (nothing is kept). */
+/* Derive key, IV and header protection key from a traffic secret. 0, or -1 (nothing is allocated). */
 int ve_keys_derive(ve_keys *keys, const ve_suite *suite, const uint8_t *secret, size_t length, bool encrypt);
 void ve_keys_free(ve_keys *keys);
 
-/* The server's (encrypt) or client's Initial keys for a client's first destination id (RFC 9001 section 5.2). */
+/* Initial keys of the server (to encrypt) or the client, for the client's first Destination Connection ID (RFC 9001
+ * section 5.2). */
 int ve_initial_keys(ve_keys *keys, ve_crypto *crypto, const uint8_t *dcid, size_t length, bool server);
 
 void ve_crypto_ctx(ngtcp2_crypto_ctx *context, ve_suite *suite);
@@ -76,11 +78,11 @@ void ve_packet_key_free(ve_packet_key *packet_key);
 
 /* --- digest.c --- */
 
-/* HMAC-SHA256 or -SHA384 with a key not longer than the block (64, 128); returns the digest's length. */
+/* HMAC-SHA256 or HMAC-SHA384; the key is at most one block (64, 128 bytes). Returns the length of the digest. */
 size_t ve_hmac(bool sha384, const uint8_t *key, size_t key_length, const uint8_t *data, size_t length,
                uint8_t out[VE_MAX_DIGEST]);
 
-/* HKDF-Expand-Label with an empty context (RFC 8446 section 7.1); at most one block of HMAC. */
+/* HKDF-Expand-Label with an empty context (RFC 8446 section 7.1), for outputs of at most one HMAC block. */
 void ve_expand_label(bool sha384, const uint8_t *secret, size_t secret_length, const char *label, uint8_t *out,
                      size_t length);
 
@@ -88,7 +90,8 @@ void ve_expand_label(bool sha384, const uint8_t *secret, size_t secret_length, c
 
 int ve_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx, const uint8_t *plain,
                size_t plain_length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad, size_t aad_length);
-/* How many packets of any connection were authentic: ngtcp2 tells nobody. Compare before and after a read. */
+/* Number of packets of all connections that were authentic. ngtcp2 does not report it: compare before and after a
+ * read. */
 extern uint64_t ve_packets_opened;
 int ve_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx, const uint8_t *sealed,
                size_t sealed_length, const uint8_t *nonce, size_t nonce_length, const uint8_t *aad, size_t aad_length);

@@ -4,7 +4,7 @@
 #include "engine.h"
 #include "stream.h"
 
-/* A third of the time after which either side would give up: two PINGs may get lost. */
+/* A third of the shorter idle timeout: two PINGs may get lost. */
 static uint64_t interval_ns(const ve_connection *connection) {
     const ngtcp2_transport_params *peer = ngtcp2_conn_get_remote_transport_params(connection->quic);
     uint64_t idle_ns = ngtcp2_conn_get_local_transport_params(connection->quic)->max_idle_timeout;
@@ -16,7 +16,7 @@ static uint64_t interval_ns(const ve_connection *connection) {
 
 void ve_deadlines_update(ve_connection *connection) {
     ve_stall *stall = &connection->stall;
-    /* Without credit of the connection nothing is taken from the streams, and nothing need be in flight. */
+    /* Without connection-level credit nothing is taken from the streams, and nothing may be in flight. */
     bool waiting = connection->unacked > 0 ||
                    (connection->streams != NULL && ngtcp2_conn_get_max_data_left(connection->quic) == 0);
     if (waiting != stall->waiting) {
@@ -41,7 +41,7 @@ static void expire_requests(ve_connection *connection) {
            connection->incomplete_first->begun_ns + engine->limits.request_timeout_ns <= engine->now_ns) {
         ve_stream *stream = connection->incomplete_first;
         if (stream->headers_done) {
-            /* Answered: nobody wants the rest (RFC 9114 section 4.1). */
+            /* The response is complete: the rest of the request is not needed (RFC 9114 section 4.1). */
             ve_stream_not_incomplete(stream);
             stream->request_ended = true;
             if (ngtcp2_conn_shutdown_stream_read(connection->quic, 0, stream->id, VE_H3_NO_ERROR) != 0) {
@@ -60,7 +60,7 @@ void ve_deadlines_expire(ve_connection *connection) {
     if (stall_deadline(connection) <= connection->engine->now_ns) {
         connection->engine->counters[VE_stalled]++;
         ve_connection_fail(connection, NGTCP2_CCERR_TYPE_APPLICATION, VE_H3_EXCESSIVE_LOAD,
-                           "nothing of the answers was taken for too long");
+                           "the client does not read its responses");
     }
 }
 

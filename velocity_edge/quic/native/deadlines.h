@@ -1,13 +1,13 @@
-/* When a connection must be looked at, beside ngtcp2's own timers.
+/* Deadlines of a connection beside the timers of ngtcp2.
  *
- * A request has `request_timeout_ns` until its header section is complete; and, when the whole response was acknowledged
- * first, the same time again until the request ends.
+ * Request timeout: a request must have a complete header section within `request_timeout_ns`. When the whole response
+ * is acknowledged before the request ends, the rest of the request gets the same time again.
  *
- * A client that takes nothing of its responses (RFC 9000 section 4.1) has given no credit, or has paused. While a response
- * waits for it the connection is kept alive with PINGs, so that neither side times out as idle: ngtcp2 sends
- * STREAM_DATA_BLOCKED once, and then nothing is in flight that would be acknowledged. When nothing was acknowledged for
- * `stall_timeout_ns`, also by a client that keeps the connection alive itself, the connection is closed: responses hold
- * memory and descriptors.
+ * Stall timeout: a client may stop reading responses, without flow-control credit (RFC 9000 section 4.1) or
+ * acknowledgements. While a response waits for the client, PING frames keep the connection from the idle timeout of
+ * either side: ngtcp2 sends STREAM_DATA_BLOCKED once, and after that nothing is in flight that the client would
+ * acknowledge. When no byte of a response is acknowledged for `stall_timeout_ns` the connection is closed, even if the
+ * client sends PINGs itself, because responses hold memory and descriptors.
  */
 #ifndef VE_DEADLINES_H
 #define VE_DEADLINES_H
@@ -15,17 +15,17 @@
 #include "base.h"
 
 typedef struct ve_stall {
-    bool waiting;         /* part of a response could not be sent, or is not acknowledged */
-    uint64_t progress_ns; /* when that began, or when part of it was acknowledged last */
+    bool waiting;         /* bytes of a response are unsent for lack of credit, or not acknowledged */
+    uint64_t progress_ns; /* when that began, or when bytes were acknowledged last */
 } ve_stall;
 
-/* After each write: whether a response waits for the client. */
+/* After each write: check whether a response waits for the client. */
 void ve_deadlines_update(ve_connection *connection);
 /* Bytes of a response were acknowledged. */
 void ve_deadlines_progress(ve_connection *connection);
-/* Set the connection's timer to whatever is due first. */
+/* Set the timer of the connection to the earliest deadline. */
 void ve_deadlines_set_timer(ve_connection *connection);
-/* The timer is due: reset or fail what is too late. */
+/* The timer expired: reset requests that are late, close a stalled connection. */
 void ve_deadlines_expire(ve_connection *connection);
 
 #endif

@@ -23,7 +23,7 @@ static void deliver(ve_connection *connection, const ve_train *train, const uint
     ve_connection_read(connection, &path, train->tos, data, length);
 }
 
-/* Where the token of an Initial is. False: the packet doesn't fit in the datagram. */
+/* Find the token of an Initial. False: the packet is longer than the datagram. */
 static bool read_token(ve_first_packet *first, const uint8_t *data, size_t length, size_t offset) {
     uint64_t token_length;
     uint64_t rest;
@@ -33,7 +33,7 @@ static bool read_token(ve_first_packet *first, const uint8_t *data, size_t lengt
     first->token = data + offset;
     first->token_length = (size_t)token_length;
     offset += (size_t)token_length;
-    /* A packet number and the sample of header protection (RFC 9001 section 5.4.2) need 20 bytes. */
+    /* Packet number and header protection sample need 20 bytes (RFC 9001 section 5.4.2). */
     return ve_varint_at(data, length, &offset, &rest) && rest >= 20 && rest <= length - offset;
 }
 
@@ -70,7 +70,8 @@ static void demux_short(ve_engine *engine, const ve_train *train, const uint8_t 
             return;
         }
     }
-    /* The trailer alone can be forged by chance; a reset speaks for the owner, so the whole id must be ours. */
+    /* The trailer alone can match by chance. A reset acts for the owner of the ID, so the encrypted block
+       must match too. */
     if (length - 1 < SHORTEST_RESET || !ve_cid_open(&engine->cids, cid, VE_CID_LENGTH, &node_id) ||
         node_id != engine->node_id) {
         ve_verdict(engine, VE_verdict_dropped_unknown_cid);
@@ -87,7 +88,7 @@ static void demux_long(ve_engine *engine, const ve_train *train, const uint8_t *
         return;
     }
     first.version = (uint32_t)data[1] << 24 | (uint32_t)data[2] << 16 | (uint32_t)data[3] << 8 | data[4];
-    /* RFC 8999 section 5.1: two ids with their lengths, true of every version. */
+    /* RFC 8999 section 5.1: two IDs with their lengths, in every version. */
     size_t dcid_end = 6 + (size_t)data[5];
     size_t scid_end = dcid_end < length ? dcid_end + 1 + data[dcid_end] : length + 1;
     if (scid_end > length || first.version == 0) {

@@ -1,5 +1,5 @@
-/* One datagram: the C twin of velocity_edge/quic/demux.py (which documents the rules), handover.py and reset.py
- * (demux.c), and what admission's decision means on the wire (admission.c). Every path ends in exactly one verdict.
+/* What happens to one datagram: the same rules as velocity_edge/quic/demux.py, which documents them, and handover.py
+ * and reset.py in the same folder. Every datagram is counted under exactly one verdict.
  */
 #ifndef VE_DEMUX_H
 #define VE_DEMUX_H
@@ -8,7 +8,7 @@
 
 enum { VE_MAX_CID = 20 };
 
-/* The unprotected part of a long header; it points into the datagram. */
+/* The unprotected part of a long header. It points into the datagram. */
 typedef struct ve_first_packet {
     uint32_t version;
     const uint8_t *dcid;
@@ -23,8 +23,8 @@ static inline void ve_verdict(ve_engine *engine, enum ve_counter counter) {
     engine->counters[counter]++;
 }
 
-/* `local` is memory for the path. ngtcp2 wants a local address; where none was reported any stable one of the family
- * does. */
+/* Make the path of a train; `local` is memory for it. ngtcp2 requires a local address: where none was reported, any
+ * constant one of the same family serves. */
 static inline void ve_make_path(ngtcp2_path *path, ve_address *local, const ve_train *train) {
     *local = train->local;
     if (local->length == 0) {
@@ -36,21 +36,22 @@ static inline void ve_make_path(ngtcp2_path *path, ve_address *local, const ve_t
     path->user_data = (void *)(intptr_t)train->listener;
 }
 
-/* --- demux.c: one datagram of a train --- */
+/* --- demux.c --- */
 
 void ve_demux(ve_engine *engine, const ve_train *train, const uint8_t *data, size_t length);
 
 /* --- admission.c --- */
 
-/* A sound first Initial: ask Python, and do what it says. */
+/* A valid first Initial: ask admit(), and carry out its decision. */
 void ve_admit(ve_engine *engine, const ve_train *train, const ve_first_packet *first, const uint8_t *data,
               size_t length);
 
 /* --- answers.c --- */
 
-/* To the live worker `owner`. */
+/* Hand the datagram over to the live worker `owner`. */
 void ve_hand_over(ve_engine *engine, int owner, const ve_train *train, const uint8_t *data, size_t length);
-/* An id of ours that no connection has: a stateless reset, smaller than the `length` bytes that it answers. */
+/* An ID that we issued, without a connection: send a stateless reset, which is smaller than the `length` bytes that
+ * caused it. */
 void ve_stateless_reset(ve_engine *engine, const ve_train *train, const uint8_t *cid, size_t length);
 void ve_negotiate_version(ve_engine *engine, const ve_train *train, const ve_first_packet *first);
 

@@ -1,5 +1,5 @@
-/* HMAC and HKDF. On the block functions, which OpenSSL 3 calls deprecated: an EVP object or a one-shot HMAC() pays a
- * provider fetch per call, more than the hash itself costs, and a handshake needs about 40 of them. */
+/* HMAC and HKDF, on block functions that OpenSSL 3 calls deprecated: an EVP object or a one-shot HMAC() does a
+ * provider fetch per call, which costs more than the hash itself, and a handshake makes about 40 calls. */
 #include "crypto.h"
 
 #include <openssl/crypto.h>
@@ -46,7 +46,7 @@ size_t ve_hmac(bool sha384, const uint8_t *key, size_t key_length, const uint8_t
     return 32;
 }
 
-/* HKDF-Expand-Label with an empty context (RFC 8446 section 7.1). Every output of QUIC fits in one block of HMAC. */
+/* Every output that QUIC needs fits in one block of HMAC. */
 void ve_expand_label(bool sha384, const uint8_t *secret, size_t secret_length, const char *label, uint8_t *out,
                      size_t length) {
     uint8_t info[32];
@@ -61,7 +61,7 @@ void ve_expand_label(bool sha384, const uint8_t *secret, size_t secret_length, c
     memcpy(info + used, label, label_length);
     used += label_length;
     info[used++] = 0; /* no context */
-    info[used++] = 1; /* the first block of HKDF */
+    info[used++] = 1; /* block counter */
     ve_hmac(sha384, secret, secret_length, info, used, block);
     memcpy(out, block, length);
     OPENSSL_cleanse(block, sizeof block);

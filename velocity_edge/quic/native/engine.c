@@ -57,7 +57,7 @@ static int engine_traverse(PyObject *self, visitproc visit, void *arg) {
 
 static int engine_clear(PyObject *self) {
     ve_engine *engine = (ve_engine *)self;
-    Py_XSETREF(engine->upcalls, Py_NewRef(Py_None)); /* an engine in a dying cycle may still be called */
+    Py_XSETREF(engine->upcalls, Py_NewRef(Py_None)); /* an engine in a garbage cycle may still be called */
     Py_CLEAR(engine->interrupt);
     return 0;
 }
@@ -116,25 +116,25 @@ static PyGetSetDef engine_attributes[] = {
 
 static PyMethodDef engine_methods[] = {
     {"batch", engine_batch, METH_NOARGS, "Return a new batch."},
-    {"use_settings", ve_engine_use_settings, METH_O, "Use these limits from now on."},
+    {"use_settings", ve_engine_use_settings, METH_O, "Use these settings from now on."},
     {"use_keys", ve_engine_use_keys, METH_O, "Use these keys from now on."},
-    {"use_roster", ve_engine_use_roster, METH_O, "Whose packets are handed over."},
-    {"receive", FAST(ve_engine_receive), METH_FASTCALL, "Take in all trains of the batch and clear it."},
-    {"strays", ve_engine_strays, METH_NOARGS, "Return and forget the datagrams of other workers."},
-    {"send", FAST(ve_engine_send), METH_FASTCALL, "Fill the batch with what must leave."},
+    {"use_roster", ve_engine_use_roster, METH_O, "Hand packets over to these workers."},
+    {"receive", FAST(ve_engine_receive), METH_FASTCALL, "Process all trains of the batch and clear it."},
+    {"strays", ve_engine_strays, METH_NOARGS, "Return and remove the datagrams of other workers."},
+    {"send", FAST(ve_engine_send), METH_FASTCALL, "Fill the batch with datagrams to send."},
     {"next_timer_ns", ve_engine_next_timer_ns, METH_NOARGS, "When expire() must be called, or None."},
     {"expire", ve_engine_expire, METH_O, "Handle what is due."},
-    {"respond", FAST(ve_engine_respond), METH_FASTCALL | METH_KEYWORDS, "Answer a request."},
+    {"respond", FAST(ve_engine_respond), METH_FASTCALL | METH_KEYWORDS, "Send a response."},
     {"write", FAST(ve_engine_write), METH_FASTCALL | METH_KEYWORDS, "Add to a response's body."},
-    {"credit", FAST(ve_engine_credit), METH_FASTCALL, "The handler consumed that much of a request's body."},
+    {"credit", FAST(ve_engine_credit), METH_FASTCALL, "The handler consumed bytes of a request body."},
     {"reset", FAST(ve_engine_reset), METH_FASTCALL, "Abandon a stream both ways."},
     {"close", FAST(ve_engine_close), METH_VARARGS | METH_KEYWORDS, "Close a connection."},
     {"goaway", FAST(ve_engine_goaway), METH_VARARGS | METH_KEYWORDS, "Send GOAWAY."},
     {"connections", ve_engine_connections, METH_NOARGS, "(connection, age in ns, open streams) of each."},
-    {"connections_by_config", ve_engine_connections_by_config, METH_NOARGS, "CID config id -> connections on its ids."},
-    {"connections_on", ve_engine_connections_on, METH_O, "Connections that hold ids of these CID config ids."},
-    {"rename", ve_engine_rename, METH_O, "False: this engine cannot give a connection other ids."},
-    {"counters", ve_engine_counters, METH_NOARGS, "All counters since the engine began."},
+    {"connections_by_config", ve_engine_connections_by_config, METH_NOARGS, "CID config id -> number of connections."},
+    {"connections_on", ve_engine_connections_on, METH_O, "Connections with IDs of these CID config ids."},
+    {"rename", ve_engine_rename, METH_O, "False: this engine cannot give a connection new IDs."},
+    {"counters", ve_engine_counters, METH_NOARGS, "All counters since the engine was made."},
     {0},
 };
 

@@ -1,8 +1,9 @@
-/* One worker's engine: all connections, and the turns that the endpoint drives (velocity_edge/quic/datagrams.py).
+/* The state of one engine, which serves one worker.
  *
- * Ownership: the engine owns connections (open and closing), tables, the answers to nobody's packets, events not yet
- * returned and strays not yet fetched. It borrows batches for the time of a call. `busy` is set while it works: a call
- * from an upcall, or from another thread while an upcall runs, is refused, so nothing changes under a callback.
+ * Ownership: the engine owns its connections (open and closing), its tables, queued answers, events until they are
+ * returned, and strays until they are fetched. It borrows a batch during a call. `busy` is set while it works: a call
+ * from an upcall, or from another thread during an upcall, raises RuntimeError, so that nothing changes under a
+ * callback.
  */
 #ifndef VE_ENGINE_H
 #define VE_ENGINE_H
@@ -19,7 +20,7 @@ enum {
     VE_MAX_ANSWER_BYTES = 256 * 1024,
 };
 
-/* A packet that belongs to no connection: Retry, reset, Version Negotiation, refusal. Its bytes follow. */
+/* A packet without a connection: Retry, stateless reset, Version Negotiation, refusal. Its bytes follow. */
 typedef struct ve_answer {
     ve_address local;
     ve_address peer;
@@ -52,7 +53,7 @@ struct ve_engine {
     size_t closing_count;
     ve_connection *dirty_first;
     ve_connection *dirty_last;
-    uint64_t *bodies; /* handles of streams whose BodyReceived waits for the end of the turn */
+    uint64_t *bodies; /* handles of streams whose BodyReceived is made at the end of the turn */
     size_t body_count;
     size_t body_capacity;
     size_t stream_count;
@@ -67,22 +68,22 @@ struct ve_engine {
     uint64_t now_ns;
     bool busy;
     bool logged[VE_UPCALL_COUNT];
-    PyObject *interrupt; /* a KeyboardInterrupt or the like that an upcall let through: raised when the turn ends */
+    PyObject *interrupt; /* KeyboardInterrupt, MemoryError or the like from an upcall: raised at the end of the turn */
 
     ve_rate resets;
     ve_rate negotiations;
     uint64_t counters[VE_COUNTER_COUNT];
 };
 
-/* reports.c */
+/* --- reports.c --- */
 
-/* Takes over the reference; NULL (with an exception) is remembered as a failure of memory and dropped. */
+/* Add an event; takes over the reference. NULL (with an exception) is counted as a failure and dropped. */
 void ve_engine_event(ve_engine *engine, PyObject *event);
 
-/* The current exception came out of an upcall: count it, log the first of its kind, clear it. */
+/* An upcall raised the current exception: count it, log the first of its kind, clear it. */
 void ve_engine_upcall_failed(ve_engine *engine, enum ve_upcall upcall);
 
-/* Queue an answer to nobody's packet. */
+/* Queue a packet without a connection. */
 void ve_engine_answer(ve_engine *engine, const uint8_t *data, size_t length, const ve_train *train);
 
 #endif

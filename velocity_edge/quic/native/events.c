@@ -1,3 +1,4 @@
+/* Objects for Python, made without calling __init__. */
 #include "events.h"
 
 #include <structmember.h>
@@ -55,8 +56,8 @@ int ve_record_init(ve_record *record, PyObject *module, const char *type_name, c
         return -1;
     }
     if (expected != record->count) {
-        PyErr_Format(PyExc_ImportError, "%s has %zd fields, the native engine knows %d: build it again", type_name,
-                     expected, record->count);
+        PyErr_Format(PyExc_ImportError, "%s has %zd fields, the native engine was built for %d: build it again",
+                     type_name, expected, record->count);
         return -1;
     }
     if (kind != NULL) {

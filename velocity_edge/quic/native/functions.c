@@ -1,4 +1,4 @@
-/* The functions of the module that need no engine. */
+/* Functions of the module that need no engine. */
 #include "surface.h"
 
 #include <openssl/crypto.h>
@@ -29,7 +29,7 @@ static PyObject *hmac_sha384(PyObject *module, PyObject *const *arguments, Py_ss
     return hmac(true, arguments, n);
 }
 
-/* What the engine makes of a field section, for tests that compare it with message.py: None when it is no QPACK. */
+/* Decode and check a field section, for tests that compare the result with message.py. None: invalid QPACK. */
 static PyObject *is_well_formed(PyObject *module, PyObject *arguments) {
     ve_sections sections = {0};
     ve_head head;

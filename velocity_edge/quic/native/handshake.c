@@ -1,4 +1,4 @@
-/* The end of a handshake: HandshakeCompleted and NEW_TOKEN, or its failure; then the Python side is released. */
+/* The end of a handshake: HandshakeCompleted and NEW_TOKEN, or failure; then the Python side is released. */
 #include "tls.h"
 
 #include "connection.h"
@@ -17,7 +17,7 @@ void ve_tls_end(ve_connection *connection) {
 
 int ve_tls_failed(ve_connection *connection, enum ve_upcall upcall) {
     if (connection->has_error) {
-        /* A method of the transport raised because of what the peer did: nothing that an operator could mend. */
+        /* A method of the transport raised because of what the peer sent: not an error of this server. */
         PyErr_Clear();
     } else {
         ve_engine_upcall_failed(connection->engine, upcall);
@@ -51,7 +51,7 @@ static void count_group(ve_engine *engine, long group) {
     }
 }
 
-/* HandshakeCompleted, from what the Handshake says about itself. 0, or -1 with an exception. */
+/* Make HandshakeCompleted from the attributes of the handshake. 0, or -1 with an exception. */
 static int completed_event(ve_connection *connection) {
     ve_engine *engine = connection->engine;
     PyObject *handshake = connection->handshake;
@@ -87,7 +87,7 @@ static int completed_event(ve_connection *connection) {
     return 0;
 }
 
-/* A NEW_TOKEN token, so that the next visit needs no Retry. 0 or an ngtcp2 error. */
+/* Send a NEW_TOKEN token, so that the next connection needs no Retry. 0 or an ngtcp2 error. */
 static int offer_token(ve_connection *connection) {
     ve_engine *engine = connection->engine;
     const ngtcp2_path *path = ngtcp2_conn_get_path(connection->quic);
@@ -117,7 +117,7 @@ static int offer_token(ve_connection *connection) {
 int ve_tls_finish(ve_connection *connection) {
     ve_engine *engine = connection->engine;
     if (!(connection->installed & 1u << (NGTCP2_ENCRYPTION_LEVEL_1RTT * 2))) {
-        PyErr_SetString(PyExc_RuntimeError, "the handshake is done without a 1-RTT read key");
+        PyErr_SetString(PyExc_RuntimeError, "the handshake completed without a 1-RTT read key");
         return ve_tls_failed(connection, VE_UPCALL_FEED);
     }
     ngtcp2_conn_tls_handshake_completed(connection->quic);

@@ -1,4 +1,4 @@
-/* A well-formed request becomes a RequestReceived. */
+/* RequestReceived from a well-formed request. */
 #include "http.h"
 
 #include "connection.h"
@@ -14,7 +14,7 @@ static PyObject *to_bytes(nghttp3_rcbuf *buffer) {
     return PyBytes_FromStringAndSize((const char *)v.base, (Py_ssize_t)v.len);
 }
 
-/* Names that QPACK knows come as a token: one bytes object for all requests. */
+/* Names in the QPACK static table have a token: one bytes object serves all requests. */
 static PyObject *field_name(ve_module *module, int32_t token, nghttp3_rcbuf *name) {
     if (token < 0 || token >= VE_FIELD_NAMES) {
         return to_bytes(name);
@@ -25,7 +25,7 @@ static PyObject *field_name(ve_module *module, int32_t token, nghttp3_rcbuf *nam
     return Py_XNewRef(module->field_names[token]);
 }
 
-/* The value; b"" where there is no such field; one object for all where it is `common`. */
+/* The value as bytes; b"" when the field is absent. When it equals `common`, that object is used. */
 static PyObject *value_of(ve_module *module, const nghttp3_qpack_nv *field, PyObject *common) {
     if (field == NULL) {
         return Py_NewRef(module->empty);
@@ -62,7 +62,7 @@ void ve_http_request_event(ve_stream *stream, const ve_sections *section, const 
     ve_connection *connection = stream->connection;
     ve_engine *engine = connection->engine;
     ve_module *module = engine->module;
-    /* A section above the limit that the peer was told is answered with a 431 and not shown (RFC 6585 section 5). */
+    /* A section above the advertised limit is answered with 431 and not shown (RFC 6585 section 5). */
     bool too_large = section->bytes > connection->max_field_section_bytes;
     const ve_head nothing = {0};
     const ve_head *shown = too_large ? &nothing : head;

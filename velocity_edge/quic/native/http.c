@@ -1,4 +1,4 @@
-/* HTTP/3 of a connection as a whole: its nghttp3_conn, its errors, and which frame belongs on which stream. */
+/* HTTP/3 of a whole connection: its nghttp3_conn, connection errors, frame types. */
 #include "http.h"
 
 #include "connection.h"
@@ -22,7 +22,7 @@ bool ve_http_is_foreign(uint64_t frame_type, bool control) {
     case VE_FRAME_PRIORITY_UPDATE:
     case VE_FRAME_PRIORITY_UPDATE_PUSH:
         return !control;
-    case VE_FRAME_PUSH_PROMISE: /* a client promises nothing */
+    case VE_FRAME_PUSH_PROMISE: /* a client never pushes */
     case 0x02:                  /* HTTP/2's PRIORITY, PING, WINDOW_UPDATE, CONTINUATION */
     case 0x06:
     case 0x08:
@@ -36,7 +36,7 @@ bool ve_http_is_foreign(uint64_t frame_type, bool control) {
 static int stop_sending(nghttp3_conn *http, int64_t id, uint64_t code, void *user, void *stream_user) {
     ve_connection *connection = user;
     (void)http;
-    (void)stream_user; /* nghttp3 doesn't know our stream yet when it refuses it */
+    (void)stream_user; /* nghttp3 does not have our stream yet when it refuses one */
     if (connection->receiving != NULL && connection->receiving->id == id) {
         ve_stream_over(connection->receiving, false, code);
     }
@@ -77,7 +77,7 @@ int ve_http_start(ve_connection *connection) {
     }
     if (ngtcp2_conn_get_streams_uni_left(connection->quic) < 3) {
         ve_connection_fail(connection, NGTCP2_CCERR_TYPE_APPLICATION, VE_H3_GENERAL_PROTOCOL_ERROR,
-                           "HTTP/3 needs three unidirectional streams");
+                           "HTTP/3 requires three unidirectional streams");
         return -1;
     }
     nghttp3_settings_default(&settings);
@@ -107,7 +107,7 @@ void ve_http_resume(ve_stream *stream) {
     }
     if (stream->blocked) {
         stream->blocked = false;
-        nghttp3_conn_resume_stream(connection->http, stream->id); /* fails only for a stream that is gone */
+        nghttp3_conn_resume_stream(connection->http, stream->id); /* fails only for a closed stream */
     }
     ve_connection_mark(connection);
 }

@@ -1,15 +1,16 @@
+/* Allocators that count. */
 #include "memory.h"
 
 #include <stddef.h>
 #include <stdlib.h>
 
-/* In front of each allocation; as long as the strictest alignment, so that what follows is aligned. */
+/* In front of each allocation. Its size is a multiple of the strictest alignment, so that what follows is aligned. */
 typedef struct header {
     _Alignas(max_align_t) size_t bytes;
     ve_holder holder;
 } header;
 
-enum { ALLOCATOR_BYTES = 8 }; /* what malloc adds to a block (glibc) */
+enum { ALLOCATOR_BYTES = 8 }; /* overhead of malloc per block (glibc) */
 
 static void *allocate(ve_memory *memory, ve_holder holder, size_t size, bool zeroed) {
     if (size > SIZE_MAX / 2) {

@@ -1,9 +1,9 @@
-/* What the libraries hold for one connection, in bytes, by who made them: a frame that came in, or our own sending.
+/* Bytes that the libraries allocated for one connection, by cause: a packet that was received, or sending.
  *
- * Flow control bounds the bytes of a stream, not what it costs to keep them: a byte behind a gap costs a node of a tree,
- * 60 times its size, and ngtcp2 counts none of that. So each connection has allocators of its own, which count.
- * They only count. The owner compares after each packet (connection.c) and ends the connection: an allocation that
- * failed in the middle would be an error of ours.
+ * Flow control bounds the bytes of a stream, not the cost of storing them: a byte behind a gap takes a tree node, 60
+ * times its size, and ngtcp2 does not count that. So each connection has allocators of its own that count. They refuse
+ * nothing: reading.c compares after each packet and closes the connection, because an allocation that failed inside a
+ * library would be reported as an internal error.
  */
 #ifndef VE_MEMORY_H
 #define VE_MEMORY_H
@@ -11,9 +11,9 @@
 #include "base.h"
 
 typedef enum ve_holder {
-    VE_RECEIVED, /* allocated while a packet was read: gaps, data behind them, streams, fields */
-    VE_SENT,     /* by ngtcp2 otherwise: the connection itself, and packets that are not acknowledged */
-    VE_HTTP,     /* by nghttp3 otherwise: answers; bounded by streams */
+    VE_RECEIVED, /* while a packet was read: gaps, data after them, streams, fields */
+    VE_SENT,     /* other allocations of ngtcp2: the connection itself, packets that are not acknowledged */
+    VE_HTTP,     /* other allocations of nghttp3: responses; bounded by the number of streams */
     VE_HOLDERS,
 } ve_holder;
 
@@ -21,10 +21,10 @@ typedef struct ve_memory {
     ngtcp2_mem quic;
     nghttp3_mem http;
     bool reading;
-    size_t bytes[VE_HOLDERS]; /* with what the allocator adds */
+    size_t bytes[VE_HOLDERS]; /* including the overhead of malloc */
 } ve_memory;
 
-/* It must not move, and must outlive what was allocated by it. */
+/* It must not move, and must outlive the allocations. */
 void ve_memory_init(ve_memory *memory);
 
 #endif

@@ -51,7 +51,7 @@ static bool is_method(nghttp3_vec v) {
     return v.len > 0;
 }
 
-/* RFC 9110 section 5.5: no controls but HTAB, no white space at the ends. */
+/* RFC 9110 section 5.5: no control characters but HTAB, no white space at the ends. */
 static bool is_value(nghttp3_vec v) {
     if (v.len == 0) {
         return true;
@@ -124,8 +124,8 @@ static bool is_authority(nghttp3_vec v, bool *has_port) {
     return true;
 }
 
-/* What a request's target is made of. More than RFC 3986 allows, because browsers send `|` and the like as they are; a
- * fragment never belongs to it. What it means is for handlers to say. */
+/* The path of a target. More than RFC 3986 allows, because browsers send `|` and others unencoded; a fragment is
+ * never part of it. Its meaning is up to the handlers. */
 static bool is_path(nghttp3_vec v) {
     for (size_t i = 0; i < v.len; i++) {
         uint8_t c = v.base[i];
@@ -151,8 +151,8 @@ static bool read_content_length(nghttp3_vec v, int64_t *out) {
     return true;
 }
 
-/* Fields of one connection (RFC 9114 section 4.2), and what is no field at all. nghttp3 knows names by token; one that
- * it has no token for is looked at byte by byte. */
+/* Rejects connection-specific fields (RFC 9114 section 4.2) and invalid names and values. nghttp3 gives known names
+ * a token; other names are checked byte by byte. */
 static bool is_field(const nghttp3_qpack_nv *field) {
     nghttp3_vec value = bytes_of(field->value);
     switch (field->token) {
@@ -192,7 +192,7 @@ static bool take_pseudo(const nghttp3_qpack_nv *field, ve_head *head) {
         where = &head->path;
         break;
     default:
-        return false; /* :protocol too: extended CONNECT was not offered (RFC 9220) */
+        return false; /* also :protocol: extended CONNECT is not offered (RFC 9220) */
     }
     if (*where != NULL) {
         return false;
@@ -255,7 +255,8 @@ bool ve_message_request(const nghttp3_qpack_nv *fields, size_t count, ve_head *h
 }
 
 bool ve_message_trailers(const nghttp3_qpack_nv *fields, size_t count) {
-    /* RFC 9110 section 6.5.1: framing, routing, authentication, modifiers and the form of the content come before it. */
+    /* RFC 9110 section 6.5.1: framing, routing, authentication, request modifiers and content format are not
+       allowed. */
     static const char *const before_the_content[] = {
         "authorization",
         "content-encoding",

@@ -1,4 +1,4 @@
-/* The Python module: its state, and what it needs from Python when it is imported. */
+/* The Python module: its state, and what it imports from Python. */
 #include "module.h"
 
 #include "surface.h"
@@ -15,7 +15,7 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out) {
     return *out == NULL ? -1 : PyModule_AddType(module, *out);
 }
 
-/* The names must be those of counters.py, in its order: both sides of a slab are found by index. */
+/* The names must be those of counters.py in the same order: the cells of a slab are found by index. */
 static int check_counters(ve_module *state) {
     PyObject *counters = PyImport_ImportModule("velocity_edge.wire.counters");
     PyObject *expected = counters == NULL ? NULL : PyObject_GetAttrString(counters, "COUNTERS");
@@ -30,7 +30,7 @@ static int check_counters(ve_module *state) {
     }
     int equal = ours == NULL ? -1 : PyObject_RichCompareBool(ours, expected, Py_EQ);
     if (equal == 0) {
-        PyErr_SetString(PyExc_ImportError, "the native engine was built for another counters.py: build it again");
+        PyErr_SetString(PyExc_ImportError, "the native engine was built for other counters: build it again");
     }
     Py_XDECREF(counters);
     Py_XDECREF(expected);

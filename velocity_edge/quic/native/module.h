@@ -1,7 +1,7 @@
-/* What all engines of a process share: types, the classes of datagrams.py and requests.py, interned names, ciphers.
+/* What all engines of a process share: types, classes of datagrams.py and requests.py, interned names, ciphers.
  *
- * Ownership: this is the module's state. Every heap type keeps the module alive, so engines borrow a pointer to it.
- * Nothing else in this extension is global.
+ * Ownership: this is the state of the module. Each heap type keeps the module alive, so engines borrow a pointer to
+ * it. Nothing else in this extension is global.
  */
 #ifndef VE_MODULE_H
 #define VE_MODULE_H
@@ -33,8 +33,7 @@ struct ve_module {
     PyObject *logger;
     PyObject *empty; /* b"" */
     PyObject *counter_names[VE_COUNTER_COUNT];
-    PyObject
-        *field_names[VE_FIELD_NAMES]; /* names of common header fields, by nghttp3's QPACK token; made when first met */
+    PyObject *field_names[VE_FIELD_NAMES]; /* names of common fields, by nghttp3's QPACK token; made when first used */
     PyObject *https;
     PyObject *get;
     PyObject *name_admit;

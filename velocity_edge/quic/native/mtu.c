@@ -1,3 +1,4 @@
+/* Fall back to 1200 bytes when large packets do not arrive. */
 #include "mtu.h"
 
 #include "connection.h"
@@ -12,7 +13,7 @@ static void lower(ve_connection *connection) {
 }
 
 static bool known_to_fit(const ve_connection *connection, size_t length) {
-    return length <= ngtcp2_conn_get_path_max_tx_udp_payload_size(connection->quic); /* else it is a probe */
+    return length <= ngtcp2_conn_get_path_max_tx_udp_payload_size(connection->quic); /* a larger one is a probe */
 }
 
 static uint64_t in_flight(const ve_connection *connection) {
@@ -69,7 +70,7 @@ void ve_mtu_moved(ve_connection *connection) {
 }
 
 void ve_mtu_expire(ve_connection *connection) {
-    /* A single packet and its first probes get lost on bad paths, too. */
+    /* On lossy paths a single packet and its first probes get lost as well. */
     if (too_long(connection, &connection->mtu.silence, 4, 5) || too_long(connection, &connection->mtu.stall, 16, 12)) {
         lower(connection);
     }

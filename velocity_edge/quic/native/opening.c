@@ -1,4 +1,4 @@
-/* A new connection: its limits, its ids, its ngtcp2_conn. */
+/* A new connection: its limits, its IDs, its ngtcp2_conn. */
 #include "life.h"
 
 #include "callbacks.h"
@@ -10,10 +10,10 @@ static void fill_settings(const ve_engine *engine, const ve_opening *opening, ng
     settings->cc_algo = engine->congestion_control;
     settings->initial_ts = engine->now_ns;
     settings->handshake_timeout = limits->handshake_timeout_ns;
-    /* Ceilings of ngtcp2's auto-tuning: with them equal to the initial windows, only credit() moves a window. */
+    /* Upper bounds of ngtcp2's auto-tuning: equal to the initial windows, so that only credit() moves a window. */
     settings->max_window = limits->connection_window_bytes;
     settings->max_stream_window = limits->stream_window_bytes;
-    /* Out of range, ngtcp2 would abort. */
+    /* ngtcp2 aborts on a value out of range. */
     settings->max_tx_udp_payload_size = limits->max_datagram_bytes < VE_LEAST_DATAGRAM ? VE_LEAST_DATAGRAM
                                         : limits->max_datagram_bytes > NGTCP2_MAX_PMTUD_UDP_PAYLOAD_SIZE
                                             ? NGTCP2_MAX_PMTUD_UDP_PAYLOAD_SIZE
@@ -42,7 +42,7 @@ static void fill_parameters(const ve_engine *engine, ngtcp2_transport_params *pa
     parameters->active_connection_id_limit = limits->max_active_cids;
 }
 
-/* Frees what ve_connection_new() made so far, without events. */
+/* Free what ve_connection_new() made so far, without events. */
 static void discard(ve_connection *connection) {
     ve_engine *engine = connection->engine;
     ve_timer_remove(&engine->timers, connection);
@@ -57,7 +57,7 @@ static void discard(ve_connection *connection) {
 ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
     ngtcp2_settings settings;
     ngtcp2_transport_params parameters;
-    ngtcp2_cid scid; /* the client's, our destination */
+    ngtcp2_cid scid; /* the client's Source Connection ID, our destination */
     ngtcp2_cid ours;
     ve_connection *connection = calloc(1, sizeof *connection);
     if (connection == NULL || ve_timers_reserve(&engine->timers) != 0) {
@@ -81,7 +81,7 @@ ve_connection *ve_connection_new(ve_engine *engine, const ve_opening *opening) {
     fill_parameters(engine, &parameters);
     ngtcp2_cid_init(&scid, opening->scid, opening->scid_length);
     if (opening->original_dcid != NULL) {
-        /* After a Retry the client speaks to the id that we chose there, and it stays ours. */
+        /* After a Retry the client uses the ID that we chose there, and it remains ours. */
         ngtcp2_cid_init(&ours, opening->dcid, opening->dcid_length);
         ngtcp2_cid_init(&parameters.original_dcid, opening->original_dcid, opening->original_dcid_length);
         parameters.retry_scid = ours;

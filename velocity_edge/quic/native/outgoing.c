@@ -1,4 +1,4 @@
-/* The body of a response: chunks in a queue, a file read piece by piece, what is in flight. */
+/* The body of a response: a queue of chunks, a file read piece by piece, bytes in flight. */
 #include "stream.h"
 
 #include <errno.h>
@@ -10,7 +10,7 @@
 #include "module.h"
 
 enum {
-    /* One read of a file: a GSO train's worth, and small enough to still be in the cache when it is encrypted. */
+    /* One read of a file: as large as a GSO train, and still in the cache when it is encrypted. */
     FILE_PIECE = 64 * 1024,
     /* One DATA frame. */
     BYTES_PIECE = 256 * 1024,
@@ -20,7 +20,7 @@ bool ve_stream_answered(const ve_stream *stream) {
     return stream->eof_given && stream->unacked == 0 && stream->unsent == 0;
 }
 
-/* Bytes that left nghttp3's hands, acknowledged or given up. */
+/* Bytes given to nghttp3 that are acknowledged or abandoned. */
 static void no_longer_in_flight(ve_stream *stream, size_t length) {
     stream->unacked -= length;
     stream->connection->unacked -= length;
@@ -63,7 +63,7 @@ static void append(ve_stream *stream, ve_chunk *chunk) {
     }
 }
 
-/* A piece of the file goes behind its pieces that are still there, and before what was written since. */
+/* A piece of the file goes after the earlier pieces, and before what was written since. */
 static void insert_piece(ve_stream *stream, ve_chunk *chunk) {
     ve_chunk **at = &stream->first;
     if (stream->last_piece != NULL) {
@@ -108,7 +108,7 @@ int ve_stream_push_file(ve_stream *stream, PyObject *file_range) {
     int64_t offset = PyErr_Occurred() ? -1 : attribute(file_range, "offset");
     int64_t length = PyErr_Occurred() ? -1 : attribute(file_range, "length");
     if (!PyErr_Occurred() && (fd < 0 || fd > INT32_MAX || offset < 0 || length < 0)) {
-        PyErr_SetString(PyExc_ValueError, "a FileRange has an open descriptor, and no negative offset or length");
+        PyErr_SetString(PyExc_ValueError, "a FileRange must have an open descriptor, and no negative offset or length");
     }
     if (PyErr_Occurred()) {
         Py_XDECREF(file);
@@ -125,7 +125,7 @@ int ve_stream_push_file(ve_stream *stream, PyObject *file_range) {
     return 0;
 }
 
-/* The next piece of the file. False: it is shorter than was promised, or can't be read. */
+/* Read the next piece of the file. False: the file is shorter than promised, or cannot be read. */
 static bool read_piece(ve_stream *stream) {
     size_t length = stream->file_left < FILE_PIECE ? (size_t)stream->file_left : FILE_PIECE;
     ve_chunk *chunk = malloc(sizeof *chunk + length);
@@ -149,12 +149,11 @@ static bool read_piece(ve_stream *stream) {
     stream->file_left -= (uint64_t)got;
     insert_piece(stream, chunk);
     if (stream->file_left == 0) {
-        Py_CLEAR(stream->file); /* nothing of it is needed for sending again */
+        Py_CLEAR(stream->file); /* retransmission uses the chunks */
     }
     return true;
 }
 
-/* What is in flight stays in memory until it is acknowledged: how much that may be. */
 bool ve_connection_has_room(const ve_connection *connection) {
     const ve_limits *limits = &connection->engine->limits;
     size_t most = connection->engine->unacked < limits->max_unacked_bytes_per_worker ? limits->max_unacked_bytes
@@ -170,10 +169,10 @@ size_t ve_stream_pull(ve_stream *stream, nghttp3_vec *vectors, size_t count, boo
     ve_connection *connection = stream->connection;
     size_t filled = 0;
     size_t total = 0;
-    /* The pieces of a file come first; the next one is read when nghttp3 has the one before. */
+    /* The pieces of a file come first. The next one is read when nghttp3 has all of the one before. */
     bool wants_piece = stream->file_left > 0 && (stream->last_piece == NULL || is_given(stream->last_piece));
     if (wants_piece && ve_connection_has_room(connection) && !read_piece(stream)) {
-        stream->broken = true; /* never an end: it is reset after this write */
+        stream->broken = true; /* the body must not end here: the stream is reset after this write */
         connection->broken_streams++;
         stream->file_left = 0;
     }

@@ -1,3 +1,4 @@
+/* Count address changes, and drop datagrams of other paths above the limit. */
 #include "paths.h"
 
 #include "connection.h"
@@ -39,7 +40,7 @@ void ve_paths_note(ve_connection *connection, const ngtcp2_path *path) {
     ve_engine *engine = connection->engine;
     ve_paths *paths = &connection->paths;
     if (ve_packets_opened == paths->opened) {
-        return; /* not his: whoever knows an id could use up his changes */
+        return; /* not authentic: anyone who knows an ID could use up the limit */
     }
     bool moved = ngtcp2_path_eq(ngtcp2_conn_get_path(connection->quic), path);
     bool known = remember(paths, hash_of(connection, path));

@@ -1,4 +1,4 @@
-/* How urgent a request is (RFC 9218): its priority field, and PRIORITY_UPDATE, which may come before the request. */
+/* Priorities (RFC 9218): the field of a request, and PRIORITY_UPDATE, which may arrive before its request. */
 #include "http.h"
 
 #include <stdlib.h>
@@ -31,7 +31,7 @@ static void unlink_first_priority(ve_peer_http *peer) {
     free(first);
 }
 
-/* As many as the peer may have streams at once; the oldest gives way (RFC 9218 section 7.1 allows to forget). */
+/* As many as the peer may have open streams; the oldest is dropped (RFC 9218 section 7.1 allows that). */
 static int remember_priority(ve_connection *connection, int64_t id, const nghttp3_pri *priority) {
     ve_peer_http *peer = &connection->peer;
     for (ve_early_priority *p = peer->priorities; p != NULL; p = p->next) {
@@ -61,16 +61,16 @@ static int remember_priority(ve_connection *connection, int64_t id, const nghttp
 int ve_priority_update(ve_connection *connection, const uint8_t *at, const uint8_t *end) {
     ve_varint element = {0};
     if (!ve_varint_read(&element, &at, end)) {
-        return ve_http_fail(connection, VE_H3_FRAME_ERROR, "PRIORITY_UPDATE without an element");
+        return ve_http_fail(connection, VE_H3_FRAME_ERROR, "PRIORITY_UPDATE without a stream ID");
     }
-    /* Bits of a stream id: 0 the server began it, 1 unidirectional. */
+    /* Bits of a stream ID: 0 server-initiated, 1 unidirectional. */
     if ((element.value & 3) != 0 || element.value / 4 >= connection->max_streams_bidi) {
-        return ve_http_fail(connection, VE_H3_ID_ERROR, "PRIORITY_UPDATE of no request that may be");
+        return ve_http_fail(connection, VE_H3_ID_ERROR, "PRIORITY_UPDATE for a stream that is not a possible request");
     }
     nghttp3_pri priority = {.urgency = NGHTTP3_DEFAULT_URGENCY};
     int64_t id = (int64_t)element.value;
     if (nghttp3_pri_parse_priority(&priority, at, (size_t)(end - at)) != 0) {
-        return 0; /* a signal that can't be read is none */
+        return 0; /* a priority that cannot be parsed is ignored */
     }
     ve_stream *stream = find_stream(connection, id);
     if (stream == NULL || !stream->begun) {
@@ -107,7 +107,7 @@ bool ve_priority_take(ve_connection *connection, int64_t id, nghttp3_pri *priori
     return false;
 }
 
-/* RFC 9218 section 5; what PRIORITY_UPDATE said before is newer than the request's own field (section 7.1). */
+/* RFC 9218 section 5. A PRIORITY_UPDATE that arrived before the request overrides its field (section 7.1). */
 void ve_priority_of_request(ve_stream *stream, const ve_sections *section, size_t pseudo) {
     ve_connection *connection = stream->connection;
     nghttp3_pri priority = {.urgency = NGHTTP3_DEFAULT_URGENCY};

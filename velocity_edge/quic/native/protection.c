@@ -1,9 +1,9 @@
-/* Packet protection: what ngtcp2 calls for each packet, and for each update of the keys. */
+/* Packet protection: what ngtcp2 calls for each packet, and for each key update. */
 #include "crypto.h"
 
 #include <openssl/crypto.h>
 
-/* NULL: no memory. Both AEADs default to the 12-byte nonce that QUIC uses. */
+/* NULL: no memory. Both AEADs default to the 12-byte nonce of QUIC. */
 static EVP_CIPHER_CTX *context_of(ve_packet_key *packet_key) {
     if (packet_key->context == NULL) {
         EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
@@ -68,22 +68,23 @@ int ve_hp_mask(uint8_t *dest, const ngtcp2_crypto_cipher *hp, const ngtcp2_crypt
     uint8_t block[NGTCP2_HP_SAMPLELEN];
     int n = 0;
     if (suite->chacha) {
-        /* The sample is counter and nonce at once (RFC 9001 section 5.4.4), in the layout of OpenSSL's 16-byte IV. */
+        /* The sample is counter and nonce (RFC 9001 section 5.4.4), in the order of OpenSSL's 16-byte IV. */
         if (EVP_EncryptInit_ex(cipher, NULL, NULL, NULL, sample) != 1 ||
             EVP_EncryptUpdate(cipher, dest, &n, zeros, sizeof zeros) != 1) {
             return NGTCP2_ERR_CALLBACK_FAILURE;
         }
         return 0;
     }
-    if (EVP_EncryptUpdate(cipher, block, &n, sample, NGTCP2_HP_SAMPLELEN) != 1) { /* ECB: no set-up per packet */
+    if (EVP_EncryptUpdate(cipher, block, &n, sample, NGTCP2_HP_SAMPLELEN) !=
+        1) { /* ECB: no initialization per packet */
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
     memcpy(dest, block, NGTCP2_HP_MASKLEN);
     return 0;
 }
 
-/* The next generation of secrets and packet keys; header protection keys never change (RFC 9001 section 6.1). ngtcp2
- * asks once when a connection's keys are installed and again after each update, so this is not a count of updates. */
+/* Secrets and packet keys of the next key phase; header protection keys never change (RFC 9001 section 6.1). ngtcp2
+ * calls this once when keys are installed and again after each update: it is not a count of updates. */
 int ve_update_key(ngtcp2_conn *quic, uint8_t *rx_secret, uint8_t *tx_secret, ngtcp2_crypto_aead_ctx *rx, uint8_t *rx_iv,
                   ngtcp2_crypto_aead_ctx *tx, uint8_t *tx_iv, const uint8_t *current_rx, const uint8_t *current_tx,
                   size_t length, void *user) {

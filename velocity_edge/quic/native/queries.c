@@ -1,4 +1,4 @@
-/* What an engine tells about itself: its connections, which CID configurations they use, its counters. */
+/* Questions about an engine: its connections, the CID configurations they use, its counters. */
 #include "surface.h"
 
 #include "connection.h"
@@ -20,7 +20,7 @@ PyObject *ve_engine_connections(PyObject *self, PyObject *unused) {
     return list;
 }
 
-/* CID config id -> connections that hold an id of it, where there are any. */
+/* CID config id -> number of connections with an ID of it, without zeros. */
 PyObject *ve_engine_connections_by_config(PyObject *self, PyObject *unused) {
     ve_engine *engine = (ve_engine *)self;
     PyObject *counts = PyDict_New();
@@ -38,7 +38,7 @@ PyObject *ve_engine_connections_by_config(PyObject *self, PyObject *unused) {
     return counts;
 }
 
-/* Handles of the open connections that hold an id of one of these configurations. */
+/* Handles of the open connections that have an ID of one of these configurations. */
 PyObject *ve_engine_connections_on(PyObject *self, PyObject *configs) {
     ve_engine *engine = (ve_engine *)self;
     PyObject *wanted = PySequence_Fast(configs, "connections_on(config_ids)");
@@ -69,7 +69,7 @@ PyObject *ve_engine_connections_on(PyObject *self, PyObject *configs) {
     return list;
 }
 
-/* ngtcp2 decides itself when it issues ids, and writes Retire Prior To as 0: it cannot rename a connection. */
+/* ngtcp2 decides when it issues IDs, and always sends Retire Prior To 0: it cannot give a connection new IDs. */
 PyObject *ve_engine_rename(PyObject *self, PyObject *connection) {
     (void)self;
     (void)connection;
@@ -94,7 +94,7 @@ PyObject *ve_engine_counters(PyObject *self, PyObject *unused) {
         }
         Py_XDECREF(value);
     }
-    /* and the gauges of counters.py that are an engine's */
+    /* and gauges that counters.py expects of an engine */
     if (counters != NULL && (add_number(counters, "connections", engine->open_count) != 0 ||
                              add_number(counters, "half_open", engine->half_open) != 0 ||
                              add_number(counters, "streams", engine->stream_count) != 0)) {

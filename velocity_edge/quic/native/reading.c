@@ -1,25 +1,28 @@
-/* What comes to a connection from outside: its datagrams, and its timer. */
+/* Input of a connection: datagrams, and its timer. */
 #include "life.h"
 
 #include "engine.h"
 #include "mtu.h"
 #include "paths.h"
 
-/* Too much is held for what this peer sent, or did not acknowledge. What one packet can add is small beside the budgets. */
+/* Too much memory is used for what this peer sent or did not acknowledge. One packet adds little compared with the
+ * limits. */
 static void bound_memory(ve_connection *connection, int rv) {
     const ve_memory *memory = &connection->memory;
     bool early = !connection->handshake_completed;
     size_t received = early ? connection->half_open_memory_bytes : connection->received_memory_bytes;
     size_t sent = connection->sent_memory_bytes + 4 * connection->most_in_flight;
-    /* ngtcp2 says ERR_INTERNAL when one stream has more than 5000 gaps. */
+    /* ngtcp2 returns ERR_INTERNAL when a stream has more than 5000 gaps. */
     if (memory->bytes[VE_RECEIVED] <= received && memory->bytes[VE_SENT] <= sent && rv != NGTCP2_ERR_INTERNAL) {
         return;
     }
     connection->engine->counters[VE_memory_exceeded]++;
     if (early) {
-        ve_connection_fail(connection, NGTCP2_CCERR_TYPE_TRANSPORT, NGTCP2_CRYPTO_BUFFER_EXCEEDED, "too many pieces");
+        ve_connection_fail(connection, NGTCP2_CCERR_TYPE_TRANSPORT, NGTCP2_CRYPTO_BUFFER_EXCEEDED,
+                           "too much memory for received or unacknowledged data");
     } else {
-        ve_connection_fail(connection, NGTCP2_CCERR_TYPE_APPLICATION, VE_H3_EXCESSIVE_LOAD, "too many pieces");
+        ve_connection_fail(connection, NGTCP2_CCERR_TYPE_APPLICATION, VE_H3_EXCESSIVE_LOAD,
+                           "too much memory for received or unacknowledged data");
     }
 }
 
@@ -54,7 +57,8 @@ void ve_connection_read(ve_connection *connection, const ngtcp2_path *path, uint
         return;
     }
     if (connection->state == VE_CLOSING) {
-        /* Repeat at the first, second, fourth, eighth ... packet: a flood gets ever fewer answers (RFC 9000 10.2.1). */
+        /* Send it again at the first, second, fourth, eighth ... packet: a flood gets fewer and fewer responses (RFC
+           9000 section 10.2.1). */
         unsigned n = ++connection->packets_while_closing;
         if ((n & (n - 1)) == 0 && connection->last_packet != NULL) {
             connection->repeat = true;
@@ -99,7 +103,7 @@ void ve_connection_expire(ve_connection *connection) {
         return;
     }
     if (ve_connection_survives(connection, rv)) {
-        /* Writing sets the real one; this is for an endpoint that doesn't write. */
+        /* Writing sets the real one. This one is for an endpoint that does not write. */
         ve_timer_set(&engine->timers, connection, engine->now_ns + 1000000);
         ve_connection_mark(connection);
     }

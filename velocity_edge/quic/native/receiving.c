@@ -1,3 +1,4 @@
+/* receive() of a batch: recvmsg() with GRO, packet information, ECN and the count of drops. */
 #include "surface.h"
 
 #include <errno.h>
@@ -24,7 +25,7 @@ static void unmap(ve_address *address) {
     }
 }
 
-/* `received->local` begins as what getsockname() said; IP_PKTINFO replaces the address and leaves the port. */
+/* `train->local` begins as the result of getsockname(). IP_PKTINFO replaces the address and keeps the port. */
 static void read_control(struct msghdr *message, ve_train *train, ve_engine *engine) {
     in_port_t port = train->local.any.sa_family == AF_INET ? train->local.v4.sin_port : train->local.v6.sin6_port;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
@@ -65,7 +66,7 @@ static void read_control(struct msghdr *message, ve_train *train, ve_engine *eng
     }
 }
 
-/* Drops before our time are not ours to count: the socket outlives its workers. */
+/* Drops before this worker started are not counted: the socket outlives its workers. */
 static void first_look(ve_engine *engine, int fd, int listener) {
     uint32_t information[SK_MEMINFO_VARS] = {0};
     socklen_t length = sizeof information;
@@ -92,7 +93,7 @@ PyObject *ve_batch_receive(PyObject *self, PyObject *const *arguments, Py_ssize_
         return NULL;
     }
     if (listener < 0 || listener >= VE_MAX_LISTENERS) {
-        return PyErr_Format(PyExc_ValueError, "listener %ld is not in 0..%d", listener, VE_MAX_LISTENERS - 1);
+        return PyErr_Format(PyExc_ValueError, "listener %ld is out of range 0..%d", listener, VE_MAX_LISTENERS - 1);
     }
     if (batch->busy) {
         PyErr_SetString(PyExc_RuntimeError, "this batch is in use by its engine");
@@ -103,7 +104,7 @@ PyObject *ve_batch_receive(PyObject *self, PyObject *const *arguments, Py_ssize_
     }
     bound.length = bound_length;
     first_look(engine, (int)fd, (int)listener);
-    /* Errors that ICMP left on the socket come one per call: each costs one of these rounds, so the loop ends. */
+    /* Errors that ICMP left on the socket are returned one per call. Each takes one round, so the loop ends. */
     for (int rounds = 0; rounds < 2 * VE_BATCH_TRAINS; rounds++) {
         union {
             char bytes[256];
@@ -129,7 +130,7 @@ PyObject *ve_batch_receive(PyObject *self, PyObject *const *arguments, Py_ssize_
                 return PyErr_SetFromErrno(PyExc_OSError);
             }
             if (errno != EINTR) {
-                engine->counters[VE_send_errors]++; /* what ICMP said about something we sent */
+                engine->counters[VE_send_errors]++; /* an ICMP error for a datagram that was sent */
             }
             continue;
         }

@@ -1,4 +1,4 @@
-/* What handlers say to an engine, between turns: respond, write, credit, reset, close, goaway. */
+/* Methods that handlers call between turns: respond, write, credit, reset, close, goaway. */
 #include "surface.h"
 
 #include "connection.h"
@@ -6,7 +6,7 @@
 #include "http.h"
 #include "stream.h"
 
-/* The stream of a handle; NULL without an exception when it is gone. */
+/* The stream of a handle; NULL without an exception when it is closed. */
 static ve_stream *find_stream(ve_engine *engine, PyObject *handle) {
     unsigned long long number = PyLong_AsUnsignedLongLong(handle);
     return PyErr_Occurred() ? NULL : ve_handle_find(&engine->streams, number);
@@ -55,8 +55,8 @@ PyObject *ve_engine_write(PyObject *self, PyObject *const *arguments, Py_ssize_t
         return NULL;
     }
     int fin = PyObject_IsTrue(arguments[2]);
-    /* The same object when it is bytes. Before the stream is looked up: it may run Python code, which may end the
-     * stream. */
+    /* Returns the same object when it is bytes. Must come before the stream is looked up: it may run Python code,
+       which may close the stream. */
     PyObject *data = fin < 0 ? NULL : PyBytes_FromObject(arguments[1]);
     ve_stream *stream = data == NULL ? NULL : find_stream(engine, arguments[0]);
     if (PyErr_Occurred() || !ve_engine_enter(engine)) {

@@ -1,11 +1,11 @@
-/* What any file may report to the engine: an event for Python, an answer without a connection, a failed upcall. */
+/* Reports of any layer to the engine: an event for Python, a packet without a connection, a failed upcall. */
 #include "engine.h"
 
 #include "module.h"
 
 void ve_engine_event(ve_engine *engine, PyObject *event) {
     if (event == NULL || PyList_Append(engine->events, event) != 0) {
-        PyErr_Clear(); /* no memory for one small object: the rest of this process has the same trouble */
+        PyErr_Clear(); /* no memory for a small object: the rest of the process will fail as well */
         engine->counters[VE_upcall_errors]++;
     }
     Py_XDECREF(event);
@@ -55,14 +55,14 @@ void ve_engine_upcall_failed(ve_engine *engine, enum ve_upcall upcall) {
     if (exception == NULL) {
         return;
     }
-    /* Without memory the next upcall would fail, too: whoever calls the engine shall end this worker. */
+    /* Without memory the next upcall would fail too: raise it to the caller of the engine, which ends the worker. */
     if (!PyErr_GivenExceptionMatches(exception, PyExc_Exception) ||
         PyErr_GivenExceptionMatches(exception, PyExc_MemoryError)) {
         if (engine->interrupt == NULL) {
             engine->interrupt = Py_NewRef(exception);
         }
     } else if (!engine->logged[upcall]) {
-        /* Once per engine and upcall: what a stranger can trigger must not fill a disk. The counter goes on. */
+        /* Once per engine and upcall: what a peer can cause must not fill a disk. The counter continues. */
         engine->logged[upcall] = true;
         PyObject *method = PyObject_GetAttrString(engine->module->logger, "error");
         PyObject *arguments =

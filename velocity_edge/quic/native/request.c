@@ -9,7 +9,7 @@
 #include "section.h"
 #include "stream.h"
 
-/* The request is refused, the connection goes on. */
+/* Refuse the request; the connection stays open. */
 static int refuse(ve_stream *stream, uint64_t code) {
     if (!stream->glitched) {
         stream->glitched = true;
@@ -19,7 +19,7 @@ static int refuse(ve_stream *stream, uint64_t code) {
     return 0;
 }
 
-/* A whole section; `fin`: nothing comes behind it. */
+/* A complete field section; `fin`: the stream ends after it. */
 static int end_section(ve_stream *stream, const uint8_t *data, size_t length, bool fin) {
     ve_connection *connection = stream->connection;
     ve_sections *section = &connection->engine->sections;
@@ -33,14 +33,14 @@ static int end_section(ve_stream *stream, const uint8_t *data, size_t length, bo
         rv = refuse(stream, VE_H3_EXCESSIVE_LOAD);
         goto done;
     case VE_DECODED_INVALID:
-        rv = ve_http_fail(connection, VE_QPACK_DECOMPRESSION_FAILED, "field section is no QPACK");
+        rv = ve_http_fail(connection, VE_QPACK_DECOMPRESSION_FAILED, "invalid QPACK field section");
         goto done;
     case VE_DECODED_NO_MEMORY:
         rv = NGTCP2_ERR_NOMEM;
         goto done;
     }
     if (trailers) {
-        /* Counted against the same limit and dropped: no handler of ours wants them. */
+        /* Trailers count against the same limit and are dropped: no handler uses them. */
         stream->trailers_done = true;
         if (section->bytes > connection->max_field_section_bytes) {
             rv = refuse(stream, VE_H3_EXCESSIVE_LOAD);
@@ -57,8 +57,8 @@ done:
     return rv;
 }
 
-/* A piece of a section that is not whole yet. What is held of all sections of a connection has the connection's
- * window as its bound: the peer had credit for it once. */
+/* Keep a piece of an incomplete section. All incomplete sections of a connection together are bounded by its
+ * flow-control window. */
 static int keep_piece(ve_stream *stream, const uint8_t *data, size_t length) {
     ve_connection *connection = stream->connection;
     size_t needed = stream->section_length + length;
@@ -91,12 +91,12 @@ static int read_section(ve_stream *stream, const uint8_t *data, size_t length, b
 static int begin_frame(ve_stream *stream) {
     ve_connection *connection = stream->connection;
     if (ve_http_is_foreign(stream->frame_type, false)) {
-        return ve_http_fail(connection, VE_H3_FRAME_UNEXPECTED, "frame of another kind of stream");
+        return ve_http_fail(connection, VE_H3_FRAME_UNEXPECTED, "frame not allowed on a request stream");
     }
     switch (stream->frame_type) {
     case VE_FRAME_DATA:
         if (!stream->headers_done || stream->trailers_done) {
-            return ve_http_fail(connection, VE_H3_FRAME_UNEXPECTED, "DATA outside of a message");
+            return ve_http_fail(connection, VE_H3_FRAME_UNEXPECTED, "DATA before the header section or after trailers");
         }
         if (stream->body_left >= 0) {
             if (stream->frame_left > (uint64_t)stream->body_left) {
@@ -117,13 +117,13 @@ static int begin_frame(ve_stream *stream) {
         }
         break;
     default:
-        break; /* unknown: thrown away (RFC 9114 section 9) */
+        break; /* unknown frame type: ignored (RFC 9114 section 9) */
     }
     stream->in_frame = stream->frame_left > 0;
     return 0;
 }
 
-/* The stream's end. */
+/* The stream ends. */
 static int end_request(ve_stream *stream) {
     if (stream->in_frame || stream->in_frame_head || stream->varint.left > 0) {
         return ve_http_fail(stream->connection, VE_H3_FRAME_ERROR, "the stream ends within a frame");
@@ -136,13 +136,13 @@ static int end_request(ve_stream *stream) {
     }
     ve_stream_not_incomplete(stream);
     if (stream->request_ended) {
-        return 0; /* said with the request */
+        return 0; /* already reported with the request */
     }
     stream->request_ended = true;
     return ve_stream_body_end(stream) == 0 ? 0 : NGTCP2_ERR_NOMEM;
 }
 
-/* Read all frames; `*body`: bytes that wait for credit. */
+/* Parse all frames; `*body`: body bytes, which wait for credit. */
 static int read_request(ve_stream *stream, const uint8_t *at, const uint8_t *end, bool fin, size_t *body) {
     int rv = 0;
     while (at < end && rv == 0 && !stream->over) {
@@ -175,7 +175,8 @@ static int read_request(ve_stream *stream, const uint8_t *at, const uint8_t *end
     return fin && rv == 0 && !stream->over ? end_request(stream) : rv;
 }
 
-/* nghttp3 gets to know the stream, without a byte of it: it sends the answer. After our final GOAWAY it refuses. */
+/* Tell nghttp3 about the stream, without its bytes, because it sends the response. After our final GOAWAY it refuses
+ * the stream. */
 static int begin_stream(ve_stream *stream) {
     ve_connection *connection = stream->connection;
     nghttp3_pri priority;
@@ -196,7 +197,7 @@ static int begin_stream(ve_stream *stream) {
 int ve_http_receive(ve_connection *connection, ve_stream *stream, const uint8_t *data, size_t length, bool fin) {
     size_t body = 0;
     if (connection->http == NULL) {
-        return NGTCP2_ERR_CALLBACK_FAILURE; /* can't be: keys that open stream data come after our 1-RTT key */
+        return NGTCP2_ERR_CALLBACK_FAILURE; /* not possible: keys for stream data are installed after our 1-RTT key */
     }
     int rv = stream->begun ? 0 : begin_stream(stream);
     if (rv == 0 && !stream->over && !stream->request_ended) {
@@ -205,7 +206,8 @@ int ve_http_receive(ve_connection *connection, ve_stream *stream, const uint8_t 
     if (rv != 0) {
         return rv;
     }
-    /* Framing and field sections are used up, and so is what nobody will ask for; bodies when their handler says so. */
+    /* Give credit for framing, field sections and discarded bytes. Body bytes get credit when their handler consumes
+       them. */
     rv = ngtcp2_conn_extend_max_stream_offset(connection->quic, stream->id, length - body);
     ngtcp2_conn_extend_max_offset(connection->quic, length - body);
     return rv;

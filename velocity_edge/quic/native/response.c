@@ -31,7 +31,7 @@ static nghttp3_ssize read_data(nghttp3_conn *http, int64_t id, nghttp3_vec *vect
     return (nghttp3_ssize)filled;
 }
 
-/* nghttp3 would let upper case pass, and every client would call the answer malformed (RFC 9114 section 4.2). */
+/* nghttp3 accepts upper case, but every client would call the response malformed (RFC 9114 section 4.2). */
 static bool is_name(const uint8_t *name, size_t length) {
     for (size_t i = 0; i < length; i++) {
         if (name[i] >= 'A' && name[i] <= 'Z') {
@@ -44,7 +44,7 @@ static bool is_name(const uint8_t *name, size_t length) {
 static int fill_field(nghttp3_nv *field, PyObject *pair) {
     if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2 || !PyBytes_Check(PyTuple_GET_ITEM(pair, 0)) ||
         !PyBytes_Check(PyTuple_GET_ITEM(pair, 1))) {
-        PyErr_SetString(PyExc_TypeError, "headers are pairs of bytes");
+        PyErr_SetString(PyExc_TypeError, "a header is a pair of bytes");
         return -1;
     }
     PyObject *name = PyTuple_GET_ITEM(pair, 0);
@@ -55,7 +55,7 @@ static int fill_field(nghttp3_nv *field, PyObject *pair) {
     field->valuelen = (size_t)PyBytes_GET_SIZE(value);
     field->flags = NGHTTP3_NV_FLAG_NONE; /* nghttp3 copies */
     if (!is_name(field->name, field->namelen) || !nghttp3_check_header_value(field->value, field->valuelen)) {
-        PyErr_Format(PyExc_ValueError, "not a header field: %R", pair);
+        PyErr_Format(PyExc_ValueError, "invalid header field: %R", pair);
         return -1;
     }
     return 0;
@@ -74,13 +74,13 @@ int ve_http_respond(ve_stream *stream, int status, PyObject *headers, PyObject *
     nghttp3_nv fields[MAX_RESPONSE_FIELDS + 1];
     char digits[4];
     int result = -1;
-    PyObject *fast = PySequence_Fast(headers, "headers are a sequence of pairs of bytes");
+    PyObject *fast = PySequence_Fast(headers, "headers must be a sequence of pairs of bytes");
     if (fast == NULL) {
         return -1;
     }
     Py_ssize_t n = PySequence_Fast_GET_SIZE(fast);
     if (status < 100 || status > 599 || n > MAX_RESPONSE_FIELDS) {
-        PyErr_Format(PyExc_ValueError, "status %d is not in 100..599, or more than %d headers", status,
+        PyErr_Format(PyExc_ValueError, "status %d is out of range 100..599, or there are more than %d headers", status,
                      MAX_RESPONSE_FIELDS);
         goto done;
     }
@@ -112,7 +112,7 @@ int ve_http_respond(ve_stream *stream, int status, PyObject *headers, PyObject *
         } else if (PyBytes_Check(body)) {
             failed = ve_stream_push(stream, body);
         } else {
-            PyErr_SetString(PyExc_TypeError, "a body is bytes, FileRange or None");
+            PyErr_SetString(PyExc_TypeError, "a body must be bytes, FileRange or None");
             failed = -1;
         }
         if (failed) {

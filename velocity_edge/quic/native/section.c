@@ -1,3 +1,4 @@
+/* Decode a field section. */
 #include "section.h"
 
 #include <stdlib.h>
@@ -5,7 +6,7 @@
 enum {
     FIELD_OVERHEAD = 32, /* RFC 9114 section 4.2.2 */
     FIRST_FIELDS = 32,
-    /* A request with more fields than this gives their memory back. */
+    /* After a request with more fields than this their memory is freed. */
     KEPT_FIELDS = 256,
 };
 
@@ -84,7 +85,7 @@ static ve_decoded decode(ve_sections *sections, const uint8_t *data, size_t leng
                 return VE_DECODED_TOO_LARGE;
             }
         } else if (!(flags & NGHTTP3_QPACK_DECODE_FLAG_FINAL)) {
-            return VE_DECODED_INVALID; /* it waits for a table that was not lent */
+            return VE_DECODED_INVALID; /* it refers to a dynamic table, which no peer has */
         }
     } while (!(flags & NGHTTP3_QPACK_DECODE_FLAG_FINAL));
     return VE_DECODED;
@@ -94,7 +95,7 @@ ve_decoded ve_sections_decode(ve_sections *sections, const uint8_t *data, size_t
     ve_sections_clear(sections);
     ve_decoded result = decode(sections, data, length, most);
     if (result != VE_DECODED) {
-        renew(sections); /* what it was in the middle of goes with it */
+        renew(sections); /* it may be in the middle of a field */
     }
     return result;
 }

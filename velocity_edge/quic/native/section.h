@@ -1,14 +1,14 @@
-/* Field sections (RFC 9204 section 4.5) decoded whole, on nghttp3's QPACK decoder.
+/* Field sections (RFC 9204 section 4.5), decoded as a whole with nghttp3's QPACK decoder.
  *
- * No peer was lent a dynamic table, so a section stands alone: one decoder serves all connections of an engine, and no
- * section leaves anything behind. A section that fails spoils the decoder, which is made again then.
+ * No peer has a dynamic table, so a section depends on nothing else: one decoder serves all connections of an engine.
+ * After a section that fails the decoder is made anew.
  */
 #ifndef VE_SECTION_H
 #define VE_SECTION_H
 
 #include "base.h"
 
-/* The decoder, and the fields of the section that was decoded last. */
+/* The decoder, and the fields of the last section. */
 typedef struct ve_sections {
     nghttp3_qpack_decoder *decoder;
     nghttp3_qpack_stream_context *context;
@@ -20,7 +20,7 @@ typedef struct ve_sections {
 
 typedef enum ve_decoded {
     VE_DECODED,
-    VE_DECODED_TOO_LARGE, /* more than `most` bytes, or a string that nghttp3 does not take */
+    VE_DECODED_TOO_LARGE, /* more than `most` bytes, or a string longer than nghttp3 accepts */
     VE_DECODED_INVALID,   /* QPACK_DECOMPRESSION_FAILED */
     VE_DECODED_NO_MEMORY,
 } ve_decoded;

@@ -1,3 +1,4 @@
+/* transmit() of a batch: sendmsg() with GSO where the destination allows it, source address and ECN. */
 #include "surface.h"
 
 #include <errno.h>
@@ -46,7 +47,8 @@ static void add_control(struct msghdr *message, size_t *used, int level, int typ
     *used += CMSG_SPACE(length);
 }
 
-/* `length` bytes of the train from its offset, cut by the kernel when that is more than one segment. 0 or errno. */
+/* Send `length` bytes of the train from its offset; the kernel splits them when there is more than one segment. 0 or
+ * errno. */
 static int send_part(const ve_batch *batch, const ve_train *train, int fd, int domain, uint32_t length) {
     union {
         char bytes[256];
@@ -56,7 +58,8 @@ static int send_part(const ve_batch *batch, const ve_train *train, int fd, int d
     size_t used = 0;
     struct iovec vector = {batch->memory + train->offset, length};
     struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.bytes};
-    /* To IPv4 the options are IPv4's, also on a dual-stack socket, where only the name is mapped. */
+    /* For IPv4 the control messages are those of IPv4, also on a dual-stack socket, where only the address is
+       mapped. */
     if (to.any.sa_family == AF_INET) {
         if (train->local.length != 0 && train->local.v4.sin_addr.s_addr != INADDR_ANY) {
             struct in_pktinfo info = {.ipi_spec_dst = train->local.v4.sin_addr};
@@ -91,7 +94,7 @@ static int send_part(const ve_batch *batch, const ve_train *train, int fd, int d
         message.msg_control = NULL;
     }
     int error;
-    /* An error that ICMP left on the socket is reported by the next call, whoever that was for: once more. */
+    /* An error that ICMP left on the socket is returned by the next call, for whatever destination: try once more. */
     for (int attempt = 0; attempt < 2; attempt++) {
         if (sendmsg(fd, &message, MSG_DONTWAIT) >= 0) {
             ve_engine *engine = batch->engine;
@@ -108,8 +111,7 @@ static int send_part(const ve_batch *batch, const ve_train *train, int fd, int d
     return error;
 }
 
-/* True: the train is gone (sent, or lost and counted). False: the socket would block; what is left stays in the train.
- */
+/* True: the train is done (sent, or lost and counted). False: the socket would block; the train holds the rest. */
 static bool send_train(ve_batch *batch, ve_train *train, int fd, int domain) {
     ve_engine *engine = batch->engine;
     ve_address *refused = no_gso_entry(engine, &train->peer);

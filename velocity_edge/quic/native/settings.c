@@ -1,10 +1,10 @@
-/* EngineSettings, EngineKeys and the roster of datagrams.py, into the engine's own terms. */
+/* EngineSettings, EngineKeys and the roster, read from Python. */
 #include "surface.h"
 
 #include "engine.h"
 #include "module.h"
 
-/* A non-negative number in attribute `name`, times `scale`. */
+/* The attribute `name`, a non-negative number, times `scale`. */
 static uint64_t number(PyObject *object, const char *name, double scale) {
     if (PyErr_Occurred()) {
         return 0;
@@ -63,12 +63,12 @@ static void read_congestion_control(ngtcp2_cc_algo *algorithm, PyObject *setting
             return;
         }
     }
-    PyErr_Format(PyExc_ValueError, "congestion_control %R is not cubic, bbr or reno", name);
+    PyErr_Format(PyExc_ValueError, "congestion_control %R: expected cubic, bbr or reno", name);
     Py_DECREF(name);
 }
 
 void ve_engine_read_settings(ve_engine *engine, PyObject *settings) {
-    ve_limits fresh = {0}; /* all of them, or none: the engine may be serving */
+    ve_limits fresh = {0}; /* all of them or none: the engine may be in use */
     ngtcp2_cc_algo algorithm = engine->congestion_control;
     PyObject *limits = PyObject_GetAttrString(settings, "limits");
     if (limits == NULL) {
@@ -88,8 +88,8 @@ void ve_engine_read_settings(ve_engine *engine, PyObject *settings) {
     engine->congestion_control = algorithm;
 }
 
-/* ngtcp2 keeps what a connection began with: windows, streams, time-outs, congestion control. The rest of the limits is
- * read where it is needed, and holds from now on. */
+/* Open connections keep their windows, streams, timeouts and congestion control. All other limits are read when they
+ * are needed, and apply at once. */
 PyObject *ve_engine_use_settings(PyObject *self, PyObject *settings) {
     ve_engine *engine = (ve_engine *)self;
     if (!ve_engine_enter(engine)) {
@@ -128,7 +128,7 @@ PyObject *ve_engine_use_roster(PyObject *self, PyObject *ids) {
         long id = PyLong_AsLong(item);
         Py_DECREF(item);
         if (!PyErr_Occurred() && (id < 0 || id > 65535)) {
-            PyErr_Format(PyExc_ValueError, "worker id %ld is not in 0..65535", id);
+            PyErr_Format(PyExc_ValueError, "worker id %ld is out of range 0..65535", id);
         }
         if (PyErr_Occurred()) {
             break;

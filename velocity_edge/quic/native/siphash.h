@@ -1,5 +1,5 @@
-/* SipHash-1-3 (Aumasson and Bernstein, 2012). Twin of velocity_edge/wire/siphash.py for the mask of our connection ids; also
- * the keyed hash of tables whose keys a stranger chooses. */
+/* SipHash-1-3 (Aumasson and Bernstein, 2012), the same as velocity_edge/wire/siphash.py: for the mask of our
+ * connection IDs, and the keyed hash of tables whose keys a peer chooses. */
 #ifndef VE_SIPHASH_H
 #define VE_SIPHASH_H
 
@@ -24,7 +24,7 @@ static inline void ve_sip_round(uint64_t v[4]) {
     v[2] = ve_rotl(v[2], 32);
 }
 
-/* Words are read in the machine's order: the build refuses big-endian machines (build.py), like the BPF programs. */
+/* Words are read in native byte order: the build refuses big-endian machines (build.py), as the BPF programs do. */
 static inline uint64_t ve_siphash13(const uint8_t key[16], const uint8_t *data, size_t length) {
     uint64_t k[2];
     uint64_t word;

@@ -1,4 +1,4 @@
-/* A request stream: its life, the wait for its peer, and the request body. */
+/* A request stream: opened, waiting for the peer, its request body, closed. */
 #include "stream.h"
 
 #include "connection.h"
@@ -91,7 +91,7 @@ void ve_stream_reset(ve_stream *stream, uint64_t code) {
     ve_connection *connection = stream->connection;
     connection->engine->counters[VE_streams_reset]++;
     ve_stream_over(stream, false, code);
-    /* It fails only without memory, and then the next call into ngtcp2 says so too. */
+    /* It fails only without memory, and then the next call into ngtcp2 fails as well. */
     if (ngtcp2_conn_shutdown_stream(connection->quic, 0, stream->id, code) != 0) {
         ve_connection_fail(connection, NGTCP2_CCERR_TYPE_TRANSPORT, NGTCP2_INTERNAL_ERROR, "");
     }
@@ -139,7 +139,7 @@ static int list_body(ve_stream *stream) {
 }
 
 int ve_stream_body(ve_stream *stream, const uint8_t *data, size_t length) {
-    /* Bounded by the stream's window: what was not credited can't be followed by more. */
+    /* Bounded by the window of the stream: the peer may not send more than was credited. */
     if (stream->body_length + length > stream->body_capacity) {
         size_t capacity = stream->body_capacity == 0 ? 4096 : stream->body_capacity;
         while (capacity < stream->body_length + length) {

@@ -1,4 +1,4 @@
-/* What Python can call: the types, and the methods of NativeEngine and Batch that are in other files than their tables. */
+/* What Python can call: types, and methods that are defined in other files than the table of their type. */
 #ifndef VE_SURFACE_H
 #define VE_SURFACE_H
 
@@ -8,7 +8,8 @@ extern PyType_Spec ve_engine_spec;        /* engine.c */
 extern PyType_Spec ve_batch_spec;         /* trains.c */
 extern PyMethodDef ve_module_functions[]; /* functions.c */
 
-/* Begin a call that changes something. False (with an exception): it comes from one of our own upcalls. */
+/* Begin a call. False (with an exception): the engine is in use, by an upcall of the same thread or by another
+ * thread. */
 static inline bool ve_engine_enter(ve_engine *engine) {
     if (engine->busy) {
         PyErr_SetString(PyExc_RuntimeError, "cannot call an engine from one of its upcalls, or from another thread");
@@ -33,7 +34,7 @@ PyObject *ve_engine_reset(PyObject *self, PyObject *const *arguments, Py_ssize_t
 PyObject *ve_engine_close(PyObject *self, PyObject *arguments, PyObject *keywords);
 PyObject *ve_engine_goaway(PyObject *self, PyObject *arguments, PyObject *keywords);
 
-/* settings.c; an exception tells of failure */
+/* settings.c; they report failure by an exception */
 void ve_engine_read_settings(ve_engine *engine, PyObject *settings);
 PyObject *ve_engine_use_settings(PyObject *self, PyObject *settings);
 PyObject *ve_engine_use_keys(PyObject *self, PyObject *keys);

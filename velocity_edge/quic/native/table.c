@@ -1,3 +1,4 @@
+/* Connection ID -> connection, handle -> object. */
 #include "table.h"
 
 #include "connection.h"
@@ -40,7 +41,7 @@ static void grow(ve_id_table *table) {
     ve_id **old = table->buckets;
     ve_id **fresh = calloc((old_mask + 1) * 2, sizeof *fresh);
     if (fresh == NULL) {
-        return; /* longer chains are slower, not wrong */
+        return; /* longer chains are slower, and still correct */
     }
     table->buckets = fresh;
     table->mask = old_mask * 2 + 1;

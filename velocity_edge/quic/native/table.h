@@ -1,11 +1,11 @@
-/* Two tables of one engine: connection id -> connection, and handle -> object.
+/* Two tables of one engine: connection ID -> connection, and handle -> object.
  *
- * Ownership: ve_id entries belong to the table and are also chained in their connection, which removes them before it
- * is freed. Handles don't own what they name.
+ * Ownership: ve_id entries belong to the table and are chained in their connection, which removes them before it is
+ * freed. Handles do not own their objects.
  *
- * The id table is keyed with SipHash under a random key: a client chooses the id of its first packet, and must not be
- * able to choose its bucket. A handle is generation << 24 | slot, so the number of something that is gone never names
- * anything else (2^39 reuses of one slot).
+ * The ID table is hashed with SipHash under a random key, because a client chooses the ID of its first packet and must
+ * not be able to choose the bucket. A handle is generation << 24 | slot: a handle of something that is gone never
+ * refers to another object (2^39 reuses of one slot).
  */
 #ifndef VE_TABLE_H
 #define VE_TABLE_H
@@ -16,7 +16,7 @@ typedef struct ve_id {
     struct ve_id *next;    /* in its bucket */
     struct ve_id *sibling; /* of the same connection */
     ve_connection *connection;
-    int8_t config; /* the CID configuration that we issued it under; VE_FOREIGN_ID: somebody else chose it */
+    int8_t config; /* CID configuration that it was issued under; VE_FOREIGN_ID: the peer chose it */
     uint8_t length;
     uint8_t bytes[VE_CID_LENGTH];
 } ve_id;
@@ -25,7 +25,7 @@ typedef struct ve_id_table {
     ve_id **buckets;
     size_t mask;
     size_t count;
-    size_t by_config[VE_CID_CONFIGS]; /* connections that hold at least one id of it */
+    size_t by_config[VE_CID_CONFIGS]; /* number of connections with at least one ID of it */
     uint8_t key[16];
 } ve_id_table;
 
@@ -33,7 +33,7 @@ int ve_id_table_init(ve_id_table *table);
 void ve_id_table_free(ve_id_table *table);
 ve_connection *ve_id_find(const ve_id_table *table, const uint8_t *bytes, size_t length);
 
-/* Both keep the connection's list and the counts in step; 0, or -1 without memory. An id that is taken stays with its
+/* Both update the connection's list and the counts. 0, or -1 without memory. An ID that is in use stays with its
  * connection. `config` as in ve_id. */
 int ve_id_add(ve_id_table *table, ve_connection *connection, const uint8_t *bytes, size_t length, int config);
 void ve_id_remove(ve_id_table *table, ve_connection *connection, const uint8_t *bytes, size_t length);
@@ -52,7 +52,7 @@ typedef struct ve_handles {
 
 void ve_handles_init(ve_handles *handles);
 void ve_handles_free(ve_handles *handles);
-/* 0 is never a handle and means: no memory. */
+/* 0 is not a handle: no memory. */
 uint64_t ve_handle_new(ve_handles *handles, void *object);
 void *ve_handle_find(const ve_handles *handles, uint64_t handle);
 void ve_handle_release(ve_handles *handles, uint64_t handle);

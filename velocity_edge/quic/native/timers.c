@@ -1,3 +1,4 @@
+/* A binary heap of deadlines. */
 #include "timers.h"
 
 #include "connection.h"

@@ -1,4 +1,4 @@
-/* When each connection must be looked at: a binary heap of one entry per connection.
+/* A binary heap with one deadline per connection.
  *
  * Ownership: the heap belongs to the engine and borrows connections; a connection is removed before it is freed.
  */
@@ -14,11 +14,12 @@ typedef struct ve_timers {
 } ve_timers;
 
 void ve_timers_free(ve_timers *timers);
-/* Room for one more connection; 0, or -1 without memory. Called when one opens, so that setting a timer can't fail. */
+/* Make room for one more connection; 0, or -1 without memory. Called when a connection opens, so that setting a
+ * timer cannot fail. */
 int ve_timers_reserve(ve_timers *timers);
 void ve_timer_set(ve_timers *timers, ve_connection *connection, uint64_t deadline_ns);
 void ve_timer_remove(ve_timers *timers, ve_connection *connection);
-/* NULL: none. */
+/* The earliest, or NULL. */
 ve_connection *ve_timer_first(const ve_timers *timers);
 
 #endif

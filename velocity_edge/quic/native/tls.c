@@ -1,4 +1,4 @@
-/* TLS bytes from CRYPTO frames, as whole messages to Python. */
+/* TLS bytes of CRYPTO frames, as complete messages to Python. */
 #include "tls.h"
 
 #include "connection.h"
@@ -13,8 +13,8 @@ static int alert(ve_connection *connection, int description) {
     return NGTCP2_ERR_CRYPTO;
 }
 
-/* The first whole message makes the handshake: what can't be decrypted never reaches Python. 0, or -1 with an
- * exception. */
+/* The first complete message creates the handshake: a packet that cannot be decrypted never reaches Python. 0, or -1
+ * with an exception. */
 static int begin(ve_connection *connection) {
     ve_engine *engine = connection->engine;
     ve_module *module = engine->module;
@@ -54,7 +54,7 @@ static int feed(ve_connection *connection, ngtcp2_encryption_level level, const 
     }
     if (code != GO_ON) {
         if (code < 0 || code > 255) {
-            PyErr_Format(PyExc_ValueError, "feed() returned %ld: neither -1 nor an alert", code);
+            PyErr_Format(PyExc_ValueError, "feed() returned %ld: expected -1 or an alert", code);
             return ve_tls_failed(connection, VE_UPCALL_FEED);
         }
         return alert(connection, (int)code);
@@ -68,7 +68,7 @@ static int feed(ve_connection *connection, ngtcp2_encryption_level level, const 
     return finished ? ve_tls_finish(connection) : 0;
 }
 
-/* Keep what is not a whole message yet. */
+/* Keep an incomplete message. */
 static int keep(ve_connection *connection, ngtcp2_encryption_level level, const uint8_t *data, size_t length) {
     if (length == 0) {
         return 0;
@@ -84,7 +84,7 @@ static int keep(ve_connection *connection, ngtcp2_encryption_level level, const 
     return 0;
 }
 
-/* Feed every whole message at the beginning of `data`; 0 or an error. `*used` is how much that was. */
+/* Feed each complete message at the beginning of `data`; 0 or an error. `*used`: how many bytes that was. */
 static int feed_whole(ve_connection *connection, ngtcp2_encryption_level level, const uint8_t *data, size_t length,
                       size_t *used) {
     *used = 0;
@@ -116,7 +116,8 @@ int ve_tls_receive(ngtcp2_conn *quic, ngtcp2_encryption_level level, uint64_t of
     int rv;
     (void)quic;
     (void)offset;
-    /* After the client's Finished no message is legal (RFC 9001 section 6), nor is one that a change of keys cuts. */
+    /* After the client's Finished no message is allowed (RFC 9001 section 6), nor is a message that spans a key
+       change. */
     if (connection->handshake_completed ||
         (connection->message_length > 0 && connection->message_level != (int)level)) {
         return alert(connection, UNEXPECTED_MESSAGE);

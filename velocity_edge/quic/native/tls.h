@@ -1,13 +1,13 @@
-/* Whole TLS messages to Python, keys and TLS bytes back (`Handshake` and `HandshakeTransport` of datagrams.py).
+/* Complete TLS messages to Python, keys and TLS bytes back (`Handshake` and `ServerTransport` in Python).
  *
- * Ownership: a connection owns its Handshake and its Transport from the first whole message until the handshake is done
- * or the connection ends. The Python side owns the Transport too, maybe longer: it borrows the connection, and the
- * pointer is cleared when either ends, after which every method raises. Its methods work only while Python is inside
- * feed().
+ * Ownership: a connection owns its handshake and its transport from the first complete message until the handshake
+ * completes or the connection closes. Python may hold the transport longer. The transport borrows the connection; the
+ * pointer is cleared when the handshake ends, after which every method raises. Its methods work only while Python is
+ * inside feed().
  *
- * Why Python is called inside ngtcp2's recv_crypto_data: the keys exist before the next coalesced packet is opened, and
- * there is no second state machine. Why only whole messages: clients cut a ClientHello into a dozen shuffled frames,
- * and a message must not begin under one key and end under another.
+ * Python is called inside ngtcp2's recv_crypto_data because the keys then exist before the next coalesced packet is
+ * opened, and no second state machine is needed. It gets complete messages only because clients send a ClientHello in
+ * a dozen shuffled frames, and a message must not begin under one key and end under another.
  */
 #ifndef VE_TLS_H
 #define VE_TLS_H
@@ -15,18 +15,18 @@
 #include "engine.h"
 
 struct ve_transport {
-    PyObject_HEAD ve_connection *connection; /* NULL: over */
+    PyObject_HEAD ve_connection *connection; /* NULL: the handshake ended */
 };
 
 extern PyType_Spec ve_transport_spec; /* transport.c */
 
 /* --- handshake.c --- */
 
-/* Drop the Python side. Idempotent. */
+/* Release the Python side. Idempotent. */
 void ve_tls_end(ve_connection *connection);
-/* An upcall raised, or a method of the transport did: the connection fails. Returns what the callback must return. */
+/* An upcall or a method of the transport raised: close the connection. Returns what the callback must return. */
 int ve_tls_failed(ve_connection *connection, enum ve_upcall upcall);
-/* The Handshake says that it is done. 0 or an ngtcp2 error. */
+/* The handshake reports that it is done. 0 or an ngtcp2 error. */
 int ve_tls_finish(ve_connection *connection);
 
 /* --- tls.c: ngtcp2 callback --- */

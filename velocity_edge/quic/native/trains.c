@@ -1,4 +1,4 @@
-/* The type Batch, as Python sees it: trains appended, listed, forgotten. */
+/* The type Batch in Python: append, iterate, clear. */
 #include "surface.h"
 
 #include "batch.h"
@@ -13,7 +13,7 @@ static long integer_attribute(PyObject *object, const char *name) {
     return result;
 }
 
-/* Everything but the bytes. 0, or -1 with an exception. */
+/* All attributes but the bytes. 0, or -1 with an exception. */
 static int train_from_python(ve_train *train, PyObject *object) {
     PyObject *peer = PyObject_GetAttrString(object, "peer");
     PyObject *local = PyObject_GetAttrString(object, "local");
@@ -29,7 +29,7 @@ static int train_from_python(ve_train *train, PyObject *object) {
             result = -1;
         } else if (segment < 0 || segment > VE_TRAIN_BYTES || listener < 0 || listener >= VE_MAX_LISTENERS || tos < 0 ||
                    tos > 255 || (segment == 0 && train->length > 0) || train->peer.length == 0) {
-            PyErr_SetString(PyExc_ValueError, "not a train: segment size, listener, tos or peer out of range");
+            PyErr_SetString(PyExc_ValueError, "invalid train: segment size, listener, tos or peer out of range");
         } else {
             train->segment_size = (uint32_t)segment < train->length ? (uint32_t)segment : train->length;
             train->listener = (int)listener;
@@ -51,7 +51,7 @@ static PyObject *batch_append(PyObject *self, PyObject *object) {
         return NULL;
     }
     int failed = PyObject_GetBuffer(data, &view, PyBUF_SIMPLE);
-    Py_DECREF(data); /* the view keeps it */
+    Py_DECREF(data); /* the view holds a reference */
     if (failed) {
         return NULL;
     }
@@ -59,7 +59,7 @@ static PyObject *batch_append(PyObject *self, PyObject *object) {
     if (batch->busy) {
         PyErr_SetString(PyExc_RuntimeError, "this batch is in use by its engine");
     } else if (view.len > VE_TRAIN_BYTES) {
-        PyErr_SetString(PyExc_ValueError, "not a train: more than 64 KiB");
+        PyErr_SetString(PyExc_ValueError, "invalid train: more than 64 KiB");
     } else {
         ve_train *train = ve_batch_next(batch, (size_t)view.len);
         if (train == NULL) {
@@ -153,10 +153,10 @@ static void batch_dealloc(PyObject *self) {
 }
 
 static PyMethodDef batch_methods[] = {
-    {"receive", (PyCFunction)(void (*)(void))ve_batch_receive, METH_FASTCALL, "Take trains from a UDP socket."},
+    {"receive", (PyCFunction)(void (*)(void))ve_batch_receive, METH_FASTCALL, "Receive trains from a UDP socket."},
     {"transmit", ve_batch_transmit, METH_O, "Send the trains, each on the socket of its listener."},
-    {"append", batch_append, METH_O, "Add one train; False when the batch is full."},
-    {"clear", batch_clear, METH_NOARGS, "Forget the trains."},
+    {"append", batch_append, METH_O, "Add one train; False: the batch is full."},
+    {"clear", batch_clear, METH_NOARGS, "Remove all trains."},
     {0},
 };
 

@@ -1,3 +1,4 @@
+/* The type Transport: what the Python handshake calls inside feed(). */
 #include "tls.h"
 
 #include "connection.h"
@@ -27,16 +28,17 @@ static PyObject *local_parameters(PyObject *self, PyObject *unused) {
         return NULL;
     }
     if (!connection->parameters_ready) {
-        PyErr_SetString(PyExc_RuntimeError, "local_parameters() before the Handshake write key was installed");
+        PyErr_SetString(PyExc_RuntimeError, "local_parameters() needs the Handshake write key to be installed");
         return NULL;
     }
     ngtcp2_ssize n = ngtcp2_conn_encode_local_transport_params(connection->quic, buffer, sizeof buffer);
     return n < 0 ? library_error((int)n) : PyBytes_FromStringAndSize((const char *)buffer, n);
 }
 
-enum { MAX_PARAMETERS = 64 }; /* twice of what is registered; one that is repeated is looked for among all */
+enum { MAX_PARAMETERS = 64 }; /* twice as many as are registered; each is compared with all others */
 
-/* RFC 9000 section 7.4: no parameter twice. ngtcp2 takes the last one. What cannot be read is ngtcp2's to refuse. */
+/* RFC 9000 section 7.4: no parameter may occur twice, but ngtcp2 takes the last one. Parameters that cannot be
+ * parsed are left to ngtcp2. */
 static bool repeated(const uint8_t *data, size_t length) {
     uint64_t seen[MAX_PARAMETERS];
     uint64_t size;
@@ -113,7 +115,7 @@ static int install(ve_connection *connection, bool write, long level, ve_suite *
     return rv;
 }
 
-/* Each key once, and in an order that ngtcp2's assertions allow: a mistake of ours must not abort the worker. */
+/* Each key once, in an order that ngtcp2's assertions allow: an error in the handshake must not abort the worker. */
 static bool expected_key(ve_connection *connection, bool write, long level) {
     unsigned bit = 1u << (level * 2 + write);
     bool known = level == NGTCP2_ENCRYPTION_LEVEL_HANDSHAKE || level == NGTCP2_ENCRYPTION_LEVEL_1RTT ||
@@ -146,11 +148,12 @@ static PyObject *install_key(PyObject *self, PyObject *const *arguments, Py_ssiz
     ve_suite *suite = ve_suite_by_id(&connection->engine->module->crypto, (unsigned)id);
     size_t length = (size_t)PyBytes_GET_SIZE(arguments[3]);
     if (suite == NULL || length != (suite->sha384 ? 48u : 32u)) {
-        PyErr_Format(PyExc_ValueError, "no cipher suite 0x%lx with secrets of %zu bytes", id, length);
+        PyErr_Format(PyExc_ValueError, "unknown cipher suite 0x%lx, or a secret of %zu bytes does not fit it", id,
+                     length);
         return NULL;
     }
     if (level < 0 || level > NGTCP2_ENCRYPTION_LEVEL_0RTT || !expected_key(connection, write, level)) {
-        PyErr_Format(PyExc_RuntimeError, "no key is expected for level %ld (write %d) now", level, write);
+        PyErr_Format(PyExc_RuntimeError, "a key for level %ld (write %d) is not expected now", level, write);
         return NULL;
     }
     int rv = install(connection, write, level, suite, (const uint8_t *)PyBytes_AS_STRING(arguments[3]), length);
@@ -160,7 +163,7 @@ static PyObject *install_key(PyObject *self, PyObject *const *arguments, Py_ssiz
     Py_RETURN_NONE;
 }
 
-/* RFC 8446 section 4.1.3: a ServerHello with this random is a HelloRetryRequest. */
+/* RFC 8446 section 4.1.3: a ServerHello with this random value is a HelloRetryRequest. */
 static bool is_hello_retry_request(const uint8_t *data, size_t length) {
     static const uint8_t magic[32] = {0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c,
                                       0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb,
@@ -190,7 +193,7 @@ static PyObject *send_crypto(PyObject *self, PyObject *const *arguments, Py_ssiz
     if (level == NGTCP2_ENCRYPTION_LEVEL_INITIAL && is_hello_retry_request(data, length)) {
         connection->engine->counters[VE_hello_retry_requests]++;
     }
-    /* Our flight is not the peer's doing, though it is made while a packet of his is read. */
+    /* Count our flight as sent, though it is made while a packet is read. */
     connection->memory.reading = false;
     int rv = ngtcp2_conn_submit_crypto_data(connection->quic, (ngtcp2_encryption_level)level, data, length);
     connection->memory.reading = true;
@@ -210,7 +213,7 @@ static PyObject *accepted(PyObject *self, void *unused) {
     const ve_connection *connection = ((ve_transport *)self)->connection;
     (void)unused;
     if (connection == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the handshake of this transport is over");
+        PyErr_SetString(PyExc_RuntimeError, "the handshake of this transport has ended");
         return NULL;
     }
     return Py_NewRef(connection->accepted);

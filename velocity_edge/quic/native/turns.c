@@ -1,4 +1,4 @@
-/* The calls that drive an engine: receive(), send(), expire(), and what the endpoint asks between them. */
+/* Turns of an engine: receive(), send(), expire(), and what the endpoint asks between them. */
 #include "surface.h"
 
 #include "connection.h"
@@ -8,7 +8,7 @@
 #include "module.h"
 #include "stream.h"
 
-/* Read `now_ns`. It never goes back: ngtcp2 asserts that. */
+/* Read `now_ns`. The time of the engine never goes back: ngtcp2 asserts that. */
 static bool enter_at(ve_engine *engine, PyObject *now) {
     unsigned long long now_ns = PyLong_AsUnsignedLongLong(now);
     if (PyErr_Occurred() || !ve_engine_enter(engine)) {
@@ -30,7 +30,7 @@ static void flush_bodies(ve_engine *engine) {
     engine->body_count = 0;
 }
 
-/* The events of a turn, or what an upcall must not swallow. */
+/* Return the events of a turn, or raise what an upcall must not suppress. */
 static PyObject *leave_with_events(ve_engine *engine) {
     flush_bodies(engine);
     engine->busy = false;
@@ -52,7 +52,7 @@ static PyObject *leave_with_events(ve_engine *engine) {
 
 static ve_batch *as_batch(ve_engine *engine, PyObject *object) {
     if (!PyObject_TypeCheck(object, engine->module->batch_type) || ((ve_batch *)object)->engine != engine) {
-        PyErr_SetString(PyExc_TypeError, "not a batch of this engine");
+        PyErr_SetString(PyExc_TypeError, "the batch is not one of this engine");
         return NULL;
     }
     return (ve_batch *)object;
@@ -133,7 +133,7 @@ PyObject *ve_engine_send(PyObject *self, PyObject *const *arguments, Py_ssize_t 
         return NULL;
     }
     if (batch->count != batch->first) {
-        PyErr_SetString(PyExc_ValueError, "send() needs an empty batch");
+        PyErr_SetString(PyExc_ValueError, "send() requires an empty batch");
         return NULL;
     }
     if (!enter_at(engine, arguments[1])) {
@@ -166,7 +166,7 @@ PyObject *ve_engine_next_timer_ns(PyObject *self, PyObject *unused) {
     const ve_connection *first = ve_timer_first(&engine->timers);
     (void)unused;
     if (PyList_GET_SIZE(engine->events) > 0) {
-        return PyLong_FromUnsignedLongLong(engine->now_ns); /* made while sending: fetched by expire() */
+        return PyLong_FromUnsignedLongLong(engine->now_ns); /* events of send() are fetched by expire() */
     }
     if (first == NULL || first->deadline_ns == VE_NEVER) {
         Py_RETURN_NONE;

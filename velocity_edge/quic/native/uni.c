@@ -1,4 +1,4 @@
-/* The peer's unidirectional streams: control, QPACK encoder and decoder, and unknown ones (RFC 9114 section 6.2). */
+/* The peer's unidirectional streams: control, QPACK encoder and decoder, unknown types (RFC 9114 section 6.2). */
 #include "uni.h"
 
 #include <stdlib.h>
@@ -6,7 +6,7 @@
 #include "connection.h"
 
 enum {
-    /* A 62-bit integer behind a prefix of 6 bits (RFC 9204 section 4.1.1). */
+    /* A 62-bit integer after a 6-bit prefix (RFC 9204 section 4.1.1). */
     MAX_INTEGER_BYTES = 9,
 };
 
@@ -17,7 +17,8 @@ static bool is_critical(const ve_uni *uni) {
 static int read_encoder(ve_connection *connection, const uint8_t *at, const uint8_t *end) {
     for (; at < end; at++) {
         if (*at != 0x20) { /* Set Dynamic Table Capacity to 0 */
-            return ve_http_fail(connection, VE_QPACK_ENCODER_STREAM_ERROR, "a dynamic table was not offered");
+            return ve_http_fail(connection, VE_QPACK_ENCODER_STREAM_ERROR,
+                                "instruction for a dynamic table, which was not offered");
         }
     }
     return 0;
@@ -28,10 +29,11 @@ static int read_decoder(ve_connection *connection, ve_uni *uni, const uint8_t *a
         if (uni->integer_left > 0) {
             uni->integer_left = *at & 0x80 ? uni->integer_left - 1 : 0;
             if (uni->integer_left == 0 && *at & 0x80) {
-                return ve_http_fail(connection, VE_QPACK_DECODER_STREAM_ERROR, "integer of more than 62 bits");
+                return ve_http_fail(connection, VE_QPACK_DECODER_STREAM_ERROR, "integer larger than 62 bits");
             }
-        } else if ((*at & 0xc0) != 0x40) { /* all but Stream Cancellation speak of a table */
-            return ve_http_fail(connection, VE_QPACK_DECODER_STREAM_ERROR, "no dynamic table is in use");
+        } else if ((*at & 0xc0) != 0x40) { /* all but Stream Cancellation refer to a dynamic table */
+            return ve_http_fail(connection, VE_QPACK_DECODER_STREAM_ERROR,
+                                "acknowledgement for a dynamic table, which is not in use");
         } else if ((*at & 0x3f) == 0x3f) {
             uni->integer_left = MAX_INTEGER_BYTES;
         }
@@ -76,12 +78,13 @@ static int begin_kind(ve_connection *connection, ve_uni *uni, bool fin) {
     uni->typed = true;
     uni->kind = type <= VE_UNI_DECODER ? (ve_uni_kind)type : VE_UNI_OTHER;
     if (uni->kind == VE_UNI_OTHER) {
-        /* RFC 9114 section 6.2.3: unknown types are no error. */
+        /* RFC 9114 section 6.2.3: an unknown type is not an error. */
         return fin ? 0 : ngtcp2_conn_shutdown_stream_read(connection->quic, 0, uni->id, VE_H3_STREAM_CREATION_ERROR);
     }
     unsigned bit = 1u << uni->kind;
     if (uni->kind == VE_UNI_PUSH || connection->peer.kinds & bit) {
-        return ve_http_fail(connection, VE_H3_STREAM_CREATION_ERROR, "a stream of this type may not be opened");
+        return ve_http_fail(connection, VE_H3_STREAM_CREATION_ERROR,
+                            "push stream, or a second critical stream of this type");
     }
     connection->peer.kinds |= bit;
     return 0;

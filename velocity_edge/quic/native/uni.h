@@ -1,4 +1,4 @@
-/* A unidirectional stream of the peer's: uni.c finds out which one it is, control.c reads the control stream. */
+/* A unidirectional stream of the peer: uni.c reads its type, control.c the control stream. */
 #ifndef VE_UNI_H
 #define VE_UNI_H
 
@@ -12,14 +12,14 @@ struct ve_uni {
     bool typed; /* its type is known */
     ve_uni_kind kind;
     ve_varint varint;
-    /* Of the control stream. */
-    bool in_frame_head; /* the type is known, the length not yet */
+    /* Control stream. */
+    bool in_frame_head; /* the type is known, the length is not */
     bool in_frame;
     uint64_t frame_type;
     uint64_t frame_left;
-    uint8_t *payload; /* NULL: the frame is thrown away */
+    uint8_t *payload; /* NULL: the frame is ignored */
     size_t payload_length;
-    /* Of the decoder stream: a Stream Cancellation, behind its first byte; how many more are taken. */
+    /* Decoder stream: how many more bytes a Stream Cancellation may have. */
     unsigned integer_left;
 };
 

@@ -1,4 +1,4 @@
-/* Variable-length integers (RFC 9000 section 16), byte by byte as they arrive. Pure. */
+/* Variable-length integers (RFC 9000 section 16). Pure functions. */
 #ifndef VE_VARINT_H
 #define VE_VARINT_H
 
@@ -6,10 +6,10 @@
 
 typedef struct ve_varint {
     uint64_t value;
-    uint8_t left; /* bytes that are missing */
+    uint8_t left; /* missing bytes */
 } ve_varint;
 
-/* Take bytes from `*at`. True when the integer is whole; it begins anew with the next call then. */
+/* Read from `*at`, byte by byte as data arrives. True: the integer is complete, and the next call begins a new one. */
 static inline bool ve_varint_read(ve_varint *v, const uint8_t **at, const uint8_t *end) {
     while (*at < end) {
         uint8_t byte = *(*at)++;
@@ -26,7 +26,7 @@ static inline bool ve_varint_read(ve_varint *v, const uint8_t **at, const uint8_
     return false;
 }
 
-/* The one at `*offset` of memory that is all there. False: it does not fit in what is left. */
+/* Read the integer at `*offset`. False: it is longer than the data. */
 static inline bool ve_varint_at(const uint8_t *data, size_t length, size_t *offset, uint64_t *value) {
     if (*offset >= length) {
         return false;

@@ -1,3 +1,4 @@
+/* Packets of a connection, up to one send quantum. */
 #include "life.h"
 
 #include "batch.h"
@@ -6,7 +7,7 @@
 #include "module.h"
 #include "stream.h"
 
-/* One packet. "Write more" means: taken, and the packet has room for the next stream. */
+/* Write one packet. NGTCP2_ERR_WRITE_MORE: the bytes were taken, and the packet has room for another stream. */
 static ngtcp2_ssize write_packet(ve_connection *connection, ngtcp2_path *path, ngtcp2_pkt_info *info, uint8_t *out,
                                  size_t size) {
     nghttp3_vec vectors[16];
@@ -47,10 +48,11 @@ static ngtcp2_ssize write_packet(ve_connection *connection, ngtcp2_path *path, n
     }
 }
 
-/* Packets of one flight in trains: one path, one ECN mark, equal sizes but for the last (what UDP_SEGMENT can cut). */
+/* Joins the packets of a flight to trains that UDP_SEGMENT can split: one path, one ECN mark, equal sizes except for
+ * the last packet. */
 typedef struct writer {
     ve_batch *batch;
-    ve_train *train; /* NULL: none begun */
+    ve_train *train; /* NULL: no open train */
 } writer;
 
 static void commit(writer *w) {
@@ -60,7 +62,7 @@ static void commit(writer *w) {
     }
 }
 
-/* Where the next packet goes; NULL: the batch is full. */
+/* Return memory for the next packet; NULL: the batch is full. */
 static uint8_t *place(writer *w, size_t size) {
     if (w->train != NULL && w->train->length + size > VE_TRAIN_SEND) {
         commit(w);
@@ -83,16 +85,16 @@ static void add_packet(writer *w, const ve_connection *connection, const ngtcp2_
         if (length <= train->segment_size && train->tos == info->ecn && ve_address_equal(&train->peer, &peer)) {
             train->length += length;
             if (length < train->segment_size || train->length / train->segment_size >= VE_TRAIN_SEGMENTS) {
-                commit(w); /* a short one ends what the kernel can cut */
+                commit(w); /* a shorter packet must be the last of a train */
             }
             return;
         }
-        /* A larger packet (path MTU probe), another path or mark: it begins a train of its own. */
+        /* A larger packet (path MTU probe), another path or ECN mark: begin a new train. */
         const uint8_t *from = w->batch->memory + train->offset + train->length;
         commit(w);
         train = ve_batch_next(w->batch, length);
         if (train == NULL) {
-            return; /* lost like any packet; only when the 256th train ends exactly here */
+            return; /* lost like any packet; happens only when the 256th train ends exactly here */
         }
         memmove(w->batch->memory + train->offset, from, length);
         w->train = train;
@@ -116,7 +118,7 @@ static void reset_broken_streams(ve_connection *connection) {
     }
 }
 
-/* What was in flight is acknowledged: streams that waited for that may go on. */
+/* Bytes in flight were acknowledged: resume streams that waited for room. */
 static void resume_paused(ve_connection *connection) {
     if (connection->paused_streams == 0 || !ve_connection_has_room(connection)) {
         return;
@@ -180,7 +182,7 @@ ve_written ve_connection_write(ve_connection *connection, ve_batch *batch) {
     }
     if (sent > 0) {
         ngtcp2_conn_info now;
-        ngtcp2_conn_update_pkt_tx_time(connection->quic, engine->now_ns); /* or pacing is wrong */
+        ngtcp2_conn_update_pkt_tx_time(connection->quic, engine->now_ns); /* required for pacing */
         ngtcp2_conn_get_conn_info(connection->quic, &now);
         if (now.bytes_in_flight > connection->most_in_flight) {
             connection->most_in_flight = now.bytes_in_flight;
