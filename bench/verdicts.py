@@ -119,7 +119,7 @@ def selection(cache_dir: Path, datagrams: int, runs: int) -> list[Row]:
     codec = CidCodec([CONFIG])
     code = struct.pack("<BBhi", 0xB7, 0, 0, 1) + struct.pack("<BBhi", 0x95, 0, 0, 0)
     empty = kernel.load_program("empty", code, ProgramType.SK_REUSEPORT, AttachType.SK_REUSEPORT_SELECT)
-    ours = steering.programs[pins.sockets_name("127.0.0.1", port)]
+    ours = steering.selection_program(0)
     alone = helper_alone(steering._socket_maps[0])
     statistics_fd = measure_run_time()
 

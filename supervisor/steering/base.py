@@ -1,7 +1,6 @@
-"""What the supervisor asks of steering, whatever the tier (docs/architecture.md: slot, worker id, tier).
+"""The interface of steering for the supervisor, the same in every tier (docs/architecture.md: slot, worker id, tier).
 
-Every call takes effect for the next packet and needs no rights that the node had to keep: after `open_steering` the
-supervisor may drop its capabilities.
+Every call takes effect for the next packet and needs no capability: after `open_steering` the supervisor may drop all.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Network = IPv4Network | IPv6Network
 
 
 class Tier(StrEnum):
-    """How steering is done; each includes what the one before it does."""
+    """The means of steering; each tier includes the one before it."""
 
     A = "socket-classic"
     B = "socket-ebpf"
@@ -25,54 +24,55 @@ class Tier(StrEnum):
 
 
 class Steering(Protocol):
-    """Which slot a datagram goes to."""
+    """Decides which slot a datagram goes to."""
 
     tier: Tier
-    #: In plain words, what the next tier would need; empty for the last one.
+    #: What the next tier needs, for display; empty for the last tier.
     missing: str
-    #: Programs and tables of an earlier supervisor are in use, with all the workers it had lent.
+    #: Programs and tables of an earlier supervisor are in use, with all worker ids in them.
     adopted: bool
     #: Interface -> "native" or "generic", where XDP is attached.
     interfaces: dict[str, str]
 
     def lend(self, worker_id: int, slot: int, cpu: int) -> None:
-        """Packets for this worker id go to this slot."""
+        """Steer packets for this worker id to this slot."""
 
     def lent(self) -> list[int]:
-        """Return the worker ids that lead to a slot: an earlier supervisor may have lent some that nobody knows of."""
+        """Return the worker ids that lead to a slot, also those that only an earlier supervisor has entered."""
 
     def forget(self, worker_id: int) -> None:
-        """Nobody has this worker id."""
+        """Remove a worker id: no worker has it."""
 
     def accept(self, worker_ids: list[int]) -> None:
-        """New connections go to these workers (lent ones), in equal parts, with as few moves as possible.
+        """Spread new connections equally over these workers (entered by `lend`), with as few changes as possible.
 
-        Datagrams of a handshake in flight stay with the worker that has it, except in tier A.
+        Datagrams of a handshake in flight stay with its worker, except in tier A.
         """
 
     def use_cid_configs(self, configs: list[CidConfig]) -> None:
-        """Ids of these configurations decode from now on, and no others."""
+        """Decode connection IDs of these configurations from now on, and no others."""
 
     def limits(self, *, initials_per_s: int, burst: int, slip: int, attack: bool) -> None:
-        """Bound new connections per /24 or /56: so many a second after *burst* at once; 0 for no limit.
+        """Limit new connections per /24 or /56 to this rate, after *burst* at once; 0 for no limit.
 
-        One in *slip* of those over the limit passes marked, to be answered with a Retry; 0 for none. Initials with a
-        token have the same bound for themselves, 0-RTT packets eight times, unknown versions an eighth of it, Initials
-        and 0-RTT with an id of a worker four times; of these, each id also has 64 a second for itself.
-        *attack*: what neither decodes nor is an Initial within its bound is dropped. Tiers A and B ignore all this.
+        One in *slip* of the packets over the limit passes, marked to be answered with a Retry; 0 for none. Initials
+        with a token have the same limit for themselves, 0-RTT packets eight times, unknown versions an eighth of it,
+        Initials and 0-RTT with an ID of a worker four times; each such ID also has a limit of 64 per second.
+        *attack*: packets that neither decode nor are an Initial within its limit are dropped. Tiers A and B ignore all
+        this.
         """
 
     def deny(self, networks: list[Network]) -> None:
-        """Drop what these networks send to a listener, and nothing from any other. Tiers A and B ignore it.
+        """Drop packets from these networks to a listener, and from no others. Tiers A and B ignore it.
 
-        Fragments and headers that hide their port count as sent to a listener when the address is one's.
+        A fragment or a packet whose port cannot be read counts as sent to a listener when its address is a listener's.
         """
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return stage -> verdict -> packets (bpf/verdicts.py). Empty in tier A."""
 
     def release(self) -> None:
-        """Let go of the descriptors and leave everything at work, for a successor to adopt."""
+        """Close the descriptors and leave everything attached, for a successor to adopt."""
 
     def detach(self) -> None:
-        """Leave no trace: no program on an interface or a socket, no pin."""
+        """Remove everything: programs on interfaces and sockets, and pins."""

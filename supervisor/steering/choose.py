@@ -1,15 +1,15 @@
-"""Which tier a node can have, and opening it.
+"""Chooses the tier of a node, and opens it.
 
-    auto            the best: A without rights, B with them, C where there is an interface to shield
-    socket-classic  A        socket  B        xdp  C        xdp-cpumap  D, never taken by itself
+    auto            the best available: A without capabilities, B with them, C where there is an interface to shield
+    socket-classic  A        socket  B        xdp  C        xdp-cpumap  D, never chosen by auto
 
-What was asked for by name and cannot be had is an error (`Unavailable`); `auto` goes on and says in `missing` why it
-took no better one. The tiers themselves are in steering_classic.py and steering_kernel.py.
+An explicit mode that is not available is an error (`Unavailable`); `auto` takes a lower tier and reports the reason in
+`missing`. The tiers are in classic.py and kernel.py.
 
-Expected of the caller: the sockets are bound with SO_REUSEPORT, by one uid, each listener's in the order of its slots
-(tier A counts them), and no other process is the same instance. With *adopt* false whatever an instance of this name
-left behind is removed first; with *adopt* true the sockets are those of workers that serve, and whatever of their
-steering cannot be adopted goes on until the first `accept`.
+The caller guarantees that the sockets are bound with SO_REUSEPORT by one uid, each listener's in the order of its slots
+(tier A depends on it), and that no other process is the same instance. With *adopt* false everything that an instance
+of this name left behind is removed first. With *adopt* true the sockets are those of serving workers, and steering that
+cannot be adopted stays attached until the first `accept`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def open_steering(
     adopt: bool,
     bpffs: Path = pins.BPFFS,
 ) -> Steering:
-    """Steer *sockets* (by listener and slot). *interfaces* are those that were named for XDP.
+    """Steer *sockets* (by listener and slot). *interfaces* are those configured for XDP.
 
-    Raises `Unavailable` when an explicit mode cannot be had.
+    Raises `Unavailable` when an explicit mode is not available.
     """
     if mode not in MODES:
         raise Unavailable(f"cannot steer by {mode!r}: the modes are {', '.join(MODES)}")
@@ -57,7 +57,7 @@ def open_steering(
     try:
         steering = _open_kernel(instance, listeners, sockets, cache_dir, cid_configs, adopt, bpffs)
     except (BpfError, OSError) as error:
-        # Tier A under somebody's old shield would serve nobody; an explicit mode leaves alone what serves now.
+        # Tier A behind an old shield would receive no packets. An explicit mode leaves unchanged what serves now.
         if mode == "auto" or not adopt:
             _forget_pins(instance, bpffs)
         reason = sentence(error)
@@ -67,7 +67,7 @@ def open_steering(
     try:
         return _add_shield(steering, mode, listeners, interfaces)
     except BaseException:
-        # What was adopted goes on serving without us.
+        # Adopted steering stays attached.
         if steering.adopted:
             steering.release()
         else:
@@ -93,12 +93,12 @@ def _open_kernel(
             pinned.start_anew()
         pinned.create()
     except (BpfError, OSError) as error:
-        unpinned = f"; nothing survives the supervisor: {sentence(error)}"
+        unpinned = f"; steering does not outlive the supervisor: {sentence(error)}"
     where = None if unpinned else pinned
     try:
         steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where, live=adopt)
     except pins.MismatchError:
-        # Never half of something: what is there does not fit, so all of it goes.
+        # The pinned maps do not fit: all of them are replaced, never a part.
         pinned.start_anew()
         steering = KernelSteering(listeners, sockets, cid_configs, cache_dir, where, live=adopt)
     steering.missing = unpinned
@@ -123,7 +123,7 @@ def _add_shield(steering: KernelSteering, mode: str, listeners: list[Listener], 
         return steering
     steering.missing = unpinned.removeprefix("; ")
     if steering.tier is Tier.C:
-        steering.missing = f"tier D (xdp-cpumap): only when asked for{unpinned}"
+        steering.missing = f"tier D (xdp-cpumap): only with dispatch.mode xdp-cpumap{unpinned}"
     return steering
 
 
@@ -138,7 +138,7 @@ def _interfaces(names: list[str], listeners: list[Listener]) -> list[Interface]:
 
 
 def sentence(error: Exception) -> str:
-    """Return why, also where the kernel refuses what nobody thought of: containers take rights away in many ways."""
+    """Return the reason, also of an unexpected OSError: containers restrict system calls in many ways."""
     if not isinstance(error, OSError):
         return str(error)
     where = f" {error.filename}" if error.filename else " the packet programs"
@@ -146,8 +146,8 @@ def sentence(error: Exception) -> str:
 
 
 def _forget_pins(instance: str, bpffs: Path) -> None:
-    """An earlier run in a higher tier may have left its shield."""
+    """Remove the pins of an earlier run in a higher tier, such as its shield."""
     try:
         pins.Pins(instance, bpffs).remove()
     except OSError:
-        pass  # not ours to remove; then it was not ours to make either
+        pass  # without the right to remove pins this node did not make them either

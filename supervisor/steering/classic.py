@@ -1,11 +1,11 @@
-"""Tier A: steering without rights, by a classic BPF program per listener (bpf/classic.py).
+"""Tier A: steering without capabilities, by a classic BPF program per listener (bpf/classic.py).
 
-Every change is a new program for every listener, attached atomically. Nothing is pinned and nothing can be adopted: the
-program lives in the sockets and its tables are constants in it. Beside workers that serve (*live*), the program of an
-earlier supervisor goes on until the first `accept`, by which time all of them were lent again. When a supervisor dies,
-the sockets that only it held close and the kernel renumbers the group: packets of live connections may then reach the
-wrong worker, which hands them over (strays), until its successor has opened the slots again. Tiers B and up do not have
-this hole.
+Every change attaches a new program to every listener, atomically. Nothing is pinned and nothing can be adopted: the
+program belongs to the sockets and its tables are constants in it. Where workers serve already (*live*), the program of
+an earlier supervisor stays attached until the first `accept`, by which time all workers are in the new tables. When a
+supervisor dies, the sockets that only it held close and the kernel renumbers the group: packets of live connections may
+then reach the wrong worker, which hands them over (strays), until the successor has opened the slots again. Tiers B and
+higher are not affected.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class ClassicSteering:
         self.use_cid_configs(cid_configs)
 
     def lend(self, worker_id: int, slot: int, cpu: int) -> None:
-        """See `Steering.lend`; the CPU does not matter here."""
+        """See `Steering.lend`; the CPU is not used."""
         self._workers[worker_id] = slot
         self._attach()
 
     def lent(self) -> list[int]:
-        """See `Steering.lent`. What an earlier supervisor lent ends with our first program."""
+        """See `Steering.lent`. The entries of an earlier supervisor end with the first new program."""
         return list(self._workers)
 
     def forget(self, worker_id: int) -> None:
@@ -54,7 +54,7 @@ class ClassicSteering:
         self._attach()
 
     def accept(self, worker_ids: list[int]) -> None:
-        """See `Steering.accept`. Datagrams of a handshake in flight may be separated: there is no pin map."""
+        """See `Steering.accept`. Without a pin map, datagrams of a handshake in flight may go to different workers."""
         self._accepting = list(worker_ids)
         self._waits = False
         self._attach()
@@ -65,25 +65,25 @@ class ClassicSteering:
         self._attach()
 
     def limits(self, *, initials_per_s: int, burst: int, slip: int, attack: bool) -> None:
-        """Not in this tier: workers limit by themselves (velocity_edge/quic/admission.py)."""
+        """Do nothing: in this tier each worker has its own limits (velocity_edge/quic/admission.py)."""
 
     def deny(self, networks: list[Network]) -> None:
-        """Not in this tier."""
+        """Do nothing: not available in this tier."""
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return nothing: classic BPF cannot count."""
         return {}
 
     def release(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to close."""
 
     def detach(self) -> None:
-        """Give the choice of sockets back to the kernel."""
+        """Detach the programs: the kernel chooses sockets by its own hash."""
         for member in self._members:
             try:
                 member.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
             except OSError:
-                pass  # closed already: nothing is attached to it
+                pass  # the socket is closed: nothing is attached to it
 
     def _attach(self) -> None:
         if self._waits:

@@ -1,10 +1,10 @@
-"""Which network interfaces the shield belongs on, and what they are (pyroute2, in this network namespace).
+"""The network interfaces that the shield is attached to (pyroute2, in this network namespace).
 
-The rule (design: a node that is only tried never touches a network card): the interfaces that are named, else those
-that carry an address which is listened on explicitly. A wildcard names none; neither does the loopback.
+They are the configured interfaces, or else those with an address that a listener names explicitly: a node that is only
+tried out must not touch a network card. A wildcard and the loopback address name no interface.
 
-What surprises: pyroute2 brings an event loop of its own and refuses to work where one is running, as in the supervisor.
-So it gets a thread, for a few milliseconds at start; a thread lives in the network namespace of the one that made it.
+pyroute2 has an event loop of its own and refuses to work while another one runs, as in the supervisor. So it runs in a
+thread for a few milliseconds at the start; a thread has the network namespace of the thread that started it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def with_addresses_of(listeners: list[Listener]) -> list[Interface]:
 
 
 def _ask(question: str) -> list[Any]:
-    """Return what this method of IPRoute says."""
+    """Return the result of this method of IPRoute."""
 
     def answer() -> list[Any]:
         with IPRoute() as route:

@@ -1,8 +1,8 @@
-"""Which tier this machine could give a node: steering is opened as a start does it, on sockets of its own, and closed.
+"""Finds the best tier of this machine: opens steering as the start of a node does, on other sockets, and closes it.
 
-`python -m supervisor --probe` prints the answer for `velocity-edge doctor`, so that both know the same. The shield is
-loaded and attached to no interface, nothing is pinned, and no bpffs is mounted: apart from compiled programs in the
-cache the machine stays as it was.
+`python -m supervisor --probe` prints the result for `velocity-edge doctor`, so a node and doctor agree. The shield is
+loaded but attached to no interface, nothing is pinned, and no bpffs is mounted: the machine is unchanged, except for
+compiled programs in the cache. Short because it only opens what kernel.py has.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from velocity_edge.wire.messages import Listener
 
 
 def best_tier(cache_dir: Path) -> tuple[Tier, str]:
-    """Return the best of A, B and C, and why no better one; where the shield goes is the configuration's matter.
+    """Return the best of A, B and C, and why no better one. The interfaces of the shield depend on the configuration.
 
-    Raises `VelocityError` where not even a socket of the loopback interface can be had.
+    Raises `VelocityError` when no socket can be opened on the loopback interface.
     """
     listeners, groups = sockets.open_listeners([Listener("127.0.0.1", 0)], 2)
     with contextlib.ExitStack() as stack:

@@ -74,7 +74,7 @@ def test_three_capabilities_suffice_for_steering(wire: Network, tmp_path: Path) 
     members, (client,) = group(wire, 4, 2), clients(wire, 4, 1)
     assert opened_with(",+bpf,+net_admin,+perfmon", wire, "xdp", members, tmp_path) == [
         "C",
-        "tier D (xdp-cpumap): only when asked for",
+        "tier D (xdp-cpumap): only with dispatch.mode xdp-cpumap",
     ]
     assert wire.xdp_mode() == "native"
     client.send(short(CODEC.issue(1, 5)))

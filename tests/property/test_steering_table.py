@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.steering.table import fill
+from supervisor.steering.spread import fill
 
 SIZE = 64
 sets = st.lists(st.integers(0, 65535), unique=True, max_size=20)

@@ -34,7 +34,6 @@ TESTED_ELSEWHERE = {
 LONG_LEFT = {
     "velocity_edge/quic/native/module.c",
     "bpf/xdp.c",
-    "supervisor/steering/kernel.py",
     "velocity_edge/cli/admin.py",
     "velocity_edge/config/model.py",
     "velocity_edge/quic/native/callbacks.c",
@@ -63,8 +62,6 @@ SHORT_LEFT = {
     "supervisor/machine/http_log.py",
     "supervisor/machine/oom.py",
     "supervisor/machine/places.py",
-    "supervisor/steering/probe.py",
-    "supervisor/steering/table.py",
     "velocity_edge/cli/output.py",
     "velocity_edge/cli/units.py",
     "velocity_edge/errors.py",

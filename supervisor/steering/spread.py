@@ -1,7 +1,9 @@
-"""Who gets a new connection: a table of 1024 entries, indexed by a hash, filled with the ids of accepting workers.
+"""Spreads new connections over workers: a table indexed by a hash, filled with the ids of accepting workers.
 
-Pure. `fill` keeps as many entries as possible from the table before: an entry changes hands only when its worker does
-not accept any more, or has more than its share. So the table is as even as can be, and moves are minimal.
+Pure. `fill` keeps as many entries of the previous table as possible: an entry changes only when its worker no longer
+accepts, or has more than its share. So the shares differ by one entry at most, and changes are minimal.
+
+Short because it is the one decision of steering that is not about a kernel.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from collections.abc import Sequence
 
 
 def fill(previous: Sequence[int | None], worker_ids: Sequence[int]) -> list[int | None]:
-    """Return a table as long as *previous*, in which each of *worker_ids* has its equal part (None: nobody accepts)."""
+    """Return a table as long as *previous* with equal shares for *worker_ids* (None without any)."""
     if not worker_ids:
         return [None] * len(previous)
     share, extra = divmod(len(previous), len(worker_ids))
     held = {worker_id: previous.count(worker_id) for worker_id in worker_ids}
-    # The odd entries go to those who hold most: that moves least.
+    # The remaining entries go to the workers that have most: the fewest entries change.
     by_size = sorted(worker_ids, key=lambda worker_id: -held[worker_id])
     quota = {worker_id: share + (place < extra) for place, worker_id in enumerate(by_size)}
     needy = deque(w for w in worker_ids for _ in range(quota[w] - min(held[w], quota[w])))
