@@ -1,4 +1,4 @@
-"""What a client offers and believes, and what it keeps of a server to resume. tls_client.py works with these values."""
+"""What a client offers and believes, and what it keeps of a server to resume. client.py works with these values."""
 
 from __future__ import annotations
 

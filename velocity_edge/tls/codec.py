@@ -4,7 +4,7 @@
 fuzzed against aioquic's parser (tests/property): it accepts nothing that aioquic refuses. It slices one bytes object
 instead of walking a cursor, because it runs once per connection attempt on the serving loop, for anybody.
 
-What the values mean is decided in tls_server.py. The client's half is codec_client.py.
+What the values mean is decided in choices.py. The client's half is codec_client.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """TLS 1.3 messages as a client writes and reads them (RFC 8446 section 4): the other half of codec.py.
 
-What the values mean is decided in tls_client.py. Only `Alert` leaves the parsers.
+What the values mean is decided in client.py. Only `Alert` leaves the parsers.
 """
 
 from __future__ import annotations

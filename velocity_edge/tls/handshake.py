@@ -7,7 +7,7 @@
     DONE            -          nothing
 
 Anything else is unexpected_message: TLS 1.3 in QUIC knows no renegotiation, no KeyUpdate (RFC 9001 section 6) and no
-client certificates here. What is chosen from a hello is decided in tls_server.py; this file computes and sends.
+client certificates here. What is chosen from a hello is decided in choices.py; this file computes and sends.
 
 What surprises is the order of the calls on the transport. Our transport parameters are asked for only after the
 Handshake write key was installed, because ngtcp2 completes them then; the peer's are handed over before any key.
@@ -21,13 +21,12 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
 
-from velocity_edge.tls import codec
-from velocity_edge.tls import server as tls_server
+from velocity_edge.tls import choices, codec
 from velocity_edge.tls.alerts import Alert, AlertDescription, decode_error, unexpected_message
+from velocity_edge.tls.choices import Choice
 from velocity_edge.tls.codec import ClientHello
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.schedule import KeySchedule
-from velocity_edge.tls.server import Choice
 from velocity_edge.tls.transport import HandshakeTransport, Level
 
 #: What `feed` returns when the handshake goes on.
@@ -93,11 +92,11 @@ class ServerHandshake:
         policy, first = self._policy, self._first
         hello = codec.parse_client_hello(message)
         if first is None:
-            choice = tls_server.choose(policy, hello)
+            choice = choices.choose(policy, hello)
             prefix = b""
         else:
-            tls_server.check_unchanged(first[0], hello)
-            choice = tls_server.choose(policy, hello, first[1])
+            choices.check_unchanged(first[0], hello)
+            choice = choices.choose(policy, hello, first[1])
             prefix = first[2]
         if choice.share is None:
             self._ask_again(hello, choice)
@@ -125,9 +124,9 @@ class ServerHandshake:
             transport.peer_parameters(hello.extensions[codec.EXT_QUIC_PARAMETERS])
         except ValueError as error:
             raise Alert(AlertDescription.ILLEGAL_PARAMETER, f"transport parameters: {error}") from None
-        resumption = tls_server.resume(policy, hello, choice, prefix, self._wall_clock())
+        resumption = choices.resume(policy, hello, choice, prefix, self._wall_clock())
         if resumption is None:
-            chain, scheme = tls_server.choose_chain(policy, hello, choice.alpn)
+            chain, scheme = choices.choose_chain(policy, hello, choice.alpn)
             schedule = KeySchedule(suite)
             schedule.add(prefix + hello.message)
         else:
@@ -175,7 +174,7 @@ class ServerHandshake:
     # --- Finished ------------------------------------------------------------------------------------------------
 
     def _finish(self, message: bytes) -> None:
-        tls_server.check_finished(self._expected_finished, message)
+        choices.check_finished(self._expected_finished, message)
         self._transport.install_key(False, Level.ONE_RTT, self.cipher_suite, self._client_secret)
         if self._wants_tickets and self._policy.tickets is not None:
             self._send_tickets(message)

@@ -10,7 +10,7 @@ The default profile says what is preferred, the permit list what else is accepte
 only where "classical" is permitted; it is never a default. Classical certificates are a matter of which chains are
 configured: nothing public issues ML-DSA ones yet.
 
-Choosing by such a policy is tls_server.py's.
+Choosing by such a policy is choices.py's.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
 
 @dataclass(frozen=True, slots=True)
 class ServerPolicy:
-    """Everything that tls_server.py and handshake.py need to know. Preference is order."""
+    """Everything that choices.py and handshake.py need to know. Preference is order."""
 
     groups: tuple[Group, ...]
     suites: tuple[Suite, ...]

@@ -4,7 +4,7 @@ Every secret here has the size of the hash, so HKDF-Expand is always one HMAC, a
 is built once per suite. HMAC itself is two hashlib calls on a translated key, which beats the one-shot `hmac.digest`
 (OpenSSL 3 fetches a provider on each call); an engine that brings HMAC in C passes it to `Suite`.
 
-This file derives; which secret is needed when is decided in handshake.py and tls_client.py.
+This file derives; which secret is needed when is decided in handshake.py and client.py.
 """
 
 from __future__ import annotations
