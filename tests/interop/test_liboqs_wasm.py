@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.support import tls as support
-from velocity_edge.pki import mldsa_key
-from velocity_edge.tls import certs, kex
+from velocity_edge.pki import mldsa_key, signatures
+from velocity_edge.tls import kex
 from velocity_edge.tls.kex import Kem
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -107,16 +107,16 @@ class TestMlKem:
 class TestMlDsa:
     def test_liboqs_verifies_our_signature(self, liboqs: Liboqs, name: str) -> None:
         key = support.KEYS[name.lower().replace("-", "")]()
-        [scheme] = certs.schemes_of_key(key.public_key())
-        signature = certs.KeySigner(key).sign(scheme, b"data")
+        [scheme] = signatures.schemes_of_key(key.public_key())
+        signature = signatures.KeySigner(key).sign(scheme, b"data")
         public = key.public_key().public_bytes_raw()
         assert liboqs.ask("verify", name, data=b"data", signature=signature, public=public)["valid"]
         assert not liboqs.ask("verify", name, data=b"dada", signature=signature, public=public)["valid"]
 
     def test_signature_with_our_expanded_key_verifies(self, liboqs: Liboqs, name: str) -> None:
         key = support.KEYS[name.lower().replace("-", "")]()
-        [scheme] = certs.schemes_of_key(key.public_key())
+        [scheme] = signatures.schemes_of_key(key.public_key())
         _, expanded = mldsa_key.expand(name, key.private_bytes_raw())
         signature = liboqs.ask("sign", name, data=b"data", key=expanded)["signature"]
-        assert certs.verify(key.public_key(), scheme, signature, b"data")
-        assert not certs.verify(key.public_key(), scheme, signature, b"dada")
+        assert signatures.verify(key.public_key(), scheme, signature, b"data")
+        assert not signatures.verify(key.public_key(), scheme, signature, b"dada")

@@ -224,7 +224,7 @@ def test_transport_works_only_inside_feed() -> None:
             transport.local_parameters()
         from velocity_edge.tls.handshake import ServerHandshake
 
-        return ServerHandshake(w.hooks.policy, transport)
+        return ServerHandshake(w.hooks.policy, transport, transport)
 
     w.hooks.handshake_with = handshake
     w.ready()

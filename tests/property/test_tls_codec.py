@@ -17,7 +17,7 @@ from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import first_table
 from velocity_edge.tls import codec, codec_client, kex
 from velocity_edge.tls.alerts import Alert
-from velocity_edge.tls.codec import ClientHello
+from velocity_edge.tls.client_hello import ClientHello, parse_client_hello
 from velocity_edge.tls.tickets import Tickets
 from velocity_edge.tls.vectors import extension, message
 
@@ -50,7 +50,7 @@ def theirs(message: bytes) -> tls.ClientHello | None:
 
 def ours(message: bytes) -> ClientHello | None:
     try:
-        return codec.parse_client_hello(message)
+        return parse_client_hello(message)
     except Alert:
         return None
 

@@ -106,7 +106,7 @@ def policy(*chains: Chain, **options: Any) -> ServerPolicy:
 
 @dataclass
 class RecordingTransport:
-    """A HandshakeTransport that keeps what it is told, in order."""
+    """A QUIC transport of a handshake that keeps what it is told, in order."""
 
     parameters: bytes = b"\x01\x01\x05"
     refuse_parameters: str = ""
@@ -153,6 +153,12 @@ class Pair:
     messages: list[tuple[str, int, bytes]] = field(default_factory=list)
 
 
+def server(policy: ServerPolicy, transport: RecordingTransport | None = None) -> ServerHandshake:
+    """Return a server's side on a QUIC transport."""
+    transport = transport or RecordingTransport()
+    return ServerHandshake(policy, transport, transport)
+
+
 def split(data: bytes) -> list[bytes]:
     """Cut a flight into its messages."""
     found = []
@@ -175,8 +181,8 @@ def run(
     sessions: list[Session] = []
     ours = client_policy or client()
     pair = Pair(
-        ClientHandshake(ours, client_transport, on_session=sessions.append, wall_clock=wall_clock),
-        ServerHandshake(server_policy, server_transport, wall_clock),
+        ClientHandshake(ours, client_transport, client_transport, on_session=sessions.append, wall_clock=wall_clock),
+        ServerHandshake(server_policy, server_transport, server_transport, wall_clock),
         client_transport,
         server_transport,
         sessions,

@@ -41,7 +41,6 @@ FILE_CIRCLES_LEFT = [
     {"velocity_edge.quic.portable.edge", "velocity_edge.quic.portable.outbox"},
 ]
 ROOM_CIRCLES_LEFT = [
-    {"velocity_edge.pki", "velocity_edge.quic", "velocity_edge.tls"},
     {"supervisor.one_line", "supervisor.shell"},
 ]
 #: Decisions that still import a hand themselves.

@@ -33,7 +33,7 @@ LEFT = {
         "state.py",
         "steering_classic.py",
     ),
-    *("steering_kernel.py", "store.py", "succession.py", "test_known_answers.py", "tls_client.py", "choices.py"),
+    *("steering_kernel.py", "store.py", "succession.py", "test_known_answers.py"),
     *(
         "WorkerMask",
         "data_frame",

@@ -4,12 +4,12 @@
     ClientContext.adopt(that, policy, ...)    takes those over; the connection never notices
 
 An adapter, not a subclass: nothing of aioquic's handshake runs. It translates TLS messages out of CRYPTO data,
-`HandshakeTransport` onto aioquic's callbacks and buffers, our alerts into aioquic's. The attributes are those
-that QuicConnection reads of its `tls` (compat.py pins the methods that read them). The portable engine has its own,
-leaner adapter for server connections (portable/tls.py).
+`HandshakeTransport` and `TransportParameters` onto aioquic's callbacks and buffers, and our alerts into aioquic's. The
+attributes are those that QuicConnection reads of its `tls` (compat.py pins the methods that read them). The portable
+engine has its own, leaner adapter for server connections (portable/tls.py).
 
-What surprises: aioquic's context does not know encryption levels. The connection must set `level` before each
-`handle_message` (override of `_handle_crypto_frame`), or a message of one level would be taken at another.
+aioquic's context does not know encryption levels: the connection must set `level` before each `handle_message`
+(override of `_handle_crypto_frame`), or a message of one level would be taken at another.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from velocity_edge.tls.client import MAX_SERVER_MESSAGE_BYTES, ClientHandshake
 from velocity_edge.tls.client import State as ClientState
 from velocity_edge.tls.client_policy import ClientPolicy, Session
 from velocity_edge.tls.handshake import ServerHandshake
-from velocity_edge.tls.reassembly import MessageReader
-from velocity_edge.tls.transport import Level
+from velocity_edge.tls.transport import Level, MessageReader
 
 LEVELS: Final[dict[Any, Level]] = {
     tls.Epoch.INITIAL: Level.INITIAL,
@@ -95,7 +94,7 @@ class AioquicContext:
         """For a key log."""
         return self.handshake.client_random
 
-    # --- HandshakeTransport --------------------------------------------------------------------------------------
+    # --- HandshakeTransport, TransportParameters -----------------------------------------------------------------
 
     def local_parameters(self) -> bytes:
         """Return our transport parameters as the connection encoded them."""
@@ -125,7 +124,7 @@ class ClientContext(AioquicContext):
 
     def __init__(self, context: Any, policy: ClientPolicy, on_session: Callable[[Session], None]) -> None:
         super().__init__(context, MAX_SERVER_MESSAGE_BYTES)
-        self.handshake: ClientHandshake = ClientHandshake(policy, self, on_session=on_session)
+        self.handshake: ClientHandshake = ClientHandshake(policy, self, self, on_session=on_session)
 
     @classmethod
     def adopt(

@@ -10,7 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
-from velocity_edge.tls import certs, kex, schedule
+from velocity_edge.pki import signatures
+from velocity_edge.tls import kex, schedule
 from velocity_edge.tls.client import ClientHandshake
 
 #: Signature algorithms of certificates for which `cryptography` has no name, by OID.
@@ -77,7 +78,7 @@ def handshake_facts(handshake: ClientHandshake, *, retried: bool) -> HandshakeFa
         group=kex.group_name(handshake.group),
         post_quantum=group is not None and group.post_quantum,
         cipher=schedule.SUITE_NAMES.get(handshake.cipher_suite, f"0x{handshake.cipher_suite:04x}"),
-        signature=None if handshake.resumed else certs.scheme_name(handshake.signature_scheme),
+        signature=None if handshake.resumed else signatures.scheme_name(handshake.signature_scheme),
         resumed=handshake.resumed,
         early_data=handshake.early_data_accepted,
         hello_retry_request=handshake.retried,

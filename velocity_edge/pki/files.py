@@ -24,7 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from velocity_edge.errors import ConfigError
 from velocity_edge.pki.private_keys import load_private_key
-from velocity_edge.tls import certs
+from velocity_edge.pki.signatures import NO_SCHEME, check_leaf, schemes_of
 from velocity_edge.wire.messages import KeyedChain
 
 #: Renewals come weeks before the end; what is closer than this deserves a word in `status`.
@@ -63,15 +63,15 @@ def load_chain(
         key = load_private_key(private_key_pem, str(private_key))
     except ConfigError as error:
         raise UnusableFile(private_key, str(error)) from None
-    if not certs.schemes_of(certificates[0]):
-        raise UnusableFile(certificate, f"cannot use {certificate}: {certs.NO_SCHEME}")
+    if not schemes_of(certificates[0]):
+        raise UnusableFile(certificate, f"cannot use {certificate}: {NO_SCHEME}")
     if key.public_key() != certificates[0].public_key():
         others = [n for n, other in enumerate(certificates[1:], 2) if _public_key(other) == key.public_key()]
         hint = f"; it is the key of certificate {others[0]}: the leaf must be the first" if others else ""
         text = f"cannot use {private_key}: it is not the key of the first certificate in {certificate}{hint}"
         raise UnusableFile(private_key, text)
     try:
-        certs.chain(str(certificate), certificates, key, audience)
+        check_leaf(str(certificate), certificates[0], key)
     except ConfigError as error:
         raise UnusableFile(certificate, str(error)) from None
     keyed = KeyedChain(

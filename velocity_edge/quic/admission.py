@@ -34,9 +34,8 @@ from velocity_edge.http.requests import Address
 from velocity_edge.keys.ring import ADDRESS_TOKEN, KeyRing, cid_configs
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic import datagrams
-from velocity_edge.quic.counted_handshake import CountedHandshake
 from velocity_edge.quic.datagrams import Accept, Ignore, Initial, Refuse, Retry, ServerTransport
-from velocity_edge.quic.half_open import HalfOpen, Load, prefix_of
+from velocity_edge.quic.half_open import HalfOpen, Load, Opening, prefix_of
 from velocity_edge.quic.limits import PREFIX_SHARE, Limits
 from velocity_edge.quic.tokens import RETRY, AddressTokens, Proof
 from velocity_edge.tls.handshake import ServerHandshake
@@ -175,9 +174,36 @@ class AdmissionControl:
         """Return the TLS side of a connection that was let in."""
         opening = transport.accepted.opening
         if opening is None:
-            return ServerHandshake(policy, transport)
+            return ServerHandshake(policy, transport, parameters=transport)
         return CountedHandshake(policy, transport, self.half_open, opening, self._cpu_clock_ns)
 
     def address_token(self, peer: Address) -> bytes:
         """Return a NEW_TOKEN token for a peer that completed a handshake."""
         return self._tokens.new_token(peer, self._wall_clock())
+
+
+class CountedHandshake(ServerHandshake):
+    """Reports its cost, and its completion, to `HalfOpen`. *cpu_clock_ns* is the CPU time of this thread."""
+
+    def __init__(
+        self,
+        policy: ServerPolicy,
+        transport: ServerTransport,
+        half_open: HalfOpen,
+        opening: Opening,
+        cpu_clock_ns: Callable[[], int],
+    ) -> None:
+        super().__init__(policy, transport, parameters=transport)
+        self._half_open = half_open
+        self._opening = opening
+        self._cpu_clock_ns = cpu_clock_ns
+
+    def feed(self, level: int, message: bytes) -> int:
+        """Take one whole message of this level. Return -1, or the alert to fail with."""
+        begun_ns = self._cpu_clock_ns()
+        result = super().feed(level, message)
+        if self.done:
+            self._half_open.complete(self._opening)
+        else:
+            self._half_open.spend(self._opening, (self._cpu_clock_ns() - begun_ns) // 1000)
+        return result

@@ -35,7 +35,7 @@ from typing import Final, Protocol
 from velocity_edge.http.requests import Address, Event
 from velocity_edge.quic.half_open import Opening
 from velocity_edge.quic.limits import Limits
-from velocity_edge.tls.transport import Handshake, HandshakeTransport
+from velocity_edge.tls.transport import Handshake, HandshakeTransport, TransportParameters
 from velocity_edge.wire.cid import CidConfig
 
 #: DSCP with which XDP marks an Initial that is over its prefix's limit and passes only to be answered with a Retry.
@@ -157,8 +157,8 @@ class Upcalls(Protocol):
         """Return a NEW_TOKEN token for a peer that completed a handshake."""
 
 
-class ServerTransport(HandshakeTransport, Protocol):
-    """The same of a connection that was let in."""
+class ServerTransport(HandshakeTransport, TransportParameters, Protocol):
+    """The transport of a handshake of a connection that was accepted."""
 
     @property
     def accepted(self) -> Accept:

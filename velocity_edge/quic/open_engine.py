@@ -5,13 +5,15 @@ Nothing is loaded that is not used: aioquic costs half a second to import, the n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, Protocol
 
 from velocity_edge.errors import Unavailable
 from velocity_edge.http.requests import Requests
 from velocity_edge.quic.datagrams import Datagrams, EngineSettings, Upcalls
+from velocity_edge.tls import schedule
 
 EngineChoice = Literal["auto", "native", "portable"]
 
@@ -73,3 +75,16 @@ def native_missing() -> str:
     from velocity_edge.quic import native
 
     return native.MISSING
+
+
+@cache
+def fastest_suites() -> Mapping[int, schedule.Suite]:
+    """Return the TLS cipher suites on the native extension's HMAC where that is built, else on hashlib's. Same bytes.
+
+    The portable engine uses them, too.
+    """
+    if native_missing():
+        return schedule.SUITES
+    from velocity_edge.quic.native import hmac_sha256, hmac_sha384
+
+    return schedule.suites(hmac_sha256, hmac_sha384)

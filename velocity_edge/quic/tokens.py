@@ -43,7 +43,7 @@ class Proof:
 
 
 class AddressTokens:
-    """Makes and checks both kinds under the keys of one epoch table (label `keys.ADDRESS_TOKEN`)."""
+    """Makes and checks both kinds under the keys of one epoch table (label `ADDRESS_TOKEN` of keys/ring.py)."""
 
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring

@@ -1,11 +1,10 @@
-"""Certificate chains of a server: which one a client gets, and signatures made with them or checked against them.
+"""A server's certificate chains, ready to be presented: what each can sign with, for which names, to which clients.
 
-A chain has an **audience**. curl and Go offer ML-DSA signatures by default while they trust only public roots, so
-choosing by `signature_algorithms` alone would show them a private root's chain that they cannot verify. A chain with an
-audience is shown only to connections whose ALPN is in it, or to clients that name its root in certificate_authorities;
-everybody else gets a chain without one.
+A chain carries its **audience**. curl and Go offer ML-DSA signatures by default while they trust only public roots, so
+a choice by `signature_algorithms` alone would show them a chain of a private root that they cannot verify. A chain with
+an audience is only for connections whose ALPN is in it, or for clients that name its root in certificate_authorities.
 
-Where certificates come from is pki/'s. Which signature scheme is preferred is policy.py's.
+Which chain a client gets is decided in chains.py. Certificates come from pki/.
 """
 
 from __future__ import annotations
@@ -13,127 +12,28 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from velocity_edge.errors import ConfigError
-from velocity_edge.pki import rsa_pss
 from velocity_edge.pki.private_keys import load_private_key
+from velocity_edge.pki.signatures import PQ_SCHEMES, KeySigner, Signer, check_leaf
 from velocity_edge.tls import codec
 from velocity_edge.wire.messages import KeyedChain
-
-MLDSA44: Final = 0x0904
-MLDSA65: Final = 0x0905
-MLDSA87: Final = 0x0906
-ECDSA_P256_SHA256: Final = 0x0403
-PQ_SCHEMES: Final = (MLDSA65, MLDSA87, MLDSA44)
-
-#: Clients refuse shorter RSA keys (CA/Browser Forum baseline requirements, 6.1.5).
-MIN_RSA_BITS: Final = 2048
-
-_CURVE_SCHEMES: Final = {"secp256r1": ECDSA_P256_SHA256, "secp384r1": 0x0503, "secp521r1": 0x0603}
-#: scheme -> (name, key class, arguments of sign() and verify() after the data)
-_PSS: Final = {
-    hashes.SHA256: padding.PSS(padding.MGF1(hashes.SHA256()), 32),
-    hashes.SHA384: padding.PSS(padding.MGF1(hashes.SHA384()), 48),
-    hashes.SHA512: padding.PSS(padding.MGF1(hashes.SHA512()), 64),
-}
-_SCHEMES: Final[dict[int, tuple[str, Any, tuple[Any, ...]]]] = {
-    ECDSA_P256_SHA256: ("ecdsa_secp256r1_sha256", ec.EllipticCurvePublicKey, (ec.ECDSA(hashes.SHA256()),)),
-    0x0503: ("ecdsa_secp384r1_sha384", ec.EllipticCurvePublicKey, (ec.ECDSA(hashes.SHA384()),)),
-    0x0603: ("ecdsa_secp521r1_sha512", ec.EllipticCurvePublicKey, (ec.ECDSA(hashes.SHA512()),)),
-    0x0804: ("rsa_pss_rsae_sha256", rsa.RSAPublicKey, (_PSS[hashes.SHA256], hashes.SHA256())),
-    0x0805: ("rsa_pss_rsae_sha384", rsa.RSAPublicKey, (_PSS[hashes.SHA384], hashes.SHA384())),
-    0x0806: ("rsa_pss_rsae_sha512", rsa.RSAPublicKey, (_PSS[hashes.SHA512], hashes.SHA512())),
-    # The same signatures, for keys that a certificate names RSASSA-PSS instead of rsaEncryption (RFC 8446 4.2.3).
-    0x0809: ("rsa_pss_pss_sha256", rsa.RSAPublicKey, (_PSS[hashes.SHA256], hashes.SHA256())),
-    0x080A: ("rsa_pss_pss_sha384", rsa.RSAPublicKey, (_PSS[hashes.SHA384], hashes.SHA384())),
-    0x080B: ("rsa_pss_pss_sha512", rsa.RSAPublicKey, (_PSS[hashes.SHA512], hashes.SHA512())),
-    0x0807: ("ed25519", ed25519.Ed25519PublicKey, ()),
-    0x0808: ("ed448", ed448.Ed448PublicKey, ()),
-    # ML-DSA signs with the empty context (draft-ietf-tls-mldsa), which is what sign(data) does.
-    MLDSA44: ("mldsa44", mldsa.MLDSA44PublicKey, ()),
-    MLDSA65: ("mldsa65", mldsa.MLDSA65PublicKey, ()),
-    MLDSA87: ("mldsa87", mldsa.MLDSA87PublicKey, ()),
-}
-ALL_SCHEMES: Final = tuple(_SCHEMES)
-NO_SCHEME: Final = "TLS 1.3 has no signatures for its key; ECDSA, RSA, Ed25519 or ML-DSA would be right"
-_PSS_PSS: Final = {"sha256": 0x0809, "sha384": 0x080A, "sha512": 0x080B}
-
-
-def scheme_name(scheme: int) -> str:
-    """Return the IANA name of a SignatureScheme, or its number in hex."""
-    return _SCHEMES[scheme][0] if scheme in _SCHEMES else f"0x{scheme:04x}"
-
-
-def schemes_of(leaf: x509.Certificate) -> tuple[int, ...]:
-    """Return the schemes that the key of a certificate can sign with, best first; empty when TLS 1.3 has none for it.
-
-    An RSA key signs under rsa_pss_rsae_* or rsa_pss_pss_*, as the certificate names its algorithm (RFC 8446 4.2.3).
-    """
-    try:
-        public_key = leaf.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return ()
-    if isinstance(public_key, rsa.RSAPublicKey) and leaf.public_key_algorithm_oid == rsa_pss.OID:
-        return tuple(_PSS_PSS[digest] for digest in rsa_pss.digests(leaf))
-    return schemes_of_key(public_key)
-
-
-def schemes_of_key(public_key: Any) -> tuple[int, ...]:
-    """Return the schemes of a key that no certificate restricts further, best first."""
-    if isinstance(public_key, ec.EllipticCurvePublicKey):
-        # TLS 1.3 ties the hash to the curve.
-        return (_CURVE_SCHEMES[public_key.curve.name],) if public_key.curve.name in _CURVE_SCHEMES else ()
-    return tuple(
-        scheme
-        for scheme, (_, kind, _) in _SCHEMES.items()
-        if isinstance(public_key, kind) and scheme not in _PSS_PSS.values()
-    )
-
-
-class Signer(Protocol):
-    """A private key. kem_oqs.py has one that makes ML-DSA signatures with liboqs."""
-
-    def sign(self, scheme: int, data: bytes) -> bytes:
-        """Return the signature of *data*."""
-
-
-class KeySigner:
-    """A private key held by `cryptography`."""
-
-    def __init__(self, key: Any) -> None:
-        self._key = key
-
-    def sign(self, scheme: int, data: bytes) -> bytes:
-        """Return the signature of *data*."""
-        signature: bytes = self._key.sign(data, *_SCHEMES[scheme][2])
-        return signature
-
-
-def verify(public_key: Any, scheme: int, signature: bytes, data: bytes) -> bool:
-    """Whether *signature* of *data* is by *public_key*. That the scheme is one of `schemes_of` is the caller's."""
-    try:
-        public_key.verify(signature, data, *_SCHEMES[scheme][2])
-    except InvalidSignature:
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain that can be presented: certificates leaf first, the key, who may see it."""
+    """A chain that can be presented: certificates leaf first, the key, and the clients that it is for."""
 
     name: str
     certificates: tuple[x509.Certificate, ...]
     signer: Signer = field(repr=False)
-    #: ALPNs that may see it; None: everybody.
+    #: ALPNs that may see it; None: all clients.
     audience: frozenset[bytes] | None
+    #: Signature schemes of the key, best first.
     schemes: tuple[int, ...]
     #: DNS names in lower case, wildcards as "*.example.com".
     names: frozenset[str]
@@ -152,6 +52,10 @@ class Chain:
         """When the leaf expires."""
         return self.certificates[0].not_valid_after_utc
 
+    def is_for(self, alpn: bytes, authorities: frozenset[bytes]) -> bool:
+        """Whether a connection with this ALPN, or a client that names these roots, is in the audience."""
+        return self.audience is None or alpn in self.audience or not self.issuers.isdisjoint(authorities)
+
 
 def chain(
     name: str,
@@ -162,17 +66,7 @@ def chain(
 ) -> Chain:
     """Build a `Chain`, or raise `ConfigError` when key and leaf do not fit or the key cannot sign in TLS 1.3."""
     leaf = certificates[0]
-    schemes = schemes_of(leaf)
-    if not schemes:
-        raise ConfigError(f"cannot use {name}: {NO_SCHEME}")
-    public_key = leaf.public_key()
-    if key.public_key() != public_key:
-        raise ConfigError(f"cannot use {name}: the private key is not the one of the first certificate")
-    if isinstance(public_key, rsa.RSAPublicKey) and public_key.key_size < MIN_RSA_BITS:
-        raise ConfigError(
-            f"cannot use {name}: clients refuse RSA keys of {public_key.key_size} bits; "
-            f"{MIN_RSA_BITS} or more would be right"
-        )
+    schemes = check_leaf(name, leaf, key)
     try:
         san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         names = frozenset(dns.lower().rstrip(".") for dns in san.get_values_for_type(x509.DNSName))
@@ -198,41 +92,3 @@ def chain_from_pem(keyed: KeyedChain, make_signer: Callable[[Any], Signer] = Key
         raise ConfigError(f"cannot use {keyed.name}: not a PEM certificate chain: {error}") from None
     key = load_private_key(keyed.private_key_pem, keyed.name)
     return chain(keyed.name, certificates, key, keyed.audience, make_signer)
-
-
-class CertStore:
-    """All chains of a server, in the order in which they are preferred; found by server name."""
-
-    def __init__(self, chains: Sequence[Chain], preferred_schemes: Sequence[int] = PQ_SCHEMES) -> None:
-        if not chains:
-            raise ConfigError("cannot serve without a certificate: give one, or --self-signed")
-        rank = {scheme: position for position, scheme in enumerate(preferred_schemes)}
-        #: A stable sort: chains that are not ranked keep the order of the configuration.
-        self.chains = tuple(sorted(chains, key=lambda c: rank.get(c.schemes[0], len(rank))))
-        by_name: dict[str, list[Chain]] = {}
-        for each in self.chains:
-            for name in each.names:
-                by_name.setdefault(name, []).append(each)
-        self._by_name = {name: tuple(found) for name, found in by_name.items()}
-
-    def named(self, server_name: str | None) -> tuple[Chain, ...]:
-        """Return the chains for a name (exact, then wildcard for one label), or all of them when none is for it."""
-        if server_name is None:
-            return self.chains
-        return self._by_name.get(server_name) or self._by_name.get("*." + server_name.partition(".")[2]) or self.chains
-
-    def select(
-        self,
-        server_name: str | None,
-        offered_schemes: Sequence[int],
-        alpn: bytes,
-        authorities: frozenset[bytes] = frozenset(),
-    ) -> tuple[Chain, int] | None:
-        """Return the chain to present and the scheme to sign with, or None when the client can verify none."""
-        for each in self.named(server_name):
-            if each.audience is not None and alpn not in each.audience and not (each.issuers & authorities):
-                continue
-            for scheme in each.schemes:
-                if scheme in offered_schemes:
-                    return each, scheme
-        return None

@@ -1,8 +1,11 @@
-"""What the server chooses from a ClientHello: suite, group (or HelloRetryRequest), ALPN, chain, resumption.
+"""What the server chooses from a ClientHello: suite, group (or HelloRetryRequest), ALPN, resumption.
 
 Pure: policy and message in, a choice or an `Alert` out; no randomness, no clock (the wall time comes in). The order of
 the checks is the order in which RFC 8446 names them, so that a client learns the first thing that is wrong. The
-messages that follow from a choice are handshake.py's.
+messages that follow from a choice are handshake.py's; the certificate chain is chosen in chains.py.
+
+QUIC makes ALPN and transport parameters mandatory and forbids legacy_session_id (RFC 9001 sections 8.1, 8.2 and 8.4).
+Elsewhere ALPN is optional, transport parameters are forbidden, and the session id is echoed.
 
 A group is the server's choice, not the client's first share: a post-quantum share that is there wins; a client that
 supports a post-quantum group but sent only classical shares is asked for it at the price of a round trip.
@@ -23,8 +26,7 @@ from velocity_edge.tls.alerts import (
     illegal_parameter,
     missing_extension,
 )
-from velocity_edge.tls.certs import Chain
-from velocity_edge.tls.codec import ClientHello
+from velocity_edge.tls.client_hello import ClientHello
 from velocity_edge.tls.kex import Group
 from velocity_edge.tls.schedule import KeySchedule, Suite
 
@@ -43,6 +45,7 @@ class Choice:
     suite: Suite
     group: Group
     share: bytes | None
+    #: Empty: none was agreed, which is possible without QUIC only.
     alpn: bytes
 
 
@@ -56,20 +59,22 @@ class Resumption:
     early_data: bool
 
 
-def choose(policy: ServerPolicy, hello: ClientHello, retried_with: Choice | None = None) -> Choice:
+def choose(policy: ServerPolicy, hello: ClientHello, retried_with: Choice | None = None, *, quic: bool) -> Choice:
     """Judge a ClientHello. *retried_with* is what the first one led to, when this is the second."""
     if codec.TLS_1_3 not in hello.versions:
         raise Alert(AlertDescription.PROTOCOL_VERSION, "the client does not offer TLS 1.3")
     if hello.compression_methods != b"\0":
         raise illegal_parameter("a compression method is offered")
-    if hello.session_id:
+    if quic and hello.session_id:
         raise illegal_parameter("legacy_session_id is not empty (RFC 9001 section 8.4)")
     suite = _suite(policy, hello)
-    alpn = _alpn(policy, hello)
+    alpn = _alpn(policy, hello, quic)
     if hello.groups is None or hello.key_shares is None:
         raise missing_extension("supported_groups or key_share")
-    if codec.EXT_QUIC_PARAMETERS not in hello.extensions:
+    if quic and codec.EXT_QUIC_PARAMETERS not in hello.extensions:
         raise missing_extension("QUIC transport parameters")
+    if not quic and codec.EXT_QUIC_PARAMETERS in hello.extensions:
+        raise Alert(AlertDescription.UNSUPPORTED_EXTENSION, "QUIC transport parameters without QUIC")
     if retried_with is None:
         group = _group(policy, hello.groups, hello.key_shares)
         return Choice(suite, group, hello.key_shares.get(group.id), alpn)
@@ -97,8 +102,9 @@ def _suite(policy: ServerPolicy, hello: ClientHello) -> Suite:
     raise handshake_failure("no common cipher suite")
 
 
-def _alpn(policy: ServerPolicy, hello: ClientHello) -> bytes:
-    # QUIC makes ALPN mandatory (RFC 9001 section 8.1).
+def _alpn(policy: ServerPolicy, hello: ClientHello, quic: bool) -> bytes:
+    if hello.alpn is None and not quic:
+        return b""
     for alpn in policy.alpn:
         if hello.alpn is not None and alpn in hello.alpn:
             return alpn
@@ -120,19 +126,9 @@ def _group(policy: ServerPolicy, supported: tuple[int, ...], shares: dict[int, b
     return best if worth_a_round_trip else best_share
 
 
-def choose_chain(policy: ServerPolicy, hello: ClientHello, alpn: bytes) -> tuple[Chain, int]:
-    """Return the chain to present and the scheme to sign with."""
-    if hello.signature_schemes is None:
-        raise missing_extension("signature_algorithms")
-    data = hello.extensions.get(codec.EXT_CERTIFICATE_AUTHORITIES)
-    authorities = codec.certificate_authorities(data) if data is not None else frozenset()
-    found = policy.certs.select(hello.server_name, hello.signature_schemes, alpn, authorities)
-    if found is None:
-        raise handshake_failure("no certificate whose signatures the client can verify")
-    return found
-
-
-def resume(policy: ServerPolicy, hello: ClientHello, choice: Choice, prefix: bytes, now_s: float) -> Resumption | None:
+def resume(
+    policy: ServerPolicy, hello: ClientHello, choice: Choice, prefix: bytes, now_s: float, *, quic: bool
+) -> Resumption | None:
     """Return the first acceptable ticket of *hello*, or None for a full handshake.
 
     *prefix* is the transcript before this hello (message_hash and HelloRetryRequest). A ticket that we cannot open is
@@ -144,6 +140,8 @@ def resume(policy: ServerPolicy, hello: ClientHello, choice: Choice, prefix: byt
         raise missing_extension("psk_key_exchange_modes")
     if policy.tickets is None or codec.PSK_DHE_KE not in hello.psk_modes:
         return None
+    # A record layer ends early data by EndOfEarlyData (RFC 8446 section 4.5), which is not implemented.
+    may_be_early = quic and hello.early_data and not prefix
     for index, (identity, obfuscated_age_ms) in enumerate(hello.psk_identities[:MAX_PSK_IDENTITIES]):
         ticket = policy.tickets.open(identity, now_s)
         if ticket is None or ticket.suite_id != choice.suite.id or ticket.server_name != (hello.server_name or ""):
@@ -155,9 +153,8 @@ def resume(policy: ServerPolicy, hello: ClientHello, choice: Choice, prefix: byt
             raise Alert(AlertDescription.DECRYPT_ERROR, "a PSK binder does not verify")
         schedule.add(hello.message[hello.binders_at :])
         early = (
-            hello.early_data
+            may_be_early
             and index == 0
-            and not prefix
             and policy.early_data is not None
             and ticket.alpn == choice.alpn
             and policy.early_data.accepts(ticket, obfuscated_age_ms, now_s)

@@ -13,12 +13,17 @@
 
 It reports what was really negotiated: group, suite, signature scheme, chain, whether a HelloRetryRequest was needed.
 The key schedule starts only at ServerHello, which says which hash it runs on; until then the hellos are kept as bytes.
+What a server's message may say is checked in client_checks.py.
+
+With `TransportParameters` the handshake is QUIC's; without, that of a record layer: no transport parameters, ALPN only
+when the policy has any, no early data.
+
+Long because it is one state machine: the table above and its handlers, in that order.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -27,24 +32,21 @@ from enum import Enum
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
-from velocity_edge.tls import certs, codec, codec_client, kex, schedule
+from velocity_edge.tls import client_checks as checks
+from velocity_edge.tls import codec, codec_client, kex, schedule
 from velocity_edge.tls.alerts import (
     Alert,
     AlertDescription,
     decode_error,
     illegal_parameter,
-    missing_extension,
     unexpected_message,
 )
 from velocity_edge.tls.client_policy import ClientPolicy, Session
 from velocity_edge.tls.codec_client import Offer, ServerHello
-from velocity_edge.tls.handshake import CONTINUE
-from velocity_edge.tls.kex import Group
 from velocity_edge.tls.schedule import KeySchedule, Suite
-from velocity_edge.tls.transport import HandshakeTransport, Level
-from velocity_edge.tls.vectors import EXT_PRE_SHARED_KEY, vectors, whole
+from velocity_edge.tls.transport import CONTINUE, HandshakeTransport, Level, TransportParameters
+from velocity_edge.tls.vectors import EXT_PRE_SHARED_KEY
 from velocity_edge.tls.vectors import message as build_message
 
 #: A server's flight with two ML-DSA-87 certificates is 22 kB, one message of it 15 kB.
@@ -70,10 +72,12 @@ class ClientHandshake:
         self,
         policy: ClientPolicy,
         transport: HandshakeTransport,
+        parameters: TransportParameters | None,
         *,
         on_session: Callable[[Session], None] = lambda session: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        """*parameters*: QUIC's; None when *transport* is not QUIC."""
         self.done = False
         self.alpn = ""
         self.group = 0
@@ -91,6 +95,7 @@ class ClientHandshake:
         self.state = State.START
         self._policy = policy
         self._transport = transport
+        self._parameters = parameters
         self._on_session = on_session
         self._wall_clock = wall_clock
         self._shares: dict[int, Any] = {}
@@ -118,10 +123,15 @@ class ClientHandshake:
             groups=policy.groups,
             key_shares=self._make_shares(tuple(g for g in policy.shares if g in policy.groups)),
             signature_schemes=policy.signature_schemes,
-            server_name=_sni(policy.server_name),
+            server_name=checks.sni(policy.server_name),
             alpn=policy.alpn,
-            parameters=self._transport.local_parameters(),
-            early_data=self._session is not None and self._session.early_data and policy.early_data,
+            parameters=None if self._parameters is None else self._parameters.local_parameters(),
+            early_data=(
+                policy.early_data
+                and self._parameters is not None
+                and self._session is not None
+                and self._session.early_data
+            ),
             padding_bytes=policy.padding_bytes,
         )
         self._send_hello(now_s)
@@ -174,7 +184,7 @@ class ClientHandshake:
 
     def _on_server_hello(self, message: bytes) -> None:
         hello = codec_client.parse_server_hello(message)
-        suite = self._judge_hello(hello)
+        suite = checks.server_hello(hello, self._policy.suites, self._retry_suite)
         if hello.is_retry:
             self._on_retry(hello, suite, message)
             return
@@ -187,7 +197,7 @@ class ClientHandshake:
         else:
             self._schedule = KeySchedule(suite)
             self._schedule.add(self._prefix + self._hello)
-        group, share = _key_share(found.get(codec.EXT_KEY_SHARE))
+        group, share = checks.key_share(found.get(codec.EXT_KEY_SHARE))
         state = self._shares.get(group.id)
         if state is None:
             raise illegal_parameter(f"the server answers with {group.name}, of which it has no share")
@@ -201,21 +211,6 @@ class ClientHandshake:
         # RFC 9001 section 4.1.4: the write key too, Handshake packets may have to be acknowledged now.
         self._transport.install_key(True, Level.HANDSHAKE, suite.id, self._client_secret)
         self.state = State.ENCRYPTED_EXTENSIONS
-
-    def _judge_hello(self, hello: ServerHello) -> Suite:
-        """Check what ServerHello and HelloRetryRequest have in common."""
-        found = hello.extensions
-        if found.get(codec.EXT_SUPPORTED_VERSIONS) != b"\x03\x04":
-            raise Alert(AlertDescription.PROTOCOL_VERSION, "the server does not choose TLS 1.3")
-        if hello.session_id or hello.compression:
-            raise illegal_parameter("the server chooses a session id or a compression that was not offered")
-        if hello.suite not in self._policy.suites or self._retry_suite not in (None, hello.suite):
-            raise illegal_parameter(f"the server chooses suite 0x{hello.suite:04x}")
-        allowed = {codec.EXT_SUPPORTED_VERSIONS, codec.EXT_KEY_SHARE}
-        allowed.add(codec.EXT_COOKIE if hello.is_retry else EXT_PRE_SHARED_KEY)
-        if not found.keys() <= allowed:
-            raise Alert(AlertDescription.UNSUPPORTED_EXTENSION, f"extensions {sorted(found.keys() - allowed)}")
-        return schedule.SUITES[hello.suite]
 
     def _on_retry(self, hello: ServerHello, suite: Suite, message: bytes) -> None:
         if self.retried:
@@ -246,25 +241,20 @@ class ClientHandshake:
         assert self._schedule is not None
         assert self._offer is not None
         found = codec_client.parse_encrypted_extensions(message)
-        offered = {codec.EXT_ALPN, codec.EXT_QUIC_PARAMETERS, codec.EXT_SUPPORTED_GROUPS, codec.EXT_SERVER_NAME}
-        if self._offer.early_data:
-            offered.add(codec.EXT_EARLY_DATA)
-        if not found.keys() <= offered:
-            raise Alert(AlertDescription.UNSUPPORTED_EXTENSION, f"extensions {sorted(found.keys() - offered)}")
-        names = list(vectors(whole(found.get(codec.EXT_ALPN, b"\0\0"), 2), 1))
-        if len(names) != 1 or names[0] not in self._policy.alpn:
-            raise Alert(AlertDescription.NO_APPLICATION_PROTOCOL, f"the server answers ALPN with {names}")
-        if codec.EXT_QUIC_PARAMETERS not in found:
-            raise missing_extension("QUIC transport parameters")
-        self.alpn = names[0].decode("ascii")
-        self.early_data_accepted = codec.EXT_EARLY_DATA in found
-        if self.early_data_accepted and not self.resumed:
-            raise illegal_parameter("early data accepted without resumption")
-        self._peer_parameters = found[codec.EXT_QUIC_PARAMETERS]
-        try:
-            self._transport.peer_parameters(self._peer_parameters)
-        except ValueError as error:
-            raise illegal_parameter(f"transport parameters: {error}") from None
+        agreed = checks.encrypted_extensions(
+            found,
+            alpn=self._policy.alpn,
+            early_data=self._offer.early_data,
+            resumed=self.resumed,
+            quic=self._parameters is not None,
+        )
+        self.alpn, self.early_data_accepted = agreed.alpn, agreed.early_data
+        if self._parameters is not None:
+            self._peer_parameters = found[codec.EXT_QUIC_PARAMETERS]
+            try:
+                self._parameters.peer_parameters(self._peer_parameters)
+            except ValueError as error:
+                raise illegal_parameter(f"transport parameters: {error}") from None
         self._schedule.add(message)
         self.state = State.FINISHED if self.resumed else State.CERTIFICATE
 
@@ -287,18 +277,8 @@ class ClientHandshake:
     def _on_certificate_verify(self, message: bytes) -> None:
         assert self._schedule is not None
         scheme, signature = codec_client.parse_certificate_verify(message)
-        if scheme not in self._policy.signature_schemes:
-            raise illegal_parameter(f"signature scheme {certs.scheme_name(scheme)} was not offered")
         signed = codec.SERVER_SIGNATURE_CONTEXT + self._schedule.transcript_hash
-        try:
-            public_key = self.certificates[0].public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise Alert(AlertDescription.BAD_CERTIFICATE, f"the leaf's key: {error}") from None
-        if scheme not in certs.schemes_of(self.certificates[0]):
-            # RFC 8446 section 4.4.3: the scheme must be one of the key in the end-entity certificate.
-            raise illegal_parameter(f"{certs.scheme_name(scheme)} is no scheme of the leaf's key")
-        if not certs.verify(public_key, scheme, signature, signed):
-            raise Alert(AlertDescription.DECRYPT_ERROR, "CertificateVerify does not verify")
+        checks.certificate_verify(self.certificates[0], scheme, signature, signed, self._policy.signature_schemes)
         self._policy.trust.check(self.certificates, self._policy.server_name)
         self.signature_scheme = scheme
         self._schedule.add(message)
@@ -345,26 +325,6 @@ class ClientHandshake:
                 parameters=self._peer_parameters,
             )
         )
-
-
-def _sni(server_name: str) -> str | None:
-    """Literal addresses are not permitted in server_name (RFC 6066 section 3)."""
-    try:
-        ipaddress.ip_address(server_name)
-    except ValueError:
-        return server_name
-    return None
-
-
-def _key_share(data: bytes | None) -> tuple[Group, bytes]:
-    if data is None:
-        raise missing_extension("ServerHello has no key share")
-    if len(data) < 4:
-        raise decode_error("key share")
-    group = kex.GROUPS.get(int.from_bytes(data[:2], "big"))
-    if group is None:
-        raise illegal_parameter("a key share of a group that was not offered")
-    return group, whole(data[2:], 2)
 
 
 #: (state, level, message type) -> what handles it

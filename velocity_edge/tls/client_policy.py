@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from velocity_edge.tls import certs, kex, schedule
+from velocity_edge.pki import signatures
+from velocity_edge.tls import kex, schedule
 from velocity_edge.tls.trust import Trust
 
 
@@ -41,7 +42,7 @@ class ClientPolicy:
     #: Groups whose shares go into the first hello; the rest costs a round trip.
     shares: tuple[int, ...] = (kex.X25519_MLKEM768, kex.X25519)
     suites: tuple[int, ...] = (schedule.AES_128_GCM, schedule.AES_256_GCM, schedule.CHACHA20_POLY1305)
-    signature_schemes: tuple[int, ...] = certs.ALL_SCHEMES
+    signature_schemes: tuple[int, ...] = signatures.ALL_SCHEMES
     alpn: tuple[bytes, ...] = (b"h3",)
     trust: Trust = field(default_factory=Trust)
     session: Session | None = None

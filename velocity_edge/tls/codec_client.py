@@ -37,8 +37,10 @@ class Offer:
     key_shares: Mapping[int, bytes]
     signature_schemes: Sequence[int]
     server_name: str | None
+    #: Empty: no ALPN.
     alpn: Sequence[bytes]
-    parameters: bytes
+    #: QUIC's transport parameters; None without QUIC.
+    parameters: bytes | None
     early_data: bool = False
     cookie: bytes | None = None
     #: Bytes of padding (RFC 7685): a larger first flight lets the server send more before it knows our address.
@@ -55,10 +57,12 @@ def client_hello(offer: Offer, ticket: bytes | None, obfuscated_age_ms: int, bin
             opaque(b"".join(g.to_bytes(2, "big") + opaque(share, 2) for g, share in offer.key_shares.items()), 2),
         ),
         extension(EXT_SIGNATURE_ALGORITHMS, opaque(_u16_list(offer.signature_schemes), 2)),
-        extension(EXT_ALPN, opaque(b"".join(opaque(name, 1) for name in offer.alpn), 2)),
-        extension(EXT_PSK_MODES, b"\x01\x01"),
-        extension(EXT_QUIC_PARAMETERS, offer.parameters),
     ]
+    if offer.alpn:
+        parts.append(extension(EXT_ALPN, opaque(b"".join(opaque(name, 1) for name in offer.alpn), 2)))
+    parts.append(extension(EXT_PSK_MODES, b"\x01\x01"))
+    if offer.parameters is not None:
+        parts.append(extension(EXT_QUIC_PARAMETERS, offer.parameters))
     if offer.server_name is not None:
         name = offer.server_name.encode("ascii")
         parts.append(extension(EXT_SERVER_NAME, opaque(b"\0" + opaque(name, 2), 2)))

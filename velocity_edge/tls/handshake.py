@@ -6,11 +6,13 @@
     FINISHED        HANDSHAKE  Finished         tickets -> DONE
     DONE            -          nothing
 
-Anything else is unexpected_message: TLS 1.3 in QUIC knows no renegotiation, no KeyUpdate (RFC 9001 section 6) and no
-client certificates here. What is chosen from a hello is decided in choices.py; this file computes and sends.
+Anything else is unexpected_message: there are no client certificates here, TLS 1.3 has no renegotiation, and QUIC no
+KeyUpdate (RFC 9001 section 6). Each ClientHello goes through `ServerPolicy.hello_opener` before it is parsed. What is
+chosen from it is decided in choices.py and chains.py; this file computes and sends.
 
-What surprises is the order of the calls on the transport. Our transport parameters are asked for only after the
-Handshake write key was installed, because ngtcp2 completes them then; the peer's are handed over before any key.
+With `TransportParameters` the handshake is QUIC's; without, that of a record layer (choices.py has the differences).
+The order of the calls on a QUIC transport matters: our transport parameters are asked for only after the Handshake
+write key was installed, because ngtcp2 completes them then; the peer's are handed over before any key.
 """
 
 from __future__ import annotations
@@ -24,13 +26,10 @@ from typing import Final
 from velocity_edge.tls import choices, codec
 from velocity_edge.tls.alerts import Alert, AlertDescription, decode_error, unexpected_message
 from velocity_edge.tls.choices import Choice
-from velocity_edge.tls.codec import ClientHello
+from velocity_edge.tls.client_hello import ClientHello, parse_client_hello
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.schedule import KeySchedule
-from velocity_edge.tls.transport import HandshakeTransport, Level
-
-#: What `feed` returns when the handshake goes on.
-CONTINUE: Final = -1
+from velocity_edge.tls.transport import CONTINUE, HandshakeTransport, Level, TransportParameters
 
 
 class State(Enum):
@@ -46,8 +45,13 @@ class ServerHandshake:
     """Implements `transport.Handshake`. Dropped by the engine once `done`."""
 
     def __init__(
-        self, policy: ServerPolicy, transport: HandshakeTransport, wall_clock: Callable[[], float] = time.time
+        self,
+        policy: ServerPolicy,
+        transport: HandshakeTransport,
+        parameters: TransportParameters | None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        """*parameters*: QUIC's; None when *transport* is not QUIC."""
         self.done = False
         self.alpn = ""
         self.group = 0
@@ -58,12 +62,16 @@ class ServerHandshake:
         self.early_data_accepted = False
         #: A HelloRetryRequest was sent.
         self.retried = False
+        #: The client sent encrypted_client_hello, which was not opened.
+        self.ech_offered = False
         self.client_random = b""
         #: Why `feed` returned an alert, for the log.
         self.alert_reason = ""
         self.state = State.FIRST_HELLO
         self._policy = policy
         self._transport = transport
+        self._parameters = parameters
+        self._opener = policy.hello_opener()
         self._wall_clock = wall_clock
         self._first: tuple[ClientHello, Choice, bytes] | None = None
         self._schedule: KeySchedule | None = None
@@ -90,13 +98,14 @@ class ServerHandshake:
 
     def _hello(self, message: bytes) -> None:
         policy, first = self._policy, self._first
-        hello = codec.parse_client_hello(message)
+        quic = self._parameters is not None
+        hello = parse_client_hello(self._opener.open(message))
         if first is None:
-            choice = choices.choose(policy, hello)
+            choice = choices.choose(policy, hello, quic=quic)
             prefix = b""
         else:
             choices.check_unchanged(first[0], hello)
-            choice = choices.choose(policy, hello, first[1])
+            choice = choices.choose(policy, hello, first[1], quic=quic)
             prefix = first[2]
         if choice.share is None:
             self._ask_again(hello, choice)
@@ -107,6 +116,7 @@ class ServerHandshake:
         self.group = choice.group.id
         self.cipher_suite = choice.suite.id
         self.client_random = hello.random
+        self.ech_offered = hello.ech_offered
         self._flight(hello, choice, prefix)
 
     def _ask_again(self, hello: ClientHello, choice: Choice) -> None:
@@ -118,22 +128,24 @@ class ServerHandshake:
         self.state = State.SECOND_HELLO
 
     def _flight(self, hello: ClientHello, choice: Choice, prefix: bytes) -> None:
-        """Everything from ServerHello to our Finished."""
-        policy, transport, suite = self._policy, self._transport, choice.suite
-        try:
-            transport.peer_parameters(hello.extensions[codec.EXT_QUIC_PARAMETERS])
-        except ValueError as error:
-            raise Alert(AlertDescription.ILLEGAL_PARAMETER, f"transport parameters: {error}") from None
-        resumption = choices.resume(policy, hello, choice, prefix, self._wall_clock())
+        """Send everything from ServerHello to our Finished."""
+        policy, transport, parameters, suite = self._policy, self._transport, self._parameters, choice.suite
+        if parameters is not None:
+            try:
+                parameters.peer_parameters(hello.extensions[codec.EXT_QUIC_PARAMETERS])
+            except ValueError as error:
+                raise Alert(AlertDescription.ILLEGAL_PARAMETER, f"transport parameters: {error}") from None
+        quic = parameters is not None
+        resumption = choices.resume(policy, hello, choice, prefix, self._wall_clock(), quic=quic)
         if resumption is None:
-            chain, scheme = choices.choose_chain(policy, hello, choice.alpn)
+            chain, scheme = policy.certs.choose(hello, choice.alpn)
             schedule = KeySchedule(suite)
             schedule.add(prefix + hello.message)
         else:
             schedule = resumption.schedule
             self.resumed = True
             self.early_data_accepted = resumption.early_data
-        # The client's share is judged before anything is sent or installed.
+        # The client's share is checked before anything is sent or installed.
         assert choice.share is not None
         share, secret = choice.group.respond(choice.share)
 
@@ -148,7 +160,8 @@ class ServerHandshake:
         transport.install_key(True, Level.HANDSHAKE, suite.id, server_secret)
         transport.install_key(False, Level.HANDSHAKE, suite.id, client_secret)
 
-        flight = codec.encrypted_extensions(choice.alpn, transport.local_parameters(), self.early_data_accepted)
+        local = None if parameters is None else parameters.local_parameters()
+        flight = codec.encrypted_extensions(choice.alpn, local, self.early_data_accepted)
         if resumption is None:
             flight += chain.message
             schedule.add(flight)
@@ -188,7 +201,7 @@ class ServerHandshake:
         assert schedule is not None
         schedule.add(client_finished)
         resumption_secret = schedule.derive(b"res master")
-        early = policy.early_data is not None
+        context = policy.early_data.context if policy.early_data is not None and self._parameters is not None else b""
         tickets = b""
         for number in range(policy.ticket_count):
             nonce = bytes((number,))
@@ -199,10 +212,10 @@ class ServerHandshake:
                 age_add=age_add,
                 server_name=self.server_name,
                 alpn=self.alpn.encode("ascii"),
-                early_data=policy.early_data.context if policy.early_data is not None else b"",
+                early_data=context,
                 now_s=self._wall_clock(),
             )
-            tickets += codec.new_session_ticket(policy.tickets.lifetime_s, age_add, nonce, ticket, early)
+            tickets += codec.new_session_ticket(policy.tickets.lifetime_s, age_add, nonce, ticket, bool(context))
         self._transport.send_crypto(Level.ONE_RTT, tickets)
 
 

@@ -26,8 +26,8 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from velocity_edge.pki import mldsa_key
+from velocity_edge.pki.signatures import MLDSA44, MLDSA65, MLDSA87, KeySigner, Signer
 from velocity_edge.tls import kex
-from velocity_edge.tls.certs import MLDSA44, MLDSA65, MLDSA87, KeySigner, Signer
 from velocity_edge.tls.kex import Group
 
 #: liboqs changes its soname with each release; 5 was the first with FIPS 203 and 204.
@@ -158,7 +158,7 @@ class OqsKem:
 
 
 class OqsSigner:
-    """A `certs.Signer` for an ML-DSA key."""
+    """A `signatures.Signer` for an ML-DSA key."""
 
     def __init__(self, oqs: Any, name: str, key: Any) -> None:
         public, expanded = mldsa_key.expand(name, key.private_bytes_raw())

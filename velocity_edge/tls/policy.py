@@ -1,4 +1,4 @@
-"""What a server is ready to agree to: one immutable object per configuration revision, built here from the profiles.
+"""What a server accepts: one immutable object per configuration revision, built here from the profiles.
 
     profile    groups                                  suites, best first            signatures, best first
     light      X25519MLKEM768, SecP256r1MLKEM768       AES-128, ChaCha20, AES-256    ML-DSA-44, -65, -87
@@ -6,27 +6,30 @@
     secure     SecP384r1MLKEM1024                      AES-256, ChaCha20             ML-DSA-87, -65, -44
     classical  x25519, secp256r1, secp384r1            AES-128, ChaCha20, AES-256    -
 
-The default profile says what is preferred, the permit list what else is accepted. Classical key exchange is possible
-only where "classical" is permitted; it is never a default. Classical certificates are a matter of which chains are
-configured: nothing public issues ML-DSA ones yet.
+The default profile sets what is preferred, the permit list what else is accepted. Classical key exchange is possible
+only where "classical" is permitted; it is never a default. Classical certificates depend on the chains that are
+configured: no public CA issues ML-DSA certificates yet.
 
-Choosing by such a policy is choices.py's.
+What is chosen by such a policy is decided in choices.py and chains.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from velocity_edge.errors import ConfigError
-from velocity_edge.quic.limits import Limits
+from velocity_edge.pki.signatures import MLDSA44, MLDSA65, MLDSA87
 from velocity_edge.tls import kex, schedule
-from velocity_edge.tls.certs import MLDSA44, MLDSA65, MLDSA87, CertStore, Chain
+from velocity_edge.tls.certs import Chain
+from velocity_edge.tls.chains import CertStore
+from velocity_edge.tls.client_hello import HelloOpener, PlainHello
 from velocity_edge.tls.kex import Group
 from velocity_edge.tls.replay import EarlyData
 from velocity_edge.tls.schedule import AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, Suite
 from velocity_edge.tls.tickets import Tickets
+from velocity_edge.tls.transport import MAX_CLIENT_MESSAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
 
 @dataclass(frozen=True, slots=True)
 class ServerPolicy:
-    """Everything that choices.py and handshake.py need to know. Preference is order."""
+    """What choices.py, chains.py and handshake.py work with. Sequences are in order of preference."""
 
     groups: tuple[Group, ...]
     suites: tuple[Suite, ...]
@@ -62,7 +65,9 @@ class ServerPolicy:
     ticket_count: int = 1
     #: None: 0-RTT is refused, and tickets do not offer it.
     early_data: EarlyData | None = None
-    max_message_bytes: int = Limits().max_crypto_bytes
+    max_message_bytes: int = MAX_CLIENT_MESSAGE_BYTES
+    #: Makes the step before the parser, one per handshake.
+    hello_opener: Callable[[], HelloOpener] = PlainHello
 
     @property
     def requires_pq(self) -> bool:
@@ -78,19 +83,19 @@ def server_policy(
     alpn: Sequence[str] = ("h3",),
     tickets: Tickets | None = None,
     early_data: EarlyData | None = None,
-    limits: Limits | None = None,
+    max_message_bytes: int = MAX_CLIENT_MESSAGE_BYTES,
     groups: Mapping[int, Group] = kex.GROUPS,
     suites: Mapping[int, Suite] = schedule.SUITES,
 ) -> ServerPolicy:
     """Build the policy of a configuration revision, or raise `ConfigError`.
 
-    *groups* and *suites* say who computes ML-KEM and HMAC. Classical key exchange always comes last, whatever the
-    order of *permit*.
+    *groups* and *suites* have the implementations of ML-KEM and HMAC. Classical key exchange always comes last,
+    whatever the order of *permit*. *max_message_bytes* bounds one message of a client.
     """
     names = [default_profile, *(name for name in permit if name != default_profile)]
     for name in names:
         if name not in PROFILES:
-            raise ConfigError(f"cannot use profile {name!r}: one of {', '.join(PROFILES)} would be right")
+            raise ConfigError(f"cannot use profile {name!r}: expected one of {', '.join(PROFILES)}")
     if default_profile == "classical":
         raise ConfigError("cannot make 'classical' the default profile: it can only be permitted beside another one")
     names.sort(key=lambda name: name == "classical")
@@ -102,7 +107,7 @@ def server_policy(
         alpn=tuple(name.encode("ascii") for name in alpn),
         tickets=tickets,
         early_data=early_data,
-        max_message_bytes=(limits or Limits()).max_crypto_bytes,
+        max_message_bytes=max_message_bytes,
     )
 
 

@@ -2,7 +2,7 @@
 
 Every secret here has the size of the hash, so HKDF-Expand is always one HMAC, and labels are constants: their HkdfLabel
 is built once per suite. HMAC itself is two hashlib calls on a translated key, which beats the one-shot `hmac.digest`
-(OpenSSL 3 fetches a provider on each call); an engine that brings HMAC in C passes it to `Suite`.
+(OpenSSL 3 fetches a provider on each call); whoever has HMAC in C passes it to `suites`.
 
 This file derives; which secret is needed when is decided in handshake.py and client.py.
 """
@@ -10,8 +10,8 @@ This file derives; which secret is needed when is decided in handshake.py and cl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 #: hmac(key, message) -> digest. The key is never longer than a digest.
@@ -92,16 +92,6 @@ def suites(hmac_sha256: Hmac | None = None, hmac_sha384: Hmac | None = None) -> 
 
 
 SUITES: Final = suites()
-
-
-@cache
-def fastest_suites() -> Mapping[int, Suite]:
-    """Return the suites on the native engine's HMAC in C where that is built, else on hashlib's. Same bytes."""
-    try:
-        from velocity_edge.quic.native import hmac_sha256, hmac_sha384
-    except ImportError:
-        return SUITES
-    return suites(hmac_sha256, hmac_sha384)
 
 
 class KeySchedule:

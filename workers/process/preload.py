@@ -12,8 +12,8 @@ import sys
 import traceback
 from typing import Final
 
+from velocity_edge.quic.open_engine import fastest_suites
 from velocity_edge.tls import kem_oqs
-from velocity_edge.tls.schedule import fastest_suites
 
 _LAZY: Final = (
     "asyncio.staggered",

@@ -16,10 +16,10 @@ from velocity_edge.config.section import KeyPath, dotted_path
 from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import EpochTable
+from velocity_edge.quic.open_engine import fastest_suites
 from velocity_edge.tls import kem_oqs
 from velocity_edge.tls.certs import Chain, chain_from_pem
 from velocity_edge.tls.policy import ServerPolicy, server_policy
-from velocity_edge.tls.schedule import fastest_suites
 from velocity_edge.tls.tickets import Tickets
 from velocity_edge.wire.messages import KeyedChain
 from workers.handlers.build import HandlerContext, handler_of
@@ -53,7 +53,7 @@ class Prepared:
             default_profile=server.profiles.default,
             permit=server.profiles.permit,
             tickets=Tickets(KeyRing(table, TICKET), int(self.config.tickets.max_age_s)),
-            limits=server.limits.limits(),
+            max_message_bytes=server.limits.limits().max_crypto_bytes,
             groups=kem_oqs.find().groups,
             suites=fastest_suites(),
         )

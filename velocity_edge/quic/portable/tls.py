@@ -19,8 +19,7 @@ from aioquic.quic.connection import QuicConnectionError
 
 from velocity_edge.quic.datagrams import Accept
 from velocity_edge.tls.alerts import Alert, AlertDescription
-from velocity_edge.tls.reassembly import MessageReader
-from velocity_edge.tls.transport import Handshake, Level
+from velocity_edge.tls.transport import Handshake, Level, MessageReader
 
 if TYPE_CHECKING:
     from velocity_edge.quic.portable.connection import EdgeConnection
@@ -116,7 +115,7 @@ class TlsAdapter:
         assert self.handshake is not None
         return self.handshake.resumed
 
-    # --- HandshakeTransport ---------------------------------------------------------------------------------------
+    # --- HandshakeTransport, TransportParameters ------------------------------------------------------------------
 
     def local_parameters(self) -> bytes:
         """Our transport parameters."""

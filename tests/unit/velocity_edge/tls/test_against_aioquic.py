@@ -23,7 +23,8 @@ from tests.support import tls as support
 from velocity_edge.client.aioquic_tls import LEVELS, AioquicContext, ClientContext, aioquic_ticket
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import first_table
-from velocity_edge.tls import certs, kex
+from velocity_edge.pki import signatures
+from velocity_edge.tls import kex
 from velocity_edge.tls.client_policy import ClientPolicy, Session
 from velocity_edge.tls.handshake import ServerHandshake
 from velocity_edge.tls.policy import ServerPolicy
@@ -38,7 +39,7 @@ class ServerContext(AioquicContext):
 
     def __init__(self, context: Any, policy: ServerPolicy) -> None:
         super().__init__(context, policy.max_message_bytes)
-        self.handshake = ServerHandshake(policy, self)
+        self.handshake = ServerHandshake(policy, self, self)
 
     @property
     def state(self) -> Any:
@@ -208,7 +209,7 @@ class TestStockServer:
         assert completed(client)
         assert completed(server)
         assert (client.tls.handshake.group, client.tls.handshake.cipher_suite) == (group, suite)
-        assert client.tls.handshake.signature_scheme == certs.ECDSA_P256_SHA256
+        assert client.tls.handshake.signature_scheme == signatures.ECDSA_P256_SHA256
 
     def test_resumption(self) -> None:
         first = OurClient(support.client())

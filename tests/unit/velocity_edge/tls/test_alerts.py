@@ -16,9 +16,8 @@ from velocity_edge.tls.alerts import Alert, AlertDescription
 from velocity_edge.tls.client import ClientHandshake
 from velocity_edge.tls.codec_client import Offer
 from velocity_edge.tls.handshake import ServerHandshake
-from velocity_edge.tls.reassembly import MessageReader
 from velocity_edge.tls.tickets import Tickets
-from velocity_edge.tls.transport import Level
+from velocity_edge.tls.transport import Level, MessageReader
 from velocity_edge.tls.vectors import extension, extensions, message, opaque, vector, whole
 
 A = AlertDescription
@@ -210,7 +209,7 @@ def test_wrong_first_hellos(case: str) -> None:
     data, expected = WRONG_HELLOS[case]
     transport = RecordingTransport()
     tickets = Tickets(KeyRing(first_table(b"r" * 32, 0.0), TICKET))
-    server = ServerHandshake(support.policy(tickets=tickets), transport)
+    server = support.server(support.policy(tickets=tickets), transport)
     assert server.feed(Level.INITIAL, data) == expected, server.alert_reason
     assert server.alert_reason
     assert transport.sent == []
@@ -220,14 +219,14 @@ def test_wrong_first_hellos(case: str) -> None:
 
 def test_the_hello_that_all_those_were_made_from_is_good() -> None:
     transport = RecordingTransport()
-    assert ServerHandshake(support.policy(), transport).feed(Level.INITIAL, hello()) == -1
+    assert support.server(support.policy(), transport).feed(Level.INITIAL, hello()) == -1
     assert [level for level, _ in transport.sent] == [Level.INITIAL, Level.HANDSHAKE]
 
 
 def test_a_middlebox_session_id_is_refused() -> None:
     base = hello()
     changed = message(codec.CLIENT_HELLO, base[4:38] + b"\x01X" + base[39:])
-    assert ServerHandshake(support.policy(), RecordingTransport()).feed(Level.INITIAL, changed) == A.ILLEGAL_PARAMETER
+    assert support.server(support.policy()).feed(Level.INITIAL, changed) == A.ILLEGAL_PARAMETER
 
 
 class TestSecondHello:
@@ -236,7 +235,7 @@ class TestSecondHello:
     FIRST: dict[str, object] = {"groups": (kex.X25519_MLKEM768, kex.X25519)}  # noqa: RUF012
 
     def second(self, **changes: object) -> int:
-        server = ServerHandshake(support.policy(), RecordingTransport())
+        server = support.server(support.policy())
         assert server.feed(Level.INITIAL, hello(**self.FIRST)) == -1
         assert server.retried
         good = {"key_shares": {kex.X25519_MLKEM768: X25519MLKEM768_SHARE}}
@@ -265,7 +264,7 @@ class TestSecondHello:
         assert self.second(**changes) == A.ILLEGAL_PARAMETER
 
     def test_no_third(self) -> None:
-        server = ServerHandshake(support.policy(), RecordingTransport())
+        server = support.server(support.policy())
         assert server.feed(Level.INITIAL, hello(**self.FIRST)) == -1
         assert server.feed(Level.INITIAL, hello(**self.FIRST)) == A.ILLEGAL_PARAMETER
 
@@ -288,7 +287,7 @@ class TestLevels:
 
     @pytest.mark.parametrize("level", [Level.HANDSHAKE, Level.ONE_RTT, Level.ZERO_RTT])
     def test_hello_only_at_initial(self, level: Level) -> None:
-        assert ServerHandshake(support.policy(), RecordingTransport()).feed(level, hello()) == A.UNEXPECTED_MESSAGE
+        assert support.server(support.policy()).feed(level, hello()) == A.UNEXPECTED_MESSAGE
 
     @pytest.mark.parametrize("level", [Level.INITIAL, Level.ONE_RTT, Level.ZERO_RTT])
     def test_finished_only_at_handshake(self, level: Level) -> None:
@@ -316,11 +315,11 @@ class TestLevels:
         assert not server.done
 
     def test_too_large(self) -> None:
-        server = ServerHandshake(support.policy(), RecordingTransport())
+        server = support.server(support.policy())
         assert server.feed(Level.INITIAL, hello(padding_bytes=16_384)) == A.DECODE_ERROR
 
     def test_empty(self) -> None:
-        assert ServerHandshake(support.policy(), RecordingTransport()).feed(Level.INITIAL, b"") == A.UNEXPECTED_MESSAGE
+        assert support.server(support.policy()).feed(Level.INITIAL, b"") == A.UNEXPECTED_MESSAGE
 
 
 class TestReader:
@@ -470,7 +469,7 @@ class TestTampering:
             assert self.altered(codec.SERVER_HELLO, "client", retry(group)).alert == ("client", A.ILLEGAL_PARAMETER)
 
     def test_a_second_retry_request(self) -> None:
-        client = ClientHandshake(support.client(), RecordingTransport())
+        client = ClientHandshake(support.client(), transport := RecordingTransport(), transport)
         client.start()
         for group, answer in ((kex.SECP384R1, -1), (kex.SECP256R1, A.UNEXPECTED_MESSAGE)):
             assert client.feed(Level.INITIAL, codec.hello_retry_request(b"", 0x1301, group)) == answer
@@ -503,4 +502,4 @@ def test_a_bug_is_not_an_alert() -> None:
             raise RuntimeError("bug")
 
     with pytest.raises(RuntimeError, match="bug"):
-        ServerHandshake(support.policy(), Broken()).feed(Level.INITIAL, hello())
+        support.server(support.policy(), Broken()).feed(Level.INITIAL, hello())

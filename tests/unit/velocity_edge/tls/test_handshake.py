@@ -16,6 +16,7 @@ from tests.support.tls import Pair
 from velocity_edge.keys import rotation
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import EpochTable, first_table
+from velocity_edge.pki import signatures
 from velocity_edge.tls import certs, kex, schedule
 from velocity_edge.tls.alerts import AlertDescription
 from velocity_edge.tls.policy import ServerPolicy
@@ -63,7 +64,7 @@ def test_every_group_suite_retry_and_resumption(group: int, suite: int, retry: i
     assert pair.server.cipher_suite == suite
     assert pair.server.resumed == bool(resume)
     assert pair.server.retried == bool(retry)
-    assert pair.server.signature_scheme == (0 if resume else certs.ECDSA_P256_SHA256)
+    assert pair.server.signature_scheme == (0 if resume else signatures.ECDSA_P256_SHA256)
     assert len(pair.client.certificates) == (0 if resume else 1)
 
 
@@ -109,51 +110,6 @@ class TestGroups:
         assert_agreed(pair)
         assert pair.server.group == kex.SECP384R1_MLKEM1024
         assert pair.server.cipher_suite == schedule.AES_256_GCM
-
-
-class TestChains:
-    """Nobody sees a chain that it has no reason to trust."""
-
-    def test_a_private_pq_chain_is_hidden_from_plain_clients(self) -> None:
-        policy = support.policy(support.chain("p256"), support.chain("mldsa65", ("velocity/1",)))
-        pair = support.run(policy, support.client())
-        assert_agreed(pair)
-        assert pair.server.signature_scheme == certs.ECDSA_P256_SHA256
-
-    def test_its_audience_sees_it(self) -> None:
-        policy = support.policy(
-            support.chain("p256"), support.chain("mldsa65", ("velocity/1",)), alpn=("velocity/1", "h3")
-        )
-        trust = Trust(roots_pem=support.authority("mldsa65").root_pem)
-        pair = support.run(policy, support.client(alpn=(b"h3", b"velocity/1"), trust=trust))
-        assert_agreed(pair)
-        assert (pair.client.alpn, pair.server.signature_scheme) == ("velocity/1", certs.MLDSA65)
-
-    def test_a_client_that_names_the_root_sees_it(self) -> None:
-        store = support.policy(support.chain("p256"), support.chain("mldsa65", ("velocity/1",))).certs
-        root = support.authority("mldsa65").root.subject.public_bytes()
-        offered = certs.ALL_SCHEMES
-        assert store.select(support.NAME, offered, b"h3", frozenset({root})) == (
-            support.chain("mldsa65", ("velocity/1",)),
-            certs.MLDSA65,
-        )
-
-    def test_profiles_order_post_quantum_chains(self) -> None:
-        chains = [support.chain(kind) for kind in ("p256", "mldsa44", "mldsa65", "mldsa87")]
-        first = {
-            profile: support.policy(*chains, default_profile=profile).certs.chains[0].schemes[0]
-            for profile in ("light", "balanced", "secure")
-        }
-        assert first == {"light": certs.MLDSA44, "balanced": certs.MLDSA65, "secure": certs.MLDSA87}
-
-    def test_server_names(self) -> None:
-        authority = support.authority()
-        exact, wild, other = (authority.issue([name]) for name in ("a.test", "*.test", "b.example"))
-        store = certs.CertStore([other, exact, wild])
-        assert store.named("a.test") == (exact,)
-        assert store.named("c.test") == (wild,)
-        assert store.named("d.c.test") == (other, exact, wild)
-        assert store.named(None) == (other, exact, wild)
 
 
 class TestResumption:
@@ -236,7 +192,7 @@ def test_refused_transport_parameters() -> None:
     pair = support.run(policy)
     hello = next(m for receiver, _, m in pair.messages if receiver == "server")
     transport = support.RecordingTransport(refuse_parameters="max_udp_payload_size 3")
-    server = support.ServerHandshake(policy, transport)
+    server = support.server(policy, transport)
     assert server.feed(Level.INITIAL, hello) == AlertDescription.ILLEGAL_PARAMETER
     assert "max_udp_payload_size 3" in server.alert_reason
     assert transport.sent == []

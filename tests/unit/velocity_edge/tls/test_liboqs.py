@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from tests.support import tls as support
-from velocity_edge.pki import mldsa_key
-from velocity_edge.tls import certs, kem_oqs, kex
+from velocity_edge.pki import mldsa_key, signatures
+from velocity_edge.tls import kem_oqs, kex
 
 KEY_TYPES = {
     "ML-DSA-44": (mldsa.MLDSA44PrivateKey, 2560),
@@ -105,5 +105,5 @@ def test_the_library_agrees_with_cryptography() -> None:
             assert client[group].finish(state, answer) == secret
     for kind in ("mldsa44", "mldsa65", "mldsa87"):
         key = support.KEYS[kind]()
-        [scheme] = certs.schemes_of_key(key.public_key())
-        assert certs.verify(key.public_key(), scheme, providers.make_signer(key).sign(scheme, b"data"), b"data")
+        [scheme] = signatures.schemes_of_key(key.public_key())
+        assert signatures.verify(key.public_key(), scheme, providers.make_signer(key).sign(scheme, b"data"), b"data")

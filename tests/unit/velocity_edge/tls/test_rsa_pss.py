@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support import tls as support
 from velocity_edge.errors import ConfigError
-from velocity_edge.pki import der
+from velocity_edge.pki import der, signatures
 from velocity_edge.tls import certs, codec
 from velocity_edge.tls.alerts import AlertDescription
 
@@ -83,7 +83,7 @@ def test_an_rsa_key_signs_by_what_its_certificate_calls_it() -> None:
     ],
 )
 def test_the_parameters_of_a_key_restrict_it(parameters: bytes, schemes: tuple[int, ...]) -> None:
-    assert certs.schemes_of(leaf(parameters)) == schemes
+    assert signatures.schemes_of(leaf(parameters)) == schemes
     if not schemes:
         with pytest.raises(ConfigError, match=r"cannot use x: TLS 1\.3 has no signatures for its key"):
             certs.chain("x", [leaf(parameters)], key())
