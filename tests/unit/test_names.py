@@ -9,7 +9,7 @@ from tests.support import named
 #: Names of others: of the kernel, of RFCs and other standards, of programs that we talk to.
 OTHERS = {
     # RFC 8446, RFC 9000, FIPS 204
-    *("ClientHellos", "HkdfLabel", "KeyUpdate", "PskBinderEntry", "SignatureScheme"),
+    *("ClientHellos", "EndOfEarlyData", "HkdfLabel", "KeyUpdate", "PskBinderEntry", "SignatureScheme"),
     *("Power2Round", "RejBoundedPoly", "SimpleBitPack"),
     # the kernel and libc: headers, helpers, commands of bpf(2)
     *("asm-generic/socket.h", "linux/capability.h", "linux/netdev.h", "linux/openat2.h", "linux/udp.h", "sysexits.h"),
