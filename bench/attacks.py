@@ -1,4 +1,4 @@
-"""Who still gets in while strangers flood a server with first flights that fail, and what that costs the server.
+"""The share of honest clients served during a flood of failing first flights, and the server's CPU.
 
     python -m bench.attacks [--quick] [--rounds N] [--only nginx,Caddy]
 
@@ -48,7 +48,7 @@ FLOODS = (Flood(0, 0), Flood(1_400, 256), Flood(10_000, 256), Flood(10_000, 2))
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Honest connections that were due and that were answered, their p99, and the server's share of its core."""
+    """Honest connections, due and answered, their p99, and the server's share of its core."""
 
     due: int
     answered: int
@@ -85,7 +85,7 @@ def _all(
     made.route(flood.SOURCES)
     results: dict[tuple[str, str], list[Figure]] = {}
     for index, name in enumerate(names):
-        # One at a time: the shield of one would stand in front of all.
+        # One at a time: the shield of one would filter the packets of all.
         try:
             server = servers.start(made, site, name, FIRST_PORT + index)
         except BenchError as error:
@@ -121,7 +121,7 @@ def _figure(measured: Measured) -> Figure:
 
 @contextlib.contextmanager
 def _flooded(made: Lab, server: Server, each: Flood, datagrams: Path, seconds: float) -> Iterator[None]:
-    """The flood has begun before the honest clients come, and lasts until they are through."""
+    """The flood starts before the honest clients and lasts until they have finished."""
     if not each.per_s:
         yield
         return

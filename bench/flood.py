@@ -1,11 +1,11 @@
-"""A flood of spoofed first flights: each is one sound Initial whose handshake costs the server all it can, then ends.
+"""A flood of spoofed first flights: each is a valid Initial with an expensive handshake that ends at once.
 
     python -m bench.flood make FILE COUNT                   write COUNT datagrams, 1,200 bytes each
     python -m bench.flood send FILE HOST PORT PER_S SECONDS NETWORKS
 
 A datagram holds a whole ClientHello (X25519) and, behind it, a CONNECTION_CLOSE: the server computes its flight for a
-connection that is over. Sources are 10.88.0.0 and the NETWORKS - 1 /24s that follow; answers are routed to whoever
-sends and dropped there. `send` needs root (a raw socket), says "sending" when it begins and stops by itself.
+connection that is closed. Sources are 10.88.0.0 and the NETWORKS - 1 /24s that follow; answers are routed to the
+sender and dropped there. `send` needs root (a raw socket), says "sending" when it begins and stops by itself.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def send(path: Path, host: str, port: int, per_s: int, seconds: float, networks:
         due = began + sent / per_s
         if due > began + seconds:
             break
-        # A pause of a millisecond holds a handful of packets at the highest rate.
+        # A pause of a millisecond is a few packets at the highest rate.
         while (wait := due - time.monotonic()) > 0:
             time.sleep(max(wait, 0.001))
         try:

@@ -1,9 +1,9 @@
-"""What one server handshake costs in TLS alone: our calls, no packets, no kernel, in microseconds (median of rounds).
+"""The cost of TLS in one server handshake: our calls, no packets, no kernel, in microseconds (median of rounds).
 
     python -m bench.handshake
 
-Stock is aioquic's own TLS context (x25519 only, it has no ML-KEM). "Primitives" is the same cryptography with nothing
-around it: the floor for any code that uses these libraries. The client's work is done before the clock starts.
+Stock is aioquic's own TLS context (x25519 only, it has no ML-KEM). "Primitives" is the same cryptography without
+other code: the lower bound for any code that uses these libraries. The client's work is done before the clock starts.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def ours(policy: ServerPolicy, client: ClientPolicy) -> int:
 
 
 def stock(kind: str, suite: tls.CipherSuite) -> int:
-    """The same with aioquic on both sides."""
+    """The same with aioquic at both ends."""
     chain = support.chain(kind)
     parameters = [(tls.ExtensionType.QUIC_TRANSPORT_PARAMETERS, bytes(90))]
     client = tls.Context(is_client=True, alpn_protocols=["h3"], server_name=support.NAME, verify_mode=0)
@@ -78,7 +78,7 @@ def stock(kind: str, suite: tls.CipherSuite) -> int:
 
 
 def primitives(group: int, kind: str | None) -> int:
-    """Key exchange and signature with nothing around them."""
+    """Key exchange and signature without other code."""
     _, share = kex.GROUPS[group].start()
     signer, scheme = support.chain(kind or "p256").signer, support.chain(kind or "p256").schemes[0]
     begin = time.perf_counter_ns()
@@ -166,7 +166,7 @@ def cases() -> dict[str, Callable[[], int]]:
 def main() -> None:
     chosen = cases()
     rounds: dict[str, list[float]] = {name: [] for name in chosen}
-    # Interleaved, so that a busy minute of the machine hits all alike.
+    # Interleaved, so that other load of the machine affects all of them.
     for _ in range(ROUNDS):
         for name, run in chosen.items():
             rounds[name].append(statistics.median(run() for _ in range(HANDSHAKES)) / 1000)

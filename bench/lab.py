@@ -1,9 +1,9 @@
-"""The place where servers are measured: two network namespaces, a core for each side, and who used how much CPU.
+"""The environment of the measurements: two network namespaces, a core for each side, and accounting of CPU time.
 
 The server has core 0 and the address 10.77.0.1, the load generator core 1 and 10.77.0.2, a veth pair lies between.
-What the server's processes used of the CPU is read from their scheduler statistics (nanoseconds, threads included), so
-that a result says not only how fast but at what cost; what everybody else on the machine used meanwhile is reported as
-`foreign`, because it spoils a measurement more than anything.
+The CPU time of the server's processes is read from their scheduler statistics (nanoseconds, threads included), so
+that a result has a rate and its cost; the CPU time of all other processes meanwhile is reported as
+`foreign`, because it disturbs a measurement more than anything else.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIBRARIES = "libngtcp2 libngtcp2_crypto_ossl libnghttp3 libssl libcrypto"
 
 
 class BenchError(Exception):
-    """A benchmark that can't be run here, and why."""
+    """A benchmark that cannot be run here, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _ip(*argv: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the load generator said, and what it cost."""
+    """The output of the load generator, and its CPU time."""
 
     said: dict[str, Any]
     server_cpu_s: float

@@ -1,7 +1,7 @@
-"""The kinds of work, how each is asked for, and the figure that comes out of each.
+"""The kinds of work, how each is requested, and its figure.
 
-A figure is a rate (more is better) or a time or size (less is better); beside it stands what one unit cost the server
-in CPU time, which is the sounder number where the client or the network was the limit.
+A figure is a rate (more is better) or a time or size (less is better); beside it is the server's CPU time per unit
+of work, which is more reliable where the client or the network was the limit.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ IDLE_CONNECTIONS = 500
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One result: the value, and the server's CPU microseconds per unit of work (0 where that says nothing)."""
+    """One result: the value, and the server's CPU microseconds per unit of work (0 where that has no meaning)."""
 
     value: float
     cpu_us: float
-    #: Share of a core that others used meanwhile, and requests or handshakes that failed.
+    #: Share of a core used by other processes meanwhile, and failed requests or handshakes.
     foreign: float
     failed: int
 
@@ -96,7 +96,7 @@ def _get(name: str, connections: int, streams: int) -> tuple[str, ...]:
 _CONNECT = ("handshakes", "--path", "/tiny", "--bytes", str(FILES["tiny"]), "--connections", "32")
 
 LOADS = (
-    # First, and once: a heap that has already grown would have room for them.
+    # First, and once: a heap that has grown before would have room for them.
     Load(
         f"memory of {IDLE_CONNECTIONS} idle connections",
         "KiB each",

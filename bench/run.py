@@ -1,9 +1,9 @@
-"""`make bench`: one worker against stock aioquic, nginx and Caddy, in one run on this machine.
+"""`make bench`: one worker compared with stock aioquic, nginx and Caddy, in one run on this machine.
 
-Every server does every kind of work once per round, the order turns round from round to round, and a result is the
+Every server does every kind of work once per round, the order alternates, and a result is the
 median of the rounds with the smallest and the largest. Ratios are to nginx. Nothing here passes or fails: it prints
-Markdown tables for docs/performance.md, then who gets in during an attack, and what the packet programs and the
-handshake cost by themselves.
+Markdown tables for docs/performance.md, then the results under attack, and the cost of the packet programs and the
+handshake alone.
 
     python -m bench.run [--quick] [--rounds N] [--only nginx,Caddy] [--loads handshakes] [--json FILE]
 """
@@ -30,7 +30,7 @@ from tests.support.certificates import make_certificate
 
 FIRST_PORT = 4401
 REFERENCE = "nginx"
-#: Above this share of a core, what others did on the machine spoils a figure: it is measured once more.
+#: Above this share of a core, other processes disturb a figure too much: it is measured once more.
 NOISY = 0.15
 Results = dict[tuple[str, str], list[loads.Figure]]
 
@@ -75,7 +75,7 @@ def main() -> int:
 def measure_all(
     made: Lab, directory: Path, names: list[str], kinds: list[loads.Load], rounds: int, duration_s: float
 ) -> Results:
-    """Start the servers, give them all the rounds of work, stop them."""
+    """Start the servers, run all rounds of work, stop them."""
     site = servers.make_site(directory, make_certificate(directory, "localhost", SERVER_ADDRESS))
     results: Results = {}
     with contextlib.ExitStack() as running:
@@ -174,7 +174,7 @@ def number_text(value: float) -> str:
 
 
 def print_other(module: str, *arguments: str) -> None:
-    """Run another benchmark of this folder, and print what it prints."""
+    """Run another benchmark of this folder, and print its output."""
     print(flush=True)
     subprocess.run([sys.executable, "-m", module, *arguments], check=False)
 

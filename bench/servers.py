@@ -1,7 +1,7 @@
-"""The servers that are compared: how each is configured, started on one core, and known to be ready.
+"""The servers that are compared: how each is configured, started on one core, and detected as ready.
 
 All serve the same directory over HTTP/3 with the same ECDSA P-256 certificate, one process or thread for work, without
-an access log. Otherwise each has the defaults that its documentation gives, so that nobody is tuned against the others.
+an access log. Otherwise each has its documented defaults, so that none is tuned against the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILES = {"tiny": 16, "1k": 1024, "1m": 1 << 20, "100m": 100 << 20}
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What every server serves, and where it may write. All of it lies under /tmp, which the sid root shares."""
+    """The files that every server serves, and where it may write. All are below /tmp, which the sid root shares."""
 
     directory: Path
     root: Path
@@ -82,7 +82,7 @@ https://localhost:{port}, https://{address}:{port} {{
 """
 
 
-#: One thread at a time; and what Debian's Go programs leave out unless asked: X25519MLKEM768.
+#: One thread at a time; and X25519MLKEM768, which Debian's Go programs omit unless it is enabled.
 GO = {"GOMAXPROCS": "1", "GODEBUG": "tlsmlkem=1"}
 
 
@@ -132,7 +132,7 @@ def _configured(template: str, name: str, *argv: str) -> Callable[[Lab, Site, in
 SERVERS: dict[str, tuple[Callable[[Lab, Site, int], tuple[list[str], dict[str, str]]], bool]] = {
     "velocity-edge native": (_velocity("native"), True),
     "velocity-edge portable": (_velocity("portable"), True),
-    # For bench/attacks.py: the shield costs what it costs where nobody attacks, too.
+    # For bench/attacks.py: the shield has its cost also without an attack.
     "velocity-edge native, XDP": (_velocity("native", "--dispatch", "xdp", "--xdp", "wire"), True),
     "nginx": (_configured(NGINX, "nginx.conf", "nginx", "-c"), True),
     "Caddy": (_configured(CADDY, "Caddyfile", "caddy", "run", "--adapter", "caddyfile", "--config"), True),
@@ -176,7 +176,7 @@ def stop(server: Server) -> None:
                 server.process.wait(patience_s)
             except subprocess.TimeoutExpired:
                 continue
-    # What outlived its parent (a worker whose supervisor was killed).
+    # Processes that outlived their parent (a worker whose supervisor was killed).
     try:
         os.killpg(server.process.pid, signal.SIGKILL)
     except ProcessLookupError:

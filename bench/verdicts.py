@@ -1,9 +1,9 @@
-"""What a verdict of the shield costs: ns per packet over an empty program, by BPF_PROG_TEST_RUN. Needs root.
+"""The cost of each verdict of the shield: ns per packet over an empty program, by BPF_PROG_TEST_RUN. Needs root.
 
     .venv/bin/python bench/verdicts.py [--json] [--repeat N] [--runs N]
 
-The median of several runs, each of `--repeat` executions on one warm CPU. The goals are what we promised ourselves
-(docs/life-of-a-packet.md); a number above its goal is marked. sk_reuseport programs cannot be run this way: the kernel
+The median of several runs, each of `--repeat` executions on one warm CPU. The goals are in
+docs/life-of-a-packet.md; a number above its goal is marked. sk_reuseport programs cannot be run this way: the kernel
 measures them while datagrams go over loopback, the empty one too.
 """
 
@@ -53,7 +53,7 @@ def measure(program: int, frame: bytes, repeat: int, runs: int) -> list[int]:
 
 
 def empty_program() -> int:
-    """`return XDP_PASS`: what a run costs before any program is in it."""
+    """`return XDP_PASS`: the cost of a run without any code."""
     code = struct.pack("<BBhi", 0xB7, 0, 0, 2) + struct.pack("<BBhi", 0x95, 0, 0, 0)
     return kernel.load_program("empty", code, ProgramType.XDP, AttachType.XDP)
 
@@ -94,7 +94,7 @@ def options(headers: int) -> bytes:
 
 
 def helper_alone(sockets_fd: int) -> int:
-    """`bpf_sk_select_reuseport` of slot 0, and nothing else: what no program of ours can do without."""
+    """`bpf_sk_select_reuseport` of slot 0, and nothing else: the minimum for every program."""
     code = struct.pack("<BBhi", 0x62, 10, -4, 0)  # *(u32 *)(fp - 4) = 0
     code += struct.pack("<BBhiBBhi", 0x18, 0x12, 0, sockets_fd, 0, 0, 0, 0)  # r2 = map
     code += struct.pack("<BBhi", 0xBF, 0xA3, 0, 0) + struct.pack("<BBhi", 0x07, 3, 0, -4)  # r3 = fp - 4
@@ -163,14 +163,16 @@ def rows(shield: Shield, empty: int, repeat: int, runs: int) -> tuple[float, lis
         before = shield.counters()
         times = measure(shield.program, frame, repeat, runs)
         after = shield.counters()
-        verdict = max(after, key=lambda name: after[name] - before[name])  # of most: a limit lets the first ones pass
+        verdict = max(
+            after, key=lambda name: after[name] - before[name]
+        )  # of most packets: a limit lets the first ones pass
         cost = statistics.median(times) - base
         found.append(Row(name, verdict, cost, max(times) - min(times), goal_ns))
     return base, found
 
 
 def verified(cache_dir: Path) -> dict[str, ProgramInfo]:
-    """Load each program once and ask the kernel what it took."""
+    """Load each program once and read its size and verifier steps from the kernel."""
     specs = (*pins.specs(), pins.sockets_spec(), pins.cpus_spec())
     maps = {spec.name: kernel.create_map(spec) for spec in specs}
     infos = {}

@@ -29,7 +29,7 @@ from workers.serve.router import Route, Router
 
 ROUNDS = 9
 REQUESTS = 20_000
-#: What a browser sends, about.
+#: Roughly the fields of a browser.
 BROWSER = (
     (
         b"user-agent",
@@ -46,14 +46,14 @@ BROWSER = (
 
 
 class NoEngine:
-    """Answers go nowhere."""
+    """Discards responses."""
 
     def respond(self, stream: int, status: int, headers: Any, body: Any = None, *, fin: bool = True) -> bool:
         return True
 
 
 def exchanges(root: Path, access_line: Formatter | None = None) -> Exchanges:
-    """Return what a worker has for one site."""
+    """Return a worker's objects for one site."""
     handler = StaticHandler(
         Descriptor(os.open(root, os.O_PATH | os.O_DIRECTORY)),
         Site.model_validate({"hostname": "*", "root": str(root)}, strict=False),

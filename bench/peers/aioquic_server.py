@@ -1,7 +1,7 @@
-"""A minimal HTTP/3 server on stock aioquic: what one gets today with Python and nothing of ours.
+"""A minimal HTTP/3 server on unmodified aioquic.
 
-It is a peer of the benchmarks, and the control in the tests: what third-party clients get from it shows that they can
-tell the difference. It answers GET from a directory that it reads into memory at start; sessions resume from memory.
+It is a peer in the benchmarks, and the control in the tests: third-party clients get other results from it, so they
+show the difference. It answers GET from a directory that it reads into memory at start; sessions resume from memory.
 
     python bench/peers/aioquic_server.py --host 127.0.0.1 --port 4433 --certificate c.pem --key k.pem --root DIR
 """
@@ -80,7 +80,7 @@ async def main() -> None:
 
 def _publish(path: Path, port: int) -> None:
     path.with_suffix(".new").write_text(str(port))
-    path.with_suffix(".new").replace(path)  # whoever sees the file sees all of it
+    path.with_suffix(".new").replace(path)  # a reader sees the complete file or none
 
 
 if __name__ == "__main__":

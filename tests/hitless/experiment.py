@@ -1,11 +1,11 @@
-"""The hitless experiment: clients of others keep a server busy while it is reloaded, restarted, upgraded and killed.
+"""The hitless experiment: third-party clients load a server while it is reloaded, restarted, upgraded and killed.
 
 One run has a subject (node.py, subjects.py), a load (load.py) and a seeded plan (plan.py). It prints what was lost
-(outcome.py), where each packet went (ledger.py), and ends with 1 when velocity-edge lost anything that it should not.
+(outcome.py), where each packet went (ledger.py), and exits with 1 when velocity-edge lost anything that it must not.
 
     python -m tests.hitless.experiment velocity-edge --seconds 60 --seed 7
     python -m tests.hitless.experiment velocity-edge --full
-    python -m tests.hitless.experiment velocity-edge --naive        must fail: the experiment can
+    python -m tests.hitless.experiment velocity-edge --naive        must fail
     python -m tests.hitless.experiment nginx --full
 
 Server and client live in two network namespaces joined by a veth pair. Every loop is bounded by `--seconds`.
@@ -44,7 +44,7 @@ FULL_SECONDS, FULL_CONTROL_SECONDS = 840.0, 400.0
 
 @dataclass(slots=True)
 class Watch:
-    """Looks at the node once per second, and at the machine's idle time."""
+    """Samples the node once per second, and the machine's idle time."""
 
     node: VelocityEdge | None
     most_connections: int = 0
@@ -98,7 +98,7 @@ def run(
     load.start()
     watch.start()
     began_s = time.time()
-    # The first and the last seconds are calm: connections open, and late damage shows.
+    # No change in the first and the last seconds: connections open, and late losses are seen.
     time.sleep(calm_s)
     hands.run(plan, seconds - 2 * calm_s)
     time.sleep(min(calm_s, 10.0))
@@ -110,7 +110,7 @@ def run(
     outcome = Outcome(subject.name, subject.about, seed, ended_s - began_s, {}, plan, hands.done, kills)
     outcome.idle_share, outcome.most_connections = idle_share, watch.most_connections
     judge(outcome, facts)
-    # For whoever looks for the reason of a loss (--keep).
+    # To find the reason of a loss (--keep).
     (directory / "facts.log").write_text(
         json.dumps({"deeds": hands.done, "kills": kills, **asdict(facts)}, default=asdict)
     )
@@ -130,11 +130,11 @@ def run(
 
 
 def _at_rest(node: VelocityEdge) -> None:
-    """Wait until the node has nothing to do and has said so."""
+    """Wait until the node is idle and has reported it."""
 
     def still() -> Any:
         before = node.status()
-        time.sleep(2.5)  # workers tell once per second
+        time.sleep(2.5)  # workers report once per second
         after = node.status()
         return before and before["counters"]["datagrams_received"] == after["counters"]["datagrams_received"]
 

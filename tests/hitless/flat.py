@@ -1,11 +1,11 @@
-"""Whether a measured thing grows: a line through its samples, and how far it may rise. Pure."""
+"""Whether a measured value grows: a line through its samples, and how far it may rise. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: The first part of a run is not judged: caches fill, heaps find their size.
+#: The first part of a run is not judged: caches and heaps reach their size.
 WARM_UP_SHARE = 0.25
 
 

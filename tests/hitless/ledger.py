@@ -1,9 +1,9 @@
 """Where each packet went: from the client's interface to a worker's verdict, stage by stage, and whether it adds up.
 
-Pure: numbers in, lines out. Between the shield and the workers the kernel joins packets to trains (GRO), so the stages
+Pure: numbers in, lines out. Between the shield and the workers the kernel merges packets to trains (GRO), so stages
 are compared in two units: packets (interface, shield, workers) and trains (socket selection, the kernel's UDP counts,
-what workers took from sockets). A worker that is killed takes with it what it had read since it last told (once per
-second): only then may "by killed workers" be more than nothing, and never more than `kills * most_per_s`.
+what workers read from sockets). A killed worker loses the count of what it had read since its last report (once per
+second): only then may "by killed workers" be above zero, and never more than `kills * most_per_s`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: XDP verdicts that are no packets to our port.
+#: XDP verdicts of packets that are not for our port.
 _NOT_OURS = "passed_not_ours"
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What everybody counted, from the start of the node until it was at rest."""
+    """All counters, from the start of the node until it was idle."""
 
     #: tc: packets that left the client's queue; what the queue or the interface dropped.
     client_sent: int
@@ -26,19 +26,19 @@ class Counts:
     select: Mapping[str, int]
     #: /proc/net/snmp of the server's namespace.
     udp: Mapping[str, int]
-    #: counters.COUNTERS of all workers that ever were.
+    #: counters.COUNTERS of all workers, past and present.
     workers: Mapping[str, int]
-    #: In the sockets of slots that have nobody: what came for a worker after it had left waits for the next one there.
+    #: In the sockets of slots without a worker: packets for a worker that has exited wait there for the next one.
     waiting_trains: int = 0
     waiting_packets: int = 0
     kills: int = 0
-    #: The most datagrams that one worker received in a second, as far as it was seen.
+    #: The most datagrams that one worker was seen to receive in a second.
     most_per_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Two sums that must be the same, but for what killed workers took with them."""
+    """Two sums that must be equal, except for the lost counts of killed workers."""
 
     what: str
     left: int

@@ -1,6 +1,6 @@
-"""The load: quic-go (client/main.go), curl and our load generator, in the client's namespace, until they are told.
+"""The load: quic-go (client/main.go), curl and our load generator, in the client's namespace, until they are stopped.
 
-What they say is read when they have ended: each is a list of facts with wall clock times, judged in outcome.py.
+Their output is read when they have ended: lists of events with wall clock times, judged in outcome.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CURL_UPLOAD_BYTES = 500_000
 #: Kinds of work of the quic-go client and how many goroutines, each with a connection of its own, do it.
 WORK = "download=10,upload=10,short=12,fresh=6,split=6,idle=180,rebind=10,migrate=6,mux=60"
 CURLS = 2
-#: New connections per second of our load generator; it tells after each slice.
+#: New connections per second of our load generator; it reports after each slice.
 LOADGEN_PER_S, LOADGEN_SLICE_S = 10, 5.0
 
 #: One curl after the other: exit code, status, sizes and times of each in a line. Small, download, upload by turns.
@@ -69,14 +69,14 @@ def build_client(directory: Path) -> Path:
 
 @dataclass(slots=True)
 class Facts:
-    """What the clients said."""
+    """The output of the clients."""
 
     #: Lines of the quic-go client, and its last one: kind -> counts.
     events: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: kind, began_s, at_s, exit code, status, bytes down, bytes up, error.
     curl: list[dict[str, Any]] = field(default_factory=list)
-    #: Slices of our load generator: began_s, at_s and what it said.
+    #: Slices of our load generator: began_s, at_s and its output.
     loadgen: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -111,10 +111,10 @@ class Load:
             self._thread.start()
 
     def _start(self, *argv: str) -> None:
-        # Into a file: nobody reads while disturbances are made, and a full pipe would stop the load.
+        # Into a file: the output is not read during the run, and a full pipe would stop the load.
         output = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._outputs.append(output)
-        # quic-go says that it cannot set the buffers of sockets with habits.
+        # quic-go warns that it cannot set the buffers of wrapped sockets.
         environment = {**os.environ, "QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING": "true"}
         self._processes.append(subprocess.Popen(self.net.in_client(*argv), stdout=output, text=True, env=environment))
 
@@ -129,7 +129,7 @@ class Load:
             self._slices.append({"began_s": began_s, "at_s": time.time(), **said})
 
     def stop(self) -> Facts:
-        """Tell everybody to finish what runs and no more, and return what they said."""
+        """Stop all clients after their running requests, and return their output."""
         self._over.set()
         (self.directory / "over").touch()
         self._processes[0].send_signal(signal.SIGTERM)

@@ -1,8 +1,8 @@
-"""Where the experiment happens: two namespaces, a veth pair between them, and the kernel's own counts of both ends.
+"""The network of the experiment: two namespaces, a veth pair between them, and the kernel's counters of both ends.
 
-What the client's side sent is counted by the queue in front of its interface (`pfifo`), which knows nothing of us and
+What the client's side sent is counted by the queue in front of its interface (`pfifo`), which is independent and
 counts each segment of a GSO packet. What the server's side did with UDP is in /proc/net/snmp of its namespace. Neither
-is read from anything that this project made.
+is counted by code of this project.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Net:
 
     def in_server(self, *argv: str) -> list[str]:
         """Return the command line that runs *argv* on the server's side."""
-        # Not `ip netns exec`: that gives every process a /sys of its own, and so a bpffs without our pins.
+        # Not `ip netns exec`: that gives every process its own /sys, and so a bpffs without our pins.
         return ["nsenter", f"--net=/run/netns/{self.server}", *argv]
 
     def in_client(self, *argv: str) -> list[str]:

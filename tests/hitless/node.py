@@ -1,7 +1,7 @@
-"""velocity-edge as the subject: two workers, the shield on the veth, and everything by an operator's commands.
+"""velocity-edge as the subject: two workers, the shield on the veth, and changes by an operator's commands.
 
 Reloads change something each time: the certificate, a header of the node, a header of the site, the log level, a limit.
-`naive` is the control of the experiment itself: a drain that does not wait. Then the same run must show losses.
+`naive` is the control of the experiment itself: with a drain that does not wait the same run must show losses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from velocity_edge.paths import instance_name
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = ROOT / ".venv" / "bin" / "velocity-edge"
 
-#: GOAWAYs within half a second, so that twenty restarts fit into minutes; the time to finish stays as it always is.
+#: GOAWAYs within half a second, so that twenty restarts fit into minutes; the drain time-out is the default.
 DRAIN = "{timeout: 30s, spread: 500ms}"
 NAIVE_DRAIN = "{timeout: 100ms, spread: 0s}"
 
@@ -162,7 +162,7 @@ content:
         }
 
     def ask(self, method: str, path: str, body: str | None = None, timeout_s: float = 10.0) -> bytes:
-        """Ask the admin API. Raises OSError or HTTPException when nobody answers."""
+        """Call the admin API. Raises OSError or HTTPException when there is no answer."""
         connection = http.client.HTTPConnection("node", timeout=timeout_s)
         connection.sock = socket.socket(socket.AF_UNIX)
         try:
@@ -174,7 +174,7 @@ content:
             connection.close()
 
     def status(self) -> dict[str, Any]:
-        """Return what the node says of itself; nothing when it says nothing."""
+        """Return the status of the node; empty when it does not answer."""
         try:
             found = json.loads(self.ask("GET", "/v1/status"))
         except (OSError, http.client.HTTPException, ValueError):
@@ -182,12 +182,12 @@ content:
         return dict(found)
 
     def dispatch(self) -> dict[str, Any]:
-        """Return what the pinned maps say (`velocity-edge dispatch status`)."""
+        """Return the counters of the pinned maps (`velocity-edge dispatch status`)."""
         done = self._command("dispatch", "status", "--json", "--instance", instance_name(self.directory / "run"))
         return dict(json.loads(done.stdout)[0])
 
     def waiting(self) -> tuple[int, int]:
-        """Take what still waits in the node's sockets; return (trains, packets). For the end of a run."""
+        """Read what still waits in the node's sockets; return (trains, packets). For the end of a run."""
         trains = packets = 0
         assert self.supervisor
         for entry in Path(f"/proc/{self.supervisor.pid}/fd").iterdir():
@@ -215,14 +215,14 @@ content:
         return "" if done.returncode == 0 else f"exit {done.returncode}: {said}"
 
     def _roll(self, verb: str) -> str:
-        """Restart or upgrade; after one that a successor of a killed supervisor takes to its end."""
+        """Restart or upgrade; wait first for one that the successor of a killed supervisor finishes."""
         deadline_s = time.monotonic() + 120
         while "is under way" in (note := self._admin(verb, "--timeout", "90s")) and time.monotonic() < deadline_s:
             time.sleep(1.0)
         return note
 
     def reload(self) -> str:
-        """Change something, and say so; every worker must have it afterwards."""
+        """Change something and reload; every worker must have it afterwards."""
         self._configure()
         if note := self._admin("reload"):
             return note
@@ -234,7 +234,7 @@ content:
         return {w["revision"] for w in self.status().get("workers", ()) if w["state"] == "ready"}
 
     def _rotate(self) -> str:
-        """A new epoch. A refusal because connections still hold ids of the one that would go is what should be."""
+        """A new epoch. A refusal is right while connections still hold ids of the epoch that would be removed."""
         said = self.ask("POST", "/v1/tickets/rotate", "{}", 60).decode()
         self.refused_rotations += "are in use" in said
         return "" if '"exit_code": 0' in said or "are in use" in said else said[-200:]
@@ -252,7 +252,7 @@ content:
         return ""
 
     def _kill_supervisor(self) -> str:
-        """SIGKILL, while every core has a worker: without systemd's fd store the sockets of a core die with both."""
+        """SIGKILL, while every core has a worker: without systemd's fd store the sockets of a core are lost."""
         assert self.supervisor
         poll(self._complete, what="a worker on each core", timeout_s=60)
         os.kill(self.supervisor.pid, signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""The judgement: what was lost, what of it belonged to killed workers, and the Markdown that says so.
+"""The judgement: what was lost, what of it belonged to killed workers, and the report in Markdown.
 
-Pure. A loss belongs to a killed worker when the kill fell between the moment when the connection was last known to be
-well and the moment when the loss was noticed. quic-go looks for reset tokens only on the socket on which a connection
-began: one that had migrated does not notice its reset and waits for its time-out. Those are counted apart.
+Pure. A loss belongs to a killed worker when the kill happened between the last time when the connection was known to
+work and the time when the loss was noticed. quic-go looks for reset tokens only on the socket on which a connection
+began: one that had migrated does not notice its reset and waits for its time-out. Those are counted separately.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.hitless.node import Kill
 from tests.hitless.plan import Done
 
 _CURL_TIMED_OUT = 28
-#: What counts as disturbed: from the beginning of a deed until so long after its end.
+#: A time counts as disturbed from the beginning of a change until this long after its end.
 _AFTER_S = 1.0
 _COLUMNS = (
     "connections lost",
@@ -42,7 +42,7 @@ class Row:
     connections_lost: int = 0
     handshakes_lost: int = 0
     requests_failed: int = 0
-    #: Of killed workers: told by a stateless reset, or not told.
+    #: Of killed workers: ended by a stateless reset, or without one.
     reset: int = 0
     timed_out: int = 0
     moved: int = 0
@@ -79,8 +79,8 @@ class Outcome:
     back: list[float] = field(default_factory=list)
     connects: list[float] = field(default_factory=list)
     #: Of `timed_out`: connections that had migrated away from where quic-go looks for resets; and those whose handshake
-    #: the kill cut: nothing was ever answered on them. The client may have no token yet to know a reset by, and as long
-    #: as the handshake is not confirmed it sends Handshake packets, which nobody but the dead could answer.
+    #: the kill interrupted: they never got an answer. The client may have no reset token yet, and as long
+    #: as the handshake is not confirmed it sends Handshake packets, which only the killed worker could answer.
     migrated: int = 0
     cut_handshakes: int = 0
     errors: Counter[str] = field(default_factory=Counter)
@@ -88,7 +88,7 @@ class Outcome:
     counts: Counts | None = None
     udp: dict[str, int] = field(default_factory=dict)
     client_sent: int = 0
-    #: Of all CPUs; None: nobody looked.
+    #: Of all CPUs; None: not measured.
     idle_share: float | None = None
     most_connections: int = 0
 
@@ -99,7 +99,7 @@ class Outcome:
 
 
 def judge(outcome: Outcome, facts: Facts) -> None:
-    """Fill *outcome* from what the clients said."""
+    """Fill *outcome* from the output of the clients."""
     rows, began_s = outcome.rows, min(event["at_s"] for event in facts.events)
     for kind, said in facts.summary.items():
         rows[kind] = Row(
@@ -206,7 +206,7 @@ def _note(outcome: Outcome, text: str, kind: str, from_s: float, at_s: float, be
 
 
 def _killed(kills: Sequence[Kill], from_s: float, at_s: float) -> bool:
-    """Whether a kill falls into that time; a second for what was on the way, or unread, when it was last well."""
+    """Whether a kill falls into that time, with a second for packets in flight or unread when it last worked."""
     return any(from_s - 1.0 <= kill.at_s <= at_s for kill in kills)
 
 
@@ -215,7 +215,7 @@ def _near(done: Sequence[Done], at_s: float) -> bool:
 
 
 def verdict(outcome: Outcome) -> list[str]:
-    """Return what must not be, for a node that promises to lose nothing; an empty list is a success."""
+    """Return the violations, for a node that must lose nothing; an empty list is a success."""
     total, found = outcome.total, []
     for name, number in (
         ("connections lost", total.connections_lost),
@@ -225,7 +225,7 @@ def verdict(outcome: Outcome) -> list[str]:
         if number:
             found.append(f"{number} {name}")
     if outcome.kills and outcome.back:
-        # A new connection and its first answer are 2 round trips; what competes for two cores is in both.
+        # A new connection and its first answer are 2 round trips; the load of the two cores affects both.
         bound_ms = max(50.0, 2 * quantile(outcome.connects, 0.99))
         if quantile(outcome.back, 0.5) > bound_ms:
             found.append(f"back after a reset in {quantile(outcome.back, 0.5):.1f} ms, more than {bound_ms:.1f}")

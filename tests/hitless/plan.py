@@ -1,8 +1,8 @@
-"""What is done to a subject, and when: two hands, so that reloads and kills also fall into the middle of rollouts.
+"""The changes made to a subject, and when: two threads, so that reloads and kills also happen during rollouts.
 
-One hand does the rollouts (restarts and upgrades), one after the other with pauses by dice; the other one the rest, at
-random moments of the run. A deed that fails because of another one (a restart whose supervisor was killed) is noted and
-done again; only those that succeeded count.
+One thread does the rollouts (restarts and upgrades), one after the other with random pauses; the other the rest, at
+random times of the run. A change that fails because of another one (a restart whose supervisor was killed) is noted and
+repeated; only successful ones count.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 ROLLOUTS = ("restart", "upgrade")
-#: How often a deed may fail before it is left.
+#: How often a change may fail before it is given up.
 _TRIES = 3
 _SHARE_OF_OTHERS = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One deed. Wall clock times; an empty note is a success."""
+    """One change. Wall clock times; an empty note is a success."""
 
     kind: str
     began_s: float
@@ -41,17 +41,17 @@ class Hands:
     done: list[Done] = field(default_factory=list)
 
     def run(self, plan: Mapping[str, int], seconds: float) -> None:
-        """Do each kind of *plan* that often within *seconds*; return when all is done or the time is over.
+        """Make each kind of change in *plan* that often within *seconds*; return when all are done or the time is over.
 
-        What is not a rollout falls into the first part of that time, so that all of it is done early when rollouts are
-        quick.
+        Changes other than rollouts are scheduled in the first part of that time, so that all are done early when
+        rollouts are quick.
         """
         end_s = time.time() + seconds
         kinds = [kind for kind, times in plan.items() for _ in range(times) if kind in self.deeds]
         self.dice.shuffle(kinds)
         rollouts = [kind for kind in kinds if kind in ROLLOUTS]
         others = [kind for kind in kinds if kind not in ROLLOUTS]
-        # Seeded for each hand, so that one's pace does not change the other's dice.
+        # Each thread has its own seed, so that the pace of one does not change the times of the other.
         pauses = random.Random(self.dice.random())
         times = sorted(self.dice.random() * seconds * _SHARE_OF_OTHERS for _ in others)
         first = threading.Thread(target=self._one_after_the_other, args=(rollouts, pauses, end_s))
@@ -72,7 +72,7 @@ class Hands:
             _wait_until(time.time() + pauses.random() * self.pause_s)
 
     def do(self, kind: str) -> bool:
-        """Do one thing now; return whether it succeeded."""
+        """Make one change now; return whether it succeeded."""
         began_s = time.time()
         try:
             note = self.deeds[kind]()
@@ -82,7 +82,7 @@ class Hands:
         return not note
 
     def succeeded(self) -> Counter[str]:
-        """Return how often each kind was done."""
+        """Return how often each kind of change succeeded."""
         return Counter(done.kind for done in self.done if not done.note)
 
 

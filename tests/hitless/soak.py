@@ -1,11 +1,11 @@
-"""The soak: a node under a small load is changed again and again, and nothing of it may grow.
+"""The soak: a node under a small load is changed repeatedly, and its resources must not grow.
 
     python -m tests.hitless.soak --seconds 600
 
-Three parts. First, reloads and key rotations, with the same workers all the time: their memory is judged here. Then
-rolling restarts, with reloads between; at last upgrades. All the time, whenever nothing is being done, it is measured:
+Three parts. First reloads and key rotations with the same workers: their memory is judged here. Then
+rolling restarts with reloads between them, last upgrades. Between changes these are measured:
 memory and descriptors of the supervisor and of each worker, processes, entries of the BPF maps, pins, and the files
-that the node keeps. It ends with 1 when anything grew beyond its bound, or a client lost anything.
+that the node keeps. It exits with 1 when anything grew beyond its bound, or a client lost anything.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.hitless.plan import Done, Hands
 from tests.hitless.subjects import make_site
 from velocity_edge.paths import instance_name
 
-#: A few of each kind: what grows by connection, request or change grows here, too.
+#: A few of each kind: growth per connection, request or change is seen here, too.
 WORK = "download=1,upload=1,short=2,fresh=2,split=1,idle=10,rebind=2,migrate=2,mux=5"
 #: Ends of the first and the second part, as shares of the run.
 _RELOADS, _RESTARTS = 0.45, 0.85
@@ -46,7 +46,7 @@ BOUNDS = {
     ("processes", "alive"): Bound(0.5),
     # Worker ids that packets may still carry stay for a while after their worker.
     ("worker ids in the kernel's table", "entries"): Bound(30.0, 40.0),
-    # An LRU map: it fills, and then forgets the oldest.
+    # An LRU map: it fills, and then evicts the oldest.
     ("handshakes pinned", "entries"): Bound(65536.0, 65536.0),
     ("pins in bpffs", "files"): Bound(0.5),
     ("files in runtime and state directories", "files"): Bound(1.0),
@@ -66,7 +66,7 @@ class Meter:
     memory: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def look(self) -> None:
-        """Take a sample. Only when nothing is being done: a rollout has more processes, by design."""
+        """Take a sample. Only between changes: a rollout has more processes, by design."""
         at_s = time.monotonic() - self.began_s
         status = self.node.status()
         pids = [worker["pid"] for worker in status["workers"]]
@@ -119,7 +119,7 @@ def _processes(node: VelocityEdge) -> int:
 
 
 def _play(node: VelocityEdge, meter: Meter, seconds: float, dice: random.Random) -> list[Done]:
-    """Do one thing after the other until the time is over, and measure in between."""
+    """Make one change after the other until the time is over, and measure between them."""
     hands = Hands(node.deeds, dice)
     end_s = meter.began_s + seconds
     turn = 0
@@ -133,7 +133,7 @@ def _play(node: VelocityEdge, meter: Meter, seconds: float, dice: random.Random)
             cycle = ("upgrade",)
         hands.do(cycle[turn % len(cycle)])
         turn += 1
-        # Workers tell once per second, and those that left are gone by then.
+        # Workers report once per second, and drained ones have exited by then.
         time.sleep(2.0 + dice.random())
         meter.look()
     return hands.done

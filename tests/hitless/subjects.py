@@ -1,8 +1,8 @@
-"""Who is tried: what a subject is, and the two controls, nginx and Caddy, as their documentation sets them up.
+"""The servers under test: the interface of a subject, and the two controls, nginx and Caddy, configured as documented.
 
-Each serves the same site and takes uploads at /upload, which it answers only when all of the body is there: nginx and
-Caddy by handing the buffered body to a second server of their own. `deeds` are what can be done to it while it serves;
-each returns what went wrong with the deed itself, and must really change something.
+Each serves the same site and accepts uploads at /upload, answered only when the whole body has arrived: nginx and
+Caddy pass the buffered body to a second server of their own. `deeds` are the changes that can be made while it serves;
+each returns the error of the change itself, and must really change something.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ http {{
 
 @dataclass(slots=True)
 class Caddy:
-    """Caddy of the sid root, as it comes."""
+    """Caddy of the sid root, with default settings."""
 
     net: Net
     directory: Path
@@ -129,7 +129,7 @@ class Caddy:
         return sid.command("caddy", verb, "--config", self.directory / "Caddyfile", "--adapter", "caddyfile", *options)
 
     def _environment(self) -> dict[str, str]:
-        # Debian's Go programs leave X25519MLKEM768 out unless asked.
+        # Debian's Go programs omit X25519MLKEM768 unless it is enabled.
         return {**os.environ, "GODEBUG": "tlsmlkem=1"}
 
     def _configure(self) -> None:
@@ -188,7 +188,7 @@ def make_site(directory: Path, big_bytes: int) -> None:
 
 
 def make_certificate(directory: Path) -> None:
-    """A new certificate and key in cert.pem and key.pem, each put in place at once."""
+    """A new certificate and key in cert.pem and key.pem, each replaced atomically."""
     new = {name: directory / f".{name}.new" for name in ("cert.pem", "key.pem")}
     argv: list[Any] = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     argv += ["-days", "2", "-keyout", new["key.pem"], "-out", new["cert.pem"], "-subj", "/CN=localhost"]

@@ -1,4 +1,4 @@
-"""Invariant: what the documents point at is there: links, and files and folders of the tree named in `backticks`."""
+"""Invariant: links in documents lead to files, and paths in `backticks` exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(TREE)))
-def test_what_is_named_is_there(document: Path) -> None:
+def test_links_and_paths_exist(document: Path) -> None:
     text = document.read_text()
     missing = [link for link in _LINK.findall(text) if not (document.parent / link).exists()]
     missing += [name for name in _PATH.findall(text) if not (TREE / name).exists()]

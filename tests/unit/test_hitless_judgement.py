@@ -1,4 +1,4 @@
-"""The hitless experiment can fail: each loss, and each packet that is nowhere, is found and not explained away."""
+"""The hitless experiment can fail: each loss, and each packet that is unaccounted for, is reported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_run_without_losses_passes() -> None:
     assert verdict(outcome()) == []
 
 
-def test_each_loss_fails_the_run_and_says_when() -> None:
+def test_each_loss_fails_the_run_with_its_time() -> None:
     for what, column in (
         ("connection", "connections_lost"), ("handshake", "handshakes_failed"), ("request", "requests_failed")
     ):  # fmt: skip
@@ -49,7 +49,7 @@ def test_each_loss_fails_the_run_and_says_when() -> None:
         assert made.lost_at[0].endswith("reload")
 
 
-def test_a_loss_belongs_to_a_killed_worker_only_when_the_kill_explains_it() -> None:
+def test_loss_is_attributed_to_a_killed_worker_only_near_the_kill() -> None:
     kill = (Kill(20.0, 7, 30),)
     reset = outcome({"reset": "short", "began_s": 19.0, "at_s": 20.1}, kills=kill)
     assert (verdict(reset), reset.rows["short"].reset) == ([], 1)
@@ -57,7 +57,7 @@ def test_a_loss_belongs_to_a_killed_worker_only_when_the_kill_explains_it() -> N
     assert verdict(outcome({"reset": "short", "began_s": 5.0, "at_s": 6.0}, kills=kill)), "reset without a kill"
 
 
-def test_a_client_of_a_killed_worker_that_was_not_told_fails_the_run_unless_quic_go_cannot_know() -> None:
+def test_missing_reset_of_a_killed_worker_fails_the_run_except_after_migration() -> None:
     kill = (Kill(20.0, 7, 30),)
     silent = outcome(loss("request", 19.0, 28.0), kills=kill, said={"requests_failed": 1})
     assert verdict(silent) == ["1 connections of killed workers were not told by a reset"]
@@ -67,7 +67,7 @@ def test_a_client_of_a_killed_worker_that_was_not_told_fails_the_run_unless_quic
     assert (verdict(cut), cut.cut_handshakes) == ([], 1)
 
 
-def test_more_losses_than_killed_workers_had_connections_are_not_theirs() -> None:
+def test_more_losses_than_connections_of_killed_workers_fail_the_run() -> None:
     events = [{"reset": "short", "began_s": 19.0, "at_s": 20.1} for _ in range(80)]
     assert verdict(outcome(*events, kills=(Kill(20.0, 7, 30),)))
 
@@ -77,13 +77,13 @@ def test_slow_clients_of_killed_workers_fail_the_run() -> None:
     assert verdict(outcome(*back, kills=(Kill(20.0, 7, 30),)))
 
 
-def test_what_was_planned_and_not_done_fails_the_run() -> None:
+def test_planned_change_that_was_not_made_fails_the_run() -> None:
     made = outcome()
     made.planned["restart"] = 2
     assert verdict(made) == ["restart: 0 of 2"]
 
 
-def test_curl_counts() -> None:
+def test_curl_uploads_count_when_complete() -> None:
     fact = {"kind": "upload", "began_s": 1.0, "at_s": 2.0, "exit_code": 0, "status": 200, "down": 9, "error": ""}
     for up, lost in ((500_000, 0), (400_000, 1)):
         made = Outcome("velocity-edge", "", 1, 60.0, {}, {}, [], [])
@@ -104,12 +104,12 @@ COUNTS = Counts(
 )  # fmt: skip
 
 
-def test_counts_that_add_up() -> None:
+def test_exact_counts_have_no_problem() -> None:
     assert problems(COUNTS) == []
     assert table(COUNTS).count("exact") == len(lines(COUNTS))
 
 
-def test_a_packet_that_is_nowhere_is_found_at_each_stage() -> None:
+def test_missing_packet_is_found_at_each_stage() -> None:
     for wrong in (
         replace(COUNTS, client_sent=101),
         replace(COUNTS, xdp={**COUNTS.xdp, "passed_initial": 11}, client_sent=101),
@@ -123,14 +123,14 @@ def test_a_packet_that_is_nowhere_is_found_at_each_stage() -> None:
         assert problems(wrong), wrong
 
 
-def test_a_killed_worker_explains_what_it_can_have_read_in_a_second_and_no_more() -> None:
+def test_killed_worker_explains_at_most_one_second_of_packets() -> None:
     workers = {**COUNTS.workers, "datagrams_received": 70, "verdict_delivered": 70, "receive_calls": 35}
     assert problems(replace(COUNTS, workers=workers))
     assert problems(replace(COUNTS, workers=workers, kills=1, most_per_s=30)) == []
     assert problems(replace(COUNTS, workers=workers, kills=1, most_per_s=10))
 
 
-def test_what_waits_in_the_socket_of_an_empty_slot_is_somewhere() -> None:
+def test_packets_waiting_in_an_empty_slot_are_accounted_for() -> None:
     select = {**COUNTS.select, "selected_new": 11}
     xdp = {**COUNTS.xdp, "passed_initial": 12}
     more = replace(COUNTS, client_sent=102, xdp=xdp, select=select)
@@ -146,7 +146,7 @@ def test_the_report_has_a_row_for_each_kind_of_work_and_the_sum() -> None:
     assert "| **all** | **0** | **0** | **0** | **0** | **0** | **2** | **1** | **0** | **3** | **10** |" in text
 
 
-def test_a_leak_is_found_and_noise_is_not() -> None:
+def test_leak_is_found_and_noise_is_not() -> None:
     seconds = [float(n) for n in range(0, 600, 5)]
     noise = [(s, 50.0 + (s * 7 % 3) / 10) for s in seconds]
     assert trend("memory", "MiB", noise, Bound(2.0)).flat
@@ -161,7 +161,7 @@ def test_a_leak_is_found_and_noise_is_not() -> None:
     assert "**grows**" in flat_table([found])
 
 
-def test_a_deed_that_another_one_spoilt_is_done_again_and_only_successes_count() -> None:
+def test_failed_change_is_repeated_and_only_successes_count() -> None:
     answers = {"restart": iter(["exit 3: nobody there", "", "", ""]), "reload": iter(["", ""])}
     hands = Hands({kind: lambda kind=kind: next(answers[kind]) for kind in answers}, random.Random(1), pause_s=0.0)
     hands.run({"restart": 3, "reload": 2, "dance": 5}, 1.0)
@@ -169,7 +169,7 @@ def test_a_deed_that_another_one_spoilt_is_done_again_and_only_successes_count()
     assert [one.note for one in hands.done if one.note] == ["exit 3: nobody there"]
 
 
-def test_a_deed_that_never_succeeds_ends_and_is_missed() -> None:
+def test_change_that_never_succeeds_is_given_up() -> None:
     hands = Hands({"restart": lambda: "exit 1", "reload": lambda: str(1 / 0)}, random.Random(1), pause_s=0.0)
     hands.run({"restart": 1, "reload": 1}, 0.5)
     assert hands.succeeded() == {}

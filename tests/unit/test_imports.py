@@ -1,4 +1,4 @@
-"""Every module of ours can be imported, in any order, and a mere import changes nothing of the process."""
+"""Every module can be imported, in any order, and an import changes nothing in the process."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("velocity_edge", "bpf", "supervisor", "workers")
-#: Programs (`__main__`) as well: what they do is behind their guard.
+#: Programs (`__main__`), too: their actions are behind `if __name__`.
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for package in PACKAGES
     for path in (ROOT / package).rglob("*.py")
 )
-#: Imports one module after the other; names the first one that fails, or that does more than to define things.
+#: Imports one module after the other; names the first one that fails, or whose import has a side effect.
 _PROGRAM = """
 import importlib, logging, os, signal, sys, threading
 handlers, directory = signal.getsignal(signal.SIGTERM), os.getcwd()
@@ -55,7 +55,7 @@ def test_every_module_can_be_imported(backwards: bool) -> None:
 
 
 def test_every_module_is_imported_by_this_process_too() -> None:
-    """So that a run of the fast tests alone, also one with mutants or coverage, has executed each of them."""
+    """So that a run of only the fast tests, also with mutants or coverage, has executed each of them."""
     for name in MODULES:
         __import__(name)
         assert name in sys.modules

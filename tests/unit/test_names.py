@@ -1,4 +1,4 @@
-"""What docstrings, comments and documents name is in the tree: files, classes, functions, fields, keys."""
+"""Names in docstrings, comments and documents exist in the tree: files, classes, functions, fields, keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import named
 
-#: Names of others: of the kernel, of RFCs and other standards, of programs that we talk to.
+#: Foreign names: of the kernel, of RFCs and other standards, of other programs.
 OTHERS = {
     # RFC 8446, RFC 9000, FIPS 204
     *("ClientHellos", "EndOfEarlyData", "HkdfLabel", "KeyUpdate", "PskBinderEntry", "SignatureScheme"),
@@ -21,7 +21,7 @@ OTHERS = {
     # ngtcp2 and aioquic
     *("lib/ngtcp2_conn.c", "HyStart", "RangeSet", "tls.Context"),
 }
-#: Names that the tree no longer has. Only shrinks: repair the sentence, and take the name out.
+#: Names that the tree no longer has. This list only shrinks: repair the sentence, and remove the name.
 LEFT = {
     *("contract.py", "departures.py", "docs/wire.md", "drain.py", "drains.py", "keyfile.py", "keys.py", "move.py"),
     *(
@@ -48,7 +48,7 @@ LEFT = {
 }
 
 
-def test_what_is_named_is_there() -> None:
+def test_names_in_prose_exist() -> None:
     found = [f"{place}: {name}" for place, name in named.missing() if name not in OTHERS | LEFT]
     assert not found, "\n".join(["named, but not in the tree:", *found])
 
