@@ -121,7 +121,7 @@ def test_expired_release_is_accepted_where_the_systems_apt_accepts_it(tool: Tool
 
 
 @pytest.mark.parametrize("setting", ['Acquire::Check-Valid-Until "true";', 'Acquire::Retries "3";'])
-def test_expired_release_is_refused_otherwise(tool: Tool, setting: str) -> None:
+def test_release_past_its_date_is_refused_otherwise(tool: Tool, setting: str) -> None:
     code, said = tool.ensure(APT=setting)
     assert code == 0
     assert (tool.root / "etc/apt/apt.conf.d/80dates").read_text().strip() == ""
@@ -148,12 +148,12 @@ def test_outdated_root_is_made_again_or_kept_when_that_fails(
     change(tool)
     code, said = tool.ensure(NO_BOOTSTRAP="1")
     assert (code, tool.is_whole(), (tool.root / "old").exists(), tool.leftovers()) == (0, True, True, [])
-    assert f"makes the root anew: {reason}" in said
+    assert f"makes the root again: {reason}" in said
     assert "E: no network" in said
     assert f"although {reason}" in said
     code, said = tool.ensure()
     assert (code, tool.is_whole(), (tool.root / "old").exists()) == (0, True, False)
-    assert f"makes the root anew: {reason}" in said
+    assert f"makes the root again: {reason}" in said
     assert tool.ensure(NO_BOOTSTRAP="1") == (0, ""), "it is young again"
 
 

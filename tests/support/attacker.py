@@ -1,4 +1,4 @@
-"""What no honest client sends: packets made by hand, with keys that a client really has."""
+"""Packets that no honest client sends: made by hand, with the real keys of a client."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def initial(
     scid: bytes | None = None,
     packet_number: int = 0,
 ) -> bytes:
-    """A sound Initial of 1200 bytes with these frames, from a client that nobody knows."""
+    """A valid Initial of 1200 bytes with these frames, from an unknown client."""
     dcid = dcid or os.urandom(8)
     crypto = CryptoPair()
     crypto.setup_initial(cid=dcid, is_client=True, version=1)
@@ -84,7 +84,7 @@ def hello(
     alpn: bytes = b"h3",
     transport: bytes | None = None,
 ) -> bytes:
-    """A ClientHello whose group, share, signature and transport parameters a stranger chose."""
+    """A ClientHello with the given group, share, signature and transport parameters."""
     shares = {group: share or kex.GROUPS[group].start()[1]} if with_share else {}
     offer = Offer(
         os.urandom(32), [0x1301], [group], shares, schemes, tls_support.NAME, [alpn], transport or parameters()
@@ -110,7 +110,7 @@ def hello_datagrams(
 
 
 def client_hello(world: World) -> bytes:
-    """The first Initial of a stock client, which is never heard of again."""
+    """The first Initial of a stock client, which never sends again."""
     client = StockClient(world, world.address())
     client.start()
     datagram: bytes = client.quic.datagrams_to_send(world.now_ns / 1e9)[0][0]
@@ -136,7 +136,7 @@ def packet(client: StockClient, *frames: bytes) -> bytes:
 
 
 def send(client: StockClient, *frames: bytes) -> None:
-    """Give the server a packet with these frames now."""
+    """Deliver a packet with these frames to the server now."""
     client.world.inject(client.address, packet(client, *frames))
 
 
@@ -160,9 +160,9 @@ def _push(builder: QuicPacketBuilder, payload: bytes) -> None:
 
 
 class Memory:
-    """`with Memory(world) as memory: ...; memory.grown()`: bytes that the engine's side came to hold, exactly.
+    """`with Memory(world) as memory: ...; memory.grown()`: bytes that the engine's side allocated and kept, exactly.
 
-    The size of the process would not do: what was freed before is used again, and growth does not show. Python's
+    The size of the process does not show it: freed memory is used again. Python's
     objects are counted by tracemalloc, the native engine's by the allocator (mallinfo2).
     """
 

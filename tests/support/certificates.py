@@ -1,4 +1,4 @@
-"""A self-signed ECDSA certificate in files, for peers that are not a node of ours (a node makes its own)."""
+"""A self-signed ECDSA certificate in files, for peers other than a node (a node makes its own)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Chromium, headless, driven through its DevTools pipe: a real page load, and what the browser says about it.
+"""Chromium, headless, driven through its DevTools pipe: a real page load, and the browser's report of it.
 
 The protocol travels over two pipes (descriptors 3 and 4, one JSON message ended by a zero byte), so no port is taken
-and no WebSocket is needed. A new profile each time: nothing is remembered, above all no Alt-Svc.
+and no WebSocket is needed. A new profile each time: no state is kept, in particular no Alt-Svc.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pytest
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page as the browser has it."""
+    """A page as the browser loaded it."""
 
     status: int
     #: "h3", "h2", ...
@@ -51,7 +51,7 @@ def require() -> str:
 
 
 class Chromium:
-    """A browser that knows one host: *host* is mapped to loopback and spoken to with QUIC from the start."""
+    """A browser for one host: *host* is mapped to loopback and contacted with QUIC from the start."""
 
     def __init__(self, host: str, port: int, spki_pin: str) -> None:
         self.origin = f"https://{host}:{port}"
@@ -69,14 +69,14 @@ class Chromium:
             *("--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"),
             *("--disable-sync", "--disable-extensions", "--disable-dev-shm-usage", "--no-default-browser-check"),
             f"--user-data-dir={self._profile}",
-            # A self-made certificate is trusted by its public key; anything else stays an error.
+            # A self-signed certificate is trusted by its public key; anything else stays an error.
             f"--ignore-certificate-errors-spki-list={spki_pin}",
             f"--origin-to-force-quic-on={host}:{port}",
             f"--host-resolver-rules=MAP {host} 127.0.0.1",
             "--remote-debugging-pipe",
             "about:blank",
         ]
-        # The shell moves the pipes to 3 and 4, whatever numbers they have.
+        # The shell moves the pipes to descriptors 3 and 4.
         shell = f'exec "$@" 3<&{read_end} 4>&{write_end}'
         self._process = subprocess.Popen(
             ["bash", "-c", shell, "chromium", *argv],
@@ -100,11 +100,11 @@ class Chromium:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # An orderly end closes its connections, so that a node need not wait for them.
+        # A regular exit closes its connections, so that a node need not wait for them.
         with suppress(Exception):
             self._call("Browser.close")
             self._process.wait(5)
-        # Its own process group: the helper processes go with it.
+        # Its own process group: the helper processes end with it.
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._commands)
@@ -133,7 +133,7 @@ class Chromium:
         )
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression on the page; of a promise, what it becomes."""
+        """Return the value of a JavaScript expression on the page; of a promise, its result."""
         answer = self._call("Runtime.evaluate", page=True, expression=expression, awaitPromise=True, returnByValue=True)
         return answer["result"].get("value")
 

@@ -1,4 +1,4 @@
-"""A launcher: take rights away as container runtimes do, then become a program. Standard library only.
+"""A launcher: remove rights as container runtimes do, then execute a program. Standard library only.
 
     confine.py '{"drop": ["CAP_KILL"], "refuse": {"bpf": "EPERM"}}' velocity-edge serve ...
 
@@ -7,7 +7,7 @@ The keys, in the order in which they are carried out:
     groups   {"cpu": PATH}        enter these control groups (version 1 or 2): PATH/cgroup.procs
     prepare  "mount ..."          a mount namespace, in which this shell script runs first, with all rights
     users    [[0, 100000, 65536]] a user namespace: inner id, outer id, count; of users and of groups
-    setgroups "deny"              what unprivileged makers of a user namespace must write
+    setgroups "deny"              what an unprivileged process must write that creates a user namespace
     pid      true                 a pid namespace: the program is process 1 (/proc is mounted anew)
     script   "mount ..."          a mount namespace, and this shell script with the rights that are left
     cpus     [0]                  sched_setaffinity
@@ -74,7 +74,7 @@ def _check(result: int, what: str) -> None:
 
 
 def _user_namespace(users: list[list[int]], setgroups: str) -> None:
-    """Enter one; who may write its maps is a process outside."""
+    """Enter one; a process outside of it writes its maps."""
     ready, done = os.pipe(), os.pipe()
     parent = os.getpid()
     writer = os.fork()
@@ -105,7 +105,7 @@ def _mount_namespace(script: str) -> None:
 
 
 def _pid_namespace() -> None:
-    """Go on as process 1 of one, in a child; hand on signals and the exit code."""
+    """Continue as process 1 of one, in a child; forward signals and the exit code."""
     _check(_libc.unshare(_NEWPID), "unshare pid")
     child = os.fork()
     if child == 0:
@@ -151,7 +151,7 @@ def _refuse(calls: dict[str, str]) -> None:
 
 
 def confine(wanted: dict[str, Any]) -> None:
-    """Carry it out. Raises OSError where this machine does not allow it."""
+    """Execute it. Raises OSError where this machine does not allow it."""
     for path in wanted.get("groups", {}).values():
         (Path(path) / "cgroup.procs").write_text(f"{os.getpid()}\n")
     if script := wanted.get("prepare"):
@@ -172,7 +172,7 @@ def confine(wanted: dict[str, Any]) -> None:
     uid = wanted.get("uid")
     if uid is None:
         _bound(keep)
-    # Before the capabilities go: without CAP_SYS_ADMIN a filter needs no_new_privs, which is another thing to test.
+    # First: without CAP_SYS_ADMIN a filter needs no_new_privs, which is a different test.
     if calls := wanted.get("refuse"):
         _refuse(calls)
     if uid is not None:

@@ -1,4 +1,4 @@
-"""Nodes with fewer rights, as containers have them: what `running_node(within=...)` takes, and how a start ends there.
+"""Nodes with reduced rights, as in containers: arguments for `running_node(within=...)`, and failed starts.
 
     with running_node(within=confined(keep=DOCKER), dispatch="auto") as node: ...
     refused(limits={"NOFILE": [40, 40]}) == (5, "velocity-edge: cannot open ...")
@@ -20,19 +20,19 @@ from typing import Any
 from tests.support.node import COMMAND, Node
 
 _LAUNCHER = Path(__file__).with_name("confine.py")
-#: What another user must be able to read to run a node.
+#: Files that another user must be able to read to run a node.
 _TREES = (Path(__file__).parents[2], Path(sys.prefix), Path(sys.base_prefix))
 
 
 def confined(owner: int | None = None, **wanted: Any) -> list[str]:
-    """Return a command that runs what follows it so. *owner*: whose the node's directory is."""
+    """Return a command prefix that runs a command with these rights. *owner*: the owner of the node's directory."""
     if owner is not None:
         wanted["prepare"] = f'chown -R {owner}:{owner} "${{VELOCITY_RUNTIME_DIR%/run}}"\n{_visible()}'
     return [sys.executable, str(_LAUNCHER), json.dumps(wanted)]
 
 
 def refused(*options: str, **wanted: Any) -> tuple[int, str]:
-    """Start a node that cannot; return its exit code and all that it said."""
+    """Start a node that must fail; return its exit code and its output."""
     directory = Path(tempfile.mkdtemp(prefix="ve-", dir="/tmp"))
     directory.chmod(0o755)
     (directory / "root").mkdir()
@@ -65,7 +65,7 @@ def inside(node: Node, *argv: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def workers(node: Node) -> list[dict[str, str]]:
-    """Return what /proc/PID/status says of each worker, seen from here, wherever it runs."""
+    """Return /proc/PID/status of each worker, as seen from here."""
     parents = {node.process.pid}
     found: list[dict[str, str]] = []
     for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
@@ -83,7 +83,7 @@ def workers(node: Node) -> list[dict[str, str]]:
 
 
 def _visible() -> str:
-    """Return shell lines that let every user pass to the interpreter and to us, where a folder above forbids it."""
+    """Return shell lines that let every user reach the interpreter and the tree, where a folder above forbids it."""
     closed: dict[Path, list[Path]] = {}
     for tree in dict.fromkeys(_TREES):
         above = [path for path in reversed(tree.parents) if not path.stat().st_mode & 0o001]

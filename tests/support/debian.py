@@ -1,8 +1,8 @@
-"""Commands of another Debian (tools/debian-root): clients of today from sid, and a platform that we promise to run on.
+"""Commands of another Debian release (tools/debian-root): current clients from sid, and a supported platform.
 
     sid = DebianRoot("sid"); sid.require("test"); sid.run("curl", ...)
 
-A root has the host's network and /tmp, so files to exchange belong under /tmp. It is made by `make test`; a test that
+A root has the host's network and /tmp, so shared files belong under /tmp. `make test` makes it; a test that
 finds none is skipped, with the reason.
 """
 
@@ -26,24 +26,24 @@ class DebianRoot:
 
     @property
     def path(self) -> Path:
-        """Where it is, as the host sees it."""
+        """Its path on the host."""
         return Path(subprocess.check_output([TOOL, self.suite, "path"], text=True).strip())
 
     def missing(self, package_set: str) -> str:
-        """Why commands of this package set can't run here; empty when they can."""
+        """Why commands of this package set cannot run here; empty when they can."""
         return _missing(self.suite, package_set)
 
     def require(self, package_set: str) -> None:
-        """Skip the test when the set isn't there."""
+        """Skip the test when the set is missing."""
         if reason := self.missing(package_set):
             pytest.skip(reason)
 
     def command(self, *argv: str | Path) -> list[str]:
-        """Return the command line that runs *argv* in the root. The process keeps its pid through all the execs."""
+        """Return the command line that runs *argv* in the root. The process keeps its pid."""
         return [str(TOOL), self.suite, "run", *map(str, argv)]
 
     def run(self, *argv: str | Path, timeout_s: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run to the end; stdout and stderr as text, apart."""
+        """Run to the end; stdout and stderr as text, separately."""
         return subprocess.run(
             self.command(*argv),
             capture_output=True,

@@ -1,4 +1,4 @@
-"""A stock aioquic HTTP/3 client with an ordinary thread-side face: tests call it, its event loop runs beside them."""
+"""A stock aioquic HTTP/3 client with a blocking interface: tests call it, its event loop runs in a thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMEOUT_S = 20.0
 
 @dataclass
 class Reply:
-    """What one request got."""
+    """The result of one request."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Reply:
 
 
 class _H3(H3Connection):
-    """aioquic 1.7.2 closes the connection when the answer to HEAD says how long the body would be (RFC 9110 8.6)."""
+    """aioquic 1.7.2 closes the connection when the response to HEAD has a Content-Length (RFC 9110 section 8.6)."""
 
     def _check_content_length(self, stream: Any) -> None:
         if stream.content_length:
@@ -115,7 +115,7 @@ class H3Client:
         return None if terminated is None else terminated.error_code
 
     def get(self, path: str, **headers: str) -> Reply:
-        """Ask and wait for the whole answer; header names are written with underscores."""
+        """Send a request and wait for the whole response; header names are written with underscores."""
         return self.finish(self.send("GET", path, headers))
 
     def head(self, path: str) -> Reply:
@@ -150,13 +150,13 @@ class H3Client:
         self.run(go())
 
     def finish(self, stream: int) -> Reply:
-        """Wait until the answer is complete or the stream or connection is over."""
+        """Wait until the response is complete or the stream or connection has ended."""
         reply = self.protocol.replies[stream]
         self._wait(lambda: reply.ended or reply.reset is not None or self.protocol.terminated is not None)
         return reply
 
     def go_deaf(self) -> None:
-        """Hear nothing from now on: a client whose network went away in the middle."""
+        """Receive nothing from now on: a client that lost its network."""
 
         async def go() -> None:
             self.protocol.datagram_received = lambda data, addr: None  # type: ignore[method-assign]

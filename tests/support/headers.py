@@ -1,6 +1,6 @@
-"""How far a frame can be followed without the stack: bpf/frame.h written a second time, from the RFCs, over bytes.
+"""How far a frame can be parsed without the stack: a second implementation of bpf/frame.h, from the RFCs, over bytes.
 
-And what such frames are made of: extension headers and fragments (tests/support/packets.py has the rest).
+It also builds extension headers and fragments (tests/support/packets.py has the rest).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Followed:
 
 
 def follow(frame: bytes) -> Followed:
-    """Return how far *frame* (at least 14 bytes) can be followed."""
+    """Return how far *frame* (at least 14 bytes) can be parsed."""
     at, protocol = 14, int.from_bytes(frame[12:14], "big")
     vlans = tags = 0
     while protocol in TAGS and tags < 8:
@@ -45,7 +45,7 @@ def follow(frame: bytes) -> Followed:
     if protocol in TAGS:
         return Followed("tags")
     found = {0x0800: _ipv4, 0x86DD: _ipv6}[protocol](frame, at) if protocol in (0x0800, 0x86DD) else Followed("other")
-    # A whole datagram or a first fragment without all of the UDP header is nothing that the stack delivers.
+    # The stack does not deliver a datagram or a first fragment without the whole UDP header.
     return Followed("other") if found.kind in ("whole", "first") and len(frame) < found.udp + 8 else found
 
 
@@ -64,7 +64,7 @@ def _ipv6(frame: bytes, at: int) -> Followed:
         return Followed("other")
     addresses = frame[at + 8 : at + 24], frame[at + 24 : at + 40]
     (payload, next_header), at = struct.unpack_from("!HB", frame, at + 4), at + 40
-    # RFC 2675: the length is in the hop-by-hop header, or (the stack does not mind) nowhere.
+    # RFC 2675: the length is in the hop-by-hop header, or (accepted by the stack) missing.
     end = at + (2**32 - 1 if payload == 0 and next_header == HOP_BY_HOP else payload)
     kind: Kind = "whole"
     walked = 0
@@ -91,7 +91,7 @@ def _ipv6(frame: bytes, at: int) -> Followed:
 
 
 def extension(next_header: int, *, words: int = 0, routing_type: int | None = None) -> bytes:
-    """A header of 8 * (1 + *words*) bytes: options that all skip (RFC 4727), or a route with no segments left."""
+    """A header of 8 * (1 + *words*) bytes: options to skip (RFC 4727), or a route with no segments left."""
     room = 6 + 8 * words
     if routing_type is not None:
         return bytes((next_header, words, routing_type, 0)) + bytes(room - 2)

@@ -5,7 +5,7 @@
     [programs.command, "serve", ...]
 
 An installation has a copy of our packages and what they need from the environment of this run; `-I` finds nothing else.
-A change is (file, text that is there, text in its place), or (file, None, text to add at its end).
+A change is (file, existing text, replacement), or (file, None, text to add at its end).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SECOND: tuple[Change, ...] = (
     ("velocity_edge/wire/messages.py", "    Drained,\n", "    Drained,\n    Gossip,\n"),
     ("velocity_edge/wire/reports.py", _last("Heartbeat"), '    mood: str = "good"\n' + _last("Heartbeat")),
     ("velocity_edge/wire/orders.py", _last("Equip"), "    later: int = 1\n" + _last("Equip")),
-    # Every order to a worker is preceded by one that only this version knows, every heartbeat by such a report.
+    # Every order to a worker is preceded by an order that only this version knows, every heartbeat by such a report.
     (
         "supervisor/worker_links.py",
         "        channel.send(order",
@@ -93,7 +93,7 @@ class Programs:
 
     @property
     def command(self) -> Path:
-        """The `velocity-edge` of whichever is in use."""
+        """The `velocity-edge` of the installation in use."""
         return self.current / "bin" / "velocity-edge"
 
     def install(self, name: str, changes: Iterable[Change] = (), tree: Path = REPOSITORY) -> Path:
@@ -106,7 +106,7 @@ class Programs:
         (home / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
         base = Path(os.path.realpath(sys.executable)).parent
         (home / "pyvenv.cfg").write_text(f"home = {base}\ninclude-system-site-packages = false\n")
-        # What we need, but not ourselves: a .pth in a folder that a .pth names is not read.
+        # The dependencies, without the tree itself: a .pth in a folder that a .pth names is not read.
         (packages / "needed.pth").write_text("".join(f"{path}\n" for path in self._needed))
         # As pip writes it: the first line names this folder, not the symlink to it.
         script = home / "bin" / "velocity-edge"
@@ -126,7 +126,7 @@ class Programs:
         return home
 
     def use(self, name: str) -> None:
-        """Make *name* the one in use."""
+        """Make *name* the installation in use."""
         aside = self.directory / "current.new"
         aside.symlink_to(name)
         aside.replace(self.current)

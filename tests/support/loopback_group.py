@@ -1,4 +1,4 @@
-"""A listener's reuseport group on loopback and its real steering, without a node: what each slot gets is counted."""
+"""A listener's reuseport group on loopback with the real steering, without a node; packets per slot are counted."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ class Group:
         )
 
     def succeed(self) -> None:
-        """A supervisor dies, another one adopts its steering."""
+        """Simulate the death of a supervisor and the adoption of its steering."""
         self.steering.release()
         self.steering = self.open(adopt=True)
         assert self.steering.adopted
 
     def where(self, packets: list[bytes], *others: socket.socket) -> Counter[int]:
-        """Send each from a port of its own; return how many came to which slot. *others* count from -1 downwards."""
+        """Send each from a different port; return how many arrived in which slot. *others* count from -1 downwards."""
         readers = {member.fileno(): slot for slot, member in enumerate(self.members) if member.fileno() >= 0}
         readers |= {other.fileno(): -1 - index for index, other in enumerate(others)}
         by_fd = {each.fileno(): each for each in (*self.members, *others)}
         counts: Counter[int] = Counter()
-        # No more at a time than fit into one socket's buffer.
+        # At most as many at a time as fit into one socket's buffer.
         for start in range(0, len(packets), 40):
             with contextlib.ExitStack() as stack:
                 for packet in packets[start : start + 40]:
                     client = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
                     client.sendto(packet, ("127.0.0.1", self.port))
-            # On loopback they are there when sendto returns.
+            # On loopback they have arrived when sendto returns.
             while readable := select.select(list(readers), [], [], 0.01)[0]:
                 for fd in readable:
                     with contextlib.suppress(BlockingIOError):
@@ -80,7 +80,7 @@ class Group:
         return counts
 
     def detach(self) -> None:
-        """Leave the choice to the kernel."""
+        """Detach the program, so that the kernel chooses."""
         self.steering.detach()
         self.steered = False
 

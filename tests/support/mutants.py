@@ -1,7 +1,7 @@
-"""One-line mistakes in a module, for tests that must notice them: `mutate(monkeypatch, module, before, after, name)`.
+"""One-line faults in a module, for tests that must detect them: `mutate(monkeypatch, module, before, after, name)`.
 
-The module's source is changed and run aside, and one function of it takes the place of the real one. A text that is not
-there, or is there twice, is an error: a mutant of code that has changed proves nothing.
+The module's source is changed and executed separately, and one of its functions replaces the real one. A text that
+is missing, or occurs twice, is an error: a mutant of code that has changed proves nothing.
 """
 
 from __future__ import annotations

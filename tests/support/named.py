@@ -32,7 +32,7 @@ from tests.support.source_tree import ROOT
 
 #: This file and the test that uses it name things that do not exist.
 OWN = ("tests/support/named.py", "tests/unit/test_names.py")
-#: What Git keeps of the past, and what is printed from the model.
+#: The changelog names files of earlier versions.
 NOT_READ = (*OWN, "CHANGELOG.md")
 _C_LIKE = (".c", ".h", ".go", ".pml")
 _WHOLE = (".service", ".conf", ".toml", ".yml", ".yaml", "")

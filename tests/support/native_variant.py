@@ -2,7 +2,7 @@
 
     VELOCITY_TEST_NATIVE=/tmp/asan LD_PRELOAD=.../libasan.so pytest -p tests.support.native_variant ...
 
-The variant takes the place of the real module before anyone imports it.
+The variant replaces the real module before it is imported.
 """
 
 from __future__ import annotations

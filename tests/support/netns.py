@@ -1,7 +1,7 @@
-"""Two network namespaces with a veth pair between them, and a way to be in one of them for a while.
+"""Two network namespaces with a veth pair between them, and a context manager that enters one of them.
 
-Names carry the process id, so that runs side by side do not meet. Neighbours are static: a packet that waits for ARP
-would be counted by nobody.
+Names contain the process id, so that parallel runs do not collide. Neighbours are static: a packet that waits for ARP
+would not be counted.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def network() -> Iterator[Network]:
 
 @contextlib.contextmanager
 def inside(namespace: str) -> Iterator[None]:
-    """Sockets made meanwhile, by this thread, live in *namespace*."""
+    """Sockets made by this thread inside the context belong to *namespace*."""
     before = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     there = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -1,13 +1,13 @@
-"""A real node for a test: `velocity-edge serve` with directories of its own, on a free port of the loopback address.
+"""A real node for a test: `velocity-edge serve` with its own directories, on a free port of the loopback address.
 
     with running_node(tmp, engine="portable", workers=2) as node:
         node.port, node.ca, node.status()["counters"]
 
-It is ready when every worker says so in `GET /v1/status`. At the end it must stop by itself on SIGTERM with exit code
-0, and nothing in its log may be a traceback: a test that ends well with a node that did not is no success.
+It is ready when `GET /v1/status` shows every worker as ready. At the end it must stop on SIGTERM with exit code
+0, and its log must not contain a traceback: otherwise the test fails.
 
 The dispatch is `socket` (sk_reuseport, no XDP) unless a test says otherwise: with `auto` a node that listens on the
-loopback address would put its shield on `lo`, under every other test.
+loopback address would attach its shield to `lo`, and affect every other test.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ENGINES = ("portable", "native")
 
 
 def require_engine(name: str) -> None:
-    """Skip when this engine isn't built here."""
+    """Skip when this engine is not built here."""
     if name == "native":
         try:
             importlib.import_module("velocity_edge.quic.native")
@@ -49,7 +49,7 @@ def require_engine(name: str) -> None:
 
 @dataclass(slots=True)
 class Node:
-    """A node that serves. Paths, its certificate, and what it says about itself."""
+    """A serving node: paths, its certificate, and its status."""
 
     directory: Path
     root: Path
@@ -62,7 +62,7 @@ class Node:
 
     @property
     def ca(self) -> Path:
-        """What a client must trust."""
+        """The certificate that a client must trust."""
         return self.certificate.chain
 
     @property
@@ -75,7 +75,7 @@ class Node:
         return f"https://{self.host}:{self.port}{path}"
 
     def admin(self, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
-        """Ask the admin API; return status and body."""
+        """Call the admin API; return status and body."""
         connection = http.client.HTTPConnection("node", timeout=10)
         connection.sock = socket.socket(socket.AF_UNIX)
         try:
@@ -105,7 +105,7 @@ class Node:
         )
 
 
-# A client that was killed with an answer on its way is waited for, until `server.drain.timeout` (30 s) is over.
+# The node waits for a client that was killed during a response, up to `server.drain.timeout` (30 s).
 STOPS_WITHIN_S = 45.0
 
 
@@ -126,13 +126,13 @@ def running_node(
     """Start a node with these further options of `serve`, wait until it serves, stop it and look at how it ended.
 
     With *config* it is started from a file of that text (`serve.yaml` in its directory), in which DIRECTORY is a path,
-    and has no flags but the dispatch; *workers* is how many are waited for. *program* is the `velocity-edge` to run,
+    and has no flags but the dispatch; *workers* is the number to wait for. *program* is the `velocity-edge` to run,
     *within* a command that runs it elsewhere (nsenter), *host* where clients find it then. *tracebacks*: one is no
-    failure, because the test takes away from a process what it cannot do without.
+    failure, because the test removes something that a process requires.
     """
     require_engine(engine)
     directory = Path(tempfile.mkdtemp(prefix="ve-", dir="/tmp"))  # short: a socket's path has 107 bytes
-    directory.chmod(0o755)  # clients of the sid root and workers without rights pass through
+    directory.chmod(0o755)  # clients of the sid root and workers without rights must reach it
     if root is None:
         root = directory / "root"
         root.mkdir()
@@ -189,7 +189,7 @@ def _wait_until_serving(node: Node, workers: int) -> None:
 
 
 def _kill(node: Node) -> None:
-    """Whatever happened: no process and no pin stays behind."""
+    """In any case: no process and no pin remains."""
     workers = [worker["pid"] for worker in _last_status(node)]
     if node.process.poll() is None:
         node.process.kill()
@@ -207,7 +207,7 @@ def _kill(node: Node) -> None:
 def _last_status(node: Node) -> list[dict[str, int]]:
     try:
         status = node.status()
-        # In a pid namespace of its own: its numbers are other people's here, and its processes end with the first one.
+        # In its own pid namespace: its numbers mean other processes here, and its processes end with the first one.
         if status["pid"] != node.process.pid:
             return []
         return [{"pid": worker["pid"]} for worker in status["workers"]]

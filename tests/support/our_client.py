@@ -1,4 +1,4 @@
-"""Our own client in the world of engine_driver: post-quantum groups, HelloRetryRequest, ML-DSA, resumption."""
+"""Our own client for engine_driver: post-quantum groups, HelloRetryRequest, ML-DSA, resumption."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OurClient(StockClient):
         client = cls.connect(world, **policy)
         world.run(lambda: client.tls.done or client.terminated is not None)
         assert client.tls.done, client.terminated
-        # The server has the Finished too.
+        # The server has received the Finished, too.
         world.run(lambda: client.quic._handshake_confirmed)
         return client
 

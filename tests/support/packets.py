@@ -1,4 +1,4 @@
-"""QUIC datagrams and the frames around them, as bytes. Only what steering looks at is real."""
+"""QUIC datagrams and the frames around them, as bytes. Only the parts that steering reads are real."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def long(
 
 
 def random_dcid(length: int = 8) -> bytes:
-    """What a client makes up. Never an id of ours: the first octet says another length."""
+    """An id as a client chooses it. It never decodes: its first octet encodes another length."""
     return b"\x00" + os.urandom(length - 1)
 
 

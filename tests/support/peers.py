@@ -1,7 +1,7 @@
-"""Third-party clients, and what each can prove about a connection: curl and openssl of the sid root, qh3.
+"""Third-party clients, and what each reports about a connection: curl and openssl of the sid root, qh3.
 
-Each returns what the client itself says it negotiated, never what our server believes. It is read from one stream of
-the client: of two that share a file, a line of the one may lie within a line of the other.
+Each returns what the client reports, never what our server reports. It is read from one stream of
+the client: when two streams share a file, their lines may be mixed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CurlAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CurlRun:
-    """All transfers of one curl process, and what it said about each TLS handshake."""
+    """All transfers of one curl process, and its report of each TLS handshake."""
 
     answers: list[CurlAnswer]
     #: OpenSSL's names, one per connection.
@@ -131,7 +131,7 @@ def _answer(directory: Path, index: int, log: str) -> CurlAnswer:
 
 @dataclass(frozen=True, slots=True)
 class OpensslRun:
-    """What `openssl s_client -quic` printed about its connection."""
+    """The output of `openssl s_client -quic` about its connection."""
 
     connected: bool
     alpn: str
@@ -144,10 +144,10 @@ class OpensslRun:
 
 
 def openssl(address: str, *options: str, ca: Path, alpn: str = "h3", save_session: Path | None = None) -> OpensslRun:
-    """Connect with s_client and leave; with *save_session* once the ticket has come and lies there (under /tmp)."""
+    """Connect with s_client and close; with *save_session* after the ticket has been saved there (under /tmp)."""
     with tempfile.TemporaryDirectory(prefix="ve-openssl-") as name:
         # stdout has the trace and what was negotiated, stderr the chain and errors. They are read by their paths: a
-        # descriptor that the client has, too, shares its position, and a seek while it writes mangles its lines.
+        # descriptor shared with the client shares its position, and a seek while it writes mixes its lines.
         output, errors = Path(name) / "stdout", Path(name) / "stderr"
         argv = sid.command(
             *("openssl", "s_client", "-quic", "-connect", address, "-alpn", alpn, "-servername", "localhost"),
@@ -165,7 +165,7 @@ def openssl(address: str, *options: str, ca: Path, alpn: str = "h3", save_sessio
         try:
             poll(lambda: "Verify return code" in said() or process.poll() is not None, "the handshake of openssl")
             if save_session:
-                # It looks at its connection when there is input. The write itself fails: its stream is the server's.
+                # It handles its connection when there is input. The write itself fails: the stream is the server's.
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.write("x\n")
                     process.stdin.flush()
@@ -211,7 +211,7 @@ class Qh3Answer:
 
 
 def qh3_get(host: str, port: int, path: str, *, ca: Path, server_name: str = "localhost") -> Qh3Answer:
-    """GET with qh3's defaults. It takes no leaf as its own root, so the certificate is checked by its fingerprint."""
+    """GET with qh3's defaults. It accepts no leaf as a root, so the certificate is checked by its fingerprint."""
     fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(ca.read_text())).hexdigest()
     return asyncio.run(_qh3_get(host, port, path, fingerprint, server_name))
 

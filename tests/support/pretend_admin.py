@@ -1,4 +1,4 @@
-"""A node's admin socket that answers what a test says, and remembers what it was asked."""
+"""A fake admin socket of a node: it gives the answers that a test sets, and records the requests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pretend_admin(path: Path) -> Iterator[PretendAdmin]:
                 for line in lines:
                     self.wfile.write(json.dumps(line).encode() + b"\n")
             except BrokenPipeError:
-                pass  # whoever asked did not want to wait
+                pass  # the client closed the connection early
 
         do_GET = do_POST = answer
 

@@ -1,4 +1,4 @@
-"""A worker program without QUIC, for tests of the supervisor: speaks the protocol, answers each datagram with its id.
+"""A fake worker without QUIC, for tests of the supervisor: it follows the protocol and answers each datagram.
 
     pretend_worker.py CHARACTER --worker-id N --slot S --cpu C --channel FD
 
@@ -99,7 +99,7 @@ class Pretend:
                 assert len(fds) > links_end
                 self.udp, self.successor = fds[: len(listeners)], successor
                 link, own = fds[len(listeners)], fds[len(listeners) + 1 + self.arguments.slot]
-                # The slab, and what versions after the first have added.
+                # The slab, and what later versions have added.
                 self.held[self.arguments.slot] = [*self.udp, link, own, *fds[links_end:]]
             case m.Keep(slot):
                 self.held[slot] = fds
@@ -137,7 +137,7 @@ class Pretend:
                 self.draining, self.cut_at_s = False, math.inf
             case m.Stop():
                 for sock in self.sockets:
-                    while True:  # what waits is answered: a real worker would reset or close
+                    while True:  # waiting datagrams are answered: a real worker would reset or close
                         before = self.answered
                         self.answer(sock.fileno())
                         if self.answered == before:
@@ -157,7 +157,7 @@ class Pretend:
             return
         self.channel = Channel(end, m.decode_order)
         self.hello()
-        # Its own last, as that is what a supervisor waits for.
+        # Its own descriptor last, as that is what a supervisor waits for.
         for slot, fds in reversed(self.held.items()):
             self.say(m.Held(slot), fds)
 

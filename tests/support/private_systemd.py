@@ -1,14 +1,14 @@
-"""A service manager of our own: the machine's systemd as process 1 of new namespaces, with no units but ours.
+"""A private service manager: the machine's systemd as process 1 of new namespaces, with only our units.
 
     with private_systemd(directory, {Path("/opt"): directory / "opt"}) as systemd:
         systemd.install("velocity.service", text)
         systemd.ctl("start", "velocity.service")
 
-It must not touch the machine: started carelessly, systemd empties /tmp, sets sysctls and moves processes between
+It must not change the machine: without isolation systemd empties /tmp, sets sysctls and moves processes between
 control groups. So it sees no unit of the machine (SYSTEMD_UNIT_PATH, no generators), the file system is read-only
 except for *directory* and fresh tmpfs mounts, /proc/sys is read-only, bpffs is a new one, and its control groups are
-below one that is made for it and removed at the end. What it is to find at a place of its own, like an installation in
-/opt, is mounted there (*put*). Everything in it dies with its process 1, and that dies with us.
+below one that is made for it and removed at the end. Folders that it needs at a certain path, like an installation in
+/opt, are mounted there (*put*). Everything in it ends with its process 1, and that ends with the test.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.waiting import poll
 
 SYSTEMD = Path("/lib/systemd/systemd")
 UNITS = "run/systemd/system"
-#: Fresh and writable in there; what must stay visible below them is bound back.
+#: Fresh and writable inside; folders below them that must stay visible are bind-mounted again.
 _FRESH = ("/tmp", "/var/tmp", "/run", "/var/lib", "/var/cache", "/var/log")
 _CGROUPS = Path("/sys/fs/cgroup")
 _numbers = itertools.count()
@@ -38,7 +38,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class PrivateSystemd:
-    """A running one. `pid` is its process 1 as we see it."""
+    """A running service manager. `pid` is its process 1 as seen from outside."""
 
     pid: int
     directory: Path
@@ -89,7 +89,7 @@ class PrivateSystemd:
         return {}
 
     def our_pid(self, pid: int) -> int:
-        """Return how we see the process that has *pid* in there."""
+        """Return the outer pid of the process that has *pid* inside."""
         for path in Path("/proc").glob("[0-9]*/status"):
             try:
                 line = next(each for each in path.read_text().splitlines() if each.startswith("NSpid:"))
@@ -131,9 +131,9 @@ def _hierarchies() -> list[Path]:
 
 
 def _script(keep: list[Path], put: Mapping[Path, Path]) -> str:
-    """What makes the new namespaces safe, and becomes process 1."""
+    """The script that isolates the new namespaces and then becomes process 1."""
     lines = ["set -e", "mount --make-rprivate /", "mount -t tmpfs -o mode=755 tmpfs /mnt"]
-    # What lies below a fresh mount is set aside first.
+    # Folders below a fresh mount are kept aside first.
     places = [*put.items(), *((path, path) for path in keep)]
     for index, (_, path) in enumerate(places):
         lines += [f"mkdir /mnt/{index}", f"mount --rbind {shlex.quote(str(path))} /mnt/{index}"]
@@ -162,7 +162,7 @@ def _script(keep: list[Path], put: Mapping[Path, Path]) -> str:
 
 
 def require() -> None:
-    """Skip where it cannot work."""
+    """Skip where it is not possible."""
     if os.geteuid() != 0:
         pytest.skip("needs root: a private systemd")
     if not SYSTEMD.exists():
@@ -171,11 +171,11 @@ def require() -> None:
 
 @contextlib.contextmanager
 def private_systemd(directory: Path, put: Mapping[Path, Path] = MappingProxyType({})) -> Iterator[PrivateSystemd]:
-    """Start one; at the end nothing of it is left. *put*: a place in there -> the folder of ours that it shows."""
+    """Start one; at the end everything is removed. *put*: path inside -> our folder that is mounted there."""
     require()
     groups = [_own_group(base) for base in _hierarchies()]
     inner = directory / "systemd.log"
-    # The interpreter, where it is below a mount of ours. The directory must stay writable when / is not.
+    # The interpreter, where it is below one of the mounts. The directory must stay writable when / is not.
     python = Path(sys.base_prefix)
     hidden = any(python.is_relative_to(place) for place in (*_FRESH, *put))
     keep = [directory, python] if hidden else [directory]

@@ -1,7 +1,7 @@
 """velocity.service of deploy/systemd in a private systemd (private_systemd.py), with a real node on a free port.
 
-The unit is the one that we ship; what a test must change is in a drop-in. It starts an installation (installation.py)
-at /opt/velocity-edge, as a user has it: the tree may lie below /tmp or /home, which the unit hides.
+The unit is the shipped one; a drop-in has the changes for tests. It starts an installation (installation.py)
+at /opt/velocity-edge: the tree may lie below /tmp or /home, which the unit hides.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Service:
         return poll(look, what, _BUSY_S, every_s=0.1) or {}  # type: ignore[return-value]
 
     def main_pid(self) -> int:
-        """Return the supervisor's pid as we see it; 0: there is none."""
+        """Return the supervisor's outer pid; 0: there is none."""
         pid = int(self.systemd.show(UNIT, "MainPID")["MainPID"])
         try:
             return self.systemd.our_pid(pid) if pid else 0
@@ -136,17 +136,17 @@ def unit_text(config: Path, program: Path = OPT / NAME / "bin" / "velocity-edge"
 
 
 def _installed(directory: Path) -> dict[Path, Path]:
-    """Make the installation in *directory*; return what is to be mounted where."""
+    """Make the installation in *directory*; return the mounts."""
     needs = {OPT / "needed" / str(index): path for index, path in enumerate(needed())}
     for place in needs:
         (directory / place.relative_to(OPT)).mkdir(parents=True)
-    # As pip does it: what runs cannot write there, and would compile at each start.
+    # As pip does it: the service cannot write there, and would compile at each start.
     compileall.compile_dir(Programs(directory, OPT, needs).install(NAME), quiet=2)
     return {OPT: directory, **needs}
 
 
 def _visible(directory: Path) -> list[str]:
-    """What the unit hides and these tests need: their own directory, and an interpreter in somebody's home."""
+    """Folders that the unit hides and these tests need: their own directory, and an interpreter below /home."""
     python = Path(sys.base_prefix)
     lines = [f"BindPaths={directory}"]
     if any(python.is_relative_to(home) for home in ("/root", "/home")):
@@ -169,7 +169,7 @@ def service(*, drop_in: str = "") -> Iterator[Service]:
         with private_systemd(directory, _installed(directory / "opt")) as systemd:
             made = Service(systemd, directory, certificate, port)
             made.write_config()
-            # What a test needs of its surroundings. The unit must not be ordered after what is not there.
+            # Changes for the test's environment. The unit must not be ordered after missing units.
             lines = ["[Unit]", "DefaultDependencies=no", "Wants=", "After=", "[Service]", *_visible(directory)]
             lines += [f"StandardOutput=append:{directory}/log", f"StandardError=append:{directory}/log"]
             systemd.install(f"{UNIT}.d/10-test.conf", "\n".join([*lines, drop_in, ""]))

@@ -1,4 +1,4 @@
-"""The XDP program in the kernel, run on frames one by one (BPF_PROG_TEST_RUN), with its maps in our hands."""
+"""The XDP program in the kernel, run on frames one by one (BPF_PROG_TEST_RUN), with the test owning its maps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Shield:
         self.reset()
 
     def reset(self) -> None:
-        """Back to the beginning: no limit, no deny list, no attack; empty buckets."""
+        """Reset: no limit, no deny list, no attack; empty buckets."""
         ctypes.memset(ctypes.addressof(self.settings), 0, ctypes.sizeof(self.settings))
         for index in self.used_buckets():
             kernel.update(self.maps["limits"], struct.pack("=I", index), bytes(ctypes.sizeof(abi.Buckets)))
@@ -62,7 +62,7 @@ class Shield:
         return self.codec.issue(1, worker_id)
 
     def run(self, frame: bytes) -> tuple[str, bytes]:
-        """Return the verdict and the frame afterwards. Exactly one counter moved by one, and the action fits it."""
+        """Return the verdict and the frame afterwards. One counter is incremented, and the action matches it."""
         before = self.counters()
         action, _, after = measure.run_on_frame(self.program, frame)
         moved = {name: count - before[name] for name, count in self.counters().items() if count != before[name]}

@@ -1,4 +1,4 @@
-"""Commands of the Debian sid root (debian.py): third-party clients and servers of today, on whatever Debian this is."""
+"""Commands of the Debian sid root (debian.py): current third-party clients and servers, on any Debian release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A directory with files whose times are long ago, and the handler that serves it."""
+"""A directory with old files, and the handler that serves it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONG_AGO_S = 1_000_000_000
 
 
 class Clock:
-    """Wall time that tests move."""
+    """Wall time that tests set."""
 
     def __init__(self, now_s: float = 1_700_000_000.0) -> None:
         self.now_s = now_s

@@ -1,4 +1,4 @@
-"""A process that holds steering as a supervisor does: opens it, drops every right, then does what stdin says.
+"""A process that holds steering as a supervisor does: opens it, drops its rights, then obeys commands on stdin.
 
     steering_holder.py '{"namespace": ..., "mode": ..., "fds": [...], ...}'
 
@@ -25,7 +25,7 @@ from velocity_edge.wire.messages import Listener
 
 
 def drop_rights() -> None:
-    """No uid, no capability: what a supervisor is after loading, and stricter."""
+    """No uid, no capability: stricter than a supervisor after loading."""
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)

@@ -1,10 +1,10 @@
-"""A real supervisor with pretend workers (pretend_worker.py), in directories of its own.
+"""A real supervisor with fake workers (pretend_worker.py), in its own directories.
 
     with supervised("good", workers=2) as node:
         node.post("restart"); node.status()["workers"]
 
-It serves an echo on loopback UDP; `Pinger` keeps asking and knows what was not answered. Tier A (`socket-classic`)
-unless a test says otherwise: nothing global on the machine is touched.
+It serves an echo on loopback UDP; `Pinger` records what was not answered. Tier A (`socket-classic`)
+by default: nothing global on the machine is touched.
 """
 
 import http.client
@@ -37,7 +37,7 @@ class Supervised:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
-        """Start a supervisor: the first, or one that comes after another."""
+        """Start a supervisor: the first, or a successor."""
         program = json.dumps([sys.executable, "-I", str(PROGRAM), self.character])
         argv = [sys.executable, "-I", "-m", "supervisor", "--set", json.dumps(self.settings)]
         with open(self.directory / "log", "ab") as log:
@@ -115,7 +115,7 @@ class Supervised:
 def supervised(
     character: str = "good", *, workers: int = 1, start: bool = True, **settings: Any
 ) -> Iterator[Supervised]:
-    """Start a supervisor and, at the end, stop it; whatever it did, no worker of it is left."""
+    """Start a supervisor and stop it at the end; no worker remains in any case."""
     directory = Path(tempfile.mkdtemp(prefix="ve-", dir="/tmp"))
     root = directory / "root"
     root.mkdir()
@@ -172,7 +172,7 @@ def _command(pid: int) -> str:
 
 
 class Pinger:
-    """Asks the echo all the time, from many ports, and knows which datagrams were never answered, and who answered."""
+    """Sends to the echo all the time, from many ports, and records unanswered datagrams and who answered."""
 
     def __init__(self, address: tuple[str, int], sockets: int = 64) -> None:
         self._sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(sockets)]
@@ -216,7 +216,7 @@ class Pinger:
                 pass
 
     def finish(self) -> None:
-        """Stop asking, and wait for what is still on its way."""
+        """Stop sending, and wait for answers in flight."""
         self._stop.set()
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""A server's TLS without packets: certificates, policies, and a transport that writes down what it was told."""
+"""A server's TLS without packets: certificates, policies, and a transport that records its calls."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class RecordingTransport:
 
 @dataclass
 class Pair:
-    """Both sides of a handshake that was run to its end, or to the first alert."""
+    """Both ends of a handshake that ran to completion, or to the first alert."""
 
     client: ClientHandshake
     server: ServerHandshake
@@ -176,7 +176,7 @@ def run(
     tamper: Callable[[str, int, bytes], bytes | None] = lambda receiver, level, message: message,
     wall_clock: Callable[[], float] = time.time,
 ) -> Pair:
-    """Let a client and a server talk. `tamper` may change, or by None drop, each message on its way."""
+    """Run a handshake. `tamper` may change each message in transit, or drop it by returning None."""
     client_transport, server_transport = RecordingTransport(b"\x01\x01\x07"), RecordingTransport(b"\x01\x01\x09")
     sessions: list[Session] = []
     ours = client_policy or client()

@@ -79,7 +79,7 @@ class Receiver:
         assert self._process.stdout.readline() == b"ready\n"
 
     def stop(self, sent: int) -> list[Counts]:
-        """Return what each slot got, when that is *sent* datagrams or no more come; none came twice, all are ours."""
+        """Return what each slot got, once *sent* datagrams or no more arrive; none is foreign or repeated."""
         output, _ = self._process.communicate(f"{sent}\n".encode(), timeout=60)
         found = json.loads(output)
         assert (found["duplicates"], found["unmarked"]) == (0, 0), found

@@ -1,4 +1,4 @@
-"""bpf/quic.h compiled for this machine: what the packet programs compute, from Python."""
+"""bpf/quic.h compiled for this machine: the computations of the packet programs, callable from Python."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Parsed:
 
 
 class Twin:
-    """The compiled header. `sanitize` builds it with ASan's little sister UBSan, trapping."""
+    """The compiled header. `sanitize` builds it with UBSan, trapping."""
 
     def __init__(self, directory: Path) -> None:
         library = directory / "twin.so"

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def poll(condition: Callable[[], T], what: str, timeout_s: float = 20.0, every_s: float = 0.02) -> T:
-    """Call *condition* until it returns something true, and return that. Fails with *what* was waited for."""
+    """Call *condition* until it returns something true, and return that. On time-out the failure names *what*."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() > deadline:

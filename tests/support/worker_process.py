@@ -1,11 +1,11 @@
-"""A real worker process (`python -I -m workers`) under a supervisor of the test: it sends what it is told.
+"""A real worker process (`python -I -m workers`) under a fake supervisor: the test sends the orders.
 
     with Bench(site, engine="portable") as bench:
         worker = bench.start()
         bench.serve(worker)                # Equip, UseKeys, Roster, Configure, Activate
         worker.expect(Heartbeat)
 
-Sockets, links and slabs are the supervisor's own (supervisor/machine/slots.py), so that what is tested is what runs.
+Sockets, links and slabs are made by the real code (supervisor/machine/slots.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SO_ATTACH_REUSEPORT_CBPF = 51
 
 
 class WorkerProcess:
-    """One worker, its end of the channel, and everything it said."""
+    """One worker, its end of the channel, and all its reports."""
 
     def __init__(self, worker_id: int, slot: int, engine: str, log: Path, program: list[str], user: str | None) -> None:
         self.worker_id = worker_id
@@ -61,13 +61,13 @@ class WorkerProcess:
         poll(lambda: self.channel.flush() or not self.channel.pending, "the worker to read")
 
     def expect(self, kind: type[R], which: Callable[[R], bool] = lambda _: True, timeout_s: float = 20.0) -> R:
-        """Return the next report of this kind (for which *which* holds); earlier ones are forgotten."""
+        """Return the next report of this kind (for which *which* holds); earlier ones are dropped."""
         return self.expect_received(kind, which, timeout_s)[0]
 
     def expect_received(
         self, kind: type[R], which: Callable[[R], bool] = lambda _: True, timeout_s: float = 20.0
     ) -> tuple[R, list[int]]:
-        """The same, with the descriptors that came along."""
+        """The same, with the descriptors of the message."""
 
         def look() -> tuple[R, list[int]] | None:
             self.reports += self.channel.receive()
@@ -85,7 +85,7 @@ class WorkerProcess:
             raise AssertionError(f"{error}\n{self.log.read_text()}") from None
 
     def hang_up(self) -> None:
-        """The supervisor dies."""
+        """Simulate the death of the supervisor."""
         self.channel.close()
 
     def adopted_by(self, listener: socket.socket) -> None:
