@@ -1,13 +1,14 @@
-/* Where the UDP header of a frame is: behind VLAN tags, IPv4 options and IPv6 extension headers.
+/* Finds the UDP header of a frame: after VLAN tags, IPv4 options and IPv6 extension headers.
  *
- * Decides how far a packet can be followed without the stack. Whose it is and what becomes of it is up to xdp.c.
+ * Decides how far a packet can be parsed without the network stack. What becomes of it is decided in xdp.c.
  *
- * The rule: what the stack would deliver to a socket is followed to its port. AH, ESP and tunnels are not: they take a
- * security association or a tunnel that somebody set up. IPv4 fragments begin with the whole UDP header, because they come
- * in units of 8 bytes and the stack drops any that overlap; so do IPv6 ones, or they are CHAIN (RFC 7112).
+ * The rule: what the stack would deliver to a socket is parsed up to its port. AH, ESP and tunnels are not, because
+ * they need a security association or a tunnel that an administrator configured. The first IPv4 fragment has the whole
+ * UDP header, because fragments come in units of 8 bytes and the stack drops overlapping ones; the first IPv6 fragment
+ * has it too, or is CHAIN (RFC 7112).
  *
- * What surprises: VLAN 0 is a priority and no VLAN, and the stack strips any number of such tags. An IPv6 payload length of
- * 0 before a hop-by-hop header means "as long as the frame", with a jumbo option and without.
+ * Note: VLAN 0 is a priority tag, not a VLAN, and the stack removes any number of such tags. An IPv6 payload length of
+ * 0 before a hop-by-hop header means "as long as the frame", with or without a jumbo option.
  */
 #ifndef VELOCITY_FRAME_H
 #define VELOCITY_FRAME_H
@@ -15,9 +16,9 @@
 #include "maps.h"
 
 #define MAX_TAGS 8
-#define MAX_VLANS 2       /* of the tags; a third one needs a third VLAN device */
-#define MAX_EXTENSIONS 3  /* each that the stack would walk, once; RFC 8504 section 5.3 lets a host set a bound */
-#define MAX_OFFSET 0x1fff /* over 14 + MAX_TAGS * 4 + 40 + MAX_EXTENSIONS * 2048 */
+#define MAX_VLANS 2       /* among the tags; a third one needs a third VLAN device */
+#define MAX_EXTENSIONS 3  /* each that the stack would walk, once; RFC 8504 section 5.3 allows a host to set a limit */
+#define MAX_OFFSET 0x1fff /* more than 14 + MAX_TAGS * 4 + 40 + MAX_EXTENSIONS * 2048 */
 
 #define HOP_BY_HOP 0
 #define UDP 17
@@ -28,11 +29,11 @@
 
 enum reach {
     FRAME_WHOLE, /* a datagram: `udp` and `left` are known */
-    FRAME_FIRST, /* the fragment with the UDP header: the same */
+    FRAME_FIRST, /* the fragment with the UDP header; `udp` and `left` are known */
     FRAME_OTHER, /* not UDP, or nothing that the stack would deliver */
     FRAME_REST,  /* a later fragment */
-    FRAME_CHAIN, /* more headers than anybody sends, or headers that do not end within this packet */
-    FRAME_TAGS,  /* more tags than anybody sends: not even the addresses are known */
+    FRAME_CHAIN, /* more extension headers than any client sends, or headers that end outside this packet */
+    FRAME_TAGS,  /* more tags than any client sends: even the addresses are unknown */
 };
 
 struct vlan {
@@ -60,7 +61,7 @@ struct ipv6 {
 };
 
 struct extension {
-    unsigned char next, words;  /* of 8 bytes, without the first one */
+    unsigned char next, words;  /* length in units of 8 bytes, not counting the first 8 */
     unsigned short offset_more; /* of a fragment header: its offset in bytes, and 1 when more follow */
     unsigned char unused[4];
 };
@@ -73,14 +74,15 @@ struct frame {
     unsigned char *ip;
     unsigned int is_ipv6;
     unsigned int left; /* bytes from the UDP header to the end of the IP payload */
-    unsigned long udp; /* where it is, from the beginning of the frame */
+    unsigned long udp; /* offset of the UDP header from the start of the frame */
 };
 
 QUIC_INLINE int is_tag(unsigned short protocol) {
     return protocol == htons_constant(0x8100) || protocol == htons_constant(0x88a8);
 }
 
-/* An offset as it is, of which the verifier knows no more than `mask`: else it walks what follows once for each. */
+/* Return the offset unchanged, but known to the verifier only as a value within `mask`. Otherwise the verifier walks
+ * the rest of the program once for each value. */
 QUIC_INLINE unsigned long forget(const unsigned char *data, unsigned long offset, unsigned long mask) {
     unsigned long any = data[0], same = any;
 
@@ -88,7 +90,7 @@ QUIC_INLINE unsigned long forget(const unsigned char *data, unsigned long offset
     return (offset + any - same) & mask;
 }
 
-/* Over the tags at `offset`. */
+/* Skip the tags at `offset`. */
 QUIC_INLINE enum reach skip_tags(const unsigned char *data, const unsigned char *end, unsigned long *offset,
                                  unsigned short *protocol) {
     unsigned int vlans = 0;
@@ -114,7 +116,7 @@ QUIC_INLINE enum reach skip_tags(const unsigned char *data, const unsigned char 
     return FRAME_WHOLE;
 }
 
-/* From an extension header at frame->udp on, to the UDP header. */
+/* Walk from the extension header at frame->udp to the UDP header. */
 QUIC_INLINE enum reach walk(const unsigned char *data, const unsigned char *end, unsigned int next,
                             struct frame *frame) {
     const struct extension *extension;

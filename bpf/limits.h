@@ -1,21 +1,23 @@
-/* Rates of packets that open a connection: per prefix, and per connection ID.
+/* Rate limits for packets that open a connection: per prefix, and per connection ID.
  *
- * What surprises: the buckets are an array indexed by a keyed hash of the prefix, not a hash table. The cost does not grow
- * with the number of sources, and a client can neither fill the array nor choose the bucket of another prefix. The price
- * is that two prefixes may share a bucket. Buckets are updated without a lock: CPUs that race may admit a few more packets.
+ * The buckets are an array indexed by a keyed hash of the prefix, not a hash table: the cost does not grow with the
+ * number of sources, and a client can neither fill the array nor choose the bucket of another prefix. In return two
+ * prefixes may share a bucket. Buckets are updated without a lock: when CPUs race, a few packets more than the limit
+ * may pass.
  */
 #ifndef VELOCITY_LIMITS_H
 #define VELOCITY_LIMITS_H
 
 #include "frame.h"
 
-/* Initials and 0-RTT with an id of ours: so many times the rate of Initials for a prefix, and for one id, whoever sends
- * it, so many at once and in a second. A handshake has 3 or 4, one that was lost in parts or has 0-RTT up to 40. */
+/* Initials and 0-RTT packets with an ID that we issued. Limit per prefix: KNOWN_SHARE times its rate of Initials.
+ * Limit per ID, for all sources together: KNOWN_PER_ID at once and per second. A handshake has 3 or 4 such packets;
+ * with losses or 0-RTT up to 40. */
 #define KNOWN_SHARE 4
 #define KNOWN_PER_ID 64
 #define SECOND_NS 1000000000ULL
 
-/* The /24 or /56 that it comes from. Bytes in network order: the low ones are the first ones. */
+/* The /24 or /56 of the source. Bytes are in network order: the low bytes of the word are the first ones. */
 QUIC_INLINE unsigned long long prefix_of(const struct frame *frame) {
     if (frame->is_ipv6) {
         return quic_load64(((struct ipv6 *)frame->ip)->source) & 0x00ffffffffffffffULL;
@@ -23,14 +25,14 @@ QUIC_INLINE unsigned long long prefix_of(const struct frame *frame) {
     return ((struct ipv4 *)frame->ip)->source & 0x00ffffffU;
 }
 
-/* The bucket that something falls into, by a hash of it. */
+/* The bucket of a hash. */
 QUIC_INLINE struct buckets *buckets_of(unsigned long long hash) {
     unsigned int index = hash & (LIMIT_ENTRIES - 1);
 
     return map_lookup(MAP(limits), &index);
 }
 
-/* GCRA: when the next one may come after one at `now`; 0 when this one comes too early. */
+/* GCRA: the theoretical arrival time after a packet at `now`; 0 when the packet is over the limit. */
 QUIC_INLINE unsigned long long next_arrival(unsigned long long tat, unsigned long long now,
                                             unsigned long long interval_ns, unsigned long long window_ns) {
     if (tat < now) {
@@ -40,7 +42,7 @@ QUIC_INLINE unsigned long long next_arrival(unsigned long long tat, unsigned lon
     return tat - now > window_ns ? 0 : tat;
 }
 
-/* Whether what opens a connection is within the rate of its prefix. */
+/* Whether a packet that opens a connection is within the rate of its prefix. */
 QUIC_INLINE int is_within(const struct settings *settings, const struct frame *frame, enum limit limit) {
     const struct rate *rate = &settings->rate[limit];
     struct buckets *buckets;
@@ -60,9 +62,10 @@ QUIC_INLINE int is_within(const struct settings *settings, const struct frame *f
     return tat != 0;
 }
 
-/* Whether an Initial or 0-RTT with an id of ours is within the rates of its prefix and of its id: it need not come from
- * the client that was given the id. Neither bucket pays for what the other one refuses. Both lie in the column of unknown
- * versions, the least used one, at places of their own: so the map is the one that earlier versions pinned. */
+/* Whether an Initial or 0-RTT packet with an ID of ours is within the rates of its prefix and of its ID; it may not
+ * come from the client that was given the ID. A packet that one bucket refuses does not count in the other. Both use
+ * the column of unknown versions, which is used least, at indexes of their own, so that the map keeps the layout
+ * that earlier versions pinned. */
 QUIC_INLINE int is_known_within(const struct settings *settings, const struct frame *frame, unsigned long long digest) {
     const struct rate *rate = &settings->rate[LIMIT_INITIAL];
     unsigned long long now, prefix_tat = 0, id_tat;

@@ -1,6 +1,6 @@
-/* Whether a frame is for one of our listeners, and whether its source is denied.
+/* Whether a frame is addressed to a listener, and whether its source is denied or a reflector.
  *
- * Decides by addresses and ports alone. What becomes of the packet is up to xdp.c.
+ * Decides by addresses and ports alone. What becomes of the packet is decided in xdp.c.
  */
 #ifndef VELOCITY_LISTENERS_H
 #define VELOCITY_LISTENERS_H
@@ -37,7 +37,7 @@ QUIC_INLINE int has_listener(const struct settings *settings, unsigned int port,
     return 0;
 }
 
-/* Whether a listener has this destination. */
+/* Whether there is a listener with this destination address and port. */
 QUIC_INLINE int is_ours(const struct settings *settings, const struct frame *frame, unsigned int port) {
     if (frame->is_ipv6) {
         return has_listener(settings, port, ((struct ipv6 *)frame->ip)->destination, FAMILY_IPV6);
@@ -57,7 +57,7 @@ QUIC_INLINE int is_denied(const struct frame *frame) {
     return map_lookup(MAP(deny4), &key4) != 0;
 }
 
-/* Ports that no client sends from: chargen, qotd, DNS, NTP, NetBIOS, SNMP ... (the list of s2n-quic). */
+/* Source ports that no client uses: chargen, qotd, DNS, NTP, NetBIOS, SNMP ... (the list of s2n-quic). */
 QUIC_INLINE int is_reflector(unsigned int port) {
     switch (port) {
     case 0:

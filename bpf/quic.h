@@ -1,14 +1,15 @@
-/* Where a datagram says it wants to go: the QUIC header as RFC 8999 and RFC 9000 section 17 print it, and our own
- * connection IDs (velocity_edge/wire/cid.py has the format and the reasons).
+/* The QUIC header of a datagram (RFC 8999, RFC 9000 section 17), and our own connection IDs (velocity_edge/wire/cid.py
+ * has the format and the reasons).
  *
  * Plain C: no BPF helper, no kernel type, no include. The same text is compiled into both packet programs, and by the
- * tests into a shared object that is compared with the Python twins, packet by packet (tests/bpf/test_quic_twin.py). The
- * native engine has a parser of its own, because it needs what is not read here (source ids, tokens, ids of other versions):
- * velocity_edge/quic/native/demux.c, compared with the same Python twins (tests/native/test_twins.py).
+ * tests into a shared object that is compared with the Python twins, packet by packet (tests/bpf/test_quic_twin.py).
+ * The native engine has a parser of its own, because it needs what is not parsed here (source IDs, tokens, long IDs of
+ * other versions): velocity_edge/quic/native/demux.c, compared with the same Python twins
+ * (tests/native/test_twins.py).
  *
- * What surprises: bounds come twice. `length` is how many bytes the datagram has and decides what is malformed; `end`
- * is how far one may read (a packet program sees only the linear part, and the verifier accepts no other proof). In user
- * space end == packet + length and QUIC_UNREADABLE never comes out.
+ * There are two bounds. `length` is the length of the datagram, and decides what is malformed. `end` is where readable
+ * memory ends: a packet program can read only the linear part, and the verifier accepts no other proof. In user space
+ * end is packet + length, and QUIC_UNREADABLE does not occur.
  */
 #ifndef VELOCITY_QUIC_H
 #define VELOCITY_QUIC_H
@@ -19,24 +20,24 @@
 
 #define QUIC_INLINE static inline __attribute__((always_inline))
 
-#define QUIC_CID_LENGTH 20             /* of the ids we issue */
+#define QUIC_CID_LENGTH 20             /* of the IDs we issue */
 #define QUIC_MAX_CID_LENGTH 20         /* RFC 9000 section 17.2 */
 #define QUIC_MIN_INITIAL_DCID 8        /* RFC 9000 section 7.2 */
 #define QUIC_MIN_INITIAL_DATAGRAM 1200 /* RFC 9000 section 14.1 */
 #define QUIC_VERSION_1 0x00000001u
-/* Most bytes that quic_parse reads: flags 1, version 4, two lengths 2, two ids 40, first byte of the token length 1. */
+/* Most bytes that quic_parse reads: flags 1, version 4, two lengths 2, two IDs 40, first byte of the token length 1. */
 #define QUIC_HEAD_LENGTH 48
 
 enum quic_kind {
-    QUIC_MALFORMED,  /* lengths that cannot be */
-    QUIC_UNREADABLE, /* the head goes beyond `end` */
-    QUIC_SHORT,      /* 1-RTT; the id has our length, because only we issue ids that come to us */
+    QUIC_MALFORMED,  /* impossible lengths */
+    QUIC_UNREADABLE, /* the header continues after `end` */
+    QUIC_SHORT,      /* 1-RTT; the ID has our length, because we issued it */
     QUIC_INITIAL,
     QUIC_ZERO_RTT,
     QUIC_HANDSHAKE,
     QUIC_RETRY,         /* only servers send it */
     QUIC_NEGOTIATION,   /* version 0; only servers send it */
-    QUIC_OTHER_VERSION, /* a long header of a version we do not know: only `dcid` and `dcid_length` are known */
+    QUIC_OTHER_VERSION, /* a long header of an unknown version: only `dcid` and `dcid_length` are set */
 };
 
 struct quic_packet {
@@ -53,16 +54,16 @@ struct quic_key {
     unsigned long long k0, k1;
 };
 
-/* All that is needed to read our ids. Config id 7 means "unroutable" in QUIC-LB and is never active. */
+/* All keys for decoding our IDs. Config id 7 means "unroutable" in QUIC-LB and is never active. */
 struct quic_keys {
     struct quic_key key[8]; /* by config id */
-    unsigned char active;   /* bit n: key[n] may be used */
+    unsigned char active;   /* bit n: key[n] is valid */
     unsigned char unused[7];
 };
 
 #ifdef VELOCITY_BPF
-/* Packets may be read unaligned on x86_64 and aarch64; through memcpy clang would read byte by byte. */
-/* The value that was checked is the one that is used: clang likes to compute it twice, and the verifier sees two. */
+/* Unaligned reads are allowed on x86_64 and aarch64; clang would compile memcpy to byte reads. */
+/* Keeps clang from computing a value twice: the verifier would treat the checked and the used value as different. */
 #define QUIC_OPAQUE(value) __asm__ volatile("" : "+r"(value))
 #define quic_load32(p) (*(const unsigned int *)(p))
 #define quic_load64(p) (*(const unsigned long long *)(p))
@@ -123,9 +124,10 @@ QUIC_INLINE unsigned long long quic_siphash13(const struct quic_key *key, unsign
     return v0 ^ v1 ^ v2 ^ v3;
 }
 
-/* The worker id in an id of ours (0..65535), or -1 when it does not decode: the twin of CidCodec.worker_of.
- * A random id of 20 bytes decodes once in 2^16 per active configuration; one of another length never does.
- * *digest is the keyed hash of an id that decodes. Its low 24 bits mask the trailer; the others are anybody's to use. */
+/* The worker id in an ID of ours (0..65535), or -1 when it does not decode: the twin of CidCodec.worker_of. A random
+ * ID of 20 bytes decodes with a probability of 2^-16 per active configuration; one of another length never does.
+ * *digest is the keyed hash of an ID that decodes. Its low 24 bits mask the trailer; the others are free for other
+ * uses. */
 QUIC_INLINE int quic_read_id(const unsigned char *cid, unsigned int cid_length, const struct quic_keys *keys,
                              unsigned long long *digest) {
     unsigned int config, trailer;
@@ -142,14 +144,14 @@ QUIC_INLINE int quic_read_id(const unsigned char *cid, unsigned int cid_length, 
     return trailer & 0xff ? -1 : (int)(trailer >> 8 & 0xffff);
 }
 
-/* The same for those who need no digest. */
+/* The same without the digest. */
 QUIC_INLINE int quic_worker_of(const unsigned char *cid, unsigned int cid_length, const struct quic_keys *keys) {
     unsigned long long digest;
 
     return quic_read_id(cid, cid_length, keys, &digest);
 }
 
-/* Read the head of the first packet of a datagram. Returns (and stores) its kind. */
+/* Parse the header of the first packet of a datagram. Returns its kind, and stores it. */
 QUIC_INLINE int quic_parse(const unsigned char *p, const unsigned char *end, unsigned int length,
                            struct quic_packet *out) {
     const unsigned char *tail;
@@ -186,14 +188,15 @@ QUIC_INLINE int quic_parse(const unsigned char *p, const unsigned char *end, uns
     if (out->version == 0) {
         return out->kind = QUIC_NEGOTIATION;
     }
-    /* Version 2 (RFC 9369), too: no worker speaks it, and a type that it counts otherwise must not drop its packets. */
+    /* Also version 2 (RFC 9369): no worker supports it, and its packet types have other numbers, so they must not be
+       judged here. */
     if (out->version != QUIC_VERSION_1) {
         return out->kind = QUIC_OTHER_VERSION;
     }
     if (out->dcid_length > QUIC_MAX_CID_LENGTH) {
         return out->kind = QUIC_MALFORMED;
     }
-    tail = p + 7 + out->dcid_length; /* behind the length of the source id */
+    tail = p + 7 + out->dcid_length; /* after the length of the source ID */
     QUIC_OPAQUE(tail);
     /* The second check follows from the first, but the verifier learns nothing about `p` from `tail`. */
     if (tail > end || (out->dcid_length == QUIC_CID_LENGTH && p + 7 + QUIC_CID_LENGTH > end)) {
@@ -216,7 +219,7 @@ QUIC_INLINE int quic_parse(const unsigned char *p, const unsigned char *end, uns
     if (length < 8u + out->dcid_length + out->scid_length) {
         return out->kind = QUIC_MALFORMED;
     }
-    tail += out->scid_length + 1; /* behind the first byte of the token length */
+    tail += out->scid_length + 1; /* after the first byte of the token length */
     QUIC_OPAQUE(tail);
     if (tail > end) {
         return out->kind = QUIC_UNREADABLE;

@@ -1,13 +1,14 @@
-/* The truth: which socket of a listener's reuseport group a datagram goes to. Correct with XDP off.
+/* Socket selection: which socket of a listener's reuseport group gets a datagram. Correct without XDP.
  *
- *   id decodes, worker exists                  -> its slot
+ *   ID decodes, worker exists                  -> its slot
  *   Initial or 0-RTT otherwise: a pin          -> the worker that got the first datagram of this handshake
- *                               no pin         -> an accepting worker, and a pin
- *   unknown version                            -> an accepting worker answers with Version Negotiation
- *   all else                                   -> dropped, under a name
+ *                               no pin         -> an accepting worker, and a new pin
+ *   unknown version                            -> an accepting worker, which sends Version Negotiation
+ *   anything else                              -> dropped, counted under a verdict
  *
- * The context begins at the UDP header. A GRO train is judged by its first datagram and counted once; workers look at
- * every segment. A drop here makes the kernel answer "port unreachable" (rate limited): the shield drops junk silently.
+ * The context begins at the UDP header. A GRO train is judged by its first datagram and counted once; the worker
+ * checks every datagram. A drop here makes the kernel send "port unreachable" (rate limited); the shield drops
+ * malformed packets silently.
  */
 #include "maps.h"
 
@@ -24,7 +25,8 @@ struct select_context {
     unsigned int ip_protocol, bind_inany, hash;
 };
 
-/* The worker of a handshake that began less than PIN_LIFETIME ago, or -1. A pin to somebody who is gone is none. */
+/* The worker of a handshake that began less than PIN_LIFETIME ago, or -1. A pin to a worker that is gone does not
+ * count. */
 QUIC_INLINE int pinned_worker(const struct pin_key *key, unsigned int now) {
     struct pin *pin = map_lookup(MAP(pins), key);
     struct worker *worker;
@@ -38,7 +40,7 @@ QUIC_INLINE int pinned_worker(const struct pin_key *key, unsigned int now) {
     return worker && worker->slot_plus_1 ? (int)worker_id : -1;
 }
 
-/* Who gets a new connection. All that belongs to one first flight has one address and one DCID. */
+/* The worker of a new connection. All packets of a first flight have the same address and DCID. */
 QUIC_INLINE int newcomer(struct select_context *ctx, const struct settings *settings, unsigned long long dcid,
                          int *worker_id) {
     struct pin_key key = {};
@@ -138,7 +140,8 @@ PROGRAM(choose_socket)(struct select_context *ctx) {
     }
     length -= UDP_LENGTH;
     if (quic_parse(p, end, length, &packet) == QUIC_UNREADABLE) {
-        /* Paged or reassembled: look at a copy. What lies behind a short one is old, and never read: see `length`. */
+        /* Paged or reassembled: use a copy of the header. Bytes after a short header are old data, and are not read
+           because of `length`. */
         head = map_lookup(MAP(head), &zero);
         if (!head) {
             return SK_DROP_;

@@ -1,9 +1,10 @@
 /* The shield: malformed packets, deny lists and floods end here, before the kernel allocates memory for them.
  *
- * `judge` decides, and marks what needs a Retry; `shield` counts and acts. frame.h finds the UDP header, listeners.h
- * compares addresses and ports, limits.h has the rates. Nothing that socket selection (reuseport.c) could deliver is
- * dropped, except by a limit, the deny list, the list of source ports, attack mode, or because it is a fragment or has more
- * headers than any client sends. What cannot become a datagram for a listener is passed to the stack.
+ * `judge` decides, and marks packets that need a Retry; `shield` counts and acts. frame.h finds the UDP header,
+ * listeners.h compares addresses and ports, limits.h has the rates. Nothing that socket selection (reuseport.c) could
+ * deliver is dropped, except by a limit, the deny list, the list of source ports, attack mode, or because it is a
+ * fragment or has more headers than any client sends. What cannot become a datagram for a listener is passed to the
+ * stack.
  */
 #include "limits.h"
 #include "listeners.h"
@@ -17,13 +18,13 @@ struct shield_context {
     unsigned int data, data_end;
 };
 
-/* Who should get the packet: what `judge` finds on its way. */
+/* The receiver of a packet, as far as `judge` found it. */
 struct found {
     struct worker *worker; /* NULL: a new connection with this `dcid` */
     unsigned long long dcid;
 };
 
-/* Set the DSCP that asks a worker for a Retry; ECN stays. */
+/* Set the DSCP that requests a Retry from the worker; ECN is unchanged. */
 QUIC_INLINE void mark_must_retry(const struct frame *frame) {
     struct ipv4 *ipv4 = (void *)frame->ip;
     struct ipv6 *ipv6 = (void *)frame->ip;
@@ -36,7 +37,8 @@ QUIC_INLINE void mark_must_retry(const struct frame *frame) {
         return;
     }
     tos = MUST_RETRY_TOS | (ipv4->tos & 3);
-    /* RFC 1624: new checksum = ~(~old + ~before + after). The TOS is the second byte of its word: the high one here. */
+    /* RFC 1624: new checksum = ~(~old + ~before + after). TOS is the second byte of its word: the high one on this
+       machine. */
     sum = (unsigned short)~ipv4->checksum + (unsigned short)~(ipv4->tos << 8) + (tos << 8);
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
@@ -44,7 +46,7 @@ QUIC_INLINE void mark_must_retry(const struct frame *frame) {
     ipv4->tos = tos;
 }
 
-/* A datagram of ours, from its first byte. */
+/* Judge a datagram for one of our listeners, from its first byte. */
 QUIC_INLINE int judge_quic(struct shield_context *ctx, const struct settings *settings, const struct frame *frame,
                            struct found *found, const unsigned char *p, const unsigned char *end, unsigned int length) {
     struct quic_packet packet;
@@ -56,7 +58,7 @@ QUIC_INLINE int judge_quic(struct shield_context *ctx, const struct settings *se
     case QUIC_MALFORMED:
         return XDP_dropped_malformed;
     case QUIC_UNREADABLE:
-        /* In a frame that ends too early, or only beyond its linear part? */
+        /* The frame ends too early, or the rest is beyond its linear part. */
         if (xdp_buffer_length(ctx) < (unsigned long)(p - (unsigned char *)(long)ctx->data) + length) {
             return XDP_dropped_malformed;
         }
@@ -113,7 +115,7 @@ QUIC_INLINE int judge_quic(struct shield_context *ctx, const struct settings *se
     return XDP_dropped_initial_limit + limit;
 }
 
-/* What has no port that we could read. */
+/* Judge a packet whose port is unknown. */
 QUIC_INLINE int judge_portless(const struct settings *settings, const struct frame *frame, enum reach reach) {
     if (reach == FRAME_OTHER) {
         return XDP_passed_not_ours;
@@ -127,7 +129,7 @@ QUIC_INLINE int judge_portless(const struct settings *settings, const struct fra
     if (settings->deny && is_denied(frame)) {
         return XDP_dropped_denied;
     }
-    /* A later fragment is perhaps another service's. If not, then there is no first one for it. */
+    /* A later fragment may belong to another service. If it is for us, its first fragment was dropped. */
     return reach == FRAME_CHAIN ? XDP_dropped_header_chain : XDP_passed_fragment;
 }
 
@@ -161,7 +163,7 @@ QUIC_INLINE int judge(struct shield_context *ctx, const struct settings *setting
     return judge_quic(ctx, settings, frame, found, (unsigned char *)(udp + 1), end, length - UDP_LENGTH);
 }
 
-/* Tier D: onto the CPU of the worker. A CPU without an entry in the map keeps the packet here. */
+/* Tier D: redirect to the CPU of the worker. Without an entry in the map the packet stays on this CPU. */
 QUIC_INLINE int move(const struct settings *settings, const struct found *found) {
     struct worker *worker = found->worker;
     unsigned int id;
@@ -201,7 +203,7 @@ PROGRAM(shield)(struct shield_context *ctx) {
     return XDP_PASS_;
 }
 
-/* Runs on the CPU that a packet was moved to: all that it does is to say that it came. */
+/* Runs on the CPU that a packet was moved to, and counts it. */
 PROGRAM(arrived)(struct shield_context *ctx) {
     count(STAGE_CPUMAP, CPUMAP_arrived);
     return XDP_PASS_;

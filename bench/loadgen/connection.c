@@ -1,9 +1,8 @@
-/*
- * One QUIC connection: opened, read, written, closed.
+/* One QUIC connection: opened, read, written, closed.
  *
- * Lifetimes: connection_open makes socket, TLS and QUIC; the HTTP/3 connection is made when the handshake completes; all
- * are freed by connection_close, with all its requests. A request is used from connection_request until its stream
- * closes, then waits on the free list.
+ * Lifetimes: connection_open makes socket, TLS and QUIC; the HTTP/3 connection is made when the handshake completes;
+ * connection_close frees all of them with the requests. A request is in use from connection_request until its stream
+ * closes, then goes to the free list.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -19,7 +18,7 @@
 #define STREAM_WINDOW (6u << 20)
 #define CONNECTION_WINDOW (15u << 20)
 #define MAX_TRAIN 65535
-/* Trains read before acknowledgements are written: reading all that comes would make a sender wait for them. */
+/* Trains read before acknowledgements are written: more would make the sender wait for them. */
 #define TRAINS_PER_TURN 4
 
 static ngtcp2_path path_of(struct connection *connection) {
@@ -66,7 +65,7 @@ bool connection_open(struct connection *connection, const struct target *target,
     return true;
 }
 
-static void die(struct connection *connection) {
+static void fail_connection(struct connection *connection) {
     if (connection->dead) {
         return;
     }
@@ -83,7 +82,7 @@ static void die(struct connection *connection) {
     static int told;
     if (told++ < 3) {
         const ngtcp2_ccerr *error = ngtcp2_conn_get_ccerr2(connection->quic);
-        fprintf(stderr, "velocity-load: a connection died: type %d code 0x%llx %.*s\n", (int)error->type,
+        fprintf(stderr, "velocity-load: a connection failed: type %d code 0x%llx %.*s\n", (int)error->type,
                 (unsigned long long)error->error_code, (int)error->reasonlen,
                 error->reason ? (const char *)error->reason : "");
     }
@@ -98,7 +97,7 @@ void connection_read(struct connection *connection) {
         ssize_t length = socket_receive(connection->fd, train, sizeof train, &segment);
         if (length < 0) {
             if (errno != EAGAIN && errno != EINTR) {
-                die(connection); /* ECONNREFUSED: nobody serves there */
+                fail_connection(connection); /* ECONNREFUSED: no server on this port */
             }
             return;
         }
@@ -107,7 +106,7 @@ void connection_read(struct connection *connection) {
             size_t rest = (size_t)length - start;
             if (ngtcp2_conn_read_pkt(connection->quic, &path, &info, train + start, rest < segment ? rest : segment,
                                      now) != 0) {
-                die(connection);
+                fail_connection(connection);
             }
         }
     }
@@ -160,7 +159,7 @@ void connection_write(struct connection *connection) {
         ngtcp2_ssize length = ngtcp2_conn_write_aggregate_pkt2(connection->quic, &path.path, &info, train, sizeof train,
                                                                &segment, write_packet, 32, now);
         if (length < 0) {
-            die(connection);
+            fail_connection(connection);
         }
         if (length <= 0) {
             break;
@@ -173,7 +172,7 @@ void connection_write(struct connection *connection) {
 
 void connection_expire(struct connection *connection) {
     if (ngtcp2_conn_handle_expiry(connection->quic, now_ns()) != 0) {
-        die(connection);
+        fail_connection(connection);
     } else {
         connection_write(connection);
     }
@@ -197,7 +196,7 @@ void connection_close(struct connection *connection) {
     nghttp3_conn_del(connection->http);
     ngtcp2_conn_del(connection->quic);
     SSL_set_app_data(connection->tls, NULL);
-    /* OpenSSL takes a session for broken, and never resumes it, when its connection was not shut down. */
+    /* OpenSSL treats the session of a connection without shutdown as broken, and never resumes it. */
     SSL_set_shutdown(connection->tls, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     ngtcp2_crypto_ossl_ctx_del(connection->tls_context);
     SSL_free(connection->tls);

@@ -1,4 +1,4 @@
-/* HTTP/3 of a connection: requests, and what is measured when their responses are complete. */
+/* HTTP/3 of a connection: requests, and what is measured when a response is complete. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,4 @@
-/*
- * velocity-load: an HTTP/3 client that makes work for a server, on ngtcp2, nghttp3 and OpenSSL.
+/* velocity-load: an HTTP/3 client that puts load on a server, on ngtcp2, nghttp3 and OpenSSL.
  *
  *   main.c        options and the report
  *   loop.c        the loop, and the three kinds of load
@@ -10,10 +9,9 @@
  *   socket.c      trains in and out
  *   samples.c     latencies and their percentiles
  *
- * A file calls only files below it.
- *
- * One thread, one epoll. A connection owns its socket, its TLS session and its requests; the loop owns the connections.
- * Callbacks of the libraries only note what happened; connections are opened and freed by the loop alone.
+ * A file calls only files below it. One thread, one epoll. A connection owns its socket, its TLS session and its
+ * requests; the loop owns the connections. Callbacks of the libraries only note what happened; the loop opens and
+ * frees connections.
  */
 #ifndef LOAD_H
 #define LOAD_H
@@ -45,7 +43,7 @@ struct target {
     const char *path;
     SSL_CTX *tls;
     bool resume;
-    /* Body length that a good answer has; -1: any. */
+    /* Body length of a correct response; -1: any. */
     int64_t expected_bytes;
     uint64_t idle_timeout_ns;
 };
@@ -55,7 +53,7 @@ struct samples {
     size_t length, capacity;
 };
 
-/* Totals since `measure_from_ns`; before it nothing counts (warm-up). */
+/* Totals since `measure_from_ns`; nothing is counted before it (warm-up). */
 struct totals {
     uint64_t measure_from_ns;
     uint64_t requests, bad_answers, failed_requests, lost_connections, bytes;
@@ -65,7 +63,7 @@ struct totals {
 
 struct request {
     struct request *next, *next_free;
-    /* When it was due, so that a late start counts as latency. */
+    /* When it was due: a late start counts as latency. */
     uint64_t due_ns;
     uint64_t bytes;
     int status;
@@ -84,15 +82,15 @@ struct connection {
     SSL *tls;
     ngtcp2_crypto_ossl_ctx *tls_context;
     ngtcp2_crypto_conn_ref reference;
-    /* Newest ticket; survives close, for the next connection of this place. */
+    /* Newest ticket; kept after close for the next connection of this place. */
     SSL_SESSION *session;
 
     uint64_t due_ns, answered_ns, expiry_ns;
     unsigned in_flight, answers, tickets;
     bool handshake_completed;
-    /* Nothing more can happen on it: the loop closes it. */
+    /* The connection failed: the loop closes it. */
     bool dead;
-    /* Every request it ever made, freed with it; and those of them that no stream uses. */
+    /* All requests ever made, freed with the connection; and those that no stream uses. */
     struct request *requests, *free_requests;
 };
 
@@ -141,7 +139,7 @@ double samples_ms(const struct samples *sorted, double quantile);
 
 /* socket.c */
 int socket_open(struct connection *connection);
-/* One train; -1 with errno. `segment`: the length of its datagrams, but for the last one. */
+/* One train, or -1 with errno. `segment`: the length of its datagrams, except the last one. */
 ssize_t socket_receive(int fd, uint8_t *train, size_t size, size_t *segment);
 void socket_send(int fd, const uint8_t *data, size_t length, size_t segment);
 
@@ -154,20 +152,20 @@ bool tls_start(struct connection *connection);
 bool http_start(struct connection *connection);
 /* Give flow-control credit for bytes that were received. */
 void http_consume(struct connection *connection, int64_t stream, size_t length);
-/* False while the server allows no further stream (or the handshake isn't over). */
+/* False while the server allows no further stream, or before the handshake completes. */
 bool connection_request(struct connection *connection, uint64_t due_ns);
 
 /* quic.c */
 extern const ngtcp2_callbacks quic_callbacks;
 
 /* connection.c */
-/* Opens a socket and sends the first flight. `due_ns` is when it should have begun. False: no socket. */
+/* Open a socket and send the first flight. `due_ns` is when it should have begun. False: no socket. */
 bool connection_open(struct connection *connection, const struct target *target, struct totals *totals,
                      uint64_t due_ns);
 void connection_read(struct connection *connection);
 void connection_write(struct connection *connection);
 void connection_expire(struct connection *connection);
-/* Says CONNECTION_CLOSE (unless dead) and frees everything but the session. */
+/* Send CONNECTION_CLOSE (unless dead) and free everything but the session. */
 void connection_close(struct connection *connection);
 
 /* loop.c */

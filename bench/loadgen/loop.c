@@ -1,12 +1,11 @@
-/*
- * The loop, and the three kinds of load:
+/* The loop, and the three kinds of load:
  *
- *   handshakes  every place opens a connection with a new socket, GETs once, closes, and begins again
- *   requests    every place keeps its connection and N requests in flight on it
- *   idle        every place opens a connection, GETs once, and keeps it until our standard input ends
+ *   handshakes  every place opens a connection with a new socket, sends one GET, closes, and begins again
+ *   requests    every place keeps its connection, with N requests in flight on it
+ *   idle        every place opens a connection, sends one GET, and keeps it until standard input ends
  *
  * With a rate the load is open: request or connection k is due at k / rate, whatever the server does, and its latency
- * counts from then (no coordinated omission). Without, it is closed.
+ * is measured from then (no coordinated omission). Without a rate the load is closed.
  */
 #include <poll.h>
 #include <stdio.h>
@@ -15,14 +14,14 @@
 
 #include "load.h"
 
-/* How long a place waits for the ticket after its answer, in resumption runs. */
+/* How long a place waits for the ticket after its response, in resumption runs. */
 #define TICKET_PATIENCE_NS (100 * NS_PER_MS)
-/* A connection that has not had its answer by then has failed (handshakes, idle). */
+/* A connection without a response after this time has failed (handshakes, idle). */
 #define ANSWER_PATIENCE_NS (10 * NS_PER_S)
-/* Handshakes at once while opening idle connections: below every peer's limit of half-open ones. */
+/* Concurrent handshakes while idle connections are opened: fewer than any server allows half-open. */
 #define IDLE_OPENING_AT_ONCE 32
 
-/* Whether something may begin now, and since when it is due: in an open load the schedule says so. */
+/* Whether something may begin now, and since when it is due; in an open load by the schedule. */
 static bool take_due(struct load *load, uint64_t now, uint64_t *due_ns) {
     if (load->rate <= 0) {
         *due_ns = now;
@@ -48,7 +47,7 @@ static bool open_place(struct load *load, struct connection *connection, uint64_
     return true;
 }
 
-/* Bring a place to what its mode wants of it now. */
+/* Do for a place what its mode requires now. */
 static void tend(struct load *load, struct connection *connection, uint64_t now) {
     uint64_t due_ns;
     bool answered = connection->answers > 0;
@@ -68,7 +67,7 @@ static void tend(struct load *load, struct connection *connection, uint64_t now)
         if (over) {
             connection_close(connection);
             if (load->mode == IDLE) {
-                return; /* a lost one stays lost */
+                return; /* a lost connection is not replaced */
             }
         }
     }
@@ -90,14 +89,14 @@ static void tend(struct load *load, struct connection *connection, uint64_t now)
     }
     while (connection->in_flight < load->streams && take_due(load, now, &due_ns)) {
         if (!connection_request(connection, due_ns)) {
-            /* The server allows no more streams for now: what was due stays due. */
+            /* The server allows no more streams now: the request remains due. */
             load->scheduled -= load->rate > 0;
             break;
         }
     }
 }
 
-/* Open all idle connections, a few handshakes at a time. Returns how many are open and answered. */
+/* Open all idle connections, a few at a time. Returns how many are open and have a response. */
 static unsigned tend_idle(struct load *load, uint64_t now) {
     unsigned ready = 0, opening = 0;
     for (unsigned i = 0; i < load->places; i++) {
@@ -152,7 +151,7 @@ void load_run(struct load *load) {
                 connection_write(connection);
             }
         }
-        /* Once per millisecond: timers of all, places to fill, requests that have become due. */
+        /* Once per millisecond: timers of all connections, empty places, requests that are due. */
         if (now - timers_ns < NS_PER_MS) {
             continue;
         }

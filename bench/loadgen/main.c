@@ -46,7 +46,7 @@ static const char usage[] =
     "  --name NAME         server name and authority (localhost)   --path PATH   what to GET (/)\n"
     "  --groups LIST       key exchange groups (X25519MLKEM768)    --resume      use tickets\n"
     "  --connections N     places, each one connection (1)         --streams N   requests in flight on each (1)\n"
-    "  --rate N            open load, per second, in all           --bytes N     body length of a good answer\n"
+    "  --rate N            open load, per second, in all           --bytes N     body length of a correct response\n"
     "  --warmup S (0.5)    --duration S (3)";
 
 int main(int argc, char **argv) {

@@ -1,9 +1,9 @@
-/* Latencies, kept whole (4 bytes each) up to a bound, so that percentiles are exact. */
+/* Latencies, 4 bytes each, all kept up to a limit, so that percentiles are exact. */
 #include <stdlib.h>
 
 #include "load.h"
 
-/* 32 MiB; a run of 10 s at 200,000 requests/s fits four times. Further ones are not kept. */
+/* 32 MiB: four times a run of 10 s at 200,000 requests/s. Further ones are not kept. */
 #define MAX_SAMPLES (8u << 20)
 
 void samples_add(struct samples *samples, uint64_t duration_ns) {

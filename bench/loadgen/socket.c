@@ -1,4 +1,4 @@
-/* A UDP socket that sends and receives trains: with UDP_GRO and UDP_SEGMENT the client needs less CPU than what it measures. */
+/* A UDP socket with UDP_GRO and UDP_SEGMENT, so that the client needs less CPU than the server. */
 #include <netinet/udp.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -65,6 +65,6 @@ void socket_send(int fd, const uint8_t *data, size_t length, size_t segment) {
         uint16_t size = (uint16_t)segment;
         memcpy(CMSG_DATA(item), &size, sizeof size);
     }
-    /* A full socket buffer loses the train, as a network would; a refused one shows at the next read. */
+    /* A full socket buffer loses the train, as a network would; a refused one is reported by the next read. */
     (void)!sendmsg(fd, &message, 0);
 }

@@ -1,4 +1,4 @@
-/* TLS of a client on OpenSSL: the context that all connections share, and tickets. */
+/* TLS of the client on OpenSSL: the context that all connections share, and tickets. */
 #include "load.h"
 
 static ngtcp2_conn *quic_of(ngtcp2_crypto_conn_ref *reference) {
@@ -17,7 +17,7 @@ static int on_ticket(SSL *tls, SSL_SESSION *session) {
     }
     SSL_SESSION_free(connection->session);
     connection->session = session;
-    return 1; /* ours now */
+    return 1; /* we own it now */
 }
 
 SSL_CTX *tls_client_context(const char *groups) {
@@ -25,7 +25,7 @@ SSL_CTX *tls_client_context(const char *groups) {
     if (context == NULL || ngtcp2_crypto_ossl_init() != 0 || SSL_CTX_set1_groups_list(context, groups) != 1) {
         return NULL;
     }
-    /* What a client pays for checking chains is not what this measures. */
+    /* Verification of certificates by the client is not part of the measurement. */
     SSL_CTX_set_verify(context, SSL_VERIFY_NONE, NULL);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(context, on_ticket);
@@ -46,7 +46,7 @@ bool tls_start(struct connection *connection) {
     SSL_set_alpn_protos(connection->tls, (const unsigned char *)"\x02h3", 3);
     SSL_set_tlsext_host_name(connection->tls, connection->target->server_name);
     if (connection->session != NULL) {
-        /* A ticket is used once (RFC 8446 C.4). */
+        /* A ticket is used once (RFC 8446 appendix C.4). */
         SSL_set_session(connection->tls, connection->session);
         SSL_SESSION_free(connection->session);
         connection->session = NULL;

@@ -1,7 +1,7 @@
-/* LD_PRELOAD: making, renaming and removing files below a folder fails as long as a switch says so.
+/* LD_PRELOAD: creating, renaming and removing files below a folder fails while a switch is set.
  *
  *   FAILING_FOLDER   paths that begin with this
- *   FAILING_SWITCH   a file that is mapped: its first four bytes are the errno, 0 for none
+ *   FAILING_SWITCH   a file that is mapped: its first four bytes are the errno, 0: no failure
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,7 +23,7 @@ __attribute__((constructor)) static void init(void) {
     void *mapped = fd >= 0 ? mmap(NULL, 4, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
 
     if (mapped != MAP_FAILED) {
-        /* A process title is written over the environment. */
+        /* Copied, because a process title overwrites the environment. */
         folder = strdup(getenv("FAILING_FOLDER"));
         number = mapped;
     }

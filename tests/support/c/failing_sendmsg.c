@@ -1,7 +1,7 @@
-/* LD_PRELOAD: sendmsg() that fails on demand, to see what a batch does then.
+/* LD_PRELOAD: sendmsg() fails on demand.
  *
  *   FAIL_GSO=<errno>    every call with UDP_SEGMENT fails with it
- *   FAIL_EVERY=<n>      every n-th call says EAGAIN
+ *   FAIL_EVERY=<n>      every n-th call fails with EAGAIN
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,9 +1,10 @@
-/* receiver: who got what, over sockets that it inherits: one per slot.
+/* receiver: counts datagrams on inherited sockets, one socket per slot.
  *
  *   receiver FD...
  *
- * Prints "ready". A line on stdin says how many were sent: when so many have come, or none for three seconds, it prints
- * {"slots": [{"kind:worker": n}, ...], "duplicates": n, "unmarked": n}. Marks as in sender.c. Trains (UDP_GRO) are cut.
+ * Prints "ready". A line on stdin gives the number of datagrams sent: when that many have arrived, or none for three
+ * seconds, it prints {"slots": [{"kind:worker": n}, ...], "duplicates": n, "unmarked": n}. Marks are those of
+ * sender.c. Trains (UDP_GRO) are split.
  */
 #define _GNU_SOURCE
 #include <errno.h>

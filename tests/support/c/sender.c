@@ -1,9 +1,9 @@
-/* sender: QUIC-shaped datagrams, at a rate, over sockets that it inherits.
+/* sender: sends datagrams that look like QUIC, at a given rate, over inherited sockets.
  *
  *   sender IDS COUNT PER_SECOND INITIAL_PERCENT FD...
  *
- * IDS is a file of records of 22 bytes: a worker id (host order) and a connection id of it. Each datagram carries at
- * offset 52 a mark: magic, sequence number, worker id (0 for Initials with an id of the client's own), kind. Prints
+ * IDS is a file of records of 22 bytes: a worker id (host order) and a connection ID of it. Each datagram has a mark
+ * at offset 52: magic, sequence number, worker id (0 for Initials with an ID that the client chose), kind. Prints
  * {"sent": {"kind:worker": n}} on stdout.
  */
 #define _GNU_SOURCE
@@ -75,7 +75,7 @@ int main(int argc, char **argv) {
 
             memset(p, 0x5a, 100);
             if ((int)(random64() % 100) < initial_percent) {
-                uint64_t dcid = random64() & ~0xffULL; /* first octet 0: never one of ours */
+                uint64_t dcid = random64() & ~0xffULL; /* first octet 0: cannot be an ID of ours */
                 memcpy(p, "\xc3\0\0\0\1\x08", 6);
                 memcpy(p + 6, &dcid, 8);
                 p[14] = 8;
@@ -106,7 +106,7 @@ int main(int argc, char **argv) {
                 done += n;
             } else if (errno == ENOBUFS || errno == EAGAIN) {
                 poll(0, 0, 1);
-            } else if (errno != ECONNREFUSED) { /* an earlier one was: this one is still to be sent */
+            } else if (errno != ECONNREFUSED) { /* an earlier datagram was refused: this one is still to be sent */
                 perror("sendmmsg");
                 return 1;
             }
