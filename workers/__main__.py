@@ -1,10 +1,10 @@
 """python -I -m workers --worker-id N --slot S --cpu C --channel FD [--engine auto|native|portable] [--user NAME]
    python -I -m workers --engine NAME [--user NAME] --check    say whether a worker could start here, and which version
 
-Started by the supervisor, which says the rest over the channel. Everything is imported here, before the rights are
-dropped: afterwards neither this program nor the interpreter may be readable any more.
+Started by the supervisor, which sends everything else over the channel. Everything is imported here, before the
+privileges are dropped: afterwards neither this program nor the interpreter may be readable.
 
-The supervisor may be of another version, so an option of a later one is passed over.
+The supervisor may be of another version, so options of a later one are ignored.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from velocity_edge.quic.open_engine import choose_engine
 from velocity_edge.text import logs
 from velocity_edge.text.lines import say_now
 from velocity_edge.wire.messages import EXIT_OUT_OF_MEMORY
-from workers.process import place, preload, priority
+from workers.process import preload, scheduling
 from workers.process.privileges import drop
+from workers.process.state import Identity
 from workers.process.vitals import Memory
-from workers.process.worker import Identity, Worker
+from workers.process.worker import Worker
 
 log = logging.getLogger("workers")
 
-#: Objects that live as long as the process are kept out of the garbage collector's sight, and it looks less often: a
-#: full collection over 10,000 connections would be a pause of tens of milliseconds.
-#: Longer than the supervisor's patience (5 s), which counts it; this is for a worker that has none.
+#: Longer than the supervisor waits (5 s), which counts it; this is for a worker without a supervisor.
 _END_WITHIN_S: Final = 10
+#: Objects that live as long as the process are frozen, and the garbage collector runs less often: a full collection
+#: over 10,000 connections would be a pause of tens of milliseconds.
 _GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
@@ -51,12 +52,12 @@ def main() -> int:
     parser.add_argument("--cpu", type=int, required=True)
     parser.add_argument("--channel", type=int, required=True, help="descriptor of the SEQPACKET channel")
     parser.add_argument("--engine", choices=("auto", "native", "portable"), default="auto")
-    parser.add_argument("--user", default=None, help="whom to become when started by root")
-    parser.add_argument("--check", action=_Check, help="import everything, and end")
+    parser.add_argument("--user", default=None, help="user to change to when started by root")
+    parser.add_argument("--check", action=_Check, help="import everything, and exit")
     arguments, unknown = parser.parse_known_args()
     logs.begin(f"%(asctime)s worker {arguments.worker_id} %(levelname)s %(message)s")
     if unknown:
-        log.warning("passing over options of another version: %s", " ".join(unknown))
+        log.warning("ignoring options of another version: %s", " ".join(unknown))
     try:
         return asyncio.run(_run(arguments))
     except VelocityError as error:
@@ -71,7 +72,7 @@ def main() -> int:
 
 
 class _Check(argparse.Action):
-    """Ends the program: the options before this one say what is checked."""
+    """Ends the program: the options before this one select what is checked."""
 
     def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
         super().__init__(option_strings, dest, nargs=0, **options)
@@ -88,10 +89,10 @@ class _Check(argparse.Action):
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    place.take(arguments.cpu)
+    scheduling.settle(arguments.cpu)
     user = choose_user(arguments.user, Rights.of_this_process()).user
     if user is None:
-        log.info("this worker runs as user id %d, like its supervisor, without capabilities", os.geteuid())
+        log.info("this worker runs as user id %d, the user of its supervisor, without capabilities", os.geteuid())
     choice = choose_engine(arguments.engine)
     _raise_open_files()
     preload.everything()
@@ -101,36 +102,36 @@ async def _run(arguments: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
 
-        def take_place() -> None:
-            priority.take()
+        def drop_privileges() -> None:
+            scheduling.raise_priority()
             drop(user)
 
         def start_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
             return tasks.create_task(coroutine)
 
         worker = Worker(
-            Identity(arguments.worker_id, arguments.slot, arguments.cpu),
-            choice.name,
-            choice.reason,
+            Identity(arguments.worker_id, arguments.slot, arguments.cpu, choice.name, choice.reason),
             choice.open,
             loop,
             start_task,
-            take_place,
+            drop_privileges,
             Memory(),
         )
         _answer_signals(loop, worker)
         loop.set_exception_handler(_crash)
         await worker.run(socket.socket(fileno=arguments.channel))
-        # A handler that does not end, or a log that nobody reads, must not keep the sockets: SIGALRM ends the process.
+        # A handler that does not end, or a log that is not read, must not keep the sockets: SIGALRM ends the process.
         signal.alarm(_END_WITHIN_S)
         worker.close()
     if late := preload.late():
-        log.warning("imported after the rights were dropped: %s (a bug: preload.py must name them)", ", ".join(late))
+        log.warning(
+            "imported after the privileges were dropped: %s (a bug: preload.py must name them)", ", ".join(late)
+        )
     return 0
 
 
 def _answer_signals(loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
-    """Ctrl-C and a service manager signal the whole group: while we have a supervisor, it decides what that means."""
+    """Ctrl-C and a service manager signal the whole group: a worker ignores it while it has a supervisor."""
 
     def on_signal() -> None:
         if worker.supervision.orphaned:
@@ -142,9 +143,9 @@ def _answer_signals(loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
 
 
 def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Die of a bug, at once: the supervisor starts a successor, which answers our connections with resets.
+    """Exit at once because of a bug: the supervisor starts a successor, which answers the connections with resets.
 
-    asyncio would log an exception in a callback and go on with a worker that is half changed.
+    asyncio would log an exception in a callback and continue with a worker in an undefined state.
     """
     error = context.get("exception")
     if isinstance(error, MemoryError):
@@ -159,13 +160,13 @@ def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 def _out_of_memory() -> NoReturn:
-    """Die of it, at once: what an engine left half done is not repaired, and a successor begins small."""
-    say_now(2, "velocity-edge: worker: cannot go on: it got no more memory")
+    """Exit at once: the state of an engine is undefined after a failed allocation, and a successor begins small."""
+    say_now(2, "velocity-edge: worker: cannot continue: out of memory")
     os._exit(EXIT_OUT_OF_MEMORY)
 
 
 def _raise_open_files() -> None:
-    """Files being sent and links need descriptors: take as many as we may have."""
+    """Raise the limit of open files to the hard limit: files being sent and links need descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

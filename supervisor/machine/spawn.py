@@ -5,11 +5,11 @@ for the supervisor alone) and without a death signal (it serves on when we die).
 cannot come to name somebody else; a worker that was adopted is no child of ours, so its exit status stays unknown.
 
 A newcomer on a core where another worker serves starts with a low priority: it imports for a second, and packets are
-more urgent than imports. It raises itself when it gets its sockets (workers/process/priority.py). The successor of a
+more urgent than imports. It raises itself when it gets its sockets (workers/process/scheduling.py). The successor of a
 dead worker does not: nobody serves there, connections wait for their resets, and on a busy machine patience cost it 20
 s.
 
-What a worker can do for itself it does (workers/process/place.py): its CPU, its place in the out-of-memory killer's
+What a worker can do for itself it does (process/scheduling.py there): its CPU, its place in the out-of-memory killer's
 list. From outside each would need a right over somebody who may have more of them than we do.
 """
 

@@ -193,8 +193,8 @@ REFUSED: dict[str, tuple[list[Change], str]] = {
 #: They pass every check, and then the workers or the supervisor end.
 WORKERS_DIE: Change = (
     "workers/process/worker.py",
-    "        prepared = self.prepared.pop(",
-    "        os._exit(3)\n        prepared = self.prepared.pop(",
+    "        prepared = self._candidates.take(",
+    "        __import__('os')._exit(3)\n        prepared = self._candidates.take(",
 )
 SUPERVISOR_DIES: Change = ("supervisor/__main__.py", "    state_file = StateFile(runtime)\n", "    os._exit(4)\n")
 

@@ -69,7 +69,7 @@ SECOND: tuple[Change, ...] = (
     ),
     ("workers/process/worker.py", "            case m.Equip():", _case("Ponder") + "            case m.Equip():"),
     (
-        "workers/process/worker.py",
+        "workers/process/reporter.py",
         "        lag_s = self.lag.take_s()\n",
         "        self.supervision.report(m.Gossip())\n        lag_s = self.lag.take_s()\n",
     ),

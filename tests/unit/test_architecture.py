@@ -66,7 +66,6 @@ HANDS_REACHED_LEFT = {
     "velocity_edge.tls.handshake",
     "velocity_edge.tls.replay",
     "velocity_edge.wire.cid",
-    "workers.http",
 }
 
 

@@ -35,7 +35,6 @@ LONG_LEFT = {
     "velocity_edge/quic/native/module.c",
     "bpf/xdp.c",
     "velocity_edge/cli/admin.py",
-    "velocity_edge/config/model.py",
     "velocity_edge/quic/native/callbacks.c",
     "velocity_edge/quic/native/connection.c",
     "velocity_edge/quic/native/control.c",
@@ -49,13 +48,8 @@ LONG_LEFT = {
     "velocity_edge/quic/portable/connection.py",
     "velocity_edge/quic/portable/edge.py",
     "velocity_edge/quic/portable/engine.py",
-    "workers/handlers/static/site.py",
-    "workers/process/worker.py",
-    "workers/serve/exchanges.py",
 }
 SHORT_LEFT = {
-    "velocity_edge/config/telemetry.py",
-    "velocity_edge/config/tickets.py",
     "velocity_edge/exits.py",
     "supervisor/machine/http_log.py",
     "supervisor/machine/oom.py",
@@ -70,9 +64,6 @@ SHORT_LEFT = {
     "velocity_edge/quic/reset.py",
     "velocity_edge/text/json_text.py",
     "velocity_edge/text/printable.py",
-    "workers/process/place.py",
-    "workers/process/priority.py",
-    "workers/serve/exchange.py",
 }
 
 

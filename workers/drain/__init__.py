@@ -1,1 +1,1 @@
-"""Taking leave of connections: the plan is pure, the run acts on the engine."""
+"""Draining connections and moving them to new keys: the plans are pure, the runs act on the engine."""

@@ -1,14 +1,15 @@
-"""How a worker moves connections off connection IDs of old keys: a pure table with a clock for a parameter.
+"""When a worker replaces connection IDs of old keys, or drains the connections that have them. Pure: the time is a
+parameter.
 
     connection     when                                                 what
-    any            its turn within `spread_s` has come                  new ids, and the old ones are to be retired
-    asked          the engine cannot, or `_PATIENCE_S` later            drain.py: GOAWAY, final GOAWAY, close when idle
+    any            its turn within `spread_s` has come                  issue new IDs, request to retire the old ones
+    asked          the engine cannot, or `_PATIENCE_S` later            drain_plan.py: both GOAWAYs, close when idle
 
-The first costs a client nothing (RFC 9000 section 5.1.2), but not every engine has it. The second costs it a handshake:
-it opens another connection, and requests on the way are answered before this one closes. There is no deadline: a
-connection that is never idle stays, and nothing is lost.
+The first costs a client nothing (RFC 9000 section 5.1.2), but not every engine implements it. The second costs it a
+handshake: it opens another connection, and requests in flight are answered before this one is closed. There is no
+deadline: a connection that is never idle stays, and no request is lost.
 
-Who has moved is no longer among the connections that `step` is given.
+A connection that has moved is no longer among those that `step` is given.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from typing import Final
 
 from workers.drain.drain_plan import Act, Drain
 
-#: A client that is there answers within round trips; one that sleeps has its keep-alive, mostly every 15 to 30 s.
+#: An active client retires IDs within round trips; an idle one sends keep-alives, mostly every 15 to 30 s.
 _PATIENCE_S: Final = 40.0
 
 
 class Ask(Enum):
-    """The first thing to do."""
+    """The first step."""
 
-    RENAME = "give it new ids"
+    RENAME = "issue new connection IDs"
 
 
 @dataclass(slots=True)
@@ -45,14 +46,13 @@ class Move:
         self._drain = Drain(self.started_s, inf, 0.0)
 
     def cannot_rename(self, connection: int) -> None:
-        """Take in that the engine has no new ids for it."""
+        """Note that the engine cannot issue new IDs for this connection."""
         self._asked_s[connection] = -inf
 
     def step(self, now_s: float, connections: Sequence[tuple[int, int, bool]]) -> list[tuple[Ask | Act, int]]:
         """Return what to do now. Call it every half second.
 
-        *connections*: those that hold ids of old keys, each with its open requests and whether its handshake is
-        complete.
+        *connections*: those with IDs of old keys, each with its open requests and whether its handshake is complete.
         """
         present = {connection for connection, _, _ in connections}
         self._turns = {c: turn_s for c, turn_s in self._turns.items() if c in present}

@@ -87,8 +87,6 @@ class Exchanges:
         }
         self._handlers = tuple(handlers[kind] for kind in EventKind)
 
-    # --- for the endpoint and the worker -----------------------------------------------------------------------------
-
     def use(self, revision: Revision | None) -> None:
         """Answer requests with this revision from now on; running ones finish with theirs. None: with 503."""
         before, self._revision = self._revision, revision
@@ -118,8 +116,6 @@ class Exchanges:
     def running(self) -> int:
         """Number of open exchanges."""
         return len(self._open)
-
-    # --- events ------------------------------------------------------------------------------------------------------
 
     def _on_request(self, event: RequestReceived) -> None:
         if self._turns.over:
@@ -179,8 +175,6 @@ class Exchanges:
         self.responses.send(exchange, response)
         self._log(event, self._revision, 503, body_length(response.body), came_s)
         self._exchanges.finish(exchange)
-
-    # --- responses ---------------------------------------------------------------------------------------------------
 
     def _answer(self, event: RequestReceived, key: Key | None, started_s: float) -> None:
         stream = event.stream

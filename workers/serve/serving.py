@@ -153,6 +153,10 @@ class Serving:
         if first:
             self.endpoint.start()
 
+    def accept(self, accepting: bool) -> None:
+        """Accept new connections, or ignore them."""
+        self.upcalls.admission.accepting = accepting
+
     def use_keys(self, table: EpochTable) -> None:
         """Seal and open with this table from now on."""
         self.engine.use_keys(engine_keys(table))
