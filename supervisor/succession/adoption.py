@@ -1,13 +1,13 @@
-"""Taking over the workers of a supervisor that died: they served on, and look for us at `<runtime>/workers.sock`.
+"""Adopting the workers of a supervisor that died: they serve on, and connect to `<runtime>/workers.sock`.
 
-    state.json says who lived        -> their processes are still the same ones (pid and start time)
-    each connects, within a second   -> SO_PEERCRED says it is that process
+    state.json names the workers     -> their processes are still the same ones (pid and start time)
+    each connects within a second    -> SO_PEERCRED: it is that process
     Hello, Held, Held                -> the sockets, links and slabs of its slot and of its core's other slot
 
-Each slot is held by the workers of its core, and those of a core that nobody serves by two workers of others
-(core.py), so every socket comes back as long as those live. What nobody holds is opened anew (slots.py). A worker
-that does not come in time has lost its loop: it is killed, and replaced. Packets need none of this: programs go on
-steering, workers go on serving, and nobody binds or closes a socket that is in use.
+Each slot is held by the workers of its core; those of a core without a worker are held by two workers of other cores
+(core.py). So every socket comes back as long as those live. A slot that no worker holds is opened anew (slots.py). A
+worker that does not connect in time hangs: it is killed and replaced. Packets are not affected: packet programs keep
+steering, workers keep serving, and no socket in use is bound again or closed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from supervisor.machine.slots import Slot
 from supervisor.machine.spawn import Process
 from supervisor.succession.saved_state import SavedState, SavedWorker
 from supervisor.succession.translate import worth_keeping
-from velocity_edge.wire import messages as m
+from velocity_edge.wire import messages
 from velocity_edge.wire.bundle import Bundle, MissingDescriptors
 from velocity_edge.wire.channel import Channel, Received
 
 log = logging.getLogger(__name__)
 
-#: Workers look for us every second; a loaded one needs some more.
+#: Workers try to connect every second; a loaded one needs longer.
 PATIENCE_S: Final = 6.0
 #: SIGKILL takes milliseconds, unless the machine is out of memory or disks.
 _GONE_WITHIN_S: Final = 5.0
@@ -41,15 +41,15 @@ _BACKLOG: Final = 512
 
 @dataclass(slots=True)
 class Returned:
-    """A worker that came back."""
+    """A worker that has connected."""
 
     saved: SavedWorker
-    channel: Channel[m.Report]
+    channel: Channel[messages.Report]
     process: Process
-    hello: m.Hello | None = None
+    hello: messages.Hello | None = None
     slots: set[int] = field(default_factory=set)
-    #: What it said after Held, while others were waited for.
-    later: list[m.Report] = field(default_factory=list)
+    #: Its reports after Held, while other workers were awaited.
+    later: list[messages.Report] = field(default_factory=list)
 
 
 class Adoption:
@@ -66,7 +66,7 @@ class Adoption:
         self._loop = asyncio.get_running_loop()
 
     async def gather(self) -> list[Returned]:
-        """Return those that came; the rest of them is dead then."""
+        """Return the workers that came back; all others are dead then."""
         for worker in self._saved.workers:
             if spawn.start_ticks(worker.pid) == worker.start_ticks:
                 self._missing[worker.pid] = worker
@@ -85,7 +85,7 @@ class Adoption:
             listening.close()
             self._path.unlink(missing_ok=True)
             for returned in self._came.values():
-                self._listen_no_more(returned)
+                self._stop_listening(returned)
         return self._sort_out()
 
     def _accept(self, listening: socket.socket) -> None:
@@ -96,7 +96,7 @@ class Adoption:
         pid = struct.unpack("=iII", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         worker = self._missing.get(pid)
         if worker is None or spawn.start_ticks(pid) != worker.start_ticks or pid in self._came:
-            log.warning("process %d is no worker of ours; it came to %s", pid, self._path)
+            log.warning("process %d connected to %s but is not our worker", pid, self._path)
             end.close()
             return
         try:
@@ -104,34 +104,34 @@ class Adoption:
         except ProcessLookupError:
             end.close()
             return
-        returned = Returned(worker, Channel(end, m.decode_report), process)
+        returned = Returned(worker, Channel(end, messages.decode_report), process)
         self._came[pid] = returned
         self._loop.add_reader(returned.channel.fileno(), self._hear, returned)
 
     def _hear(self, returned: Returned) -> None:
         try:
             received = returned.channel.receive()
-        except m.MessageError as error:
+        except messages.MessageError as error:
             log.error("worker %d: %s", returned.saved.worker_id, error)
-            self._listen_no_more(returned)
+            self._stop_listening(returned)
             returned.channel.close()
             return
         for item in received:
             self._take(returned, item)
         if returned.channel.closed:
-            self._listen_no_more(returned)
-        if set(self._came) == set(self._missing) and all(map(self._whole, self._came.values())):
+            self._stop_listening(returned)
+        if set(self._came) == set(self._missing) and all(map(self._complete_of, self._came.values())):
             self._complete.set()
 
-    def _listen_no_more(self, returned: Returned) -> None:
-        if (fd := returned.channel.fileno()) >= 0:  # it may have been closed for its nonsense
+    def _stop_listening(self, returned: Returned) -> None:
+        if (fd := returned.channel.fileno()) >= 0:  # it may have been closed because of an invalid message
             self._loop.remove_reader(fd)
 
-    def _take(self, returned: Returned, item: Received[m.Report]) -> None:
+    def _take(self, returned: Returned, item: Received[messages.Report]) -> None:
         match item.message:
-            case m.Hello():
+            case messages.Hello():
                 returned.hello = item.message
-            case m.Held(slot):
+            case messages.Held(slot):
                 returned.slots.add(slot)
                 # The slot's own worker has its current slab; a worker that only keeps the slot may have an earlier one.
                 own = slot == returned.saved.slot
@@ -150,7 +150,7 @@ class Adoption:
         for fd in item.descriptors:
             os.close(fd)
 
-    def _whole(self, returned: Returned) -> bool:
+    def _complete_of(self, returned: Returned) -> bool:
         own = returned.saved.slot
         cores = self._saved.cores
         other = own + cores if own < cores else own - cores
@@ -163,22 +163,22 @@ class Adoption:
         return worth_keeping(hello)
 
     def _sort_out(self) -> list[Returned]:
-        """Return the good ones; kill the others, so that nobody serves unsupervised in a slot that we give away."""
+        """Return the usable workers; kill the others, so that none serves in a slot that another worker gets."""
         good: list[Returned] = []
         for pid, worker in self._missing.items():
             returned = self._came.get(pid)
             if returned and self._usable(returned):
                 good.append(returned)
                 continue
-            log.error("worker %d (process %d) did not come back in order: killed", worker.worker_id, pid)
+            log.error("worker %d (process %d) did not report in time and in full: killed", worker.worker_id, pid)
             try:
                 process = returned.process if returned else spawn.adopt(pid)
             except ProcessLookupError:
                 continue
             process.kill()
-            # Until it is gone its sockets are in the group, and nobody else could bind the port.
+            # Until it has exited its sockets are in the reuseport group, and no other process can bind the port.
             if not process.wait(_GONE_WITHIN_S):
-                log.error("worker %d (process %d) does not die", worker.worker_id, pid)
+                log.error("worker %d (process %d) does not exit after SIGKILL", worker.worker_id, pid)
             process.close()
             if returned:
                 returned.channel.close()
@@ -186,7 +186,7 @@ class Adoption:
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a listening socket for workers. Anybody may connect: who counts is told by SO_PEERCRED."""
+    """Return a listening socket for workers. Any process may connect; SO_PEERCRED tells which one it is."""
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     listening.bind(str(path))

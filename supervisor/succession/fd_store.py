@@ -1,15 +1,15 @@
-"""The slots' descriptors in the service manager's store: a second keeper, for when supervisor and workers die together.
+"""The slots' descriptors in the service manager's store, for the case that supervisor and workers die together.
 
     velocity-SLOT-udp-LISTENER   velocity-SLOT-receive   velocity-SLOT-send   velocity-SLOT-slab
 
-Every descriptor has a name of its own, because a manager gives them back in any order. A successor uses a slot's
-descriptors as the workers held them; where none held them, from here; where they do not fit what is served now, they
-are given up before anything is bound, because a copy that is forgotten in the store would stay in the reuseport group
-and take its share of the packets.
+Every descriptor has its own name, because the manager returns them in any order. A successor uses the descriptors of a
+slot that workers held; where no worker held them, those of the store; where these do not fit the listeners, they are
+removed before anything is bound, because a copy left in the store would stay in the reuseport group and get its share
+of the packets.
 
 The store is for crashes. At an orderly stop only the current slots stay, and only when the service manager asked for
-the stop (SIGTERM): on `stop` it closes them, on `restart` it hands them to the next process, and who connects meanwhile
-waits instead of being told that the port is closed.
+the stop (SIGTERM): on `stop` it closes them, on `restart` it passes them to the next process, and clients that connect
+meanwhile wait instead of getting "port unreachable".
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from velocity_edge.wire.messages import Listener
 
 log = logging.getLogger("supervisor")
 
-#: systemd ignores what a process said that is gone before it was heard. It takes milliseconds, and no more than this.
-_LAST_WORDS_S: Final = 1.0
+#: systemd ignores notifications of a process that exits before they are read. That takes milliseconds; wait no longer.
+_NOTIFY_S: Final = 1.0
 
 _NAME: Final = re.compile(r"velocity-(\d{1,5})-(?:udp-(\d{1,3})|receive|send|slab)")
 
@@ -41,7 +41,7 @@ def names(slot: int, listeners: int) -> list[str]:
 
 
 def complete(kept: Iterable[str]) -> dict[int, int]:
-    """Return slot -> how many listeners it has, for every slot of which nothing is missing."""
+    """Return slot -> how many listeners it has, for every slot whose descriptors are complete."""
     found = set(kept)
     slots: dict[int, int] = {}
     for name in found:
@@ -63,7 +63,7 @@ class Store:
                 self._kept[name] = fd
                 self._names.add(name)
             else:
-                log.warning("the service manager passed a descriptor that nobody asked for: %s", name or "no name")
+                log.warning("the service manager passed an unexpected descriptor: %s", name or "no name")
                 os.close(fd)
 
     def take(
@@ -71,7 +71,7 @@ class Store:
     ) -> dict[int, Slot]:
         """Return the slots that can be used: complete, numbered below *slots*, bound to listeners that *fits* takes.
 
-        *held* came back from workers, which know better. Everything else that is kept is closed, here and in the store.
+        *held* slots came back from workers and take precedence. All other kept descriptors are closed, here and there.
         """
         held = held or {}
         taken: dict[int, Slot] = {}
@@ -92,14 +92,14 @@ class Store:
                     del self._kept[name]
         self._give_up([*useless, *self._kept])
         if (useless or self._kept) and not self._manager.wait():
-            log.warning("the service manager did not say that it closed what it kept for an earlier node")
+            log.warning("the service manager did not confirm that it closed the descriptors of an earlier node")
         for fd in self._kept.values():
             os.close(fd)
         self._kept.clear()
         return taken
 
     def keep(self, slots: Slots, reopened: Iterable[int] = ()) -> str:
-        """Have every slot's descriptors kept; return what of it cannot be, in a sentence, or nothing.
+        """Have the descriptors of all slots kept; return what prevents that, in a sentence, or nothing.
 
         *reopened*: slots whose descriptors are new while others may be kept under their names.
         """
@@ -119,26 +119,26 @@ class Store:
         if size is not None and size < wanted:
             return (
                 f"the service manager keeps {size} descriptors of {wanted}: when supervisor and workers die together, "
-                f"packets that wait are lost; FileDescriptorStoreMax={wanted} or more would be right"
+                f"packets that wait are lost; expected FileDescriptorStoreMax={wanted} or more"
             )
         return ""
 
     def renew_slab(self, slot: int, slab_fd: int) -> None:
-        """The slot has a slab of this version now."""
+        """Replace the slab of a slot."""
         name = f"velocity-{slot}-slab"
         if name in self._names:
             self._manager.remove(name)
             self._manager.store(name, slab_fd)
 
     def release(self, current: int) -> None:
-        """The node stops for its service manager: the slots below *current* stay in the store, the others go."""
+        """The node stops for its service manager: keep the slots below *current*, remove the others."""
         self._give_up({name for name in self._names if int(name.split("-")[1]) >= current})
-        self._manager.wait(_LAST_WORDS_S)
+        self._manager.wait(_NOTIFY_S)
 
     def clear(self) -> None:
-        """The node stops for good."""
+        """The node stops for good: remove all."""
         self._give_up(self._names)
-        self._manager.wait(_LAST_WORDS_S)
+        self._manager.wait(_NOTIFY_S)
 
     def _give_up(self, unwanted: Iterable[str]) -> None:
         gone = list(unwanted)
@@ -148,7 +148,7 @@ class Store:
 
 
 def _addresses(fds: Iterable[int]) -> list[Listener]:
-    """Return where UDP sockets are bound; a descriptor that is none fits nowhere."""
+    """Return where UDP sockets are bound; nothing when a descriptor is not a UDP socket."""
     found = []
     for fd in fds:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):

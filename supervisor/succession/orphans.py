@@ -1,11 +1,10 @@
-"""Ending a node that has no supervisor any more: its workers, its pins and its files.
+"""Ending a node without a supervisor: its workers, its pins and its files.
 
-Workers serve on when their supervisor dies, for the next one to adopt. Where none shall come, they are in the way: this
-is what `velocity-edge admin stop --orphans` does, and a service manager after a stop that did not go well. It never
-touches a node whose supervisor lives.
+Workers serve on when their supervisor dies, for the next one to adopt. Where none is to come, `velocity-edge admin stop
+--orphans` ends them, and a service manager does so after a failed stop. A node whose supervisor lives is not touched.
 
-Who they are is in state.json; and where somebody removed that, in the titles of processes, which name the runtime
-directory that a worker without a supervisor belongs to (holders.py).
+The workers are named in state.json; where that was removed, by the titles of processes, which name the runtime
+directory of a worker without a supervisor (holders.py).
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from supervisor.succession.state_file import StateFile
 from velocity_edge import paths
 from velocity_edge.errors import VelocityError
 
-#: Workers without a supervisor close their connections when they are told to stop; after this they are killed.
+#: Workers without a supervisor close their connections on SIGTERM; after this they are killed.
 _PATIENCE_S: Final = 5.0
 
 
 def end_orphans() -> str:
-    """End what an earlier supervisor of this runtime directory left, and say what it was.
+    """End what an earlier supervisor of this runtime directory left, and return a sentence about it.
 
-    Raises `VelocityError` when a supervisor lives, or when we may not.
+    Raises `VelocityError` when a supervisor lives, or for lack of privileges.
     """
     runtime = paths.runtime_dir()
     state_file = StateFile(runtime) if runtime.is_dir() else None
@@ -52,12 +51,12 @@ def end_orphans() -> str:
 
 
 def _named(workers: list[SavedWorker]) -> list[Process]:
-    """Return the living ones of those that state.json names."""
+    """Return the processes of *workers* that are alive."""
     return [process for worker in workers if (process := _pinned(worker.pid, worker.start_ticks))]
 
 
 def _titled(runtime: Path) -> list[Process]:
-    """Return the workers that say that they look for a supervisor in *runtime*, and find none."""
+    """Return the workers whose titles say that they wait for a supervisor in *runtime*."""
     found = []
     for left in holders.all_orphans():
         if left.orphan.runtime != str(runtime):
@@ -69,12 +68,12 @@ def _titled(runtime: Path) -> list[Process]:
 
 
 def _pinned(pid: int, ticks: int | None) -> Process | None:
-    """Return the process of this pid, if it is still the one that started then."""
+    """Return a handle of the process with this pid, if it is still the one that started then."""
     try:
         process = spawn.adopt(pid)
     except ProcessLookupError:
         return None
-    # After it is pinned down: a pid that has been given away since is not ours.
+    # Checked after the handle is open: the pid may have been reused before.
     if ticks is not None and spawn.start_ticks(pid) == ticks:
         return process
     process.close()

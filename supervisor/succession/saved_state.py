@@ -1,4 +1,4 @@
-"""What a supervisor leaves to its successor: the content of `<runtime>/state.json`. Types and their JSON, no files.
+"""What a supervisor leaves to its successor: the content of `<runtime>/state.json`. Types and their JSON. Pure.
 
 The file names the living workers (by pid and start time: a recycled pid is not a worker), the slots, the dead worker
 ids that packets may still carry, what an operator asked for (a quiesce, a drain, a rolling restart), the configuration

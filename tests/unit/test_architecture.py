@@ -35,24 +35,16 @@ CLOCK_READS = {"now", "today", "utcnow"}
 # --- exceptions that only shrink --------------------------------------------------------------------------------------
 
 FILE_CIRCLES_LEFT = [
-    {"supervisor.node.draining", "supervisor.node.requests"},
-    {"supervisor.one_line", "supervisor.shell"},
     {"velocity_edge.quic.portable.connection", "velocity_edge.quic.portable.tls"},
     {"velocity_edge.quic.portable.edge", "velocity_edge.quic.portable.outbox"},
 ]
-ROOM_CIRCLES_LEFT = [
-    {"supervisor.one_line", "supervisor.shell"},
-]
+ROOM_CIRCLES_LEFT: list[set[str]] = []
 #: Decisions that still import a hand themselves.
 DECISIONS_WITH_HANDS_LEFT = {
     "velocity_edge.quic.admission",
 }
 #: Modules with hands that decisions still import, directly or through others.
 HANDS_REACHED_LEFT = {
-    "supervisor.machine.kept",
-    "supervisor.machine.privileges",
-    "supervisor.machine.spawn",
-    "supervisor.succession.state_file",
     "velocity_edge.atomic_file",
     "velocity_edge.keys.ring",
     "velocity_edge.machine.capabilities",
