@@ -89,7 +89,7 @@ class Machine:
         raise NotImplementedError
 
     def spawned(self, process: Process) -> None:
-        """For promises.py."""
+        """For invariants.py."""
 
     # --- time ---
 

@@ -33,7 +33,7 @@ from supervisor.node.drain_contract import Terms
 from supervisor.node.happenings import AbortOld, DrainNode, Quiesce, QuiesceMode, Restart, Resume, Scale, StopNode
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
-from tests.simulation.promises import Watched, everybody_well, is_well
+from tests.simulation.invariants import Watched, everybody_well, is_well
 from tests.simulation.world import World
 
 TROUBLE_S = 120.0

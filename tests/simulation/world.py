@@ -7,7 +7,7 @@
     state.json                                       `saved`, made as shell.py makes it: before and after the commands
     pinned maps                                      `known`, `accepting`; tier A forgets them with its supervisor
 
-Workers are in machine.py, the invariants in promises.py, the evenings in test_node.py.
+Workers are in machine.py, the invariants in invariants.py, the evenings in test_node.py.
 """
 
 from __future__ import annotations
@@ -187,19 +187,19 @@ class World(Machine):
                 pass
 
     def before_commands(self, happening: happenings.Happening) -> None:
-        """For promises.py."""
+        """For invariants.py."""
 
     def told(self, worker_id: int, order: m.Order) -> None:
-        """For promises.py."""
+        """For invariants.py."""
 
     def activated(self, revision: int) -> None:
-        """For promises.py."""
+        """For invariants.py."""
 
     def killed(self, worker_id: int) -> None:
-        """For promises.py."""
+        """For invariants.py."""
 
     def check(self, happening: happenings.Happening) -> None:
-        """For promises.py."""
+        """For invariants.py."""
 
     # --- the end of a supervisor, and the next one: startup.py, adoption.py ---
 
