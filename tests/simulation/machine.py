@@ -1,7 +1,8 @@
-"""Pretend workers with characters, and a virtual clock: one machine below its supervisor (world.py).
+"""Simulated workers with faults, and a virtual clock: one machine below its supervisor (world.py).
 
-A worker obeys in order and takes its time; it may crash, hang, hang up, talk nonsense, refuse, or not stop. Without a
-supervisor it serves on, looks for a successor and says Hello again, as workers/process/supervision.py does.
+A worker carries out orders in sequence, with delays; it may crash, hang, close its channel, send invalid messages,
+refuse, or not stop. Without a supervisor it serves on, connects to the successor and sends Hello again, as
+workers/process/supervision.py does.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from dataclasses import dataclass, field
 
 from supervisor.node.happenings import Broke, Exited, Happening, HungUp, Reported
 from velocity_edge.keys.table import CID_CONFIGS
-from velocity_edge.wire import messages as m
+from velocity_edge.wire import messages
 
 HEARTBEAT_EVERY_S = 7.0
 QUARANTINE_S = 20.0
-CHARACTERS = ["good"] * 8 + ["crash", "mute", "stuck", "stubborn", "hangs up", "babbles", "refuses", "busy"]
+BEHAVIOURS = ["good"] * 8 + ["crash", "mute", "hangs", "does not stop", "hangs up", "sends junk", "refuses", "busy"]
 
 
 @dataclass(slots=True)
 class Process:
-    """A pretend worker, with a character."""
+    """A simulated worker."""
 
     pid: int
     worker_id: int
     slot: int
     core: int
-    character: str
+    behaviour: str
     prepared: dict[int, int] = field(default_factory=dict)
     #: The revision that it serves, and what is in it.
     revision: int = 0
@@ -41,23 +42,23 @@ class Process:
     held: set[int] = field(default_factory=set)
     draining: bool = False
     drains: int = 0
-    #: When it was told to go for good; None: it was not.
+    #: When it was told to leave for good; None: it was not.
     dismissed_s: float | None = None
-    #: It had to go because fewer workers were wanted.
+    #: It leaves because fewer workers are wanted.
     surplus: bool = False
     #: It was told to stop: it takes no request any more.
     stopping: bool = False
-    #: Its loop hangs: it obeys nothing and says nothing.
+    #: Its loop hangs: it carries out no order and sends nothing.
     silent: bool = False
     #: Its loop is so busy that heartbeats do not come; it makes progress.
     busy: bool = False
-    #: The supervisor that it talks to, by number; 0: to none.
+    #: The supervisor that it is connected to, by number; 0: none.
     reports_to: int = 1
-    #: Orders that it has got and not yet obeyed.
+    #: Orders that it has received and not yet carried out.
     inbox: list[Callable[[], None]] = field(default_factory=list)
-    hello: m.Hello | None = None
-    #: What it said to a successor that still waits for others.
-    later: list[m.Report] = field(default_factory=list)
+    hello: messages.Hello | None = None
+    #: Its reports to a successor that still waits for other workers.
+    later: list[messages.Report] = field(default_factory=list)
 
 
 class Machine:
@@ -123,25 +124,25 @@ class Machine:
         return process if process and self.attached.get(worker_id) == process.pid else None
 
     def spawn(self, worker_id: int, slot: int, core: int) -> None:
-        character = self.dice.choice(CHARACTERS) if self.trouble else "good"
-        process = Process(next(self.pids), worker_id, slot, core, character, reports_to=self.supervisor)
+        behaviour = self.dice.choice(BEHAVIOURS) if self.trouble else "good"
+        process = Process(next(self.pids), worker_id, slot, core, behaviour, reports_to=self.supervisor)
         self.spawned(process)
         self.alive[worker_id] = process
         self.attached[worker_id] = process.pid
         soon = self.dice.expovariate(0.1)
-        match character:
+        match behaviour:
             case "crash":
                 self.later(soon, lambda: self.end_of(process, -11))
-            case "stuck":
+            case "hangs":
                 self.later(soon, lambda: setattr(process, "silent", True))
             case "busy":
                 self.later(soon, lambda: setattr(process, "busy", True))
                 self.later(soon + self.dice.uniform(5.0, 60.0), lambda: setattr(process, "busy", False))
             case "hangs up":
                 self.later(soon, lambda: self.hang_up(process))
-            case "babbles":
+            case "sends junk":
                 self.later(soon, lambda: self.from_it(process, Broke(worker_id, "junk")))
-        if character != "mute":
+        if behaviour != "mute":
             self.later(self.dice.uniform(0.1, 2.0), lambda: self.say_hello(process))
 
     def progress(self) -> dict[int, int]:
@@ -153,7 +154,7 @@ class Machine:
         if self.attached_process(process.worker_id) is process:
             self.happen(happening)
 
-    def say(self, process: Process, report: m.Report, to: int | None = None) -> None:
+    def say(self, process: Process, report: messages.Report, to: int | None = None) -> None:
         """A report; *to* the supervisor whose order it answers."""
         if process.silent or not self.lives(process) or process.reports_to != (to or process.reports_to):
             return
@@ -190,7 +191,7 @@ class Machine:
                 self.happen(Exited(process.worker_id, status))
 
     def vanish(self, process: Process) -> None:
-        """It is no more, and whoever is told of it is another matter."""
+        """Remove it; the supervisor does not necessarily learn of it."""
         if self.lives(process):
             del self.alive[process.worker_id]
             if process.revision:
@@ -220,53 +221,53 @@ class Machine:
             process.inbox.pop(0)()
 
     def say_hello(self, process: Process) -> None:
-        self.say(process, m.Hello(process.worker_id, process.pid, "portable", "test"))
+        self.say(process, messages.Hello(process.worker_id, process.pid, "portable", "test"))
         self.beat(process)
 
     def beat(self, process: Process) -> None:
         if self.lives(process) and self.quit is None:
-            # Clients come, and leave; they keep their ids when others are sealed.
+            # Clients connect and leave; they keep their ids when other epochs seal.
             if process.revision and self.dice.random() < 0.5:
                 process.held.add(process.seal_with)
             if self.dice.random() < (0.05 if self.trouble else 0.9):
                 process.held.clear()
             counts = {epoch % CID_CONFIGS: 1 for epoch in process.held}
             if not process.busy:
-                self.say(process, m.Heartbeat(1, 0, 0, 0.1, 1, counts))
+                self.say(process, messages.Heartbeat(1, 0, 0, 0.1, 1, counts))
             self.later(HEARTBEAT_EVERY_S, lambda: self.beat(process))
 
     def use_keys(self, process: Process, epochs: tuple[int, ...], seal_with: int, decodes: frozenset[int]) -> None:
         process.epochs, process.seal_with, process.decodes = epochs, seal_with, decodes
-        self.say(process, m.KeysInUse(list(epochs), seal_with, []))
+        self.say(process, messages.KeysInUse(list(epochs), seal_with, []))
 
     def prepare(self, process: Process, revision: int, content: int) -> None:
-        if content in self.bad_contents or (process.character == "refuses" and self.dice.random() < 0.5):
-            self.say(process, m.Refused(revision, "cannot use it"))
+        if content in self.bad_contents or (process.behaviour == "refuses" and self.dice.random() < 0.5):
+            self.say(process, messages.Refused(revision, "cannot use it"))
         else:
             process.prepared = {revision: content}
-            self.say(process, m.Prepared(revision))
+            self.say(process, messages.Prepared(revision))
 
-    def obey(self, process: Process, order: m.Order) -> None:
+    def obey(self, process: Process, order: messages.Order) -> None:
         match order:
-            case m.Activate(revision):
-                assert revision in process.prepared, "promise 4: it was never prepared"
+            case messages.Activate(revision):
+                assert revision in process.prepared, "invariant 4: it was never prepared"
                 process.revision, process.content = revision, process.prepared[revision]
                 supervisor = process.reports_to
-                self.later(0.01, lambda: self.say(process, m.Ready(revision), supervisor))
-            case m.Drain(deadline_s, _, discourage):
+                self.later(0.01, lambda: self.say(process, messages.Ready(revision), supervisor))
+            case messages.Drain(deadline_s, _, discourage):
                 process.draining = True
                 process.drains += 1
                 drain = process.drains
                 if not discourage:
                     self.later(min(deadline_s, self.dice.expovariate(0.1)), lambda: self.drained(process, drain))
-            case m.Resume():
+            case messages.Resume():
                 process.draining = False
                 process.drains += 1
-            case m.Stop():
+            case messages.Stop():
                 process.stopping = True
-                if process.character != "stubborn":
+                if process.behaviour != "does not stop":
                     self.later(0.05, lambda: self.end_of(process, 0))
 
     def drained(self, process: Process, drain: int) -> None:
         if process.drains == drain:
-            self.say(process, m.Drained(0))
+            self.say(process, messages.Drained(0))

@@ -1,15 +1,15 @@
-"""Whatever clients, workers, supervisors and operators do, every drain keeps its contract:
+"""Whatever clients, workers, supervisors and operators do, these invariants of a drain hold:
 
 1. It ends: drained, stopped hard, resumed, stopped with the node, or failed; no later than its hard stop and the grace.
-2. No worker is told to drain before arrivals are proven to be over, or the line says that it was the clock.
-3. "measured" is true: in the settle time before it, fewer clients came than the terms say.
-4. The disable file is there from the beginning until a resume, and not after it, whoever died in between.
-5. `lost` is what clients lost, each request that a worker cut off and no other, as long as no worker is killed.
+2. No worker is told to drain before arrivals are over: measured, or by the clock, and then the proof says so.
+3. "measured" is true: in the settle time before it, fewer clients connected than the terms say.
+4. The disable file exists from the beginning until a resume, and not after it, whatever died in between.
+5. `lost` counts each request that a worker cut off and no other, as long as no worker is killed.
 6. The beginning and the hard stop do not move when supervisors die.
 7. After a resume every worker takes clients again.
-8. When workers have been told, steering leads no new client to them, whoever died in between.
+8. When workers have been told, steering leads no new client to them, whatever died in between.
 
-The real Node and contract, and the real table of a worker (workers/drain/drain_plan.py) with pretend clients; a clock
+The real Node and contract, and the real plan of a worker (workers/drain/drain_plan.py) with simulated clients; a clock
 that steps by half a second, and a seed. A failure prints the seed: `SEED=1234 pytest tests/simulation/test_drain.py`.
 """
 
@@ -29,7 +29,7 @@ from supervisor.node.state import Settings
 from supervisor.succession import translate
 from supervisor.succession.saved_state import SavedState
 from velocity_edge.errors import CannotDo
-from velocity_edge.wire import messages as m
+from velocity_edge.wire import messages
 from workers.drain.drain_plan import Act, Drain
 
 ONE_SEED = [int(os.environ["SEED"])] if "SEED" in os.environ else None
@@ -38,7 +38,7 @@ STEP_S = 0.5
 
 @dataclass
 class Client:
-    """Stays until it has what it wants; one that obeys leaves soon after its final GOAWAY."""
+    """Stays until its requests are done; one that obeys leaves soon after its final GOAWAY."""
 
     number: int
     came_s: float
@@ -92,7 +92,7 @@ class World:
         while self.queue and self.node:
             happening = self.queue.popleft()
             if not isinstance(happening, happenings.Counted) and not isinstance(
-                getattr(happening, "report", 0), m.Heartbeat
+                getattr(happening, "report", 0), messages.Heartbeat
             ):
                 self.story.append(f"{self.now_s:8.1f} >> {happening}")
             try:
@@ -141,7 +141,7 @@ class World:
         self.node = Node(self.settings, target=self.settings.cores, epochs=(1,), seal_with=1)
         self.node.ids.next_id = self.saved.next_id
         came = {
-            p.worker_id: m.Hello(p.worker_id, 1, "e", "", revision=p.revision, draining=p.drain is not None)
+            p.worker_id: messages.Hello(p.worker_id, 1, "e", "", revision=p.revision, draining=p.drain is not None)
             for p in self.alive.values()
         }
         self.happen(translate.started(self.saved, came, self.lent, self.settings, self.now_s, roll=False))
@@ -151,11 +151,11 @@ class World:
         match command:
             case commands.Spawn(worker_id, slot, core):
                 self.alive[worker_id] = Process(worker_id, slot, core)
-                say(happenings.Reported(worker_id, m.Hello(worker_id, 1, "e", "")))
+                say(happenings.Reported(worker_id, messages.Hello(worker_id, 1, "e", "")))
             case commands.GiveKeys(worker_id, epochs, seal_with) if worker_id in self.alive:
-                say(happenings.Reported(worker_id, m.KeysInUse(list(epochs), seal_with)))
+                say(happenings.Reported(worker_id, messages.KeysInUse(list(epochs), seal_with)))
             case commands.GiveConfig(worker_id, revision) if worker_id in self.alive:
-                say(happenings.Reported(worker_id, m.Prepared(revision)))
+                say(happenings.Reported(worker_id, messages.Prepared(revision)))
             case commands.Tell(worker_id, order) if worker_id in self.alive:
                 self.obey(self.alive[worker_id], order)
             case commands.Kill(worker_id) if worker_id in self.alive:
@@ -177,21 +177,21 @@ class World:
 
     # --- workers and their clients
 
-    def obey(self, process: Process, order: m.Order) -> None:
+    def obey(self, process: Process, order: messages.Order) -> None:
         match order:
-            case m.Activate(revision):
+            case messages.Activate(revision):
                 process.revision = revision
-                self.queue.append(happenings.Reported(process.worker_id, m.Ready(revision)))
-            case m.Drain(deadline_s, spread_s, discourage):
+                self.queue.append(happenings.Reported(process.worker_id, messages.Ready(revision)))
+            case messages.Drain(deadline_s, spread_s, discourage):
                 self.check_order(process)
                 if process.drain:
                     process.drain.renew(self.now_s, self.now_s + deadline_s, spread_s, discourage=discourage)
                 else:
                     process.drain = Drain(self.now_s, self.now_s + deadline_s, spread_s, discourage, process.told)
                 process.reported = False
-            case m.Resume():
+            case messages.Resume():
                 process.drain = None
-            case m.Stop():
+            case messages.Stop():
                 self.leave(process, 0)
             case _:
                 pass
@@ -219,17 +219,17 @@ class World:
                 self.lost += client.busy_until_s > self.now_s
                 del process.clients[number]
         if process.drain.over and not process.reported:
-            process.reported = bool(self.node)  # without a supervisor nobody hears it
-            self.say(process, m.Drained(process.drain.lost, process.drain.cut))
+            process.reported = bool(self.node)  # without a supervisor the report is lost
+            self.say(process, messages.Drained(process.drain.lost, process.drain.cut))
 
     def beat(self, process: Process) -> None:
         left = None
         if process.drain:
             running = sum(client.busy_until_s > self.now_s for client in process.clients.values())
-            left = m.Left(len(process.drain.told), running, [])
-        self.say(process, m.Heartbeat(len(process.clients), 0, 0, 0.1, 1, {}, left))
+            left = messages.Left(len(process.drain.told), running, [])
+        self.say(process, messages.Heartbeat(len(process.clients), 0, 0, 0.1, 1, {}, left))
 
-    def say(self, process: Process, report: m.Report) -> None:
+    def say(self, process: Process, report: messages.Report) -> None:
         if self.node and process.worker_id in self.node.workers:
             self.happen(happenings.Reported(process.worker_id, report))
 
@@ -271,56 +271,56 @@ class World:
             operate()
             self.check()
 
-    # --- the promises
+    # --- the invariants
 
     def check_order(self, process: Process) -> None:
         assert self.node
         contract = self.node.contract
         if contract and contract.running and not self.node.workers[process.worker_id].leaving:
-            assert contract.proof, "promise 2"
+            assert contract.proof, "invariant 2"
             if contract.proof.startswith("measured") and contract.phase_since_s == self.now_s:
                 terms = contract.terms
                 recent = sum(at_s > self.now_s - terms.settle_s for at_s in self.arrivals)
-                assert recent <= terms.settle_below_per_s * terms.settle_s + 1, "promise 3"
+                assert recent <= terms.settle_below_per_s * terms.settle_s + 1, "invariant 3"
 
     def check(self) -> None:
         if self.node is None or self.node.contract is None:
             return
         contract = self.node.contract
         if self.began and contract.since_s == self.began[0]:
-            assert contract.hard_stop_s == self.began[1], "promise 6"
+            assert contract.hard_stop_s == self.began[1], "invariant 6"
         self.began = contract.since_s, contract.hard_stop_s
         if not self.node.accepts:
-            assert self.accepting == (), "promise 8"
+            assert self.accepting == (), "invariant 8"
         if contract.running:
-            assert self.file, "promise 4"
+            assert self.file, "invariant 4"
             assert not self.node.ready
             grace_s = CUT_GRACE_S + 6.0 if not self.deaths else 90.0
-            assert self.now_s <= contract.hard_stop_s + grace_s, "promise 1"
+            assert self.now_s <= contract.hard_stop_s + grace_s, "invariant 1"
         elif contract.released or contract.phase is Phase.FAILED:
-            assert not self.file, "promise 4"
+            assert not self.file, "invariant 4"
 
     def check_end(self, *, exact: bool) -> None:
         assert self.node
         contract = self.node.contract
         assert contract
-        assert not contract.running, "promise 1"
+        assert not contract.running, "invariant 1"
         text, code = verdict(contract)
         if contract.phase in (Phase.DRAINED, Phase.STOPPED_HARD):
             # Of a worker that was killed its last heartbeat is known, which may be a second old.
-            assert contract.lost == self.lost or not exact, f"promise 5: {text}, but {self.lost}"
+            assert contract.lost == self.lost or not exact, f"invariant 5: {text}, but {self.lost}"
             assert (code == 0) == (contract.lost == 0)
             assert not any(process.clients for process in self.alive.values()) or not exact
 
 
-def evening(world: World) -> str:
+def scenario(world: World) -> str:
     dice = world.dice
     world.happen(happenings.Started())
     world.run(dice.uniform(5, 30))
     if world.node is None or world.node.state is not NodeState.SERVING:
         world.run(20)
     world.disk_full = dice.random() < 0.05
-    # What a killed worker had, and what a rolling restart cut off before the drain began, it cannot know exactly.
+    # The requests of a killed worker, and what a rolling restart cut off before the drain began, are not known exactly.
     exact = dice.random() < 0.6
     chance = {"resume": 0.008, "immediate": 0.004, "kill": 0.0 if exact else 0.01, "restart": 0.0 if exact else 0.006}
 
@@ -353,17 +353,17 @@ def evening(world: World) -> str:
     world.run(CUT_GRACE_S + 5)
     node = world.node
     if node is None or node.contract is None or node.contract.since_s < 1005:
-        return "never begun"  # the supervisor died before it was written down
+        return "never begun"  # the supervisor died before it was saved
     world.check_end(exact=exact)
     ended = str(node.contract.phase)
     world.happen(happenings.Resume())
     world.disk_full = False
     world.run(60)
-    assert node.state is NodeState.SERVING, "promise 7"
-    assert node.ready, "promise 7"
-    assert not world.file, "promise 4"
-    assert all(p.drain is None for p in world.alive.values() if not node.workers[p.worker_id].leaving), "promise 7"
-    # And once more, with nothing of the first one left over: connections that were told before are not told again.
+    assert node.state is NodeState.SERVING, "invariant 7"
+    assert node.ready, "invariant 7"
+    assert not world.file, "invariant 4"
+    assert all(p.drain is None for p in world.alive.values() if not node.workers[p.worker_id].leaving), "invariant 7"
+    # And once more, with nothing left of the first one: connections that were told before are not told again.
     world.lost = 0
     world.happen(happenings.DrainNode(Terms(settle_s=0.0, announce_max_s=5.0, spread_s=1.0, max_wait_s=20.0)))
     world.run(20 + CUT_GRACE_S + 12)
@@ -377,7 +377,7 @@ def test_drains(seeds: range) -> None:
     for seed in ONE_SEED or seeds:
         world = World(seed)
         try:
-            end = evening(world)
+            end = scenario(world)
         except BaseException as failure:
             print(*world.story[-80:], sep="\n")
             pytest.fail(f"SEED={seed}: {type(failure).__name__} {failure}")

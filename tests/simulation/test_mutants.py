@@ -1,6 +1,7 @@
-"""The simulation notices a broken node: each of these one-line mistakes breaks a promise within a few runs.
+"""The simulation notices a broken node: each of these one-line mistakes violates an invariant within a few runs.
 
-Named after the mistake; beside it the promise (test_node.py) that it breaks. Several are mistakes that this node had.
+Named after the mistake; beside it the invariant (test_node.py) that it violates. Several are mistakes that this node
+had.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from supervisor.node.rollout import Rollout
 from supervisor.node.state import State
 from supervisor.node.worker import Worker, WorkerIds
 from supervisor.succession import translate
-from tests.simulation.test_node import play
+from tests.simulation.test_node import run
 from velocity_edge.wire import messages
 
 #: Most are found in the first ten runs; those that need a death at a certain moment, later.
@@ -218,39 +219,39 @@ def _not_on_adoption(dismiss: Callable[..., None]) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize(
-    ("mistake", "promise"),
+    ("mistake", "invariant"),
     [
-        (an_id_is_lent_again_at_once, "promise 1"),
-        (ids_start_again_with_each_supervisor, "promise 1"),
-        (unknown_ids_stay, "promise 2"),
-        (steering_is_believed_to_be_as_wanted, "promise 3"),
-        (new_connections_go_to_the_ready_only, "promise 3"),
-        (a_leaving_worker_is_still_chosen, "promise"),
-        (one_prepared_worker_is_enough, "promise [45]"),
-        (keys_are_sealed_with_before_all_have_them, "promise 5"),
-        (the_old_worker_leaves_first, "promise"),
-        (the_next_core_does_not_wait, "promise 6"),
-        (a_rollout_ends_with_its_supervisor, "promise"),
-        (a_worker_that_was_to_leave_is_not_told_again, "promise"),
-        (an_interrupted_resume_is_not_finished, "promise 7"),
-        (a_quiesce_ends_with_its_supervisor, "promise 7"),
-        (a_late_answer_counts_for_the_next_reload, "promise 4"),
-        (an_epoch_is_retired_when_it_stops_sealing, "promise 9"),
-        (ids_of_dead_workers_do_not_count, "promise 9"),
-        (a_scale_down_ignores_which_workers_remain, "promise 3"),
-        (deadlines_are_ignored, "promise (8|10)"),
-        (a_busy_worker_is_taken_for_hung, "promise 10"),
-        (a_hung_worker_is_taken_for_busy, "promise"),
-        (the_orders_of_a_dismissal_are_lost, "promise (8|10)"),
+        (an_id_is_lent_again_at_once, "invariant 1"),
+        (ids_start_again_with_each_supervisor, "invariant 1"),
+        (unknown_ids_stay, "invariant 2"),
+        (steering_is_believed_to_be_as_wanted, "invariant 3"),
+        (new_connections_go_to_the_ready_only, "invariant 3"),
+        (a_leaving_worker_is_still_chosen, "invariant"),
+        (one_prepared_worker_is_enough, "invariant [45]"),
+        (keys_are_sealed_with_before_all_have_them, "invariant 5"),
+        (the_old_worker_leaves_first, "invariant"),
+        (the_next_core_does_not_wait, "invariant 6"),
+        (a_rollout_ends_with_its_supervisor, "invariant"),
+        (a_worker_that_was_to_leave_is_not_told_again, "invariant"),
+        (an_interrupted_resume_is_not_finished, "invariant 7"),
+        (a_quiesce_ends_with_its_supervisor, "invariant 7"),
+        (a_late_answer_counts_for_the_next_reload, "invariant 4"),
+        (an_epoch_is_retired_when_it_stops_sealing, "invariant 9"),
+        (ids_of_dead_workers_do_not_count, "invariant 9"),
+        (a_scale_down_ignores_which_workers_remain, "invariant 3"),
+        (deadlines_are_ignored, "invariant (8|10)"),
+        (a_busy_worker_is_taken_for_hung, "invariant 10"),
+        (a_hung_worker_is_taken_for_busy, "invariant"),
+        (the_orders_of_a_dismissal_are_lost, "invariant (8|10)"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_the_simulation_notices(mistake: Break, promise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_notices(mistake: Break, invariant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mistake(monkeypatch)
-    with pytest.raises(AssertionError, match=promise):
+    with pytest.raises(AssertionError, match=invariant):
         run_many()
 
 
 def run_many() -> None:
     for seed in range(RUNS):
-        play(seed)
+        run(seed)

@@ -1,26 +1,27 @@
-"""Whatever happens to workers and supervisors, and whatever operators ask for, in any order, a node keeps its promises:
+"""Whatever happens to workers and supervisors, and whatever operators request, in any order, these invariants hold:
 
-1. A worker id names one process: it is never lent while another lives, or while packets for a dead one may come.
-2. A slot has at most one living process, and a living worker's id leads to its slot. Every known id leads to somebody:
-   its worker, or the heir of that; ids that nobody had are forgotten.
-3. While the node accepts, everybody who is ready and stays gets new connections; while nobody is, they have somewhere
-   to wait. Nobody drains while new connections go to it. A node that does not accept gets none.
-4. Nobody serves a configuration that it did not prepare or that was refused, and soon all serve the same one.
-5. Nobody seals with a key that somebody else, or the key file, does not have; every rotation ends.
+1. A worker id names one process: it is not lent while another process has it, or while packets for a dead one may come.
+2. A slot has at most one live process, and packets for a live worker's id go to its slot. Every id that steering knows
+   leads to a worker: the one that has the id, or the one that answers for it; other ids are forgotten.
+3. While the node accepts, all workers that are ready and stay get new connections; while none is, new connections wait
+   in a socket. No worker drains while new connections go to it. A node that does not accept gets none.
+4. No worker serves a configuration that it did not prepare or that was refused, and soon all serve the same one.
+5. No worker seals with a key that another worker, or the key file, lacks; every rotation ends.
 6. A worker is asked to leave only when another one of its core is ready. One core hands over at a time, a rollout ends,
    and no core keeps two workers.
-7. A quiesce or drain is neither forgotten nor invented, and ends; a node that serves has its routes. When the trouble
-   ends, all cores serve.
-8. A worker that was told to leave goes. A stop ends: all processes are gone, and the node quits once.
-9. Whatever connection ID a living worker's connection holds, or a dead one's held until its packets cannot come any
-   more, decodes: in steering and in every worker; and epochs that nobody needs make room for the next ones.
+7. A quiesce or drain is neither forgotten nor invented, and ends; a node that serves has its routes. When the faults
+   end, all cores serve.
+8. A worker that was told to leave exits. A stop ends: all processes have exited, and the node quits once.
+9. Every connection ID that a connection of a live worker holds, or of a dead one held until its packets cannot come any
+   more, decodes: in steering and in every worker. Epochs that are not needed are retired.
 10. A worker that makes progress is not killed because its heartbeats do not come; one that hangs is.
 
 They hold after every step, and across the deaths of supervisors: between any two commands of any happening, while
-nothing happens, while a successor waits for workers, by an upgrade, or together with all workers. In three of four
-evenings supervisors die.
+nothing happens, while a successor waits for workers, by an upgrade, or together with all workers. In three of four runs
+supervisors die.
 
-A failure prints the seed: `SEED=1234 pytest tests/simulation`. test_mutants.py shows that the promises can be broken.
+A failure prints the seed: `SEED=1234 pytest tests/simulation`. test_mutants.py shows that the invariants can be
+violated.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from supervisor.node.drain_contract import Terms
 from supervisor.node.happenings import AbortOld, DrainNode, Quiesce, QuiesceMode, Restart, Resume, Scale, StopNode
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
-from tests.simulation.invariants import Watched, everybody_well, is_well
+from tests.simulation.invariants import Watched, check_recovered, has_recovered
 from tests.simulation.world import World
 
 TROUBLE_S = 120.0
@@ -45,7 +46,7 @@ def scale(world: World, wanted: int) -> None:
 
 
 def operate(world: World) -> None:
-    """Somebody does something, again and again."""
+    """An operator or a fault does something, repeatedly."""
     if not world.trouble:
         return
     dice = world.dice
@@ -74,7 +75,7 @@ def operate(world: World) -> None:
         case 8:
             world.happen(Scale(dice.randint(0, world.cores + 1)))
         case 15:
-            # Some of those that would stay have just died.
+            # Some of the workers that would stay have just died.
             wanted = dice.randint(1, world.cores)
             for process in [p for p in world.alive.values() if p.core < wanted]:
                 world.end_of(process, -9)
@@ -91,11 +92,11 @@ def operate(world: World) -> None:
             if not (node.rollout and node.rollout.running):
                 world.exec()
         case 14 if world.deadly and dice.random() < 0.1:
-            world.everybody_dies()
+            world.kill_all()
 
 
 def failed_to_start(world: World) -> bool:
-    assert world.quit in (None, 1), "it stopped, and nobody asked"
+    assert world.quit in (None, 1), "it stopped without a request"
     return world.quit is not None
 
 
@@ -108,49 +109,50 @@ def leaving(world: World) -> bool:
     return node is not None and node.state is NodeState.QUIESCING and not node.discouraging
 
 
-def evening(world: World) -> None:
+def scenario(world: World) -> None:
+    """Faults and requests for a while, then recovery, then a stop."""
     world.later(world.dice.uniform(0, 5), lambda: operate(world))
     world.succeed(roll=False)
     world.run_until(TROUBLE_S)
     world.trouble = False
     world.cut_next = False
     for process in world.alive.values():
-        if process.character == "refuses":
-            process.character = "good"
+        if process.behaviour == "refuses":
+            process.behaviour = "good"
     if failed_to_start(world):
         return
     world.file = next(world.contents)
     world.run_until(world.now_s + 60.0, lambda: world.node is not None)
     for _ in range(5):
-        # Refused while nobody is up to try it, and nobody has failed yet.
+        # Refused while no worker is up to try it, and none has failed yet.
         world.reload()
         world.run_until(world.now_s + 40.0, lambda: not leaving(world))
     if failed_to_start(world):
         return
-    assert not leaving(world), "promise 7: the quiesce did not end"
+    assert not leaving(world), "invariant 7: the quiesce did not end"
     world.run_until(world.now_s + 60.0, lambda: world.happen(Resume()))
     for _ in range(3):
-        # Somebody may still die of the trouble while it is asked, and then it is refused.
+        # A worker may still die of an earlier fault while it tries the revision, which is refused then.
         world.reload()
-        world.run_until(world.now_s + 200.0, lambda: is_well(world))
+        world.run_until(world.now_s + 200.0, lambda: has_recovered(world))
         if failed_to_start(world):
             return
         if uses_the_file(world):
             break
-    everybody_well(world)
+    check_recovered(world)
     for process in world.alive.values():
-        process.character = world.dice.choice(["good", "good", "stubborn"])
+        process.behaviour = world.dice.choice(["good", "good", "does not stop"])
     world.happen(StopNode(fast=world.dice.random() < 0.3))
     world.run_until(world.now_s + 60.0)
-    assert world.quit == 0, "promise 8"
-    assert not world.alive, "promise 8: the node quits while somebody lives"
+    assert world.quit == 0, "invariant 8"
+    assert not world.alive, "invariant 8: the node quits while a worker lives"
 
 
-def play(seed: int, node_class: type[Node] = Node) -> World:
-    """Play one evening; an AssertionError says which promise was not kept."""
+def run(seed: int, node_class: type[Node] = Node) -> World:
+    """Run one scenario; an AssertionError says which invariant was violated."""
     world = Watched(seed, deadly=seed % 4 != 0, node_class=node_class)
     try:
-        evening(world)
+        scenario(world)
     except Exception as failure:
         failure.story = world.tell()  # type: ignore[attr-defined]
         raise
@@ -158,14 +160,14 @@ def play(seed: int, node_class: type[Node] = Node) -> World:
 
 
 @pytest.mark.parametrize("seeds", [range(150), pytest.param(range(150, 1200), marks=pytest.mark.slow)], ids=str)
-def test_evenings(seeds: range) -> None:
+def test_invariants_hold(seeds: range) -> None:
     worlds = []
     for seed in ONE_SEED or seeds:
         try:
-            worlds.append(play(seed))
+            worlds.append(run(seed))
         except Exception as failure:
             pytest.fail(f"{getattr(failure, 'story', '')}\nSEED={seed}: {type(failure).__name__} {failure}")
     if not ONE_SEED:
         ended_well = sum(world.quit == 0 for world in worlds)
-        assert ended_well > len(worlds) // 2, "most evenings should be about more than a failed start"
+        assert ended_well > len(worlds) // 2, "most runs should get further than a failed start"
         assert sum(world.deaths for world in worlds) > 2 * len(worlds), "supervisors should die"

@@ -1,13 +1,13 @@
-"""A pretend machine around real decisions, with supervisors that die and are followed by others.
+"""A simulated machine around the real decisions, with supervisors that die and have successors.
 
-    the real thing                                   here
-    supervisor/node/node.py, translate.py, keyring.py    themselves
-    supervisor/shell.py, startup.py, chores/        `happen`, `succeed`, `reload`, `rotate`: the same order of steps
+    real                                             simulated
+    supervisor/node/, translate.py, keyring.py       themselves
+    supervisor/shell.py, startup.py, chores/         `happen`, `succeed`, `reload`, `rotate`: the same order of steps
     a supervisor's death between two commands        `cut_next`: the next happening is carried out in part
     state.json                                       `saved`, made as shell.py makes it: before and after the commands
     pinned maps                                      `known`, `accepting`; tier A forgets them with its supervisor
 
-Workers are in machine.py, the invariants in invariants.py, the evenings in test_node.py.
+Workers are in machine.py, the invariants in invariants.py, the scenarios in test_node.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.simulation.machine import QUARANTINE_S, Machine, Process
 from velocity_edge.config.tickets import Tickets
 from velocity_edge.errors import CannotDo
 from velocity_edge.keys.table import ROOT_BYTES, EpochTable, first_table
-from velocity_edge.wire import messages as m
+from velocity_edge.wire import messages
 from velocity_edge.wire.messages import Listener
 
 #: How long a successor waits for workers (supervisor/succession/adoption.py).
@@ -72,7 +72,7 @@ class World(Machine):
         node = self.node
         if node is None or self.quit is not None:
             return False
-        if not (isinstance(happening, happenings.Reported) and isinstance(happening.report, m.Heartbeat)):
+        if not (isinstance(happening, happenings.Reported) and isinstance(happening.report, messages.Heartbeat)):
             self.story.append((self.now_s, happening))
         cutting, self.cut_next = self.cut_next, False
         saved_before = (
@@ -141,7 +141,7 @@ class World(Machine):
         self.happen(happenings.Ticked(self.progress()))
         self.ticks_now = self.ticks_now + 1 if self.now_s == self.ticked_s else 0
         self.ticked_s = self.now_s
-        assert self.ticks_now < 3, "promise 8: a deadline that no tick removes"
+        assert self.ticks_now < 3, "invariant 8: a deadline that no tick removes"
 
     def do(self, command: commands.Command) -> None:
         match command:
@@ -189,7 +189,7 @@ class World(Machine):
     def before_commands(self, happening: happenings.Happening) -> None:
         """For invariants.py."""
 
-    def told(self, worker_id: int, order: m.Order) -> None:
+    def told(self, worker_id: int, order: messages.Order) -> None:
         """For invariants.py."""
 
     def activated(self, revision: int) -> None:
@@ -213,12 +213,12 @@ class World(Machine):
         return False
 
     def leave(self) -> None:
-        """Nobody supervises now."""
+        """No supervisor runs now."""
         self.node, self.tick_s, self.gathering, self.cut_next, self.waiting = None, None, None, False, True
         self.supervisor += 1
         self.attached = {}
         for process in list(self.alive.values()):
-            # What it had got it still obeys; its answers reach nobody.
+            # It still carries out the orders that it has received; its answers are lost.
             process.reports_to = 0
             while process.inbox and not process.silent:
                 process.inbox.pop(0)()
@@ -235,7 +235,7 @@ class World(Machine):
         self.leave()
         self.succeed(roll=True)
 
-    def everybody_dies(self) -> None:
+    def kill_all(self) -> None:
         """The out-of-memory killer, or a stop of all processes at once."""
         if self.node is not None:
             self.saved = self.left_behind()
@@ -273,12 +273,12 @@ class World(Machine):
         if process.silent or process.stopping or not process.revision:
             return
         process.reports_to = number
-        process.hello = m.Hello(
+        process.hello = messages.Hello(
             process.worker_id, process.pid, "portable", "test", revision=process.revision, draining=process.draining
         )
 
     def begin(self, number: int, roll: bool) -> None:
-        """Sort out who came, and let the node's life begin."""
+        """Keep or kill the workers of the earlier supervisor, and start the node."""
         if number != self.supervisor:
             return
         assert self.gathering is not None
