@@ -28,7 +28,7 @@ from supervisor.node.commands import GiveKeys, Quit, Say, Tell, WriteDisableFile
 from supervisor.node.happenings import DisableFileWritten, Exited, Happening, Reported, Started, StopNode, Ticked
 from supervisor.node.lifecycle import NodeState
 from supervisor.node.node import Node
-from tests.unit.supervisor.node.test_node import Play
+from tests.unit.supervisor.node.play import Play
 from velocity_edge.admin import requests
 from velocity_edge.admin.verbs import VERBS
 from velocity_edge.config.model import Config

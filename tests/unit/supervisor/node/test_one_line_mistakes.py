@@ -18,7 +18,7 @@ from supervisor.node.drain_contract import Phase, Terms
 from supervisor.node.lifecycle import WorkerState
 from supervisor.node.table import IllegalEvent
 from tests.support.mutants import mutate
-from tests.unit.supervisor.node.test_node import Play
+from tests.unit.supervisor.node.play import Play
 from velocity_edge.wire import messages as m
 
 
