@@ -47,7 +47,7 @@ def test_a_root_changes_when_its_path_names_another_directory_not_with_its_conte
     (tmp_path / "next").symlink_to("v2")
     (tmp_path / "next").replace(root)
     assert [watch.changed(look()) for _ in range(3)] == [False, True, False]
-    assert [watch.changed(look(tmp_path / "v1")) for _ in range(3)] == [False] * 3, "another site, read just now"
+    assert [watch.changed(look(tmp_path / "v1")) for _ in range(3)] == [False] * 3, "a site that was added just now"
     # A missing directory hides no change of a file; it counts as changed when another one is in its place.
     root.unlink()
     file.write_text("bb")

@@ -38,7 +38,7 @@ def used_tokens_of(slots: Slots) -> list[int]:
 
 
 def test_all_slots_share_one_memory_of_used_tokens_that_outlives_the_supervisor() -> None:
-    """Also with slots that come back from workers of a version that does not know them, and with one opened anew."""
+    """Also with slots from workers of a version that does not have them, and with a slot that is opened anew."""
     slots = Slots.open([LOOPBACK], cores=2)
     [before] = set(used_tokens_of(slots))
     equipped = [os.fstat(fd).st_ino for fd in slots.equipment(2)]
@@ -88,7 +88,7 @@ def test_a_slab_of_another_version_is_used_and_replaced_for_the_next_worker() ->
         assert back.slab.read()["requests"] == 5
         assert back.bundle.pack()[-2:] == [old, extra], "unknown descriptors are kept for a later version"
         assert back.renew_slab(1)
-        assert not back.renew_slab(1), "once is enough"
+        assert not back.renew_slab(1), "a slab is renewed once"
         cells = back.slab.read()
         assert (cells["requests"], cells["connections"], back.slab.current) == (5, 0, True)
         back.close()

@@ -1,4 +1,4 @@
-"""Who is adopted is the worker that state.json names, with its sockets; who is not it, or does not come, is not."""
+"""A worker is adopted, with its sockets, when state.json names it and it connects in time; others are not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from velocity_edge.wire.channel import Channel
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adoption, "PATIENCE_S", 1.0)
 
 
@@ -75,7 +75,7 @@ while True:
     except OSError:
         time.sleep(0.02)
 try:
-    end.send(eval(sys.argv[2]))  # a stranger may have been sent away by then
+    end.send(eval(sys.argv[2]))  # an unknown process may have been disconnected by then
     end.recv(10)
 except OSError:
     pass
@@ -88,7 +88,9 @@ def come(path: Path, words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("words", ["b'junk'", "b'.junk'", 'b\'{"kind": "Hello"}\'', "bytes(60000)"])
-def test_one_that_talks_nonsense_is_killed(tmp_path: Path, words: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_that_sends_invalid_messages_is_killed(
+    tmp_path: Path, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     process = come(tmp_path / "workers.sock", words)
     state = replace(saved(), workers=[worker(process.pid)])
 
@@ -103,7 +105,7 @@ def test_one_that_talks_nonsense_is_killed(tmp_path: Path, words: str, caplog: p
     assert "did not report in time and in full: killed" in caplog.text
 
 
-def test_a_stranger_is_sent_away_and_lives(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_process_is_disconnected_and_not_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     silent = subprocess.Popen(["sleep", "60"])
     stranger = come(tmp_path / "workers.sock", "b'{}'")
     state = replace(saved(), workers=[worker(silent.pid)])
@@ -116,20 +118,20 @@ def test_a_stranger_is_sent_away_and_lives(tmp_path: Path, caplog: pytest.LogCap
         assert f"process {stranger.pid} connected to" in caplog.text
         assert "is not our worker" in caplog.text
         assert stranger.poll() is None
-        assert silent.wait(5) == -signal.SIGKILL, "it did not come"
+        assert silent.wait(5) == -signal.SIGKILL, "it did not connect"
     finally:
         for process in (silent, stranger):
             process.kill()
             process.wait()
 
 
-def test_the_dead_are_not_waited_for(tmp_path: Path) -> None:
+def test_dead_workers_are_not_awaited(tmp_path: Path) -> None:
     process = subprocess.Popen(["true"])
     gone = worker(process.pid)
     deadline_s = time.monotonic() + 5.0
     while spawn.start_ticks(process.pid) is not None and time.monotonic() < deadline_s:
         time.sleep(0.01)
-    # Dead, and not reaped: as orphans stay in a container whose first process does not care.
+    # Dead, and not reaped: as orphans stay in a container whose first process does not reap.
     state = replace(saved(), workers=[gone, SavedWorker(9, 0, 1, os.getpid(), 1, False)])
 
     async def play() -> None:

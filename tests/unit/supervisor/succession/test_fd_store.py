@@ -1,6 +1,6 @@
-"""What a service manager keeps for us is used where it fits, and given up where it does not, by both.
+"""Descriptors that a service manager keeps are used where they fit, and closed by both sides where they do not.
 
-The manager is pretended here (a socket that takes copies); the real one is in tests/integration/test_systemd.py.
+The manager is simulated here (a socket that takes copies); the real one is in tests/integration/test_systemd.py.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Manager:
                     os.close(fd)
 
     def hand_over(self) -> list[tuple[str, int]]:
-        """What the next process gets."""
+        """Return what the next process gets."""
         assert self.us.wait()
         return [(name, os.dup(fd)) for name, fd in reversed(self.kept)]
 
@@ -83,11 +83,11 @@ def ports(slots: Slots) -> list[int]:
     return [slot.udp[0].getsockname()[1] for slot in slots]
 
 
-def test_a_successor_gets_every_slot_back_with_what_waits_in_its_sockets(manager: Manager) -> None:
+def test_a_successor_gets_all_slots_with_the_packets_that_wait_in_their_sockets(manager: Manager) -> None:
     slots = Slots.open([LOOPBACK], 2)
     first = s.Store(manager.us, [])
     assert first.keep(slots) == ""
-    assert first.keep(slots) == "", "asking twice keeps nothing twice"
+    assert first.keep(slots) == "", "a second call keeps nothing twice"
     assert manager.us.wait()
     assert len(manager.kept) == 4 * 4
     port = slots.listeners[0].port
@@ -124,10 +124,10 @@ def test_a_successor_gets_every_slot_back_with_what_waits_in_its_sockets(manager
         ([LOOPBACK], 2, 8),  # fewer cores
     ],
 )
-def test_what_does_not_fit_is_closed_everywhere_before_anything_is_bound(
+def test_descriptors_that_do_not_fit_are_closed_by_both_before_anything_is_bound(
     manager: Manager, wanted: list[Listener], slots: int, left: int
 ) -> None:
-    gc.collect()  # nobody else's descriptors are closed meanwhile
+    gc.collect()  # no other descriptors are closed meanwhile
     before = len(os.listdir("/proc/self/fd"))
     opened = Slots.open([LOOPBACK], 2)
     s.Store(manager.us, []).keep(opened)
@@ -141,21 +141,21 @@ def test_what_does_not_fit_is_closed_everywhere_before_anything_is_bound(
     assert len(os.listdir("/proc/self/fd")) == before + left
 
 
-def test_workers_know_better(manager: Manager) -> None:
-    """Slot 0 came back from a worker, and is another one than what is kept; slot 1 is only kept."""
+def test_descriptors_from_workers_take_precedence(manager: Manager) -> None:
+    """Slot 0 came back from a worker and differs from the kept one; slot 1 is only kept."""
     old = Slots.open([LOOPBACK], 1)
     store = s.Store(manager.us, [])
     store.keep(old)
     held = Slots.open([LOOPBACK], 1)
     bundles = s.Store(manager.us, manager.hand_over()).take(partial(s.fits, [LOOPBACK]), 2, {0: held[0]})
     assert list(bundles) == [1]
-    assert {name.split("-")[1] for name, _ in manager.kept} == {"1"}, "what is kept of slot 0 is of no use"
+    assert {name.split("-")[1] for name, _ in manager.kept} == {"1"}, "the kept descriptors of slot 0 are removed"
     for each in (old, held):
         each.close()
     bundles[1].close()
 
 
-def test_half_a_slot_is_none() -> None:
+def test_an_incomplete_slot_is_not_used() -> None:
     whole = s.names(3, 2)
     assert s.complete(whole) == {3: 2}
     for gone in whole:
@@ -176,17 +176,19 @@ def test_an_orderly_stop_leaves_the_current_slots_or_nothing(manager: Manager) -
     slots.close()
 
 
-def test_a_store_that_is_too_small_is_said() -> None:
+def test_a_store_that_is_too_small_is_reported() -> None:
     slots = Slots.open([LOOPBACK], 1)
-    assert s.Store(ServiceManager("", None, 1), []).keep(slots) == "", "no service manager, no complaint"
+    assert s.Store(ServiceManager("", None, 1), []).keep(slots) == "", (
+        "without a service manager there is nothing to report"
+    )
     manager = ServiceManager("@velocity-nobody-listens", None, 1)
     assert "does not take descriptors" in s.Store(manager, []).keep(slots)
     slots.close()
 
 
-def test_descriptors_are_for_us_only_when_they_say_so() -> None:
+def test_descriptors_for_another_process_are_not_used() -> None:
     ours = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0", "LISTEN_FDNAMES": ""}
     for environment in (ours, {**ours, "LISTEN_PID": "1", "LISTEN_FDS": "2"}, {}):
         left = dict(environment)
         assert received(left) == []
-        assert left == {}, "a program that we become later must not find them"
+        assert left == {}, "a program that is executed later must not find them"

@@ -1,4 +1,4 @@
-"""state.json and its lock: which files are used, which end the start, and files that are not what they should be."""
+"""state.json and its lock: which files are used, and which end the start."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_state_with_unknown_fields_is_used(tmp_path: Path) -> None:
 
 
 def test_state_of_0_1_0_is_used(tmp_path: Path) -> None:
-    """Byte for byte what that version writes; this text is never changed."""
+    """The text is what that version wrote, byte for byte; it is never changed."""
     (tmp_path / "state.json").write_text(
         '{"boot_id":"BOOT","cores":1,"cpus":[0],"target":1,"next_id":8,"revision":3,'
         '"listeners":[{"host":"127.0.0.1","port":443}],'
