@@ -88,9 +88,7 @@ def come(path: Path, words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("words", ["b'junk'", "b'.junk'", 'b\'{"kind": "Hello"}\'', "bytes(60000)"])
-def test_a_worker_that_sends_invalid_messages_is_killed(
-    tmp_path: Path, words: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_worker_with_invalid_messages_is_killed(tmp_path: Path, words: str, caplog: pytest.LogCaptureFixture) -> None:
     process = come(tmp_path / "workers.sock", words)
     state = replace(saved(), workers=[worker(process.pid)])
 

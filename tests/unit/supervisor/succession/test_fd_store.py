@@ -178,9 +178,7 @@ def test_an_orderly_stop_leaves_the_current_slots_or_nothing(manager: Manager) -
 
 def test_a_store_that_is_too_small_is_reported() -> None:
     slots = Slots.open([LOOPBACK], 1)
-    assert s.Store(ServiceManager("", None, 1), []).keep(slots) == "", (
-        "without a service manager there is nothing to report"
-    )
+    assert s.Store(ServiceManager("", None, 1), []).keep(slots) == "", "nothing to report"
     manager = ServiceManager("@velocity-nobody-listens", None, 1)
     assert "does not take descriptors" in s.Store(manager, []).keep(slots)
     slots.close()
