@@ -2,12 +2,17 @@
 
 A module is named as Python imports it. A room is a folder below one of the four packages (`supervisor/node`); a file
 beside the rooms (`supervisor/shell.py`) is a room of its own. Everything is read from the source text.
-`python -m tests.support.source_tree` prints the circles that exist, and the drawings of docs/architecture.md.
+
+    python -m tests.support.source_tree                      print the circles that exist
+    python -m tests.support.source_tree supervisor/node ...  print each file with the first sentence of its docstring
+    python -m tests.support.source_tree --write              write tables and drawings into docs/architecture.md
 """
 
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -133,11 +138,36 @@ def chain(graph: Graph, start: str, end: str) -> list[str]:
     return way[::-1]
 
 
+def summary(path: Path) -> str:
+    """The first sentence of a file's docstring."""
+    paragraph = " ".join(docstring(path).partition("\n\n")[0].split())
+    return re.split(r"\.\s(?=[A-Z`])", paragraph, maxsplit=1)[0].rstrip(".").replace("|", "\\|")
+
+
+def files_of(folder: str) -> list[str]:
+    """One line for each Python file below *folder*: its name and the first sentence of its docstring."""
+    paths = [path for path in modules().values() if path.is_relative_to(folder) and path.name != "__init__.py"]
+    width = max((len(str(path)) for path in paths), default=0)
+    return [f"{path!s:{width}}  {summary(path)}" for path in paths]
+
+
+def table(package: str) -> str:
+    """The rooms of *package* and the files beside them, with the first sentence of each, as Markdown."""
+    rooms = [path for path in modules().values() if path.name == "__init__.py" and len(path.parts) >= 3]
+    beside = [path for path in modules().values() if path.name != "__init__.py" and len(path.parts) == 2]
+    lines = ["| | |", "| --- | --- |"]
+    for path in (*sorted(rooms), *sorted(beside)):
+        if path.parts[0] == package:
+            name = f"{path.parent}/" if path.name == "__init__.py" else str(path)
+            lines.append(f"| `{name}` | {summary(path)} |")
+    return "\n".join(lines)
+
+
 def draw(package: str) -> str:
     """The rooms of *package* and the arrows between them, as mermaid; arrows that others imply are left out."""
     graph = {name: used for name, used in room_graph().items() if name.startswith(f"{package}.")}
     inside = {name: {one for one in used if one in graph} for name, used in graph.items()}
-    return "\n".join(["flowchart TD", *_lines(needed(inside), package)])
+    return "\n".join(["```mermaid", "flowchart TD", *_lines(needed(inside), package), "```"])
 
 
 def _lines(graph: Graph, package: str) -> Iterable[str]:
@@ -148,9 +178,29 @@ def _lines(graph: Graph, package: str) -> Iterable[str]:
             yield f"    {short[name]}"
 
 
-if __name__ == "__main__":
-    for title, graph in (("files", module_graph()), ("rooms", room_graph())):
-        for members in circles(graph):
-            print(f"circle of {title}:", ", ".join(sorted(members)))
+def with_derived_parts(page: str) -> str:
+    """The text of docs/architecture.md with its tables and drawings as they follow from the tree."""
     for package in PACKAGES:
-        print(f"\n{package}\n{draw(package)}")
+        for kind, text in (("rooms", table(package)), ("arrows", draw(package))):
+            before, begin, rest = page.partition(f"<!-- {kind} of {package} -->\n")
+            assert begin, f"docs/architecture.md has no place for the {kind} of {package}"
+            _, end, after = rest.partition("<!-- end -->")
+            page = f"{before}{begin}{text}\n{end}{after}"
+    return page
+
+
+def main(arguments: list[str]) -> None:
+    """Carry out the command line of the docstring above."""
+    page = ROOT / "docs/architecture.md"
+    if arguments == ["--write"]:
+        page.write_text(with_derived_parts(page.read_text()))
+    elif arguments:
+        print(*(line for folder in arguments for line in files_of(folder.rstrip("/"))), sep="\n")
+    else:
+        for title, graph in (("files", module_graph()), ("rooms", room_graph())):
+            for members in circles(graph):
+                print(f"circle of {title}:", ", ".join(sorted(members)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Invariant: links in documents lead to files, and paths in `backticks` exist."""
+"""Invariant: links in documents lead to files, paths in `backticks` and quoted sections exist."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+from tests.support.named import prose
 
 TREE = Path(__file__).parents[2]
 DOCUMENTS = [TREE / "README.md", *sorted((TREE / "docs").rglob("*.md"))]
@@ -19,4 +21,15 @@ def test_links_and_paths_exist(document: Path) -> None:
     text = document.read_text()
     missing = [link for link in _LINK.findall(text) if not (document.parent / link).exists()]
     missing += [name for name in _PATH.findall(text) if not (TREE / name).exists()]
+    assert missing == []
+
+
+def test_quoted_sections_exist() -> None:
+    """`docs/keys.md, "Backup"` in a docstring or comment leads to a heading of that page."""
+    missing = []
+    for one in prose():
+        for page, title in re.findall(r'(docs/[\w/-]+\.md),\s+(?:[#*]\s*)?"([^"]+)"', one.text):
+            headings = re.findall(r"^#+ (.*)$", (TREE / page).read_text(), re.MULTILINE)
+            if " ".join(title.split()) not in headings:
+                missing.append(f'{one.path}: {page}, "{title}"')
     assert missing == []

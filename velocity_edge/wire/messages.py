@@ -3,7 +3,8 @@
 One SOCK_SEQPACKET pair connects the supervisor with each worker: the kernel keeps packet boundaries, the death of a
 peer is an end of file, and descriptors can travel along. A message is a frozen dataclass; on the wire it is JSON whose
 "kind" is the class name, with bytes in base64. Orders go down (orders.py), reports go up (reports.py), and neither side
-waits for an answer: the supervisor decides from the facts that workers report (docs/architecture.md, "Nobody waits").
+waits for an answer: the supervisor decides from the facts that workers report
+(docs/architecture.md, "Messages without replies").
 
 The two ends may be of different versions (an upgrade, a downgrade, files replaced under a running node), so messages
 only grow (docs/adr/0007-versions-side-by-side.md):

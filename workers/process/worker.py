@@ -1,4 +1,4 @@
-"""One worker: carries out orders and puts the parts together (docs/architecture.md, "Nobody waits").
+"""One worker: carries out orders and puts the parts together (docs/architecture.md, "Messages without replies").
 
     order       what happens here
     Equip       take the sockets, drop the privileges
