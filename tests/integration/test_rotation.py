@@ -69,7 +69,7 @@ def test_connections_on_an_old_epoch_are_counted_and_moved_without_failed_reques
                 more_requests(result)
                 metrics = node.admin("GET", "/v1/metrics")[1].decode()
                 assert 'velocity_connections_by_key_epoch{epoch="1"} 6.0' in metrics
-                assert "still on epoch 1: 6 connections" in node.command("status").stdout
+                assert "connection IDs of epoch 1: 6 connections" in node.command("status").stdout
             run = node.command("tickets", "rotate", "--move", "--spread", "1s", "--timeout", "30s", timeout_s=40)
             assert run.returncode == 0, run
             assert "epoch 3 seals; no connection uses an earlier one" in run.stdout

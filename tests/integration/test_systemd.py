@@ -213,7 +213,7 @@ def test_quiesced_node_restarts_quiesced(node: Service) -> None:
     assert (status["reason"], node.admin("GET", "/v1/readyz")[0]) == ("CHG-7", 503)
     poll(disabled.exists, "the disable file", 5)
     assert status["state_at_s"] < restarted_s, "since an operator said so"
-    assert "`velocity-edge admin resume` lets them in" in node.log.rpartition("velocity-edge 0")[2], (
+    assert "`velocity-edge admin resume` accepts them again" in node.log.rpartition("velocity-edge 0")[2], (
         "the banner says so"
     )
     with pytest.raises(VelocityError):

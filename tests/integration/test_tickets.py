@@ -75,7 +75,7 @@ def test_expiry_rotates_first_and_expired_epochs_open_nothing() -> None:
             node, "expire", "--epoch", "99", code=5
         )
         assert "no epoch is that old" in node.post("tickets/expire", older_than_s=3600)[1]["error"]
-        assert "one of --all" in tickets(node, "expire", code=2)
+        assert "expected one of --all" in tickets(node, "expire", code=2)
         assert stored(node) == table
         # The next supervisor knows it, too.
         node.process.kill()
@@ -96,7 +96,7 @@ def test_encrypted_backup_can_be_imported_on_another_node(tmp_path: Path) -> Non
         assert "cannot ask for a passphrase" in tickets(node, "export", "--out", backup, code=5)
         assert "exported epochs 1, 2, 3" in tickets(node, "export", "--out", backup, "--passphrase-file", secret)
         assert backup.stat().st_mode & 0o777 == 0o600
-        assert "it is there already" in tickets(node, "export", "--out", backup, code=5)
+        assert "it exists; expected a name that does not" in tickets(node, "export", "--out", backup, code=5)
 
         # The other node has an epoch 1 of its own.
         its = stored(other)

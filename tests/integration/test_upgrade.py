@@ -165,7 +165,7 @@ def test_worker_that_dies_after_files_are_replaced_starts_with_the_new_version(p
             return [w["state"] for w in node.status()["workers"]] == ["ready"] * 2
 
         poll(ready, "both workers", PATIENCE_S)
-        assert any("1 workers are of 0.2.0" in sentence for sentence in node.status()["degraded"])
+        assert any("1 workers run 0.2.0" in sentence for sentence in node.status()["degraded"])
         rows = node.command("status").stdout
         assert " 0.1.0 " in rows
         assert " 0.2.0 " in rows
@@ -229,7 +229,7 @@ def test_unusable_installation_leaves_the_old_one_serving_with_a_reason(programs
             programs.install("bad", [SUPERVISOR_DIES])
             code, said = asked_by(programs, node, "bad")
             assert code == 1, said
-            assert "the workers serve on without one; `velocity-edge serve`" in said
+            assert "the workers go on serving without one; `velocity-edge serve`" in said
             assert node.process.wait(10) == 4
             more_requests(result, 20)
             # The operator's next step.

@@ -1,4 +1,4 @@
-"""`cid decode`: which node and worker a connection ID names, for people with a packet capture."""
+"""`cid decode`: the node and the worker in a connection ID, to read a packet capture."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from velocity_edge.wire.cid import CID_LENGTH, CidCodec
 
 @click.group()
 def cid() -> None:
-    """Tell which node and worker a connection ID names."""
+    """Decode the node and the worker in a connection ID."""
 
 
 @cid.command()
 @click.argument("connection_id")
 @click.option("--keys", type=click.Path(path_type=Path, dir_okay=False), help="Key file (tickets.storage) of the node.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def decode(connection_id: str, keys: Path | None, as_json: bool) -> None:
-    """Open CONNECTION_ID (hexadecimal, as Wireshark shows it) with the keys of a node.
+    """Decode CONNECTION_ID (hexadecimal, as Wireshark shows it) with the keys of a node.
 
-    The key file is readable for the node's user only. Without --keys it is taken from the state directory.
+    Only the user of the node can read the key file. Without --keys it is the one in the state directory.
     """
     raw = _bytes(connection_id)
     file = keys or state_dir() / "tickets.json"
     table = _table(file)
-    # Every epoch by itself, also those whose connection IDs no engine takes any more.
+    # Each epoch by itself, also those whose connection IDs are no longer decoded by workers.
     codecs = (CidCodec(cid_configs(EpochTable((epoch,), epoch.epoch))) for epoch in table.epochs)
     owner = next((owner for codec in codecs if (owner := codec.open(raw))), None)
     if owner is None:
-        raise CannotDo(f"cannot open {raw.hex()}: none of the {len(table.epochs)} keys in {file} made it")
+        raise CannotDo(f"cannot open {raw.hex()}: no key of the {len(table.epochs)} in {file} fits")
     if as_json:
         show_json({"node_id": owner.node_id, "worker_id": owner.worker_id, "config_id": owner.config_id}, indent=False)
     else:
@@ -54,7 +54,9 @@ def _bytes(text: str) -> bytes:
     try:
         raw = bytes.fromhex(text.removeprefix("0x").replace(":", ""))
     except ValueError:
-        raise click.UsageError(f"cannot read {text!r}: must be hexadecimal") from None
+        raise click.UsageError(f"cannot read {text!r}: expected hexadecimal digits") from None
     if len(raw) != CID_LENGTH:
-        raise CannotDo(f"cannot open {text}: {len(raw)} bytes; connection IDs of a node have {CID_LENGTH}")
+        raise CannotDo(
+            f"cannot open {text}: {len(raw)} bytes; expected {CID_LENGTH}, the length of connection IDs of a node"
+        )
     return raw

@@ -1,4 +1,4 @@
-"""`config lint FILE` and `config show`: what a file says, before anything uses it."""
+"""`config lint FILE` and `config show`: check and print a configuration before a node uses it."""
 
 from __future__ import annotations
 
@@ -23,23 +23,26 @@ def config() -> None:
 
 @config.command()
 @click.argument("file", type=_FILE)
-@click.option("--shape-only", is_flag=True, help="Do not look for the certificates and folders that it names.")
+@click.option("--shape-only", is_flag=True, help="Do not check that the certificates and folders that it names exist.")
 def lint(file: Path, shape_only: bool) -> None:
-    """Check a file: unknown keys, wrong values, files that are not there. Exit code 78 when it cannot be used."""
+    """Check a file for unknown keys, wrong values and missing files.
+
+    Exit code 0: a node can use it; 78: it cannot.
+    """
     loaded = load_with_origins(file, environment={})
     if not shape_only:
         for warning in check(loaded):
             output.show(f"{file}: note: {warning}", err=True)
-    output.show(f"{file}: fine")
+    output.show(f"{file}: ok")
 
 
 @config.command()
-@click.option("--config", "-c", "file", type=_FILE, help="The file; without it: environment and defaults.")
-@click.option("--origin", is_flag=True, help="Say where each value comes from.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, the form that workers get.")
-@click.option("--all", "everything", is_flag=True, help="Defaults too.")
+@click.option("--config", "-c", "file", type=_FILE, help="The file; without it, only the environment and the defaults.")
+@click.option("--origin", is_flag=True, help="Show where each value comes from.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as workers get it.")
+@click.option("--all", "everything", is_flag=True, help="Include defaults.")
 def show(file: Path | None, origin: bool, as_json: bool, everything: bool) -> None:
-    """Print what is in force."""
+    """Print the resolved configuration."""
     loaded = load_with_origins(file)
     if as_json:
         output.show_json(loaded.config.to_json())
@@ -64,7 +67,7 @@ def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def _origin(path: KeyPath, loaded: Loaded) -> str | None:
-    """Return where a value was set: itself, or as part of a list that was set as a whole."""
+    """Return where a value was set: by itself, or as part of a list that was set as a whole."""
     for candidate in (path, path[1:] if path[:2] == ("server", "telemetry") else path):
         if candidate in loaded.origins:
             return loaded.origins[candidate]

@@ -1,8 +1,8 @@
-"""`dispatch`: the packet programs of a node, as the kernel has them. Works without a living supervisor.
+"""`dispatch`: the packet programs of a node, as the kernel has them. Works without a running supervisor.
 
-The programs are kept by pins (bpf/pins.py), so they go on when their supervisor is dead; this is where to look then,
-and how to get rid of them. Reading and removing is done by `python -m bpf`, a process of its own: this package may not
-import that one (docs/architecture.md).
+Pins (bpf/pins.py) keep the programs attached when their supervisor is dead; this verb shows and removes them. A process
+of its own, `python -m bpf`, reads and removes them, because this package must not import that one
+(docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from velocity_edge.paths import instance_name, runtime_dir
 
 @click.group()
 def dispatch() -> None:
-    """Look at the packet programs of this machine, or detach them."""
+    """Show the packet programs of this machine, or detach them."""
 
 
 @dispatch.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--instance", help="Only this one (default: all that are pinned).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--instance", help="Only this instance (default: all that are pinned).")
 def status(as_json: bool, instance: str | None) -> int:
-    """Show what is attached where, who gets new connections, and what became of each packet."""
+    """Show the attached programs, the workers that get new connections, and packets by verdict."""
     found = _bpf("status", *([instance] if instance else []))
     if as_json:
         show_json(found)
     elif not found:
-        show("No packet programs are pinned here: tier A, or no node.")
+        show("No packet programs are pinned here: the node uses tier A, or there is none.")
     else:
         for number, each in enumerate(found):
             show(*([""] if number else []), *_lines(each))
@@ -45,13 +45,15 @@ def status(as_json: bool, instance: str | None) -> int:
 
 
 @dispatch.command()
-@click.option("--instance", help="Which one (default: that of this runtime directory).")
-@click.option("--force", is_flag=True, help="Also when the node runs: it goes on without its shield.")
+@click.option("--instance", help="The instance (default: that of this runtime directory).")
+@click.option("--force", is_flag=True, help="Even if the node is running: it continues without its shield.")
 def detach(instance: str | None, force: bool) -> int:
-    """Remove the shield from all interfaces, and all pins. Sockets that are still open keep their steering."""
+    """Remove the shield from all interfaces, and all pins. Sockets that are open keep their programs."""
     name = instance or instance_name(runtime_dir())
     if not force and name == instance_name(runtime_dir()) and _runs():
-        raise CannotDo("cannot detach: the node is running; stop it first (or --force: it goes on without its shield)")
+        raise CannotDo(
+            "cannot detach: the node is running; stop it first, or use --force and it continues without its shield"
+        )
     done = _bpf("detach", name)
     show(f"Detached {name}." if done["detached"] else f"Nothing of {name} is attached.")
     return Exit.DONE
@@ -82,7 +84,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     )
     yield f"listens on {', '.join(found['listeners']) or 'nothing'}; CID configurations {found['cid_configs']}"
     for worker_id, worker in found["workers"].items():
-        share = f"{100 * worker['share_of_new']:.0f} % of new" if worker["share_of_new"] else "no new ones"
+        share = f"{100 * worker['share_of_new']:.0f} % of new" if worker["share_of_new"] else "no new"
         yield f"  worker {worker_id:>5}  slot {worker['slot']:>3}  cpu {worker['cpu']:>3}  {share}"
     limit = f"{count(found['initials_per_s'])} new/s per prefix" if found["initials_per_s"] else "no limit"
     attack = ", attack mode" if found["attack"] else ""

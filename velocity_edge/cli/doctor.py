@@ -1,4 +1,4 @@
-"""`doctor`: what a node can have on this machine, what it lacks, and the line that would repair it."""
+"""`doctor`: what a node can use on this machine, what is missing, and the command that repairs it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _COLOUR: Final = {Level.FINE: "green", Level.NOTE: None, Level.LACKING: "yellow"
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Only what is missing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only what is missing.")
 def doctor(as_json: bool, quiet: bool) -> int:
-    """Look at this machine: what a node can have here, and what it lacks.
+    """Check this machine: what a node can use here, and what is missing.
 
-    Exit code 0: everything is there; 6: a node serves with less than it could have; 1: it cannot serve.
+    Exit code 0: nothing is missing; 6: a node can serve, but some features are missing; 1: it cannot serve.
     """
     findings = examine()
     if as_json:
@@ -55,8 +55,8 @@ def _print(findings: list[Finding]) -> None:
 def _verdict(findings: list[Finding]) -> str:
     match verdict(findings):
         case Exit.DONE:
-            return "Everything that a node can use is here."
+            return "Nothing is missing on this machine."
         case Exit.DEGRADED:
-            return "A node serves here, with less than it could have: see LESS."
+            return "A node can serve here, but some features are missing: see LESS."
         case _:
             return "A node cannot serve here: see FAIL."

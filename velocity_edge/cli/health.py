@@ -1,7 +1,7 @@
 """`health`: one line and an exit code, for probes, deployment scripts and container health checks.
 
-A node that an operator has quiesced is healthy: the guide's rolling upgrade asks before it resumes, and a container
-that drains must not be killed for it. Whether clients should come is another question (`--ready`, /readyz).
+A node that an operator has quiesced is healthy: the rolling upgrade of the deployment guide checks it before `resume`,
+and a container that drains must not be killed. Whether clients are served is a separate question (`--ready`, /readyz).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from velocity_edge.status.document import NodeStatus
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--live", is_flag=True, help="Only ask whether the node lives: starting or stopping is healthy too.")
-@click.option("--ready", is_flag=True, help="Ask whether clients should come: quiesced is not.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--live", is_flag=True, help="Check only that the node runs: starting and stopping are healthy.")
+@click.option("--ready", is_flag=True, help="Check that the node serves new clients: quiesced is not healthy.")
 def health(as_json: bool, live: bool, ready: bool) -> int:
-    """Say in one line and an exit code how the node is.
+    """Report the health of the node in one line and an exit code.
 
-    Exit code 0: serving, or quiesced by an operator; 6: that, but degraded; 1: neither (starting, stopping; quiesced,
-    with --ready); 3: no answer.
+    Exit code 0: serving, or quiesced by an operator; 6: the same, but degraded; 1: starting or stopping, or quiesced
+    with --ready; 3: no answer.
     """
     status = Node().status()
     code, line = verdict(status, live=live, ready=ready)

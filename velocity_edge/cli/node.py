@@ -1,7 +1,7 @@
-"""Talking to a node: HTTP over its admin socket, the same that `curl --unix-socket` speaks.
+"""The client of the admin API: HTTP over the admin socket of a node, as `curl --unix-socket` uses it.
 
-Which node: the one in VELOCITY_RUNTIME_DIR, else the usual place (velocity_edge/paths.py). An answer that is not 2xx
-becomes the exception whose exit code fits; its text is the node's own sentence.
+It asks the node of VELOCITY_RUNTIME_DIR, else of the default directory (velocity_edge/paths.py). A status other than
+2xx becomes the exception with the exit code that fits; its text is the error that the node returned.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+from velocity_edge.admin.answers import Answer
+from velocity_edge.admin.json_form import parse_answer, request_body
+from velocity_edge.admin.requests import Request
+from velocity_edge.admin.verbs import Verb, verb_of
 from velocity_edge.cli.shape import WrongShape, conform
 from velocity_edge.errors import CannotDo, TimedOut, Unreachable, VelocityError
 from velocity_edge.paths import admin_socket
 from velocity_edge.status.document import Keys, NodeStatus
 from velocity_edge.text.printable import printable
 
-#: A node answers from memory; one that needs longer is stuck.
+#: A node answers from memory; one that needs longer hangs.
 TIMEOUT_S = 5.0
 _MAX_REFUSAL_BYTES = 65_536
 _TIMED_OUT = "cannot wait longer than {:g} s: the node goes on; see `velocity-edge status`"
@@ -36,8 +40,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+class Received(NamedTuple):
+    """One line of an answer, and the JSON object as it came: a newer node has more fields."""
+
+    answer: Answer
+    line: dict[str, Any]
+
+
 class Node:
-    """The node behind an admin socket."""
+    """The node at the other end of an admin socket."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or admin_socket()
@@ -53,25 +64,25 @@ class Node:
             connection.close()
 
     def status(self) -> NodeStatus:
-        """Return what the node says about itself."""
+        """Return the status of the node."""
         return self.understood(self.get("/v1/status"))
 
     def understood(self, found: Any) -> NodeStatus:
-        """Return the answer to GET /v1/status as what status.py promises. Raises `Unreachable`."""
+        """Return the answer to GET /v1/status as a status document. Raises `Unreachable`."""
         try:
-            # What no version of a node ever left out.
+            # Every version of a node has these.
             if not (isinstance(found, dict) and found.get("state") and "workers" in found):
-                raise WrongShape("no status")
+                raise WrongShape("the answer is not a status document")
             return cast("NodeStatus", conform(found, NodeStatus))
         except (WrongShape, RecursionError) as error:
             raise self._no_node(error) from None
 
     def keys(self) -> Keys:
-        """Return what it says about its keys."""
+        """Return the epochs of its keys."""
         found = self.get("/v1/tickets")
         try:
             if not (isinstance(found, dict) and "epochs" in found):
-                raise WrongShape("no keys")
+                raise WrongShape("the answer has no epochs")
             return cast("Keys", conform(found, Keys))
         except (WrongShape, RecursionError) as error:
             raise self._no_node(error) from None
@@ -79,20 +90,19 @@ class Node:
     def _no_node(self, error: Exception) -> Unreachable:
         return Unreachable(f"cannot understand the node at {self.path}: {printable(str(error), 200)}")
 
-    def lines(self, target: str, body: dict[str, Any], *, timeout_s: float) -> Iterator[dict[str, Any]]:
-        """Ask for a change and yield what happens meanwhile: NDJSON, one object per line, until it is over.
+    def ask(self, request: Request, *, timeout_s: float) -> Iterator[Received]:
+        """Send *request* and yield the lines of the answer until it ends.
 
-        Raises `TimedOut` when nothing happens for *timeout_s*.
+        Raises `TimedOut` when no line comes for *timeout_s*.
         """
-        connection, response = self._open("POST", target, body, timeout_s)
+        verb = verb_of(request)
+        connection, response = self._open("POST", verb.path, request_body(request), timeout_s)
         try:
             for line in response:
                 if line.strip():
-                    yield _line(json.loads(line))
+                    yield _received(json.loads(line), verb)
         except TimeoutError:
-            raise TimedOut(
-                f"cannot wait longer than {timeout_s:g} s: the node goes on; see `velocity-edge status`"
-            ) from None
+            raise TimedOut(_TIMED_OUT.format(timeout_s)) from None
         except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
             raise Unreachable(f"cannot follow the node at {self.path}: {printable(str(error), 200)}") from None
         finally:
@@ -110,10 +120,12 @@ class Node:
             response = connection.getresponse()
         except (FileNotFoundError, ConnectionRefusedError):
             connection.close()
-            raise Unreachable(f"cannot reach a node at {self.path}: none is running there") from None
+            raise Unreachable(f"cannot reach a node at {self.path}: no node is running there") from None
         except PermissionError:
             connection.close()
-            raise CannotDo(f"cannot open {self.path}: permission denied; the node's user and root may") from None
+            raise CannotDo(
+                f"cannot open {self.path}: permission denied; only the user of the node, its group and root may"
+            ) from None
         except TimeoutError:
             connection.close()
             raise TimedOut(_TIMED_OUT.format(timeout_s)) from None
@@ -130,17 +142,12 @@ class Node:
         return connection, response
 
 
-def _line(line: Any) -> dict[str, Any]:
-    """Return one line of an answer: an object, whose text is a text and whose exit code, if it is there, a number."""
-    if not isinstance(line, dict) or not isinstance(line.get("text", ""), str):
-        raise ValueError("a line is no object with a text")
-    if "exit_code" in line and (isinstance(line["exit_code"], bool) or not isinstance(line["exit_code"], int)):
-        raise ValueError("an exit code is no number")
-    return line
+def _received(line: Any, verb: Verb) -> Received:
+    return Received(parse_answer(line, verb.facts), line)
 
 
 def _refusal(status: int, text: str) -> VelocityError:
-    """Return the error for an answer that is not 2xx; the node says {"error": "cannot ..."}."""
+    """Return the exception for a status other than 2xx; the node sends {"error": "cannot ..."}."""
     try:
         sentence = json.loads(text)["error"]
         if not isinstance(sentence, str):

@@ -1,7 +1,8 @@
 """The only place where a command prints: each line printable (velocity_edge/text/printable.py), JSON in ASCII.
 
-Much of what a command shows was written by others: server names of clients that are still connected, fields of an
-answer, names in a certificate, a reason. None of it reaches the terminal as a control character.
+Much of what a command shows comes from clients, servers and operators: server names of connections, fields of an
+answer, names in a certificate, a reason. No control character of it reaches the terminal. Short because it must stay
+the only place.
 """
 
 from __future__ import annotations
@@ -27,5 +28,5 @@ def show_json(value: Any, *, indent: bool = True) -> None:
 
 
 def show_raw(text: str) -> None:
-    """Print *text* that a command laid out with colours, and made printable before that."""
+    """Print *text*, which the command made printable before it added colours."""
     click.echo(text)

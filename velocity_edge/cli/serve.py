@@ -1,7 +1,7 @@
-"""`serve`: flags and a configuration become one node.
+"""`serve`: run a node from flags and a configuration.
 
 It checks everything that can be checked without starting anything, then becomes the supervisor (exec), so that the
-process an operator started is the one that runs. Flags win over the environment, which wins over the file.
+process that the operator started is the one that runs. Flags override the environment, which overrides the file.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FLAGS: Final = {
     "content.sites": "--root",
 }
 
-#: Flags that the guide or its handbook names and that have nothing behind them yet.
+#: Flags that the deployment guide or its handbook names and that are not implemented yet.
 _NOT_BUILT: Final = {
     "--edge-config": "cannot use an edge configuration yet: serve folders with --root or content.sites",
     "--proxy": "cannot proxy yet: serve folders with --root or content.sites",
@@ -66,39 +66,43 @@ def _not_built(command: Any) -> Any:
     return command
 
 
-#: As the kernel follows them; more is a loop.
+#: As many symlinks as the kernel follows (ELOOP).
 _MAX_LINKS: Final = 40
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.option("--root", type=_FOLDER, help="Folder to serve, for every host name.")
-@click.option("--index", multiple=True, help="File that stands for a folder (index.html). Can be repeated.")
-@click.option("--listings", is_flag=True, help="List folders that have no index.")
+@click.option("--root", type=_FOLDER, help="Folder to serve for all host names.")
+@click.option("--index", multiple=True, help="File to serve for a folder (index.html). Repeatable.")
+@click.option("--listings", is_flag=True, help="List the files of folders without an index.")
 @click.option("--config", "-c", "file", type=_FILE, help="Configuration file (docs/configuration.md).")
 @click.option("--listen", "-l", multiple=True, metavar="ADDRESS:PORT", help="UDP address (0.0.0.0:4433). Repeatable.")
-@click.option("--self-signed", is_flag=True, help="Make a certificate and keep it, to try the node.")
-@click.option("--domain", multiple=True, help="Another name for the self-signed certificate. Can be repeated.")
-@click.option("--cert", type=_FILE, help="Certificate chain, PEM.")
-@click.option("--key", type=_FILE, help="Private key of it, PEM.")
-@click.option("--profile", help="light, balanced or secure: which cryptography is preferred (balanced).")
-@click.option("--workers", type=int, help="Worker processes (one per core).")
-@click.option("--engine", help="native, portable or auto: what serves packets (auto).")
-@click.option("--dispatch", metavar="MODE", help="auto, socket-classic, socket, xdp or xdp-cpumap (auto).")
-@click.option("--xdp", multiple=True, metavar="INTERFACE", help="Put the XDP shield on this interface. Repeatable.")
-@click.option("--user", help="Who workers are when this is started by root (velocity, else nobody).")
-@click.option("--metrics-listen", metavar="ADDRESS:PORT", help="Where Prometheus and people may look (off).")
-@click.option("--access-log", help="off, json or clf: a line per request (off).")
-@click.option("--log-level", help="debug, info, warning or error (info).")
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people or for machines (text).")
+@click.option("--self-signed", is_flag=True, help="Create a self-signed certificate, to try the node.")
+@click.option("--domain", multiple=True, help="Additional name in the self-signed certificate. Repeatable.")
+@click.option("--cert", type=_FILE, help="Certificate chain (PEM).")
+@click.option("--key", type=_FILE, help="Private key of the certificate (PEM).")
+@click.option("--profile", help="Cryptography to prefer: light, balanced or secure (balanced).")
+@click.option("--workers", type=int, help="Number of worker processes (one per core).")
+@click.option("--engine", help="QUIC engine: native, portable or auto (auto).")
+@click.option("--dispatch", metavar="MODE", help="Dispatch: auto, socket-classic, socket, xdp or xdp-cpumap (auto).")
+@click.option("--xdp", multiple=True, metavar="INTERFACE", help="Attach the XDP shield to this interface. Repeatable.")
+@click.option("--user", help="User of the workers if root starts the node (velocity, else nobody).")
+@click.option("--metrics-listen", metavar="ADDRESS:PORT", help="Address for Prometheus and the status page (off).")
+@click.option("--access-log", help="Access log, one line per request: off, json or clf (off).")
+@click.option("--log-level", help="Log level: debug, info, warning or error (info).")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Log format (text).")
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key, as server.limits.idle_timeout=1m."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set any key: server.limits.idle_timeout=1m. Repeatable.",
 )
-@click.option("--dry-run", is_flag=True, help="Check everything, start nothing.")
+@click.option("--dry-run", is_flag=True, help="Check everything and start nothing.")
 @_not_built
 def serve(file: Path | None, settings: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
-    """Run a node: a folder, or a configuration.
+    """Run a node that serves a folder, or a configuration.
 
     \b
     velocity-edge serve --root public --self-signed --listen 0.0.0.0:4433
@@ -109,18 +113,18 @@ def serve(file: Path | None, settings: tuple[str, ...], dry_run: bool, **flags: 
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise click.UsageError(f"cannot use --set {setting!r}: must be KEY=VALUE")
+            raise click.UsageError(f"cannot use --set {setting!r}: expected KEY=VALUE")
         overrides[key], names[key] = _value(text), "--set"
     loaded = load_with_origins(file, overrides, flags=names)
     if file and flags["root"] and any(note.startswith("content.sites:") for note in loaded.notes):
-        raise click.UsageError(f"cannot combine --root with the sites of {file}: leave one out")
+        raise click.UsageError(f"cannot combine --root with the sites of {file}: use one of them")
     for note in loaded.notes:
         show(f"velocity-edge: note: {note}", err=True)
     warnings = check(loaded)
     if dry_run:
         for warning in warnings:
             show(f"velocity-edge: note: {warning}", err=True)
-        show("This can be served.")
+        show("A node can serve this.")
         return
     program = [
         interpreter(Path(sys.argv[0]), Path(sys.executable)),
@@ -137,10 +141,10 @@ def serve(file: Path | None, settings: tuple[str, ...], dry_run: bool, **flags: 
 
 
 def interpreter(command: Path, executable: Path) -> str:
-    """Return the interpreter by the path that *command* was found at, where it is the same one.
+    """Return the path of the interpreter through the symlinks by which *command* was found, if it is the same file.
 
     The first line of a script names the folder that it was installed in. A node that was started through a symlink
-    (/opt/velocity/current) must go on through it, or an upgrade would become the folder of before again.
+    (/opt/velocity/current) must keep using it, or an upgrade would run the old folder again.
     """
     command = command.absolute()
     for _ in range(_MAX_LINKS):
@@ -155,7 +159,7 @@ def interpreter(command: Path, executable: Path) -> str:
 
 
 def _overrides(**flags: Any) -> dict[str, Any]:
-    """Return the keys that the flags set; paths become absolute, because the supervisor has its own directory."""
+    """Return the keys that the flags set; paths become absolute, because the supervisor changes its directory."""
     found: dict[str, Any] = {}
     for key, value in (
         ("server.listen", list(flags["listen"])),
@@ -172,7 +176,7 @@ def _overrides(**flags: Any) -> dict[str, Any]:
         ("server.telemetry.structured_logs", flags["log_format"] and flags["log_format"] == "json"),
         ("server.log_level", flags["log_level"]),
         ("dispatch.interfaces", list(flags["xdp"])),
-        # Who names an interface wants the shield: that it cannot be had shall be an error, not a line in a log.
+        # --xdp asks for the shield: a machine without it is then an error, not only a line in the log.
         ("dispatch.mode", flags["dispatch"] or ("xdp" if flags["xdp"] else None)),
     ):
         if value is not None and value != []:
@@ -190,7 +194,7 @@ def _overrides(**flags: Any) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Return what *text* would mean as a value in the file: 5 is a number, [a, b] a list."""
+    """Return *text* as a value of the configuration file: 5 is a number, [a, b] a list."""
     from velocity_edge.config.tree import parse
 
     return parse(f"value: {text}", "--set").values["value"]

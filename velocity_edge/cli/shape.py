@@ -1,7 +1,7 @@
-"""An answer of a node, held against what status.py promises, so that a command never trips over what it reads.
+"""Checks an answer of a node against the types of velocity_edge/status/document.py, before a command reads it.
 
-A node of an earlier version has fewer keys: they are filled in with nothing (0, "", no entries). One of a later version
-has more, which nobody reads. What has another type than promised is no answer of a node.
+A node of an earlier version sends fewer keys: they are added with empty values (0, "", no entries). A later version
+sends more keys, which are kept. A value of a wrong type is an error.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, NotRequired, Required, Union, get_args, get_origin, get_
 
 
 class WrongShape(ValueError):
-    """Something else than was promised; the text says where."""
+    """A value has another type than declared; the text says where."""
 
 
 class _Counts(dict[str, Any]):
-    """What a node counted: a name that its version does not have counts nothing."""
+    """Counters of a node: one that its version does not have is 0."""
 
     def __init__(self, found: dict[str, Any], shape: Any) -> None:
         super().__init__(found)
@@ -26,12 +26,12 @@ class _Counts(dict[str, Any]):
 
 
 def conform(value: Any, shape: Any, where: str = "the answer") -> Any:
-    """Return *value* with the keys of *shape* (a type of status.py) that it lacks. Raises `WrongShape`."""
+    """Return *value* with the keys of *shape* (a type of document.py) that it lacks. Raises `WrongShape`."""
     if shape is Any:
         return value
     if is_typeddict(shape):
         if not isinstance(value, dict):
-            raise WrongShape(f"{where} is no object")
+            raise WrongShape(f"{where} is not an object")
         hints = get_type_hints(shape, include_extras=True)
         filled = {name: _nothing(hint) for name, hint in hints.items() if get_origin(hint) is not NotRequired}
         known = {name: conform(value[name], hints[name], name) for name in value if name in hints}
@@ -41,11 +41,11 @@ def conform(value: Any, shape: Any, where: str = "the answer") -> Any:
         return conform(value, arguments[0], where)
     if origin is list:
         if not isinstance(value, list):
-            raise WrongShape(f"{where} is no list")
+            raise WrongShape(f"{where} is not a list")
         return [conform(item, arguments[0], where) for item in value]
     if origin is dict:
         if not isinstance(value, dict):
-            raise WrongShape(f"{where} is no object")
+            raise WrongShape(f"{where} is not an object")
         return _Counts({key: conform(item, arguments[1], where) for key, item in value.items()}, arguments[1])
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:

@@ -1,4 +1,4 @@
-"""`status`: what the node is doing, on one screen. Numbers are since the node is up; `--json` has all of them."""
+"""`status`: the state of the node on one screen. Counters count since the start of the node; `--json` has all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ _GROUPS: Final = {
     "handshakes_secp384r1mlkem1024": "SecP384r1MLKEM1024",
     "handshakes_classical": "classical",
 }
-#: Verdicts that are the normal course of things; every other one that is not 0 is shown as a drop.
 _COLUMNS: Final = (
     "worker",
     "core",
@@ -41,11 +40,11 @@ _COLUMNS: Final = (
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON (velocity_edge/status/document.py).")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def status(as_json: bool) -> int:
-    """Show what the node is doing, on one screen.
+    """Show the state of the node on one screen.
 
-    Exit code 0: it is as it should be; 6: something is degraded; 3: no node answers.
+    Exit code 0: nothing is degraded; 6: something is; 3: no node answers.
     """
     node = Node()
     answer = node.get("/v1/status")
@@ -83,7 +82,7 @@ def _head(found: NodeStatus, now_s: float) -> Iterator[str]:
     for _, text in facts[1:]:
         yield text
     if found["state"] in ("quiescing", "quiesced"):
-        yield "`velocity-edge admin resume` lets clients in again"
+        yield "`velocity-edge admin resume` accepts clients again"
     for certificate in found["certificates"]:
         days = (certificate["not_after_s"] - now_s) / 86400
         when = f"expires in {days:.0f} days" if days >= 0 else "HAS EXPIRED"
@@ -92,7 +91,7 @@ def _head(found: NodeStatus, now_s: float) -> Iterator[str]:
     yield f"keys: epoch {found['keys']['seal_with']} seals (age {ages})"
     for row in found["keys"]["epochs"]:
         if row["state"] != "seals" and row["connections"]:
-            yield f"still on epoch {row['epoch']}: {count(row['connections'])} connections"
+            yield f"connection IDs of epoch {row['epoch']}: {count(row['connections'])} connections"
     yield from _drain(found, now_s)
     yield from _left(found)
     if reload := found["last_reload"]:
@@ -141,7 +140,7 @@ def _row(worker: WorkerStatus) -> tuple[str, ...]:
         str(worker["worker_id"]),
         str(worker["core"]),
         f"{worker['state']}, busy" if worker.get("silent_s") else worker["state"],
-        worker.get("version", ""),  # a node from before it was said
+        worker.get("version", ""),  # earlier versions do not report it
         worker["engine"],
         count(worker["connections"]),
         count(worker["half_open"]),
@@ -179,7 +178,7 @@ def _traffic(found: NodeStatus) -> Iterator[str]:
 
 
 def _pressure(found: NodeStatus, now_s: float) -> Iterator[str]:
-    for row in found.get("pressure", ()):  # a node from before it was said has none
+    for row in found.get("pressure", ()):  # earlier versions do not report it
         yield (
             f"PRESSURE: {row['text']}: {count(row['per_s'])}/s for {duration(now_s - row['since_at_s'])}, "
             f"{count(row['total'])} in all ({row['rule']})"
@@ -193,8 +192,8 @@ def _end(found: NodeStatus) -> Iterator[str]:
     if any(number for number, _ in losses):
         yield "lost        " + ", ".join(f"{count(number)} requests by {cause}" for number, cause in losses if number)
     if number := found["counters"].get("log_lines_lost", 0):
-        yield f"{count(number)} log lines were lost: the reader of the output is too slow"
+        yield f"{count(number)} log lines were lost: the reader of the log is too slow"
     if found["restarts"]:
-        yield f"workers were started again {found['restarts']} times"
+        yield f"workers were restarted {found['restarts']} times after a failure"
     for sentence in found["degraded"]:
         yield f"DEGRADED: {sentence}"

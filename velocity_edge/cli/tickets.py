@@ -1,7 +1,7 @@
 """`tickets`: the keys of sessions, address tokens, resets and connection IDs (velocity_edge/keys/table.py), by epoch.
 
-Reading is GET /v1/tickets, changing a POST whose lines are printed as for `admin`. Encrypting an export and opening an
-import happens here (velocity_edge/keys/backup.py): the passphrase never reaches the node.
+Changes print the answer of the node, as `admin` does. An export is encrypted and an import decrypted here
+(velocity_edge/keys/backup.py): the passphrase is never sent to the node.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import Any
 
 import click
 
-from velocity_edge.cli.admin import Duration, ask
+from velocity_edge.admin.answers import Exported
+from velocity_edge.admin.requests import ExpireKeys, ExportKeys, ImportKeys, RotateKeys
+from velocity_edge.cli.asking import ask, reason_or_user
 from velocity_edge.cli.node import TIMEOUT_S, Node
+from velocity_edge.cli.options import SECONDS, answers_as_json, as_json_option, reason_option, timeout_option
 from velocity_edge.cli.output import show, show_json
 from velocity_edge.cli.units import count, duration
 from velocity_edge.errors import CannotDo, Unreachable
 from velocity_edge.exits import Exit
 from velocity_edge.status.document import KeyEpoch
 
-_SECONDS = Duration()
-_JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
-_REASON = click.option("--reason", default="", help='Why, for the log and for colleagues: "CHG-1234".')
-_TIMEOUT = click.option(
-    "--timeout", type=_SECONDS, default="10m", help="Wait no longer for connections than this (10m); the node goes on."
+_timeout_option = timeout_option("10m", "Wait at most this long for connections; the node goes on")
+_spread_option = click.option(
+    "--spread", type=SECONDS, help="Ask connections to move over this time (server.drain.spread)."
 )
-_SPREAD = click.option("--spread", type=_SECONDS, help="Ask connections to leave over this time (server.drain.spread).")
-_PASSPHRASE = click.option(
+_passphrase_option = click.option(
     "--passphrase-file",
     type=click.Path(path_type=Path),
-    help="Where the passphrase is, in the first line; asked for on a terminal otherwise.",
+    help="File with the passphrase in its first line; without it, the terminal asks.",
 )
 _COLUMNS = ("epoch", "age", "state", "opens until", "connections")
 
@@ -44,9 +44,9 @@ def tickets() -> None:
 
 
 @tickets.command(name="list")
-@_JSON
+@as_json_option
 def list_(as_json: bool) -> int:
-    """Show the epochs: which one seals, what opens until when, and how many connections live on each."""
+    """Show the epochs: which one seals, what opens until when, and how many connections use each."""
     found = Node().keys()
     if as_json:
         show_json(found)
@@ -57,23 +57,24 @@ def list_(as_json: bool) -> int:
 
 @tickets.command()
 @click.option("--move", is_flag=True, help="Have connections leave the connection IDs of earlier epochs, and wait.")
-@_SPREAD
-@_TIMEOUT
-@_REASON
-@_JSON
+@_spread_option
+@_timeout_option
+@reason_option
+@answers_as_json
 def rotate(move: bool, spread: float | None, timeout: float, reason: str, as_json: bool) -> int:
-    """Begin a new epoch: every worker accepts it, then it seals. Nothing is lost; asking again is no error."""
-    return _change("rotate", {"move": move}, spread, timeout, reason, as_json)
+    """Begin a new epoch: every worker accepts it, then it seals. Nothing is lost, also when this is repeated."""
+    request = RotateKeys(move=move, spread_s=spread, timeout_s=timeout, reason=reason_or_user(reason))
+    return ask(request, as_json, timeout)
 
 
 @tickets.command()
-@click.option("--all", "everything", is_flag=True, help="All that are there now. A new one begins first.")
-@click.option("--older-than", type=_SECONDS, help="Those that began longer ago than this: 7d.")
-@click.option("--epoch", type=int, help="This one.")
-@_SPREAD
-@_TIMEOUT
-@_REASON
-@_JSON
+@click.option("--all", "everything", is_flag=True, help="All epochs that exist now. A new one begins first.")
+@click.option("--older-than", type=SECONDS, help="The epochs that began longer ago than this: 7d.")
+@click.option("--epoch", type=int, help="The epoch with this number.")
+@_spread_option
+@_timeout_option
+@reason_option
+@answers_as_json
 def expire(
     everything: bool,
     older_than: float | None,
@@ -83,53 +84,59 @@ def expire(
     reason: str,
     as_json: bool,
 ) -> int:
-    """Have epochs open nothing any more: their sessions do full handshakes, their tokens prove nothing.
+    """Stop accepting what epochs sealed: existing sessions fall back to a full handshake, tokens are ignored.
 
-    A new epoch begins first when the one that seals is meant. Connections on their connection IDs are moved, and waited
-    for; those that are still there when the time is up go on (exit code 4), and asking again waits for them.
+    A new epoch begins first if the sealing one is selected. Connections that use connection IDs of these epochs are
+    moved, and waited for; those that are left when the time is up go on (exit code 4); repeat the command to wait
+    again.
     """
-    which: dict[str, Any] = {"all": True} if everything else {}
-    if older_than is not None:
-        which["older_than_s"] = older_than
-    if epoch is not None:
-        which["epoch"] = epoch
-    if len(which) != 1:
-        raise click.UsageError("cannot expire: one of --all, --older-than and --epoch would be right")
-    return _change("expire", which, spread, timeout, reason, as_json)
+    if [everything, older_than is not None, epoch is not None].count(True) != 1:
+        raise click.UsageError("cannot expire: expected one of --all, --older-than and --epoch")
+    request = ExpireKeys(
+        all=everything,
+        older_than_s=older_than,
+        epoch=epoch,
+        spread_s=spread,
+        timeout_s=timeout,
+        reason=reason_or_user(reason),
+    )
+    return ask(request, as_json, timeout)
 
 
 @tickets.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file; it must not be there yet.")
-@click.option("--plain", is_flag=True, help="Not encrypted: whoever reads it can open every session of this node.")
-@_PASSPHRASE
-@_REASON
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write; it must not exist.")
+@click.option(
+    "--plain", is_flag=True, help="Do not encrypt: whoever reads the file can open every session of the node."
+)
+@_passphrase_option
+@reason_option
 def export(out: Path, plain: bool, passphrase_file: Path | None, reason: str) -> int:
-    """Write all keys to a file, encrypted with a passphrase, for a backup or another node."""
+    """Write all keys to a file, encrypted with a passphrase, as a backup or for another node."""
     from velocity_edge.atomic_file import replace_file
     from velocity_edge.keys import backup
 
     if out.exists() or out.is_symlink():
-        raise CannotDo(f"cannot write {out}: it is there already; another name would be right")
+        raise CannotDo(f"cannot write {out}: it exists; expected a name that does not")
     passphrase = b"" if plain else _passphrase(passphrase_file, new=True)
-    answer = _last("export", {}, reason)
-    content = backup.plain(answer["document"]) if plain else backup.seal(answer["document"], passphrase, os.urandom)
+    text, document = _exported(reason)
+    content = backup.plain(document) if plain else backup.seal(document, passphrase, os.urandom)
     try:
         replace_file(out, content, 0o600)
     except OSError as error:
         raise CannotDo(f"cannot write {out}: {error.strerror}") from None
-    show(f"{answer['text']} to {out}{', NOT encrypted' if plain else ''}")
+    show(f"{text} to {out}{', NOT encrypted' if plain else ''}")
     return Exit.DONE
 
 
 @tickets.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--replace", is_flag=True, help="Go on with these keys instead of our own, once everybody has them.")
-@_PASSPHRASE
-@_TIMEOUT
-@_REASON
-@_JSON
+@click.option("--replace", is_flag=True, help="Use these keys in place of the node's own, once all workers have them.")
+@_passphrase_option
+@_timeout_option
+@reason_option
+@answers_as_json
 def import_(file: Path, replace: bool, passphrase_file: Path | None, timeout: float, reason: str, as_json: bool) -> int:
-    """Take in the keys of FILE: what they sealed opens here too. What seals stays, unless --replace is given."""
+    """Accept what the keys in FILE sealed. The sealing key stays, unless --replace is given."""
     from velocity_edge.keys import backup
     from velocity_edge.keys.document import from_document
 
@@ -137,8 +144,8 @@ def import_(file: Path, replace: bool, passphrase_file: Path | None, timeout: fl
     encrypted = backup.is_encrypted(content)
     document = backup.unseal(content, _passphrase(passphrase_file, new=False) if encrypted else b"")
     from_document(document, str(file))
-    body = {"document": document, "replace": replace}
-    return _change("import", body, None, timeout, reason, as_json)
+    request = ImportKeys(document=document, replace=replace, timeout_s=timeout, reason=reason_or_user(reason))
+    return ask(request, as_json, timeout)
 
 
 def table(rows: list[KeyEpoch], now_s: float) -> Iterator[str]:
@@ -166,19 +173,13 @@ def _row(row: KeyEpoch, now_s: float) -> tuple[str, ...]:
     return str(row["epoch"]), duration(row["age_s"]), row["state"], until, connections
 
 
-def _change(
-    verb: str, body: dict[str, Any], spread_s: float | None, timeout_s: float, reason: str, as_json: bool
-) -> int:
-    body |= {"timeout_s": timeout_s} | ({} if spread_s is None else {"spread_s": spread_s})
-    return ask(f"tickets/{verb}", body, reason, as_json, timeout_s)
-
-
-def _last(verb: str, body: dict[str, Any], reason: str) -> dict[str, Any]:
-    lines = list(Node().lines(f"/v1/tickets/{verb}", body | {"reason": reason}, timeout_s=TIMEOUT_S))
-    last = lines[-1] if lines else {}
-    if "document" not in last:
-        raise Unreachable("cannot understand the node: its answer has no keys in it")
-    return last
+def _exported(reason: str) -> tuple[str, Any]:
+    """Return the text and the keys that the node answers."""
+    request = ExportKeys(reason=reason_or_user(reason))
+    for received in Node().ask(request, timeout_s=TIMEOUT_S):
+        if isinstance(received.answer.facts, Exported):
+            return received.answer.text, received.answer.facts.document
+    raise Unreachable("cannot understand the node: its answer has no keys in it")
 
 
 def _read(file: Path, most: int) -> bytes:
@@ -188,7 +189,7 @@ def _read(file: Path, most: int) -> bytes:
     except OSError as error:
         raise CannotDo(f"cannot read {file}: {error.strerror}") from None
     if len(content) > most:
-        raise CannotDo(f"cannot read {file}: larger than {most} bytes, so not a file of `tickets export`")
+        raise CannotDo(f"cannot read {file}: larger than {most} bytes, so `tickets export` did not write it")
     return content
 
 
@@ -198,7 +199,7 @@ def _passphrase(file: Path | None, *, new: bool) -> bytes:
     elif sys.stdin.isatty():
         passphrase = click.prompt("Passphrase", hide_input=True, confirmation_prompt=new, err=True).encode()
     else:
-        raise CannotDo("cannot ask for a passphrase: this is no terminal; --passphrase-file would be right")
+        raise CannotDo("cannot ask for a passphrase: standard input is not a terminal; use --passphrase-file")
     if not passphrase:
         raise CannotDo("cannot use an empty passphrase")
     return bytes(passphrase)

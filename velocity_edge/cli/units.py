@@ -1,4 +1,4 @@
-"""Numbers for people: durations, sizes, counts."""
+"""Formats durations, sizes and counts for people. Short because each is a few lines."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a person reads when a node has started: what is served where, how well, and a command to try it.
+"""What `serve` prints when the node has started: addresses, dispatch, certificates, and commands to try it.
 
-A function of the status (velocity_edge/status/document.py), so that a screen never says more than the node knows.
+A function of the status document, so that a screen shows no more than the node reports.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Final
 from velocity_edge.config.values import parse_address
 from velocity_edge.status.document import NodeStatus
 
+#: The dispatch tiers in words.
 TIERS: Final = {
-    "A": "classic BPF on the sockets, no rights needed",
+    "A": "classic BPF on the sockets, no capabilities needed",
     "B": "eBPF on the sockets",
     "C": "eBPF on the sockets, XDP shield",
     "D": "eBPF on the sockets, XDP shield, CPUMAP",
@@ -24,18 +25,18 @@ TIERS: Final = {
 
 
 def banner(status: NodeStatus, command: str | None = None) -> str:
-    """Return the lines for *status*, without colour. *command*: how `velocity-edge` is called from here."""
+    """Return the lines for *status*. *command*: how to run `velocity-edge` from the working directory."""
     command = command or _command()
     facts = list(_facts(status))
     width = max(len(name) for name, _ in facts)
     lines = [f"velocity-edge {status['version']} is {status['state']}.", ""]
     lines += [f"  {name:{width}}  {text}".rstrip() for name, text in facts]
     for sentence in status["degraded"]:
-        lines += ["", f"  Not as it should be: {sentence}"]
+        lines += ["", f"  Degraded: {sentence}"]
     lines += ["", "  Try it:", *(f"    {line}" for line in _commands(status, command))]
     lines += [
         "",
-        f"  How it is: {command} status     Stop it: Ctrl-C, or SIGTERM to let connections finish first",
+        f"  Status: {command} status     Stop: Ctrl-C, or SIGTERM to let connections finish first",
         "",
     ]
     return "\n".join(lines)
@@ -59,27 +60,27 @@ def _facts(status: NodeStatus) -> Iterator[tuple[str, str]]:
 
 
 def quiesced_line(status: NodeStatus) -> str:
-    """Return since when and why clients are not let in, and what ends it; empty where they are."""
+    """Return since when and why clients are refused, and the command that ends it; empty if they are served."""
     if status["state"] not in ("quiescing", "quiesced"):
         return ""
     since = datetime.datetime.fromtimestamp(status["state_at_s"], datetime.UTC)
     why = f" ({status['reason']})" if status["reason"] else ""
-    file = ", and the disable file is there" if status["disabled"] else ""
-    return f"asked to stay away since {since:%Y-%m-%d %H:%M:%SZ}{why}{file}; `velocity-edge admin resume` lets them in"
+    file = ", and the disable file exists" if status["disabled"] else ""
+    return f"refused since {since:%Y-%m-%d %H:%M:%SZ}{why}{file}; `velocity-edge admin resume` accepts them again"
 
 
 def dispatch_lines(status: NodeStatus) -> Iterator[tuple[str, str]]:
-    """Yield the tier, and what the next one lacks."""
+    """Yield the tier, and what the next one needs."""
     dispatch = status["dispatch"]
     where = f" on {', '.join(dispatch['interfaces'])}" if dispatch["interfaces"] else ""
-    adopted = "; taken over from an earlier supervisor" if dispatch["adopted"] else ""
+    adopted = "; adopted from an earlier supervisor" if dispatch["adopted"] else ""
     yield "Dispatch", f"tier {dispatch['tier']}: {TIERS.get(dispatch['tier'], dispatch['mode'])}{where}{adopted}"
     if dispatch["missing"]:
         yield "", ("not " if dispatch["missing"].startswith("tier") else "") + dispatch["missing"]
 
 
 def engine_lines(status: NodeStatus) -> Iterator[tuple[str, str]]:
-    """Yield the engines in use, each once, with the reason."""
+    """Yield each engine in use, with the number of workers and the reason."""
     workers = status["workers"]
     kinds = dict.fromkeys((worker["engine"], worker["engine_reason"]) for worker in workers)
     for engine, reason in kinds:
@@ -101,7 +102,7 @@ def _commands(status: NodeStatus, command: str) -> Iterator[str]:
 
 
 def _command() -> str:
-    """Return what a person in our working directory types to run the installation that runs here."""
+    """Return the command that runs this installation from the working directory."""
     found = shutil.which("velocity-edge")
     ours = Path(sys.executable).parent / "velocity-edge"
     if found is not None and Path(found).resolve() == ours.resolve():

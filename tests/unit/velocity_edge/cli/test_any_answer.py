@@ -104,7 +104,7 @@ def test_it_ends_with_a_sentence(
     answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VELOCITY_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("velocity_edge.cli.admin._ATTACH_S", 0.0)
+    monkeypatch.setattr("velocity_edge.cli.asking._ATTACH_S", 0.0)
     with answering(tmp_path / "admin.sock", ANSWERS[answer]):
         for verb in VERBS:
             with pytest.raises(SystemExit) as ended:

@@ -63,14 +63,14 @@ def test_no_verb_is_help(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["sreve"], 2, "velocity-edge: cannot 'sreve': no such verb; did you mean \"serve\"? (velocity-edge --help)"),
+        (["sreve"], 2, "velocity-edge: cannot run 'sreve': no such verb; did you mean \"serve\"? (velocity-edge --help)"),
         (["serve", "--prot", "x"], 2, "velocity-edge: No such option '--prot'"),
         (["status"], 3, "velocity-edge: cannot reach a node at "),
         (["health"], 3, "velocity-edge: cannot reach a node at "),
         (["admin", "quiesce"], 3, "velocity-edge: cannot reach a node at "),
         (["admin", "quiesce", "--timeout", "x"], 2, "velocity-edge: Invalid value for '--timeout': cannot use 'x'"),
-        (["cid", "decode", "00"], 5, "velocity-edge: cannot open 00: 1 bytes; connection IDs of a node have 20"),
-        (["cid", "decode", "xx"], 2, "velocity-edge: cannot read 'xx': must be hexadecimal"),
+        (["cid", "decode", "00"], 5, "velocity-edge: cannot open 00: 1 bytes; expected 20, the length"),
+        (["cid", "decode", "xx"], 2, "velocity-edge: cannot read 'xx': expected hexadecimal digits"),
         (["config", "lint", "/nowhere"], 78, "/nowhere: cannot read the configuration: No such file or directory"),
     ],
 )

@@ -178,7 +178,7 @@ def test_a_node_that_says_nothing_any_more_is_left_alone(
     node: PretendAdmin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over = threading.Event()
-    monkeypatch.setattr("velocity_edge.cli.admin._SLACK_S", 0.05)
+    monkeypatch.setattr("velocity_edge.cli.asking._SLACK_S", 0.05)
     node.answers["/v1/restart"] = lambda: over.wait(10) and [DONE]
     code, _, err = run(capsys, "admin", "restart", "--timeout", "0s")
     over.set()
@@ -209,9 +209,9 @@ ABORTED = {"state": "aborted", "reason": "worker 9 did not become ready: exited 
 @pytest.mark.parametrize(
     ("now", "text", "code"),
     [
-        (None, "the new supervisor starts", None),
-        (sample_status(), "the new supervisor starts", None),
-        (upgraded(state="starting"), "supervisor 0.2.0 adopts the workers", None),
+        (None, "the new supervisor is starting", None),
+        (sample_status(), "the new supervisor is starting", None),
+        (upgraded(state="starting"), "supervisor 0.2.0 is adopting the workers", None),
         (upgraded(rollout=AT_WORK), "supervisor 0.2.0 serves; restarting workers: core 0 (1 of 2): bringing up", None),
         (upgraded(), "upgraded to 0.2.0: 2 workers replaced, lost=0", 0),
         (upgraded(rollout=ABORTED), "its workers are not: worker 9 did not become ready: exited with 1.", 1),
@@ -244,7 +244,7 @@ def test_an_upgrade_is_followed_across_the_change_of_supervisors(
     code, out, _ = run(capsys, "admin", "upgrade", "--reason", "CHG-1")
     assert texts(out) == [
         "upgrading from 0.1.0 to 0.2.0",
-        "the new supervisor starts",
+        "the new supervisor is starting",
         "supervisor 0.2.0 serves; restarting workers: core 0 (1 of 2): bringing up",
         "upgraded to 0.2.0: 2 workers replaced, lost=0",
     ]
@@ -268,7 +268,7 @@ def test_an_upgrade_whose_supervisor_dies_says_who_serves_on_and_what_helps(
     node.answers["/v1/status"] = lambda: next(seen, (503, {}))
     code, out, _ = run(capsys, "admin", "upgrade")
     assert code == 1
-    assert "the workers serve on without one; `velocity-edge serve`" in texts(out)[-1]
+    assert "the workers go on serving without one; `velocity-edge serve`" in texts(out)[-1]
 
 
 def test_the_banner_says_where_how_and_what_to_try() -> None:

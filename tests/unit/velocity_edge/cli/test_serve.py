@@ -114,11 +114,11 @@ def test_a_configuration_is_handed_on_with_the_flags_that_win(serve: Serve, tmp_
         ),
         ("--root public --self-signed --listen 5", 78, "--listen: server.listen[0]: cannot use '5': must be an IP"),
         ("--root public --self-signed --set a.b=1", 78, "--set: a: cannot understand this key; known here: content,"),
-        ("--root public --self-signed --set x", 2, "velocity-edge: cannot use --set 'x': must be KEY=VALUE"),
+        ("--root public --self-signed --set x", 2, "velocity-edge: cannot use --set 'x': expected KEY=VALUE"),
         (
             "--config s.yaml --root public",
             2,
-            "velocity-edge: cannot combine --root with the sites of s.yaml: leave one",
+            "velocity-edge: cannot combine --root with the sites of s.yaml: use one",
         ),
         ("--config s.yaml --index x", 2, "velocity-edge: cannot use --index or --listings without --root"),
         ("--edge-config e.yaml", 5, "velocity-edge: --edge-config: cannot use an edge configuration yet"),
