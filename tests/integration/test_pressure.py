@@ -44,9 +44,9 @@ def test_flood_of_failing_handshakes_is_reported_and_new_clients_are_served(engi
         counters = node.status()["counters"]
         assert counters["verdict_accepted"] <= Limits().retry_threshold + 1
         shown = node.command("status")
-        assert "PRESSURE: newcomers must prove their address" in shown.stdout
+        assert "PRESSURE: new clients must validate their address" in shown.stdout
         assert shown.returncode in (0, 6)
-        [line] = [line for line in node.log.splitlines() if "under pressure: newcomers must prove" in line]
+        [line] = [line for line in node.log.splitlines() if "under pressure: new clients must validate" in line]
         assert "warning" in line
         _, page = node.admin("GET", "/v1/metrics")
         assert b'velocity_pressure{rule="retry"} 1.0' in page

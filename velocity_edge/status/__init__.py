@@ -1,1 +1,1 @@
-"""What a node says of itself: the status document, its Prometheus metrics, and the rules of its defence."""
+"""What a node reports: the status document, Prometheus metrics, the rules by which it defends itself, the banner."""

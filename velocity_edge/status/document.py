@@ -1,7 +1,7 @@
-"""What a node says about itself: the JSON of `GET /v1/status`, filled by the supervisor, read by people's commands.
+"""The status document: the JSON of `GET /v1/status`, which the supervisor fills and the command line reads.
 
-Only facts; which words and which order a person sees is decided in cli/status.py and banner.py. Keys are added,
-never renamed; `api_version` changes when one must go.
+It has facts only; cli/status.py and banner.py decide what a person sees. Keys are added, never renamed; `api_version`
+changes when one is removed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ class Dispatch(TypedDict):
     #: "A" to "D", and the mode of that tier: socket-classic, socket-ebpf, xdp, xdp-cpumap.
     tier: str
     mode: str
-    #: What the next tier lacks, in plain words; empty in the highest one.
+    #: What the next tier needs, in words; empty in the highest tier.
     missing: str
-    #: The programs were there already: left by an earlier supervisor.
+    #: The programs were adopted from an earlier supervisor.
     adopted: bool
     interfaces: list[str]
 
 
 class Certificate(TypedDict):
-    """A chain that is shown to clients."""
+    """A certificate chain of the node."""
 
     name: str
     #: SHA-256 of the leaf, AB:CD:..., and base64(SHA-256(SubjectPublicKeyInfo)).
@@ -47,7 +47,7 @@ class WorkerStatus(TypedDict):
     pid: int
     #: As in supervisor/node/lifecycle.py.
     state: str
-    #: The version of its program; "" before its Hello. Others than the node's are seen during an upgrade.
+    #: The version of its program; "" before its Hello. It differs from that of the node during an upgrade.
     version: str
     engine: str
     engine_reason: str
@@ -59,12 +59,12 @@ class WorkerStatus(TypedDict):
     revision: int
     #: Seconds since it was started.
     age_s: float
-    #: Seconds since its last heartbeat when that is late but the worker makes progress; 0: it reports in time.
+    #: Seconds since its last heartbeat if that is late while the worker makes progress; else 0.
     silent_s: float
 
 
 class Buffers(TypedDict):
-    """Socket buffers that were asked for and granted, in bytes."""
+    """Socket buffers that were requested and granted, in bytes."""
 
     receive_wanted: int
     receive_got: int
@@ -79,9 +79,9 @@ class KeyEpoch(TypedDict):
     age_s: float
     #: seals, announced (opens everywhere before it seals), opens, closed (only its connection IDs are needed).
     state: str
-    #: When what it sealed has expired; seconds since 1970. None: it seals, will seal, or never did here.
+    #: When what it sealed expires; seconds since 1970. None: it seals, will seal, or never sealed here.
     opens_until_s: float | None
-    #: Its connection IDs decode, and the connections that hold one.
+    #: Whether its connection IDs are decoded, and the connections that use one.
     ids_live: bool
     connections: int
 
@@ -95,7 +95,7 @@ class Keys(TypedDict):
     #: Newest first.
     epochs: list[KeyEpoch]
     storage: str
-    #: When the keys began anew because those of before were lost, seconds since 1970, and why; None and "": never.
+    #: When new keys replaced lost ones, in seconds since 1970, and why; None and "": never.
     anew_at_s: float | None
     anew_reason: str
 
@@ -111,7 +111,7 @@ class Reload(TypedDict):
 
 
 class Connection(TypedDict):
-    """A connection that is waited for."""
+    """A connection that a drain waits for."""
 
     worker_id: int
     site: str
@@ -128,27 +128,28 @@ class Drain(TypedDict):
     reason: str
     since_at_s: float
     phase_at_s: float
-    #: When what is left is closed.
+    #: When the remaining connections are closed.
     hard_stop_at_s: float
-    #: New connections per second; None: not measured (yet). They are to be fewer than this, for so long.
+    #: New connections per second; None: not measured (yet). Arrivals are over when the rate stays below
+    #: `settle_below_per_s` for `settle_s`; it has been for `quiet_s`.
     new_per_s: float | None
     settle_below_per_s: float
     settle_s: float
     quiet_s: float
-    #: What ended the wait for arrivals: a measurement, or the clock.
+    #: What ended the wait for arrivals: the measurement or the time limit.
     proof: str
     established: int
     in_handshake: int
-    #: Connections that have both GOAWAYs, and requests that run. Known from `quiesce` on.
+    #: Connections that got both GOAWAYs, and requests in progress. Known from phase `quiesce` on.
     told: int
     running_requests: int
-    #: By how many connections per second they get fewer; when none will be left if it goes on like this.
+    #: Connections that end per second, and the seconds until none is left at this rate.
     decay_per_s: float | None
     eta_s: float | None
     #: Requests that were cut off, and connections.
     lost: int
     cut: int
-    #: How it ended, and the exit code of that; empty and None while it runs.
+    #: How it ended, and its exit code; empty and None while it runs.
     verdict: str
     exit_code: int | None
 
@@ -166,18 +167,18 @@ class Rollout(TypedDict):
     lost: int
     #: Why it was aborted.
     reason: str
-    #: What it is at, in words.
+    #: What it does now, in words.
     progress: str
 
 
 class Pressure(TypedDict):
-    """A rule under which the node defends itself just now (velocity_edge/status/pressure.py)."""
+    """A rule by which the node defends itself now (velocity_edge/status/pressure.py)."""
 
     rule: str
-    #: What is done, to whom, and the limit that it comes from.
+    #: What the node does, to which peers, and the setting or limit behind it.
     text: str
     since_at_s: float
-    #: Of the last seconds, and in all since then: packets, handshakes, requests, as the rule says.
+    #: Rate of the last seconds, and total since it began: packets, handshakes or requests, as the rule counts.
     per_s: float
     total: int
 
@@ -195,7 +196,7 @@ class NodeStatus(TypedDict):
     pid: int
     node_id: int
     started_at_s: float
-    #: Since then, also when the clock was set meanwhile.
+    #: Seconds since then by a clock that nobody sets.
     uptime_s: NotRequired[float]
     runtime_dir: str
     dispatch: Dispatch
@@ -207,23 +208,23 @@ class NodeStatus(TypedDict):
     certificates: list[Certificate]
     workers: list[WorkerStatus]
     drain: Drain | None
-    #: The oldest connections of workers that drain.
+    #: The oldest connections of draining workers.
     left: list[Connection]
-    #: The disable file is there: health checkers withdraw the routes.
+    #: The disable file exists: health checkers withdraw the routes.
     disabled: bool
-    #: Workers started again since the node is up; supervisors that adopted it.
+    #: Workers that were restarted since the start of the node, and supervisors that adopted it.
     restarts: int
     adoptions: int
-    #: Sums of all workers since the node is up, by the names of velocity_edge/wire/counters.py.
+    #: Sums over all workers since the start of the node, by the names of velocity_edge/wire/counters.py.
     counters: dict[str, int]
     #: Stage (xdp, select, worker) -> verdict -> packets.
     packets: dict[str, dict[str, int]]
     buffers: Buffers
     keys: Keys
     last_reload: Reload | None
-    #: Since this supervisor is there.
+    #: Of this supervisor.
     rollout: Rollout | None
-    #: What is in force; empty in peace.
+    #: Rules in force.
     pressure: list[Pressure]
-    #: What is not as it should be, one sentence each.
+    #: What is wrong, one sentence each.
     degraded: list[str]

@@ -1,10 +1,10 @@
-"""The node's numbers for Prometheus: a function of the status, in the text exposition format.
+"""The metrics of a node in the Prometheus text format: a function of the status document.
 
-Names: `velocity_` prefix, base units, `_total` on counters, no label that a stranger can fill. `active_connections` and
-`downgrade_events_total` are there under the names of the deployment guide, too. Every counter of a worker
-(counters.py) appears exactly once; those without a better name as `velocity_<counter>_total`.
+Names have the prefix `velocity_`, base units and `_total` on counters; no label has a value that a peer chooses.
+`active_connections` and `downgrade_events_total` also exist under the names of the deployment guide. Every counter of
+workers (velocity_edge/wire/counters.py) appears exactly once, by default as `velocity_<counter>_total`.
 
-Counters are sums over the slots' slabs, so they go on when a worker is replaced; they begin anew with the node.
+Counters are sums over the slabs of all slots, so they continue when a worker is replaced; they restart with the node.
 """
 
 from __future__ import annotations
@@ -46,28 +46,28 @@ LABELLED: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
         {f"{kind}xx": f"responses_{kind}xx" for kind in range(1, 6)},
     ),
 }
-#: Connections that workers closed with an error, by its name.
+#: Prefix of the counters of connections that workers closed with an error.
 _CLOSED: Final = "closed_"
-#: What workers cut off, by cause: the names of counters.LOSSES without the cause.
+#: What workers cut off, by cause: metric -> (help, prefix of counters.LOSSES).
 CUT_OFF: Final[Mapping[str, tuple[str, str]]] = {
-    "velocity_requests_lost": ("Requests that ran on a connection that the node closed.", "requests_lost_"),
-    "velocity_connections_cut": ("Connections that the node closed before they had left.", "connections_cut_"),
+    "velocity_requests_lost": ("Requests in progress on connections that the node closed.", "requests_lost_"),
+    "velocity_connections_cut": ("Connections that the node closed before they ended.", "connections_cut_"),
 }
 #: Metric -> (help, counter).
 RENAMED: Final[Mapping[str, tuple[str, str]]] = {
     "velocity_http_requests": ("Requests.", "requests"),
-    "velocity_udp_gso_fallback": ("Trains sent as single datagrams: segmentation was refused.", "gso_fallbacks"),
+    "velocity_udp_gso_fallback": ("Batches sent as single datagrams because the kernel refused GSO.", "gso_fallbacks"),
 }
-#: Single verdicts that dashboards and alerts want under names of their own.
+#: Verdicts that also have a metric of their own, for dashboards and alerts.
 FROM_VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
-    "velocity_misrouted_packets": ("Datagrams that reached the wrong worker and were handed over.", "handed_over"),
+    "velocity_misrouted_packets": ("Datagrams that reached the wrong worker and were forwarded.", "handed_over"),
     "velocity_stateless_resets_sent": ("Stateless resets sent.", "reset"),
     "velocity_retries_sent": ("Retry packets sent.", "retried"),
 }
 
 
 def exposition(status: NodeStatus, *, ready: bool, socket_drops: Mapping[tuple[int, int], int]) -> bytes:
-    """Return the page that Prometheus reads. *socket_drops*: (slot, listener index) -> datagrams."""
+    """Return the page for Prometheus. *socket_drops*: (slot, listener index) -> datagrams."""
     registry = CollectorRegistry()
     registry.register(_Node(status, ready, socket_drops))
     return generate_latest(registry)
@@ -101,61 +101,73 @@ class _Node(Collector):
         state = GaugeMetricFamily("velocity_node_state", "1 for the state that the node is in.", labels=["state"])
         state.add_metric([status["state"]], 1)
         yield state
-        yield GaugeMetricFamily("velocity_ready", "1 when clients should be sent here.", value=int(self._ready))
-        yield GaugeMetricFamily("velocity_start_time_seconds", "When it began.", value=status["started_at_s"])
-        yield GaugeMetricFamily("velocity_degraded", "Things that are not right.", value=len(status["degraded"]))
+        yield GaugeMetricFamily("velocity_ready", "1 if the node takes new clients.", value=int(self._ready))
+        yield GaugeMetricFamily("velocity_start_time_seconds", "When the node started.", value=status["started_at_s"])
+        yield GaugeMetricFamily(
+            "velocity_degraded", "Number of entries in degraded of the status.", value=len(status["degraded"])
+        )
         connections = sum(worker["connections"] for worker in status["workers"])
-        yield GaugeMetricFamily("active_connections", "Connections (the guide's name).", value=connections)
+        yield GaugeMetricFamily("active_connections", "Connections (name of the deployment guide).", value=connections)
         in_force = {row["rule"] for row in status["pressure"]}
-        pressure = GaugeMetricFamily("velocity_pressure", "1 while the node defends itself by a rule.", labels=["rule"])
+        pressure = GaugeMetricFamily(
+            "velocity_pressure", "1 while the node defends itself by this rule.", labels=["rule"]
+        )
         for rule in RULES:
             pressure.add_metric([rule.name], int(rule.name in in_force))
         yield pressure
         reload = status["last_reload"]
         ok = 1 if reload is None or reload["ok"] else 0
-        yield GaugeMetricFamily("velocity_config_last_reload_success", "0 when it was refused.", value=ok)
+        yield GaugeMetricFamily("velocity_config_last_reload_success", "0 if the last reload was refused.", value=ok)
         if reload is not None:
-            text = "How long the workers took to agree on the last revision."
+            text = "Time until all workers used the last revision."
             yield GaugeMetricFamily("velocity_config_reload_seconds", text, value=reload["took_s"])
         yield from self._drain()
-        # Until velocity/1 is served, a client that could not do post-quantum key exchange is the only downgrade.
+        # Until velocity/1 is served, a classical key exchange is the only downgrade.
         reasons = {"client_profile": status["counters"]["handshakes_classical"]}
         for name in ("velocity_downgrade_events", "downgrade_events"):
-            yield _labelled(name, "Handshakes that ended with less than they could have.", "reason", reasons)
+            yield _labelled(name, "Handshakes with a weaker result than the node prefers.", "reason", reasons)
 
     def _drain(self) -> Iterator[Metric]:
         status, drain = self._status, self._status["drain"]
-        text = "Supervisors that adopted the workers of another."
+        text = "Supervisors that adopted the workers of an earlier one."
         yield CounterMetricFamily("velocity_adoptions", text, value=status["adoptions"])
         yield GaugeMetricFamily(
             "velocity_disabled",
-            "1 while the disable file is there: routes are withdrawn.",
+            "1 while the disable file exists: health checkers withdraw the routes.",
             value=int(status["disabled"]),
         )
         phase = GaugeMetricFamily(
-            "velocity_drain_phase", "1 for where the drain is, or how it ended.", labels=["phase"]
+            "velocity_drain_phase", "1 for the phase of the drain, or how the last one ended.", labels=["phase"]
         )
         if drain is not None:
             phase.add_metric([drain["phase"]], 1)
         yield phase
         if drain is not None:
-            text = "Requests that the drain, or the last one, cut off."
+            text = "Requests that the current or last drain cut off."
             yield GaugeMetricFamily("velocity_drain_lost_requests", text, value=drain["lost"])
 
     def _workers(self) -> Iterator[Metric]:
         labels = ["worker", "core"]
         families = {
-            "up": GaugeMetricFamily("velocity_worker_up", "1 when it is ready.", labels=labels),
+            "up": GaugeMetricFamily("velocity_worker_up", "1 if the worker is ready.", labels=labels),
             "connections": GaugeMetricFamily(
-                "velocity_active_connections", "Connections, also of workers that drain.", labels=[*labels, "state"]
+                "velocity_active_connections",
+                "Connections, including those of draining workers.",
+                labels=[*labels, "state"],
             ),
             "half_open": GaugeMetricFamily("velocity_half_open_connections", "Handshakes in flight.", labels=labels),
-            "lag": GaugeMetricFamily("velocity_worker_loop_lag_seconds", "Delay of its loop.", labels=labels),
+            "lag": GaugeMetricFamily(
+                "velocity_worker_loop_lag_seconds", "Delay of the event loop of the worker.", labels=labels
+            ),
             "silent": GaugeMetricFamily(
-                "velocity_worker_silent_seconds", "Since its last heartbeat, when that is late.", labels=labels
+                "velocity_worker_silent_seconds",
+                "Time since its last heartbeat if that is late, else 0.",
+                labels=labels,
             ),
             "rss": GaugeMetricFamily("velocity_worker_resident_bytes", "Resident memory.", labels=labels),
-            "revision": GaugeMetricFamily("velocity_worker_revision", "Configuration in use.", labels=labels),
+            "revision": GaugeMetricFamily(
+                "velocity_worker_revision", "Revision of the configuration in use.", labels=labels
+            ),
         }
         for worker in self._status["workers"]:
             values = [str(worker["worker_id"]), str(worker["core"])]
@@ -176,7 +188,7 @@ class _Node(Collector):
         for name, (text, prefix) in CUT_OFF.items():
             by_cause = {c.removeprefix(prefix): counters[c] for c in LOSSES if c.startswith(prefix)}
             yield _labelled(name, text, "cause", by_cause)
-        text = "Connections that the node closed with an error, by its name (RFC 9000, RFC 9114, RFC 9204)."
+        text = "Connections that the node closed with an error, by error name (RFC 9000, RFC 9114, RFC 9204)."
         by_code = {counter.removeprefix(_CLOSED): counters[counter] for counter in CLOSES}
         yield _labelled("velocity_connection_errors", text, "code", by_code)
         for name, (text, counter) in RENAMED.items():
@@ -190,14 +202,16 @@ class _Node(Collector):
 
     def _packets(self) -> Iterator[Metric]:
         packets = CounterMetricFamily(
-            "velocity_dispatch_packets", "Datagrams by verdict, once per stage.", labels=["stage", "verdict"]
+            "velocity_dispatch_packets", "Datagrams by verdict, counted once per stage.", labels=["stage", "verdict"]
         )
         for stage, verdicts in self._status["packets"].items():
             for verdict, count in verdicts.items():
                 packets.add_metric([stage, verdict.removeprefix("verdict_")], count)
         yield packets
         drops = CounterMetricFamily(
-            "velocity_udp_receive_drops", "Datagrams lost to a full socket buffer.", labels=["slot", "listener"]
+            "velocity_udp_receive_drops",
+            "Datagrams dropped because a socket buffer was full.",
+            labels=["slot", "listener"],
         )
         for (slot, listener), count in self._socket_drops.items():
             drops.add_metric([str(slot), self._status["listeners"][listener]], count)
@@ -210,7 +224,7 @@ class _Node(Collector):
         count.add_metric(["opening"], sum(row["state"] in ("opens", "announced") for row in keys["epochs"]))
         yield count
         held = GaugeMetricFamily(
-            "velocity_connections_by_key_epoch", "Connections that hold connection IDs of an epoch.", labels=["epoch"]
+            "velocity_connections_by_key_epoch", "Connections that use connection IDs of an epoch.", labels=["epoch"]
         )
         for row in keys["epochs"]:
             if row["ids_live"]:
@@ -219,12 +233,14 @@ class _Node(Collector):
         anew_s = keys["anew_at_s"]
         yield GaugeMetricFamily(
             "velocity_ticket_keys_lost_timestamp_seconds",
-            "When the keys began anew because those of before were lost; 0: never.",
+            "When new keys replaced lost ones; 0: never.",
             value=anew_s or 0.0,
         )
         age_s = keys["ages_s"].get(str(keys["seal_with"]), 0.0)
-        yield GaugeMetricFamily("velocity_ticket_key_age_seconds", "Age of the key that seals.", value=age_s)
-        ends = GaugeMetricFamily("velocity_cert_not_after_timestamp_seconds", "End of a certificate.", labels=["name"])
+        yield GaugeMetricFamily("velocity_ticket_key_age_seconds", "Age of the sealing key.", value=age_s)
+        ends = GaugeMetricFamily(
+            "velocity_cert_not_after_timestamp_seconds", "Expiry of a certificate.", labels=["name"]
+        )
         for certificate in self._status["certificates"]:
             ends.add_metric([certificate["name"]], certificate["not_after_s"])
         yield ends
@@ -240,5 +256,5 @@ def _labelled(name: str, text: str, label: str, values: Mapping[str, int]) -> Me
 _NAMED: Final = {counter for _, _, by_value in LABELLED.values() for counter in by_value.values()} | {
     counter for _, counter in RENAMED.values()
 }
-#: Counters that need no other name. Verdicts are in velocity_dispatch_packets_total.
+#: Counters without another name. Verdicts are in velocity_dispatch_packets_total.
 PLAIN: Final = tuple(name for name in (*COUNTERS, *ADMISSION, *WORK) if name not in _NAMED and name not in VERDICTS)

@@ -1,13 +1,13 @@
-"""Under which rules a node defends itself just now: decided from what its counters grew by, once a second.
+"""The rules by which a node defends itself now, decided once a second from the growth of its counters. Pure.
 
-A rule is in force from the first second in which the node did at least `at_least` of what it counts, until `QUIET_S`
-have gone by without such a second. Each is told when it begins, at most once a minute while it lasts, and when it is
-over: a flood writes as many lines as a shower. `status` and metrics have the same.
+A rule is in force from the first second in which its counters grow by at least `at_least`, until `QUIET_S` have passed
+without such a second. It is logged when it begins, at most once a minute while it lasts, and when it ends, so the
+number of log lines does not depend on the size of an attack. `status` and the metrics have the same.
 
-To add a rule: one line in `RULES`, with the names of counters that exist (velocity_edge/wire/counters.py, and
-stage.verdict of bpf/verdicts.py). Nothing else knows them one by one.
+To add a rule: one line in `RULES`, with names of counters that exist (velocity_edge/wire/counters.py, and stage.verdict
+of bpf/verdicts.py), and a row in docs/operations.md. No other code names single rules.
 
-No clock here: times are handed in, monotonic, in seconds.
+Times are parameters: monotonic, in seconds.
 """
 
 from __future__ import annotations
@@ -17,52 +17,56 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-#: A rule without a busy second for so long is over. Longer than a flood takes breath, shorter than people look.
+#: A rule ends after this time without a busy second: longer than pauses of a flood, shorter than a look at a screen.
 QUIET_S: Final = 30.0
-#: While a rule is in force it is said again after this time.
+#: While a rule is in force, it is logged again after this time.
 REMIND_S: Final = 60.0
-#: The rate that is shown is that of the last seconds.
+#: The displayed rate is that of the last seconds.
 RATE_OVER_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Something that a node does only when it must. `name` is the label of its metric."""
+    """A measure that a node takes only under pressure. `name` is the label of its metric."""
 
     name: str
-    #: What is done, to whom, with the limit that it comes from.
+    #: What the node does, to which peers, and the setting behind it.
     text: str
-    #: Their sum is the rule's number.
+    #: Their sum is what the rule counts.
     counters: tuple[str, ...]
-    #: In one second, to be more than a single accident.
+    #: Per second; fewer are considered accidental.
     at_least: int = 1
 
 
 RULES: Final = (
-    Rule("retry", "newcomers must prove their address (retry_threshold)", ("verdict_retried",)),
+    Rule("retry", "new clients must validate their address (retry_threshold)", ("verdict_retried",)),
     Rule(
         "prefix_share",
-        "networks that have their share of half-open handshakes get no more (max_half_open)",
+        "networks with their share of half-open handshakes get no more (max_half_open)",
         ("verdict_dropped_prefix", "tokens_not_honoured"),
     ),
-    Rule("half_open", "nobody new is let in (max_half_open)", ("verdict_dropped_half_open",)),
-    Rule("connections", "nobody new is let in (max_connections)", ("verdict_dropped_connections",)),
-    Rule("tokens", "tokens that were used before prove nothing", ("tokens_seen_again",), at_least=10),
-    Rule("resets", "lost connections are no longer reset (max_resets_per_s)", ("verdict_dropped_reset_limit",)),
+    Rule("half_open", "new connections are refused (max_half_open)", ("verdict_dropped_half_open",)),
+    Rule("connections", "new connections are refused (max_connections)", ("verdict_dropped_connections",)),
+    Rule("tokens", "address tokens that were used before are ignored", ("tokens_seen_again",), at_least=10),
+    Rule("resets", "stateless resets are limited (max_resets_per_s)", ("verdict_dropped_reset_limit",)),
     Rule(
         "version_negotiation",
-        "unknown versions get no answer (max_version_negotiations_per_s)",
+        "Version Negotiation is limited (max_version_negotiations_per_s)",
         ("verdict_dropped_version",),
         at_least=100,
     ),
-    Rule("memory", "connections that make the node hold too much are closed", ("memory_exceeded",)),
-    Rule("migrations", "packets from ever new addresses are dropped (max_migrations_per_s)", ("migrations_refused",)),
+    Rule("memory", "connections that use too much memory are closed", ("memory_exceeded",)),
+    Rule(
+        "migrations",
+        "packets of connections that migrate too often are dropped (max_migrations_per_s)",
+        ("migrations_refused",),
+    ),
     Rule("excessive_load", "connections that reset too many streams are closed", ("closed_h3_excessive_load",)),
-    Rule("work", "requests wait for their turn, or get a 503", ("requests_shed", "open_files_refused")),
-    Rule("sockets", "packets are lost because workers do not keep up", ("socket_overflows",)),
+    Rule("work", "requests are queued, or get a 503", ("requests_shed", "open_files_refused")),
+    Rule("sockets", "packets are lost because workers are too slow", ("socket_overflows",)),
     Rule(
         "shield_limit",
-        "the shield drops what is over the rate of its network (dispatch.initials_per_s)",
+        "the shield drops what exceeds the rate of its network (dispatch.initials_per_s)",
         (
             "xdp.passed_must_retry",
             "xdp.dropped_initial_limit",
@@ -71,18 +75,18 @@ RULES: Final = (
             "xdp.dropped_version_limit",
         ),
     ),
-    Rule("deny_list", "the shield drops what is on the deny list (dispatch.deny)", ("xdp.dropped_denied",)),
+    Rule("deny_list", "the shield drops packets of the deny list (dispatch.deny)", ("xdp.dropped_denied",)),
     Rule("attack_mode", "the shield drops all but known connections and Initials", ("xdp.dropped_attack",)),
 )
 
 
 @dataclass(slots=True)
 class Episode:
-    """A time during which a rule is in force."""
+    """A period in which a rule is in force."""
 
     rule: Rule
     since_s: float
-    #: The last second that was busy.
+    #: When the last busy second was.
     busy_s: float
     told_s: float
     #: What was counted since it began.
@@ -91,21 +95,21 @@ class Episode:
     recent: deque[tuple[float, int]] = field(default_factory=deque)
 
     def count(self, number: int, now_s: float) -> None:
-        """So many more, until now."""
+        """Add *number* that were counted until now."""
         self.total += number
         self.recent.append((now_s, self.total))
         while self.recent[0][0] < now_s - RATE_OVER_S:
             self.recent.popleft()
 
     def per_s(self) -> float:
-        """Return the rate of the last seconds."""
+        """Return the rate of the last `RATE_OVER_S`."""
         (began_s, began_total), (now_s, total) = self.recent[0], self.recent[-1]
         return (total - began_total) / (now_s - began_s) if now_s > began_s else float(total)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line for the log; `over` says that the rule is no longer in force."""
+    """One line for the log; `over`: the rule is no longer in force."""
 
     rule: str
     text: str
@@ -122,9 +126,9 @@ class Pressure:
         self.in_force: dict[str, Episode] = {}
 
     def observe(self, totals: Mapping[str, int], now_s: float) -> list[Line]:
-        """Take the node's counters, about once a second; return what is to be said.
+        """Take the counters of the node, about once a second; return the lines to log.
 
-        *totals* only grow, but for those that began anew: a counter that fell has counted nothing.
+        *totals* only grow, except that a counter may restart: one that fell counts as unchanged.
         """
         before, passed_s = self._before, now_s - self._before_s
         self._before, self._before_s = dict(totals), now_s
@@ -162,6 +166,6 @@ class Pressure:
 
 
 def totals_of(counters: Mapping[str, int], packets: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Return one table of what workers and packet programs count, as `RULES` name it: counter, or stage.verdict."""
+    """Return the counters of workers and packet programs under the names in `RULES`: counter, or stage.verdict."""
     stages = {f"{stage}.{verdict}": n for stage, verdicts in packets.items() for verdict, n in verdicts.items()}
     return {**counters, **stages}

@@ -63,7 +63,11 @@ def test_no_verb_is_help(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["sreve"], 2, "velocity-edge: cannot run 'sreve': no such verb; did you mean \"serve\"? (velocity-edge --help)"),
+        (
+            ["sreve"],
+            2,
+            "velocity-edge: cannot run 'sreve': no such verb; did you mean \"serve\"? (velocity-edge --help)",
+        ),
         (["serve", "--prot", "x"], 2, "velocity-edge: No such option '--prot'"),
         (["status"], 3, "velocity-edge: cannot reach a node at "),
         (["health"], 3, "velocity-edge: cannot reach a node at "),

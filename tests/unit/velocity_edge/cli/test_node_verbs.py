@@ -66,9 +66,15 @@ def test_degraded_and_expired_are_seen() -> None:
 def test_pressure_is_seen_and_is_no_fault_of_the_node() -> None:
     found = sample_status()
     found["pressure"] = [
-        {"rule": "retry", "text": "newcomers must prove", "since_at_s": 1_000_000.0, "per_s": 1380.4, "total": 16560}
+        {
+            "rule": "retry",
+            "text": "new clients must validate",
+            "since_at_s": 1_000_000.0,
+            "per_s": 1380.4,
+            "total": 16560,
+        }
     ]
-    line = "PRESSURE: newcomers must prove: 1 380/s for 12 s, 16 560 in all (retry)"
+    line = "PRESSURE: new clients must validate: 1 380/s for 12 s, 16 560 in all (retry)"
     assert line in screen(found, 1_000_012.0).splitlines()
     assert verdict(found)[0] == 0
 

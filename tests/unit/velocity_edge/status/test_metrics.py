@@ -1,4 +1,4 @@
-"""Every counter of a worker is on the page exactly once, under a name that follows Prometheus' rules."""
+"""Invariant: every counter of a worker is on the page exactly once, under a name that Prometheus accepts."""
 
 import re
 from typing import Any
@@ -39,7 +39,7 @@ STATUS: Any = {
     "adoptions": 2,
     "disabled": True,
     "drain": {"phase": "live", "lost": 3},
-    # A number of its own for each counter, so that a mix-up shows.
+    # Each counter has a distinct value, so that a wrong assignment is detected.
     "counters": {name: 1000 + n for n, name in enumerate(TOTALS)},
     "packets": {"worker": {name: 5000 + n for n, name in enumerate(VERDICTS)}},
     "keys": {
@@ -75,7 +75,7 @@ def samples() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def test_every_counter_is_there_once() -> None:
+def test_every_counter_is_exported_once() -> None:
     values = list(samples().values())
     downgrades = STATUS["counters"]["handshakes_classical"]
     named_twice = {STATUS["counters"][f"verdict_{v}"] for _, v in metrics.FROM_VERDICTS.values()}
@@ -90,7 +90,7 @@ def test_every_counter_is_there_once() -> None:
         assert values.count(value) == 1
 
 
-def test_the_names_of_the_guide_and_of_the_dashboards() -> None:
+def test_metrics_of_the_guide_and_of_dashboards_have_their_values() -> None:
     found = samples()
     assert found["active_connections", ()] == 3
     assert found["downgrade_events_total", (("reason", "client_profile"),)]
@@ -108,7 +108,7 @@ def test_the_names_of_the_guide_and_of_the_dashboards() -> None:
     assert found["velocity_dispatch_packets_total", (("stage", "worker"), ("verdict", "delivered"))] == 5000
 
 
-def test_names_follow_the_rules() -> None:
+def test_names_and_labels_are_valid() -> None:
     for name, labels in samples():
         assert re.fullmatch(r"(velocity_)?[a-z][a-z0-9_]*", name)
         assert all(re.fullmatch(r"[a-z_]+", label) for label, _ in labels)

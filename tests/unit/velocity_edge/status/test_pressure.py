@@ -1,8 +1,10 @@
-"""What a node does under pressure is said when it begins, at most once a minute, and when it is over."""
+"""Invariant: a rule is logged when it begins, at most once a minute while it lasts, and when it ends."""
 
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ MANY = Rule("many", "much is dropped", ("c",), at_least=10)
 
 
 class Node:
-    """Counters that grow, looked at once a second."""
+    """Counters that grow, observed once a second."""
 
     def __init__(self) -> None:
         self.pressure = Pressure((ONE, MANY))
@@ -38,7 +40,7 @@ class Node:
         return [line.text for _, line in self.said]
 
 
-def test_every_rule_counts_something_that_exists() -> None:
+def test_every_rule_names_existing_counters() -> None:
     stages = {f"{stage}.{verdict}" for stage, names in verdicts.STAGES.items() for verdict in names}
     for rule in RULES:
         assert rule.counters
@@ -46,20 +48,29 @@ def test_every_rule_counts_something_that_exists() -> None:
     assert len({rule.name for rule in RULES}) == len(RULES)
 
 
-def test_in_peace_nothing_is_in_force_and_nothing_said() -> None:
+def test_the_operations_guide_explains_every_rule() -> None:
+    guide = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
+    table = guide.partition("## Under pressure")[2].partition("\n## ")[0]
+    explained = {
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert {rule.name for rule in RULES} <= explained
+
+
+def test_without_pressure_no_rule_is_in_force() -> None:
     node = Node()
     for _ in range(100):
         node.second(c=9)
     assert (node.said, node.pressure.in_force) == ([], {})
 
 
-def test_a_supervisor_that_comes_later_does_not_take_the_past_for_the_present() -> None:
+def test_counts_from_before_the_first_look_are_ignored() -> None:
     pressure = Pressure((ONE,))
     assert pressure.observe({"a": 1_000_000}, 5.0) == []
     assert pressure.in_force == {}
 
 
-def test_from_the_first_busy_second_until_it_has_been_quiet() -> None:
+def test_a_rule_lasts_from_the_first_busy_second_until_the_quiet_time_has_passed() -> None:
     node = Node()
     node.second(a=3, b=4)
     assert node.texts() == ["under pressure: something is refused (max_something): 7 per second"]
@@ -78,7 +89,7 @@ def test_from_the_first_busy_second_until_it_has_been_quiet() -> None:
     assert [line.over for _, line in node.said] == [False, True]
 
 
-def test_while_it_lasts_it_is_said_once_a_minute() -> None:
+def test_a_rule_in_force_is_logged_once_a_minute() -> None:
     node = Node()
     for _ in range(301):
         node.second(a=1000)
@@ -88,7 +99,7 @@ def test_while_it_lasts_it_is_said_once_a_minute() -> None:
     )
 
 
-def test_a_rule_that_wants_many_is_not_begun_by_few_nor_kept_by_them() -> None:
+def test_counts_below_the_threshold_neither_begin_nor_extend_a_rule() -> None:
     node = Node()
     node.second(c=10)
     for _ in range(int(QUIET_S)):
@@ -96,7 +107,7 @@ def test_a_rule_that_wants_many_is_not_begun_by_few_nor_kept_by_them() -> None:
     assert [line.over for _, line in node.said] == [False, True]
 
 
-def test_a_counter_that_began_anew_has_counted_nothing() -> None:
+def test_a_counter_that_restarts_counts_as_unchanged() -> None:
     node = Node()
     node.totals["a"] = 0
     node.second()
@@ -105,7 +116,7 @@ def test_a_counter_that_began_anew_has_counted_nothing() -> None:
     assert node.pressure.in_force["one"].total == 2
 
 
-def test_a_look_that_comes_late_divides_by_its_time() -> None:
+def test_a_late_look_counts_per_second() -> None:
     node = Node()
     node.now_s += 9
     node.second(c=99)
@@ -116,7 +127,7 @@ def test_a_look_that_comes_late_divides_by_its_time() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 50)), max_size=200))
-def test_whatever_happens_there_are_few_lines_and_each_beginning_has_an_end(history: list[tuple[int, int]]) -> None:
+def test_lines_are_bounded_and_every_beginning_has_an_end(history: list[tuple[int, int]]) -> None:
     node = Node()
     for seconds, number in history:
         for _ in range(seconds):
@@ -133,7 +144,7 @@ def test_whatever_happens_there_are_few_lines_and_each_beginning_has_an_end(hist
         assert all(later - earlier >= REMIND_S for earlier, later in itertools.pairwise(reminders))
 
 
-def test_workers_and_packet_programs_in_one_table() -> None:
+def test_counters_of_workers_and_packet_programs_are_merged() -> None:
     assert totals_of({"a": 1}, {"xdp": {"dropped_denied": 2}, "worker": {"a": 1}}) == {
         "a": 1,
         "xdp.dropped_denied": 2,
