@@ -2,7 +2,7 @@
 
 Names have the prefix `velocity_`, base units and `_total` on counters; no label has a value that a peer chooses.
 `active_connections` and `downgrade_events_total` also exist under the names of the deployment guide. Every counter of
-workers (velocity_edge/wire/counters.py) appears exactly once, by default as `velocity_<counter>_total`.
+workers (velocity_edge/wire/counters.py) appears exactly once (metric_names.py).
 
 Counters are sums over the slabs of all slots, so they continue when a worker is replaced; they restart with the node.
 """
@@ -18,52 +18,11 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from velocity_edge.status.document import NodeStatus
+from velocity_edge.status.metric_names import CLOSED, CUT_OFF, FROM_VERDICTS, LABELLED, PLAIN, RENAMED
 from velocity_edge.status.pressure import RULES
-from velocity_edge.wire.counters import ADMISSION, CLOSES, COUNTERS, LOSSES, VERDICTS, WORK
+from velocity_edge.wire.counters import CLOSES, LOSSES
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-#: Metric -> (help, label, label value -> counter). One quantity each.
-LABELLED: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
-    "velocity_handshakes": (
-        "Handshakes by how they ended.",
-        "result",
-        {"completed": "handshakes_completed", "failed": "handshakes_failed", "timed_out": "handshakes_timed_out"},
-    ),
-    "velocity_handshake_groups": (
-        "Completed handshakes by key exchange group.",
-        "group",
-        {
-            "X25519MLKEM768": "handshakes_x25519mlkem768",
-            "SecP256r1MLKEM768": "handshakes_secp256r1mlkem768",
-            "SecP384r1MLKEM1024": "handshakes_secp384r1mlkem1024",
-            "classical": "handshakes_classical",
-        },
-    ),
-    "velocity_http_responses": (
-        "Responses by class of status code.",
-        "code",
-        {f"{kind}xx": f"responses_{kind}xx" for kind in range(1, 6)},
-    ),
-}
-#: Prefix of the counters of connections that workers closed with an error.
-_CLOSED: Final = "closed_"
-#: What workers cut off, by cause: metric -> (help, prefix of counters.LOSSES).
-CUT_OFF: Final[Mapping[str, tuple[str, str]]] = {
-    "velocity_requests_lost": ("Requests in progress on connections that the node closed.", "requests_lost_"),
-    "velocity_connections_cut": ("Connections that the node closed before they ended.", "connections_cut_"),
-}
-#: Metric -> (help, counter).
-RENAMED: Final[Mapping[str, tuple[str, str]]] = {
-    "velocity_http_requests": ("Requests.", "requests"),
-    "velocity_udp_gso_fallback": ("Batches sent as single datagrams because the kernel refused GSO.", "gso_fallbacks"),
-}
-#: Verdicts that also have a metric of their own, for dashboards and alerts.
-FROM_VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
-    "velocity_misrouted_packets": ("Datagrams that reached the wrong worker and were forwarded.", "handed_over"),
-    "velocity_stateless_resets_sent": ("Stateless resets sent.", "reset"),
-    "velocity_retries_sent": ("Retry packets sent.", "retried"),
-}
 
 
 def exposition(status: NodeStatus, *, ready: bool, socket_drops: Mapping[tuple[int, int], int]) -> bytes:
@@ -189,7 +148,7 @@ class _Node(Collector):
             by_cause = {c.removeprefix(prefix): counters[c] for c in LOSSES if c.startswith(prefix)}
             yield _labelled(name, text, "cause", by_cause)
         text = "Connections that the node closed with an error, by error name (RFC 9000, RFC 9114, RFC 9204)."
-        by_code = {counter.removeprefix(_CLOSED): counters[counter] for counter in CLOSES}
+        by_code = {counter.removeprefix(CLOSED): counters[counter] for counter in CLOSES}
         yield _labelled("velocity_connection_errors", text, "code", by_code)
         for name, (text, counter) in RENAMED.items():
             yield CounterMetricFamily(name, text, value=counters[counter])
@@ -251,10 +210,3 @@ def _labelled(name: str, text: str, label: str, values: Mapping[str, int]) -> Me
     for value, count in values.items():
         family.add_metric([value], count)
     return family
-
-
-_NAMED: Final = {counter for _, _, by_value in LABELLED.values() for counter in by_value.values()} | {
-    counter for _, counter in RENAMED.values()
-}
-#: Counters without another name. Verdicts are in velocity_dispatch_packets_total.
-PLAIN: Final = tuple(name for name in (*COUNTERS, *ADMISSION, *WORK) if name not in _NAMED and name not in VERDICTS)

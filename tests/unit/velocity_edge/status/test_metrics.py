@@ -5,7 +5,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from velocity_edge.status import metrics
+from velocity_edge.status import metric_names, metrics
 from velocity_edge.wire.counters import TOTALS, VERDICTS
 
 STATUS: Any = {
@@ -78,7 +78,7 @@ def samples() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def test_every_counter_is_exported_once() -> None:
     values = list(samples().values())
     downgrades = STATUS["counters"]["handshakes_classical"]
-    named_twice = {STATUS["counters"][f"verdict_{v}"] for _, v in metrics.FROM_VERDICTS.values()}
+    named_twice = {STATUS["counters"][f"verdict_{v}"] for _, v in metric_names.FROM_VERDICTS.values()}
     for name, value in STATUS["counters"].items():
         if name in VERDICTS:
             assert values.count(value) == (1 if value in named_twice else 0)
