@@ -37,7 +37,6 @@ from supervisor.chores.signals import Signals
 from supervisor.chores.upgrades import Upgrades
 from supervisor.machine.admin_socket import AdminSocket
 from supervisor.machine.first_process import be_one_if_first
-from supervisor.machine.places import Places
 from supervisor.machine.privileges import drop_capabilities, prepare_exec
 from supervisor.machine.spawn import WORKER_PROGRAM
 from supervisor.parameters import worker_options
@@ -53,6 +52,7 @@ from velocity_edge.config.model import Config
 from velocity_edge.config.values import format_address, parse_address
 from velocity_edge.errors import VelocityError
 from velocity_edge.exits import exit_code
+from velocity_edge.paths import Places
 from velocity_edge.status.banner import banner
 from velocity_edge.text import logs
 from velocity_edge.text.lines import say_now

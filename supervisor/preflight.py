@@ -11,7 +11,6 @@ from typing import Final
 from bpf import BpfError, loader
 from supervisor.machine.keyring import check_keys
 from supervisor.machine.materials import gather
-from supervisor.machine.places import Places
 from supervisor.machine.privileges import may_raise_priority
 from supervisor.machine.spawn import WORKER_PROGRAM
 from supervisor.parameters import worker_options
@@ -21,6 +20,7 @@ from velocity_edge.errors import Unavailable, VelocityError
 from velocity_edge.machine.cpus import affinity_refused
 from velocity_edge.machine.needs import lacking, sentence
 from velocity_edge.machine.worker_user import Rights, choose
+from velocity_edge.paths import Places
 
 log = logging.getLogger("supervisor")
 

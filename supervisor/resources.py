@@ -17,7 +17,6 @@ from supervisor.machine.kept import KeptFile, Trouble
 from supervisor.machine.keyring import Keyring
 from supervisor.machine.materials import Materials
 from supervisor.machine.oom import OutOfMemory
-from supervisor.machine.places import Places
 from supervisor.machine.slots import Slots
 from supervisor.machine.spawn import Process
 from supervisor.machine.systemd import ServiceManager
@@ -27,6 +26,7 @@ from supervisor.steering.base import Steering
 from supervisor.succession.fd_store import Store
 from supervisor.succession.quiesced_file import QuiescedFile
 from supervisor.succession.state_file import StateFile
+from velocity_edge.paths import Places
 from velocity_edge.status.pressure import Pressure
 from velocity_edge.wire import messages
 from velocity_edge.wire.channel import Channel

@@ -22,7 +22,6 @@ from supervisor.carry_out import use_dispatch_settings
 from supervisor.machine import spawn
 from supervisor.machine.keyring import Keyring
 from supervisor.machine.materials import Materials, gather
-from supervisor.machine.places import Places
 from supervisor.machine.slots import Slot, Slots
 from supervisor.machine.systemd import ServiceManager, received
 from supervisor.node.happenings import Reload, Reported
@@ -43,7 +42,7 @@ from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, ConfigError, Unavailable
 from velocity_edge.machine.cpus import workers_by_default
 from velocity_edge.machine.needs import too_few_descriptors
-from velocity_edge.paths import instance_name
+from velocity_edge.paths import Places, instance_name
 from velocity_edge.wire.messages import Listener
 
 log = logging.getLogger("supervisor")

@@ -1,5 +1,4 @@
-"""Replace a file so that a reader, or a crash, sees the old content or the new one and never half of it; and read one
-that somebody may have put something else in the place of."""
+"""Replaces files atomically: a reader, or a crash, leaves the old content or the new one. Reads regular files only."""
 
 from __future__ import annotations
 
@@ -11,9 +10,9 @@ from pathlib import Path
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """Return the content of a regular file. Raises `OSError`, also when it is none, or larger than *max_bytes*.
+    """Return the content of a regular file. Raises `OSError`, also for another kind, or more than *max_bytes*.
 
-    A FIFO in its place would have us wait for ever, a device would never end.
+    Reading a FIFO in place of the file would block for ever, a device would never end.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -29,11 +28,11 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def replace_file(path: Path, content: bytes, mode: int, *, folder_mode: int | None = None, sync: bool = True) -> None:
-    """Write *content* aside, sync it, rename it over *path*, sync the directory. Raises `OSError`.
+    """Write *content* to a temporary file, sync it, rename it to *path*, sync the directory. Raises `OSError`.
 
-    The file has exactly *mode* from its first byte on, whatever the umask and whatever a crashed predecessor left. With
-    *folder_mode* a folder that is missing is made again. Without *sync* the content survives a crash of the program,
-    not one of the machine.
+    The file has exactly *mode* from its first byte on, whatever the umask and whatever a crash left behind. With
+    *folder_mode* a missing folder is made again. Without *sync* the content survives a crash of the program, not one of
+    the machine.
     """
     try:
         _replace(path, content, mode, sync=sync)
@@ -57,7 +56,7 @@ def _replace(path: Path, content: bytes, mode: int, *, sync: bool) -> None:
                 os.fsync(fd)
         aside.replace(path)
     except BaseException:
-        # What is wrong with the disk may be wrong with this, too; the first error is the one to tell.
+        # The same fault of the disk may make this fail, too; the first error is the one to raise.
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         raise

@@ -1,12 +1,12 @@
-"""The two families of errors.
+"""The errors that a user can cause and fix.
 
-`VelocityError` is what a user can cause and fix: its text begins with "cannot", says where, and what would be right.
-Everything else is a bug of ours: plain exceptions that nobody catches (docs/errors.md).
+The text of a `VelocityError` begins with "cannot", and names the place and the expected value. Every other exception is
+a bug of this program, and is not caught (docs/errors.md). Short because it is only the classes.
 """
 
 
 class VelocityError(Exception):
-    """Something a user can cause and fix. The text begins with "cannot"."""
+    """An error that a user can cause and fix. The text begins with "cannot"."""
 
 
 class ConfigError(VelocityError):
@@ -14,11 +14,11 @@ class ConfigError(VelocityError):
 
 
 class CannotDo(VelocityError):
-    """A request that this node refuses or that can never be met. Exit code 5."""
+    """A request that this node refuses, or that cannot be met. Exit code 5."""
 
 
 class Unavailable(VelocityError):
-    """Something was asked for explicitly that this machine cannot give (BPF, XDP, an engine). Exit code 5."""
+    """Something that is configured explicitly is not available on this machine (BPF, XDP, an engine). Exit code 5."""
 
 
 class Unreachable(VelocityError):
@@ -26,4 +26,4 @@ class Unreachable(VelocityError):
 
 
 class TimedOut(VelocityError):
-    """The time to wait is up while the node is still at work. Exit code 4."""
+    """The time to wait has ended before the operation. Exit code 4."""

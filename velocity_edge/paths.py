@@ -1,10 +1,10 @@
-"""Where a node keeps its files: runtime directory (sockets), state directory (keys, certificates), cache (programs).
+"""The directories of a node: runtime (sockets), state (keys, certificates), cache (compiled programs).
 
-Each is chosen by a variable, else by who runs the node, so that several nodes can run side by side on one machine by
-giving each its own VELOCITY_RUNTIME_DIR (and VELOCITY_STATE_DIR, when they shall not share keys). `instance_name` gives
-each a name for what is global on a machine: the pinned BPF programs.
+Each is chosen by an environment variable, else by the user that runs the node. Several nodes run side by side on one
+machine when each has its own VELOCITY_RUNTIME_DIR (and VELOCITY_STATE_DIR, unless they share keys). `instance_name`
+names a node in what is global on a machine: the pinned BPF programs.
 
-Nothing is made here until `private_directory` is called, which refuses a folder that someone else could have laid out.
+Only `private_directory` creates a directory; it refuses one that another user could have prepared.
 """
 
 from __future__ import annotations
@@ -14,17 +14,46 @@ import os
 import pwd
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from velocity_edge.errors import Unavailable, VelocityError
 
 _SYSTEM_RUNTIME: Final = Path("/run/velocity")
-_ANOTHER: Final = "VELOCITY_RUNTIME_DIR and VELOCITY_STATE_DIR name others"
+_ANOTHER: Final = "VELOCITY_RUNTIME_DIR and VELOCITY_STATE_DIR choose others"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The directories of a node, and its files in the runtime directory that have readers outside the supervisor."""
+
+    runtime: Path
+    state: Path
+    cache: Path
+
+    @property
+    def disable_file(self) -> Path:
+        """The file that ExaBGP's healthcheck and anycast-healthchecker watch: while it exists, routes are withdrawn."""
+        return self.runtime / "disabled"
+
+    @property
+    def disabled(self) -> bool:
+        """Whether the disable file exists; False when that cannot be read."""
+        try:
+            self.disable_file.stat()
+        except OSError:
+            return False
+        return True
+
+    @property
+    def workers_socket(self) -> Path:
+        """The socket where workers look for the next supervisor."""
+        return self.runtime / "workers.sock"
 
 
 def runtime_dir(environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
-    """Return the folder of the sockets: admin.sock, workers.sock, and what a successor needs."""
+    """Return the directory of the sockets (admin.sock, workers.sock), and of what a successor needs."""
     uid = os.getuid() if uid is None else uid
     if chosen := environment.get("VELOCITY_RUNTIME_DIR"):
         return Path(chosen).absolute()
@@ -36,7 +65,7 @@ def runtime_dir(environment: Mapping[str, str] = os.environ, uid: int | None = N
 
 
 def state_dir(environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
-    """Return the folder of what must survive a reboot: the epoch table, the self-signed certificate, the node id."""
+    """Return the directory of files that must survive a reboot: epoch table, self-signed certificate, node id."""
     uid = os.getuid() if uid is None else uid
     if chosen := environment.get("VELOCITY_STATE_DIR"):
         return Path(chosen).absolute()
@@ -47,12 +76,12 @@ def state_dir(environment: Mapping[str, str] = os.environ, uid: int | None = Non
     if home := _home(environment, uid):
         return home / ".local/state/velocity"
     raise Unavailable(
-        f"cannot choose a folder for keys and certificates: user {uid} has no home; VELOCITY_STATE_DIR would name one"
+        f"cannot choose a directory for keys and certificates: user {uid} has no home; set VELOCITY_STATE_DIR"
     )
 
 
 def cache_dir(environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
-    """Return the folder of what can be made again: compiled packet programs, by the hash of their source."""
+    """Return the directory of files that can be made again: compiled packet programs, by the hash of their source."""
     uid = os.getuid() if uid is None else uid
     if chosen := environment.get("VELOCITY_CACHE_DIR"):
         return Path(chosen).absolute()
@@ -65,7 +94,7 @@ def cache_dir(environment: Mapping[str, str] = os.environ, uid: int | None = Non
 
 
 def _home(environment: Mapping[str, str], uid: int) -> Path | None:
-    """Return the home of a user; one who is only a number, as in a container, has none."""
+    """Return the home of a user; a user id without an entry, as in a container, has none."""
     if home := environment.get("HOME"):
         return Path(home)
     try:
@@ -87,9 +116,9 @@ def instance_name(directory: Path) -> str:
 
 
 def private_directory(path: Path, *, mode: int = 0o700) -> Path:
-    """Make *path* (mode 0700, ours) where it does not exist, and return it; raise `VelocityError` when it is not ours.
+    """Make *path* (mode 0700) where it does not exist, and return it. Raises `VelocityError` when it is not private.
 
-    In /tmp anybody could have made it first, and would then hold our sockets and keys.
+    In /tmp another user could have made it first, and would then control the sockets and keys in it.
     """
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
@@ -99,17 +128,19 @@ def private_directory(path: Path, *, mode: int = 0o700) -> Path:
     if not stat.S_ISDIR(found.st_mode):
         raise VelocityError(f"cannot use {path}: must be a directory, not a link or a file")
     if found.st_uid not in (os.geteuid(), 0):
-        raise VelocityError(f"cannot use {path}: it belongs to user {found.st_uid}, not to us ({os.geteuid()})")
+        raise VelocityError(
+            f"cannot use {path}: it belongs to user {found.st_uid}, and this process runs as user {os.geteuid()}"
+        )
     if found.st_mode & 0o022:
-        raise VelocityError(f"cannot use {path}: others may write into it; `chmod go-w {path}` would make it right")
+        raise VelocityError(f"cannot use {path}: other users may write into it; run `chmod go-w {path}`")
     if why := unwritable(path):
         raise Unavailable(f"cannot write into {path}: {why}; {_ANOTHER}")
     return path
 
 
 def unwritable(directory: Path) -> str:
-    """Return why nothing can be made in a folder, or below the first one above it that exists; empty when it can."""
-    # Not Path.exists: that raises where a folder above may not be passed.
+    """Return why *directory*, or its nearest existing parent, cannot be written to; empty when it can."""
+    # Not Path.exists, which raises where a parent may not be searched.
     there = next((each for each in (directory, *directory.parents) if os.access(each, os.F_OK)), Path("/"))
     if os.access(there, os.W_OK | os.X_OK):
         return ""

@@ -194,7 +194,7 @@ async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
         data = await request.read()
-    except http_log.THEIRS:
+    except http_log.PEER_ERRORS:
         raise BadRequest("cannot understand the body: it is incomplete, or not encoded as its headers say") from None
     if not data:
         return {}

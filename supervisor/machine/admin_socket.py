@@ -1,4 +1,4 @@
-"""Where the admin API listens: `<runtime>/admin.sock`. Opened anew when somebody removes it while the node lives."""
+"""The socket of the admin API, `<runtime>/admin.sock`. It is opened again when it is removed while the node runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisor.machine import http_log
 from supervisor.machine.kept import Trouble
 from velocity_edge.errors import VelocityError
 
-#: For answers that are on the way when the node ends, above all to who waits for its end.
+#: For answers that are being sent when the node ends, such as those to clients that wait for its end.
 _LAST_ANSWERS_S: Final = 1.0
 
 
@@ -27,10 +27,10 @@ class AdminSocket:
         )
         self._site: web.UnixSite | None = None
         self._inode = 0
-        self.trouble = Trouble("commands do not reach this node; signals do")
+        self.trouble = Trouble("admin commands do not reach this node; signals do")
 
     async def open(self) -> None:
-        """Listen, in place of what a dead supervisor left. Raises `VelocityError`."""
+        """Listen, in place of the socket of an earlier supervisor. Raises `VelocityError`."""
         await self._runner.setup()
         try:
             await self._listen()
@@ -39,7 +39,7 @@ class AdminSocket:
             raise VelocityError(f"cannot listen on {self._path}: {_reason(error)}") from None
 
     async def keep(self) -> None:
-        """Listen again when the socket is not the one that we made. The folder must be ours."""
+        """Listen again when the socket is not the one that was made here. No other supervisor may own the folder."""
         if self._there():
             return
         before = self._site
@@ -53,11 +53,11 @@ class AdminSocket:
             await before.stop()
 
     async def close(self) -> None:
-        """Finish the answers that are on the way, and remove the socket."""
+        """Finish the answers that are being sent, and remove the socket."""
         ours = self._there()
         await self._runner.cleanup()
         if ours:
-            with contextlib.suppress(OSError):  # the next node takes its place
+            with contextlib.suppress(OSError):  # the next node replaces it
                 self._path.unlink()
 
     def _there(self) -> bool:
@@ -68,7 +68,7 @@ class AdminSocket:
 
     async def _listen(self) -> None:
         site = web.UnixSite(self._runner, str(self._path))
-        # The socket must not be wider than it ends up, not even for a moment.
+        # The socket must never have a wider mode than its final one.
         before = os.umask(0o117)
         try:
             await site.start()
@@ -82,5 +82,5 @@ class AdminSocket:
 
 def _reason(error: Exception) -> str:
     if "too long" in str(error):
-        return "the path of a socket has at most 107 bytes; a shorter VELOCITY_RUNTIME_DIR would be right"
+        return "the path of a socket has at most 107 bytes; choose a shorter VELOCITY_RUNTIME_DIR"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

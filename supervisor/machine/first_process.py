@@ -1,9 +1,9 @@
-"""Being process 1 of a container: reap what others leave, hand on signals, end as the supervisor does.
+"""Process 1 of a container: reaps orphans, forwards signals to the supervisor, and exits with its status.
 
-Process 1 inherits every orphan of its pid namespace (`docker exec`, a health check's shell) and must reap it, or they
-stay as zombies for ever; and the kernel does not deliver a signal to it that it has no handler for, so that a SIGTERM
-during the first second would be lost. A supervisor cannot reap children that it does not know without taking away the
-exit status of those it does. So it is a child, in a process group of its own, because a terminal signals groups.
+Process 1 inherits every orphan of its pid namespace (`docker exec`, the shell of a health check) and must reap it;
+otherwise they stay zombies. The kernel does not deliver a signal to process 1 that has no handler for it, so a SIGTERM
+during the first second would be lost. A supervisor cannot reap unknown children without losing the exit status of its
+own. So the supervisor is a child of process 1, in a process group of its own, because a terminal signals groups.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Final
 
 import setproctitle
 
-#: Those that a supervisor has a meaning for, or that end it.
-_HANDED_ON: Final = (
+#: The signals that a supervisor handles, or that end it.
+_FORWARDED: Final = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -27,26 +27,26 @@ _HANDED_ON: Final = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-#: Who was told a pid of ours by a service manager means the process that has it (sd_listen_fds(3)).
+#: Variables in which a service manager names the process they are meant for (sd_listen_fds(3)).
 _NAMES_A_PID: Final = ("LISTEN_PID", "WATCHDOG_PID")
 
 
 def be_one_if_first() -> None:
-    """Where this is process 1, return in a child of it, which is not; anywhere else, return."""
+    """As process 1, fork: the child returns and process 1 serves it. Any other process returns at once."""
     if os.getpid() != 1:
         return
-    # Until there is somebody to hand them to, signals wait.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDED_ON)
+    # Signals are blocked until there is a child to forward them to.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     child = os.fork()
     if child:
         _be_first(child)
     os.setpgid(0, 0)
     rename(os.environ, os.getpid())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
 
 
 def rename(environment: MutableMapping[str, str], pid: int) -> None:
-    """What was meant for process 1 is meant for this one."""
+    """Change variables that name process 1 to name this process."""
     for name in _NAMES_A_PID:
         if environment.get(name) == "1":
             environment[name] = str(pid)
@@ -55,17 +55,17 @@ def rename(environment: MutableMapping[str, str], pid: int) -> None:
 def _be_first(child: int) -> None:
     setproctitle.setproctitle("velocity-edge: first process")
 
-    def hand_on(number: int, _: FrameType | None) -> None:
+    def forward(number: int, _: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
-    for number in _HANDED_ON:
-        signal.signal(number, hand_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     while True:
         pid, status = os.wait()
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
             sys.stdout.flush()
-            # As a shell says it: ended by a signal.
+            # 128 + the signal that ended it, as shells report it.
             os._exit(code if code >= 0 else 128 - code)

@@ -1,10 +1,10 @@
-"""Who has a UDP port that we cannot have, and which workers of earlier nodes are left: read from /proc.
+"""Finds the process that holds a UDP address, and workers that an earlier node left running. Read from /proc.
 
     /proc/net/udp, udp6          address -> inode of the socket
-    /proc/PID/fd                 inode -> process, where we may look (our own user's, or all of them as root)
-    /proc/PID/cmdline            the title that a velocity-edge process gives itself (velocity_edge/wire/titles.py)
+    /proc/PID/fd                 inode -> process, as far as permitted (the same user's, or all of them as root)
+    /proc/PID/cmdline            the title that a velocity-edge process sets (velocity_edge/wire/titles.py)
 
-Only what is found is said. Titles and commands were written by others and are escaped.
+Titles and commands come from other processes and are escaped.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ _MAX_COMMAND: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class OrphanProcess:
-    """A worker that serves, or has drained, without a supervisor."""
+    """A worker without a supervisor; it serves, or has drained."""
 
     pid: int
     orphan: Orphan
 
 
 def who_listens(listener: Listener) -> str:
-    """Say who has this address, as well as we can find out; begins with "another program listens there"."""
+    """Return a sentence about the process that holds this address, as far as it can be found."""
     unknown = "another program listens there: `ss -ulpn` as root shows which one"
     pids = sorted(_holders(_inodes(listener)))
     orphans = [found for pid in pids if (found := orphan(pid))]
     if orphans:
-        return "another program listens there: " + "; ".join(map(_of_ours, orphans))
+        return "another program listens there: " + "; ".join(map(_orphan_text, orphans))
     if pids:
         supervisors = [pid for pid in pids if title(pid).startswith("velocity-edge: supervisor")]
         return "another program listens there: " + _program((supervisors or pids)[0])
     if left := list(all_orphans()):
-        return f"{unknown}; perhaps it is {'; '.join(map(_of_ours, left))}"
+        return f"{unknown}; perhaps it is {'; '.join(map(_orphan_text, left))}"
     return unknown
 
 
 def all_orphans() -> Iterator[OrphanProcess]:
-    """Yield every worker on this machine that says that it has no supervisor."""
+    """Yield every worker on this machine whose title states that it has no supervisor."""
     for entry in _PROC.iterdir():
         if entry.name.isdigit() and (found := orphan(int(entry.name))):
             yield found
 
 
 def orphan(pid: int) -> OrphanProcess | None:
-    """Return what a process says of itself, if it is a worker without a supervisor."""
+    """Return the title of a process, parsed, if it is a worker without a supervisor."""
     found = orphan_of(title(pid))
     return OrphanProcess(pid, found) if found else None
 
 
 def title(pid: int) -> str:
-    """Return the command of a process, escaped; empty when there is none to see."""
+    """Return the command of a process, escaped; empty when it cannot be read."""
     try:
         raw = (_PROC / str(pid) / "cmdline").read_bytes()[:4096]
     except OSError:
@@ -75,9 +75,9 @@ def title(pid: int) -> str:
     return printable(text)
 
 
-def _of_ours(found: OrphanProcess) -> str:
-    orphan, ours = found.orphan, runtime_dir()
-    where = "" if not orphan.runtime or Path(orphan.runtime) == ours else f"VELOCITY_RUNTIME_DIR={orphan.runtime} "
+def _orphan_text(found: OrphanProcess) -> str:
+    orphan, own = found.orphan, runtime_dir()
+    where = "" if not orphan.runtime or Path(orphan.runtime) == own else f"VELOCITY_RUNTIME_DIR={orphan.runtime} "
     of = f"the node in {orphan.runtime}" if orphan.runtime else "an earlier node"
     since = f", since {orphan.since}" if orphan.since else ""
     return (
@@ -99,7 +99,7 @@ def _program(pid: int) -> str:
 
 
 def _runtime_of(pid: int) -> str:
-    """Return the runtime directory of a supervisor: it holds the lock in it."""
+    """Return the runtime directory of a supervisor, from the lock file that it holds open."""
     for target in _open_files(pid):
         if target.endswith("/supervisor.lock"):
             return printable(target.rpartition("/")[0])
@@ -127,11 +127,11 @@ def _open_files(pid: int) -> Iterator[str]:
         for entry in (_PROC / str(pid) / "fd").iterdir():
             yield str(entry.readlink())
     except OSError:
-        return  # not ours to see, or gone
+        return  # not permitted, or the process has ended
 
 
 def _inodes(listener: Listener) -> set[int]:
-    """Return the sockets that keep us from binding: same port, and the same address or any."""
+    """Return the inodes of the sockets that conflict: the same port, and the same address or a wildcard."""
     wanted = _unmapped(ipaddress.ip_address(listener.host.partition("%")[0]))
     found: set[int] = set()
     for name in ("udp", "udp6"):

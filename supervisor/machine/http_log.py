@@ -1,7 +1,8 @@
-"""What aiohttp logs of requests: bugs of ours with their traceback, and nothing of what is wrong with the request.
+"""The log of aiohttp servers: errors of this program with their traceback, and no errors of the peer.
 
-A request that is no HTTP is answered with 400 and closed. aiohttp logs each of them with a traceback, so that whoever
-reaches the metrics port could fill the log and make an operator look for a bug.
+An invalid request is answered with 400 and closed. aiohttp logs each of them with a traceback: a peer that reaches the
+metrics port could fill the log, and an operator would look for a bug. Short because it is one filter, which all servers
+of the supervisor share.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 log = logging.getLogger("supervisor.http")
 
-#: What a peer can cause: nonsense, half a body, hanging up.
-THEIRS = (HttpProcessingError, web.RequestPayloadError, ConnectionError, TimeoutError)
+#: Errors that a peer causes: an invalid request, an incomplete body, a closed connection.
+PEER_ERRORS = (HttpProcessingError, web.RequestPayloadError, ConnectionError, TimeoutError)
 
 
-def _ours(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], THEIRS))
+def _is_internal(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], PEER_ERRORS))
 
 
-log.addFilter(_ours)
+log.addFilter(_is_internal)

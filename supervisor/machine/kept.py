@@ -1,9 +1,9 @@
-"""Files that say what is so about a node: written when that changes, tried again until they are, never worth a life.
+"""Files that record the state of a node: written when it changes, retried until written; a failure never ends the node.
 
-A disk that is full, read-only or broken, and a folder that somebody removed, cost what the file is for and nothing
-else. The trouble is logged when it begins and when it is over, `status` names it as degraded meanwhile, and the shell
-calls `retry` once per second (shell.py). What is in a file is decided by whoever keeps it: state.py, remembered.py, the
-disable file in shell.py, the keys in keyring.py.
+A disk that is full, read-only or broken, or a folder that was removed, costs only the purpose of the file. The trouble
+is logged when it begins and when it ends, `status` reports it as degraded meanwhile, and the shell calls `retry` once
+per second. The content is decided elsewhere: supervisor/succession/state_file.py and quiesced_file.py, the disable file
+in the shell, the keys in keyring.py.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from velocity_edge.atomic_file import replace_file
 
 log = logging.getLogger("supervisor")
 
-#: A disk that hangs costs as long as it hangs: the same content is not tried again before this.
+#: The same content is not tried again before this: each attempt on a hanging disk blocks the supervisor.
 RETRY_S: Final = 1.0
 
 
 class Trouble:
-    """What is wrong with one thing that the node can do without. `text` is empty while nothing is."""
+    """The trouble with one thing that the node can work without. `text` is empty while there is none."""
 
     def __init__(self, cost: str) -> None:
-        """*cost*: what it means while it lasts."""
+        """*cost*: the consequence while the trouble lasts."""
         self._cost = cost
         self.text = ""
 
     def begins(self, what: str) -> None:
-        """Note that *what* ("cannot ...") is so; the first time it is logged."""
-        text = f"{what}; {self._cost}, and it is tried again"
+        """Record the trouble *what* ("cannot ..."); log it when it is new."""
+        text = f"{what}; {self._cost}; retrying"
         if not self.text:
             log.error("%s", text)
         self.text = text
 
     def ends(self, what: str) -> None:
-        """Note that it is over."""
+        """Record and log that the trouble is over."""
         if self.text:
             self.text = ""
-            log.info("%s: it works again", what)
+            log.info("%s: works again", what)
 
 
 class KeptFile:
-    """One file that has a content, or is not there (None)."""
+    """One file with a wanted content, or that should not exist (None)."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class KeptFile:
         sync: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """*folder_mode*: of the folder, where it has to be made again. *sync*: it should outlive a power failure."""
+        """*folder_mode*: of the folder, when it has to be made again. *sync*: the file must survive a power failure."""
         self.path = path
         self._mode, self._folder_mode, self._sync, self._clock = mode, folder_mode, sync, clock
         self._trouble = Trouble(cost)
         self._wanted: bytes | None = None
-        #: What is there: as far as we know, since a failed attempt may have come to any point; at first we do not.
+        #: The content on disk. "unknown" at first, and after a failed attempt, which may have stopped at any point.
         self._there: bytes | str | None = "unknown"
         self._inode = 0
         self._tried_s = -math.inf
@@ -71,18 +71,18 @@ class KeptFile:
 
     @property
     def problem(self) -> str:
-        """What is wrong, for `status`; empty when the file says what is so."""
+        """The trouble, for `status`; empty when the file is up to date."""
         return self._trouble.text
 
     @property
     def behind(self) -> bool:
-        """Whether the file does not say what is so."""
+        """Whether the file is not up to date."""
         return self._there != self._wanted
 
     def should_be(self, content: bytes | None, *, again: bool = False) -> str:
-        """Have the file say *content*, or be gone; return why it does not ("cannot ..."), empty when it does.
+        """Give the file this content, or remove it; return why that failed ("cannot ..."), empty when it did not.
 
-        *again*: also when it was so before, since somebody else may have written or removed it.
+        *again*: also when it has that content already, as another process may have changed or removed the file.
         """
         if content != self._wanted or again:
             self._wanted, self._tried_s = content, -math.inf
@@ -90,13 +90,13 @@ class KeptFile:
         return self.retry()
 
     def give_up(self) -> None:
-        """Want nothing any more: whatever is there may stay."""
+        """Stop retrying; the file stays as it is."""
         self._wanted = self._there if isinstance(self._there, bytes) else None
         self._there = self._wanted
         self._trouble.text = ""
 
     def retry(self) -> str:
-        """Try again what failed; return as `should_be`."""
+        """Retry what failed; return as `should_be`."""
         if not self.behind:
             return ""
         if self._clock() < self._tried_s + RETRY_S:
@@ -118,7 +118,7 @@ class KeptFile:
         return ""
 
     def restore(self) -> None:
-        """Write it again when it is not the file that we wrote: for what nobody else has to do with."""
+        """Write the file again when it was replaced or removed: for files that no other process may change."""
         if self._wanted is None or self.behind:
             return
         try:

@@ -1,10 +1,10 @@
-"""What a node remembers of its keys beside the keys: `<state>/key-history.json`, no secret in it.
+"""The history of a node's keys: `<state>/key-history.json`, without secrets.
 
     {"newest": 7, "anew_s": 1790000000.0, "reason": "..."}
 
-A key file that is lost takes with it that it ever was. This says which epoch was the newest, so that a node that begins
-anew begins with a number it never used (an old backup can then be imported beside it), and why and when it last began
-anew, so that `status` can say what was lost as long as it matters. Losing this file, too, costs only these two.
+When the key file is lost, this file still has the number of the newest epoch, so that new keys start with a number that
+the node never used (an old backup can then be imported beside them). It also has the time and the reason of the last
+new start, for `status`. Losing this file, too, costs only these two.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAME: Final = "key-history.json"
 
 @dataclass(frozen=True, slots=True)
 class KeyHistory:
-    """The file. `newest` is 0 where no node has run before; `anew_s` is None when nothing was lost."""
+    """The file. `newest` is 0 when no node has run before; `anew_s` is None when no keys were lost."""
 
     newest: int = 0
     anew_s: float | None = None
@@ -32,7 +32,7 @@ class KeyHistory:
 
     @property
     def next_number(self) -> int:
-        """The number for the first epoch of a new table."""
+        """The number of the first epoch of a new table."""
         return self.newest + 1
 
     def began_anew(self, now_s: float, reason: str) -> KeyHistory:
@@ -40,12 +40,12 @@ class KeyHistory:
         return replace(self, anew_s=now_s, reason=reason)
 
     def reached(self, newest: int) -> KeyHistory:
-        """Return the history with this epoch in it."""
+        """Return the history including this epoch."""
         return replace(self, newest=max(self.newest, newest))
 
 
 def load(state_directory: Path) -> KeyHistory:
-    """Return what is remembered; an empty history where nothing is, or nothing that can be read."""
+    """Return the stored history; an empty one when there is none, or it cannot be read."""
     try:
         found = json.loads(read_file(state_directory / _NAME, 65_536))
         anew_s = found.get("anew_s")
@@ -58,7 +58,7 @@ def load(state_directory: Path) -> KeyHistory:
 
 
 def save(state_directory: Path, history: KeyHistory) -> None:
-    """Store it. A node goes on without."""
+    """Store the history. A failure is logged; the node works without it."""
     try:
         content = json.dumps(asdict(history)).encode() + b"\n"
         replace_file(state_directory / _NAME, content, 0o644, folder_mode=0o700)

@@ -1,7 +1,7 @@
-"""What a configuration names and a worker may not open: certificates, private keys, the folders of sites.
+"""Files that a configuration names and that a worker may not open: certificates, private keys, the folders of sites.
 
-Read and opened here, once per revision, and sent along with `Configure`. A mistake in them is a `ConfigError` before
-any worker hears of the revision.
+They are read and opened once per revision, and sent with `Configure`. An error in them is a `ConfigError` before the
+revision is sent to any worker.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from velocity_edge.wire.messages import KeyedChain
 
 @dataclass(slots=True)
 class Materials:
-    """One revision: the configuration and everything that it names. `close` it when nobody uses it any more."""
+    """One revision: the configuration and everything that it names. `close` it after its last use."""
 
     revision: int
     config: Config
@@ -35,7 +35,7 @@ class Materials:
     #: Key exchange groups, in order of preference.
     groups: list[str]
     warnings: list[str]
-    #: `config` as it travels to workers and to a successor of this supervisor.
+    #: `config` as it is sent to workers and to the next supervisor.
     config_json: dict[str, Any]
     #: Path -> O_PATH descriptor.
     roots: dict[str, int] = field(default_factory=dict)
@@ -56,7 +56,9 @@ def gather(revision: int, config: Config, state_directory: Path) -> Materials:
     if tls.self_signed:
         loaded.append(self_signed(state_directory, _names(config)))
     if not loaded:
-        raise ConfigError("server.tls: cannot serve without a certificate: certificate and private_key, or self_signed")
+        raise ConfigError(
+            "server.tls: cannot serve without a certificate: configure certificate and private_key, or self_signed"
+        )
     warnings = [warning for chain in loaded for warning in chain.warnings]
     policy = server_policy(
         [chain_from_pem(chain.keyed) for chain in loaded],
@@ -83,7 +85,7 @@ def gather(revision: int, config: Config, state_directory: Path) -> Materials:
 
 
 def _names(config: Config) -> list[str]:
-    """Names for the self-signed certificate: those asked for, and the sites' that are names."""
+    """Return the names of the self-signed certificate: the configured ones, and the names of sites."""
     names = [*config.server.tls.names]
     for site in config.content.sites:
         names += [name for name in (site.hostname, *site.aliases) if name != "*"]
@@ -91,7 +93,7 @@ def _names(config: Config) -> list[str]:
 
 
 def _describe(chain: LoadedChain) -> Certificate:
-    """Return what `status` says about a certificate."""
+    """Return what `status` reports about a certificate."""
     leaf = chain.leaf
     try:
         extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -1,8 +1,8 @@
-"""Whether the kernel has just ended a process because there was no memory: what a worker's SIGKILL may mean.
+"""Whether the kernel has just killed a process for lack of memory: a possible reason for a worker's SIGKILL.
 
-The kernel tells nobody who was chosen. /proc/vmstat counts such ends on the whole machine, in control groups too; a
-count that has grown within the last second or two, and a worker that was ended by a signal that we did not send, belong
-together so often that it is worth a hint in the log.
+The kernel does not report which process it killed. /proc/vmstat counts these kills on the whole machine, in control
+groups, too. When the count has grown within the last second or two and a worker was killed by a signal that the
+supervisor did not send, the two are related often enough for a hint in the log. Short because it is one counter.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _VMSTAT = Path("/proc/vmstat")
 
 
 class OutOfMemory:
-    """Remembers the count."""
+    """The count at the last call."""
 
     def __init__(self, vmstat: Path = _VMSTAT) -> None:
         self._vmstat = vmstat
         self._before = self._count()
 
     def happened(self) -> bool:
-        """Return whether somebody was ended since the last call."""
+        """Return whether a process was killed since the last call."""
         before, self._before = self._before, self._count()
         return self._before > before
 

@@ -1,14 +1,14 @@
-"""Which rights the supervisor keeps once everything is opened.
+"""The capabilities that the supervisor keeps after everything is opened.
 
 It needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_BIND_SERVICE to open sockets and load programs; afterwards map
-updates need only the descriptors. What stays: to start workers as another user (SETUID, SETGID, SETPCAP), to end them
-(KILL), to let newcomers wait for those who serve (SYS_NICE), and to read renewed certificates that belong to others
-(DAC_READ_SEARCH). None of them is sure to be there, and each is done without.
+updates need only the descriptors. It keeps those to start workers as another user (SETUID, SETGID, SETPCAP), to kill
+them (KILL), to start new workers with a lower priority (SYS_NICE), and to read renewed certificates of other users
+(DAC_READ_SEARCH). Each may be missing, and the supervisor works without it.
 
 An upgrade executes a new supervisor in this process, which must load its programs again. So the bounding set stays:
 root gets its capabilities back from it, unless it was started with no_new_privs (systemd: NoNewPrivileges=). There, and
-without root, what was given stays permitted, for `prepare_exec`.
-This is a seat belt against our own mistakes, not a prison.
+without root, the capabilities stay permitted, for `prepare_exec`. So dropping them limits the effect of bugs in the
+supervisor; it does not contain an attacker who executes code in it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def drop_capabilities() -> None:
-    """Act with the capabilities above only, of those that we have. Raises OSError."""
+    """Drop all effective capabilities but those above. Raises OSError."""
     keep = sum(1 << capabilities.NUMBERS[name] for name in _KEPT)
     effective, permitted, _ = capabilities.get()
     back = capabilities.exec_gives_them_back()
@@ -44,9 +44,9 @@ def drop_capabilities() -> None:
 
 
 def prepare_exec() -> None:
-    """Hand what is permitted to the program that this process becomes, where exec would not.
+    """Pass the permitted capabilities to the program that this process executes, where exec(2) would not.
 
-    What cannot be handed on is logged: the program goes on without it, as the node must go on.
+    A failure is logged, not raised: the program must start, with fewer capabilities.
     """
     if capabilities.exec_gives_them_back():
         return
@@ -57,20 +57,20 @@ def prepare_exec() -> None:
             if permitted >> number & 1:
                 capabilities.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
     except OSError as error:
-        log.warning("cannot hand our capabilities to the next program: %s", error.strerror)
+        log.warning("cannot pass the capabilities to the next program: %s", error.strerror)
 
 
 def may_raise_priority() -> bool:
-    """Say whether a worker that we start could lower its nice value again: until it drops its rights it has ours."""
+    """Return whether a new worker can lower its nice value again, with the capabilities that it inherits at first."""
     return os.geteuid() == 0 and not capabilities.missing(["CAP_SYS_NICE"])
 
 
 def signal_process(pid: int, pidfd: int, number: int) -> None:
-    """Send a signal to a worker; nothing when it is gone already.
+    """Send a signal to a worker; do nothing when it has ended.
 
-    Without CAP_KILL we may not signal another user's process, but with CAP_SETUID we may become that user. Credentials
-    belong to threads (libc's setresuid changes all of them, the system call does not): so one of ours does, for good,
-    sends it, and ends.
+    Without CAP_KILL the supervisor may not signal a process of another user, but with CAP_SETUID it can become that
+    user. Credentials belong to threads (libc's setresuid changes all of them, the system call only one): so a thread
+    becomes that user, sends the signal, and ends.
     """
     try:
         signal.pidfd_send_signal(pidfd, number)

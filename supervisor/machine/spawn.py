@@ -1,16 +1,17 @@
 """Starting, watching and killing worker processes.
 
-A worker is a program, never a fork of us: `python -I -m workers`, in a session of its own (a Ctrl-C in the terminal is
-for the supervisor alone) and without a death signal (it serves on when we die). It is watched through its pidfd, which
-cannot come to name somebody else; a worker that was adopted is no child of ours, so its exit status stays unknown.
+A worker is a program, `python -I -m workers`, not a fork of the supervisor. It has a session of its own (a Ctrl-C in
+the terminal reaches only the supervisor) and no parent death signal (it goes on serving when the supervisor dies). It
+is watched through its pidfd, which never refers to another process. An adopted worker is not a child of this
+supervisor, so its exit status is unknown.
 
-A newcomer on a core where another worker serves starts with a low priority: it imports for a second, and packets are
-more urgent than imports. It raises itself when it gets its sockets (workers/process/scheduling.py). The successor of a
-dead worker does not: nobody serves there, connections wait for their resets, and on a busy machine patience cost it 20
-s.
+A new worker on a core where another worker serves starts with a low priority: it imports modules for a second, and
+packets are more urgent. It raises its priority when it gets its sockets (workers/process/scheduling.py). The successor of
+a dead worker starts with normal priority: no worker serves on its core, clients wait for stateless resets, and on a
+busy machine a low priority cost it 20 s.
 
-What a worker can do for itself it does (process/scheduling.py there): its CPU, its place in the out-of-memory killer's
-list. From outside each would need a right over somebody who may have more of them than we do.
+A worker sets its CPU affinity and its out-of-memory score itself (workers/process/scheduling.py): from outside each would
+need a capability that the supervisor may not have.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from typing import Final
 
 from supervisor.machine.privileges import may_raise_priority, signal_process
 
-#: Of a worker that starts: about a tenth of the CPU when its core is busy, all of it when not (sched(7)).
+#: The nice value of a starting worker: about a tenth of a busy core, all of an idle one (sched(7)).
 NEWCOMER_NICE: Final = 10
-#: It is patient for so long. Where others keep the CPU busy, too, a tenth is less, and rolling restarts failed because
-#: the newcomer was not ready in its 30 s.
+#: The low priority ends after this. Where other processes keep the CPU busy, too, its share is less than a tenth, and
+#: rolling restarts failed because the new worker was not ready within 30 s.
 PATIENCE_S: Final = 5.0
 
 #: The program of a worker; tests pass another one.
@@ -41,14 +42,14 @@ WORKER_PROGRAM: Final = (sys.executable, "-I", "-m", "workers")
 
 @dataclass(slots=True)
 class Process:
-    """A worker's process. `child` is None when it was adopted, be it from ourselves before an exec (an upgrade)."""
+    """The process of a worker. `child` is None when it was adopted, also by this process after an upgrade (exec)."""
 
     pid: int
     pidfd: int
     child: subprocess.Popen[bytes] | None
 
     def exit_status(self) -> int | None:
-        """Reap, once the pidfd is readable; return the exit code, minus the signal, or None when we are no parent."""
+        """Reap, once the pidfd is readable; return the exit code, minus the signal, or None when it is not a child."""
         if self.child:
             return self.child.wait()
         try:
@@ -59,22 +60,22 @@ class Process:
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
     def kill(self) -> None:
-        """SIGKILL; nothing when it is gone already."""
+        """Send SIGKILL; do nothing when the process has ended."""
         signal_process(self.pid, self.pidfd, signal.SIGKILL)
 
     def hurry(self) -> None:
-        """Be patient no more: our priority, if it has not taken that itself."""
-        # Not yet reaped, so the pid is its own.
+        """End the low priority of a starting worker, if it has not done so itself."""
+        # The process is not reaped yet, so the pid is still its own.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, self.pid, os.getpriority(os.PRIO_PROCESS, 0))
             Path(f"/proc/{self.pid}/autogroup").write_text("0")
 
     def terminate(self) -> None:
-        """SIGTERM; nothing when it is gone already."""
+        """Send SIGTERM; do nothing when the process has ended."""
         signal_process(self.pid, self.pidfd, signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until it is gone; return whether it is."""
+        """Block until the process has ended; return whether it has."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(timeout_s * 1000))
@@ -87,7 +88,7 @@ class Process:
 def spawn(
     program: Sequence[str], worker_id: int, slot: int, cpu: int, channel: socket.socket, *, patient: bool
 ) -> Process:
-    """Start a worker for a CPU, with its end of the channel. *patient*: leave the CPU to who serves there.
+    """Start a worker for a CPU, with its end of the channel. *patient*: start with a low priority.
 
     Raises OSError (no memory, no processes).
     """
@@ -101,7 +102,7 @@ def spawn(
         child.wait()
         raise
     if patient and may_raise_priority():
-        # Not yet reaped, so the pid is its own. A session has a share of its own where the kernel groups tasks by it.
+        # Not reaped yet, so the pid is still its own. Autogroup scheduling gives each session its own share.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, child.pid, os.getpriority(os.PRIO_PROCESS, 0) + NEWCOMER_NICE)
             Path(f"/proc/{child.pid}/autogroup").write_text(str(NEWCOMER_NICE))
@@ -109,12 +110,12 @@ def spawn(
 
 
 def adopt(pid: int) -> Process:
-    """Watch a process that another supervisor started. Raises ProcessLookupError when it is gone."""
+    """Watch a process that another supervisor started. Raises ProcessLookupError when it has ended."""
     return Process(pid, os.pidfd_open(pid), None)
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return when a process started, in ticks since boot: together with the pid its name for good. None: no such."""
+    """Return the start of a process in ticks since boot, which with the pid identifies it. None: no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[19])

@@ -1,8 +1,8 @@
-"""What a service manager is told and what it keeps for us (sd_notify(3)). Without NOTIFY_SOCKET, calls do nothing.
+"""Notifications to a service manager, and the descriptors that it stores (sd_notify(3)). No-ops without NOTIFY_SOCKET.
 
-No library: the protocol is one datagram of NAME=value lines to a Unix socket whose name may be abstract; descriptors
-travel along. The manager's copies of those outlive us: they come back to the next process as LISTEN_FDS
-(sd_listen_fds(3)). What is kept under which name is decided in store.py.
+The protocol is one datagram of NAME=value lines to a Unix socket, whose name may be abstract; descriptors travel along.
+The manager's copies of them outlive this process: the next one receives them as LISTEN_FDS (sd_listen_fds(3)). What is
+stored under which name is decided in supervisor/succession/fd_store.py.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 #: The first descriptor that a service manager passes (SD_LISTEN_FDS_START).
 _FIRST_FD: Final = 3
-#: A manager that does not read for so long is not going to.
+#: A manager that has not read after this time does not read at all.
 _PATIENCE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceManager:
-    """Where notifications go, and how often the watchdog wants one (seconds; None: it does not)."""
+    """The address for notifications, and the interval of the watchdog (seconds; None: no watchdog)."""
 
     address: str
     watchdog_s: float | None
-    #: How many descriptors it keeps: from systemd 254 on it says so, before that nobody knows (None).
+    #: The most descriptors that it stores, as systemd 254 and later report it; None: unknown.
     store_size: int | None = None
 
     @classmethod
@@ -43,46 +43,46 @@ class ServiceManager:
         return cls(environment.get("NOTIFY_SOCKET", ""), watchdog_s, int(size) if size.isdigit() else None)
 
     def ready(self, status: str) -> None:
-        """The node serves. Also ends a reload. MAINPID: after an upgrade or adoption we may be another process."""
+        """Report that the node serves, or that a reload has ended. MAINPID: adoption may have changed the process."""
         self._notify("READY=1", f"STATUS={status}", f"MAINPID={os.getpid()}")
 
     def reloading(self) -> None:
-        """A reload has begun; `ready` follows in any case. systemd wants the time of it (Type=notify-reload)."""
+        """Report that a reload has begun; `ready` must follow. systemd wants its time (Type=notify-reload)."""
         self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str) -> None:
-        """The node is on its way out."""
+        """Report that the node stops."""
         self._notify("STOPPING=1", f"STATUS={status}")
 
     def status(self, text: str) -> None:
-        """A line for `systemctl status`."""
+        """Set the line that `systemctl status` shows."""
         self._notify(f"STATUS={text}")
 
     def alive(self) -> None:
-        """The loop turns."""
+        """Answer the watchdog: the event loop runs."""
         self._notify("WATCHDOG=1")
 
     def watchdog_within(self, patience_s: float) -> None:
-        """Expect the next sign of life within this, and each one after it: until it is said again."""
+        """Set the watchdog interval to this, for the next answer and all after it."""
         if self.watchdog_s is not None:
             self._notify("WATCHDOG=1", f"WATCHDOG_USEC={int(patience_s * 1e6)}")
 
     def store(self, name: str, fd: int) -> bool:
-        """Keep a copy of *fd*; return whether the manager heard it (not whether it does).
+        """Ask the manager to store a copy of *fd*; return whether the message was sent, not whether it is stored.
 
-        What is there already, under whatever name, is not kept twice. FDPOLL=0: a socket stays, even when an ICMP
-        error waits in it.
+        A descriptor that is stored already, under any name, is not stored twice. FDPOLL=0: a socket stays stored, even
+        when it has a pending ICMP error.
         """
         return self._notify("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors=[fd])
 
     def remove(self, name: str) -> None:
-        """Close whatever is kept under *name*."""
+        """Ask the manager to close all descriptors stored under *name*."""
         self._notify("FDSTOREREMOVE=1", f"FDNAME={name}")
 
     def wait(self, patience_s: float = _PATIENCE_S) -> bool:
-        """Wait until everything said so far has been taken in (sd_notify_barrier(3)); return whether it was.
+        """Wait until all messages so far have been handled (sd_notify_barrier(3)); return whether they were.
 
-        A manager that is no systemd may not know barriers, and keeps us waiting.
+        A manager other than systemd may not know barriers: then this waits for the whole time.
         """
         if not self.address:
             return True
@@ -92,7 +92,7 @@ class ServiceManager:
             os.close(theirs)
             theirs = -1
             poll = select.poll()
-            poll.register(ours, 0)  # a hang-up is always reported: the manager closes its end
+            poll.register(ours, 0)  # POLLHUP is always reported: the manager closes its end
             return bool(poll.poll(patience_s * 1000))
         finally:
             os.close(ours)
@@ -113,15 +113,16 @@ class ServiceManager:
                 else:
                     sock.sendto(text.encode(), name)
             except OSError as error:
-                log.debug("the service manager does not listen: %s", error)  # one that is gone does not want to know
+                log.debug("cannot notify the service manager: %s", error)  # it may have ended
                 return False
         return True
 
 
 def received(environment: MutableMapping[str, str] = os.environ) -> list[tuple[str, int]]:
-    """Return (name, descriptor) for each that the service manager kept or opened for us; they are the caller's now.
+    """Return (name, descriptor) for each descriptor from the service manager; they belong to the caller.
 
-    The variables go: a program that this process becomes later (an upgrade) has the same pid and not the descriptors.
+    The variables are removed: a program that this process executes later (an upgrade) has the same pid, but not the
+    descriptors.
     """
     pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")

@@ -51,9 +51,6 @@ LONG_LEFT = {
 }
 SHORT_LEFT = {
     "velocity_edge/exits.py",
-    "supervisor/machine/http_log.py",
-    "supervisor/machine/oom.py",
-    "supervisor/machine/places.py",
     "velocity_edge/cli/output.py",
     "velocity_edge/cli/units.py",
     "velocity_edge/errors.py",

@@ -1,15 +1,14 @@
-"""How messages travel between the supervisor and a worker: packets on a SOCK_SEQPACKET pair, with descriptors.
+"""Transport of messages between the supervisor and a worker: packets on a SOCK_SEQPACKET pair, with descriptors.
 
-The first byte of a packet says whether the message ends with it (`.`) or goes on (`+`): a configuration with many
-certificates is longer than what one packet may be, and the kernel takes at most 253 descriptors per packet
-(SCM_MAX_FD). Everything is bounded and nothing blocks: what the peer does not take at once waits here, and a peer that
-lets more than `MAX_QUEUED_BYTES` wait is broken (`ChannelFull`).
+The first byte of a packet tells whether the message ends with it (`.`) or continues (`+`): a configuration with many
+certificates is longer than one packet, and the kernel takes at most 253 descriptors per packet (SCM_MAX_FD). Everything
+is bounded and nothing blocks: packets that the peer does not take at once are queued, and a peer that lets more than
+`MAX_QUEUED_BYTES` wait is broken (`ChannelFull`). The first byte also distinguishes an empty packet from an end of
+file, which look the same on SEQPACKET.
 
-This file decides how bytes travel, not what they mean (messages.py) nor what to do about a broken peer (the supervisor
-kills the worker; a worker goes on serving and looks for a successor of the supervisor). A message of a kind that only
-another version has is skipped here, counted, and said once.
-
-A surprise: an empty packet and an end of file look the same on SEQPACKET. The first byte settles that, too.
+This file decides how bytes travel, not their meaning (messages.py), nor how a broken peer is handled (the supervisor
+kills the worker; a worker goes on serving and looks for another supervisor). A message of an unknown kind is skipped,
+counted, and logged once per kind.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ log = logging.getLogger(__name__)
 MAX_PACKET_BYTES: Final = 64 * 1024
 #: Descriptors in one packet; the kernel's limit is 253 (SCM_MAX_FD).
 MAX_PACKET_DESCRIPTORS: Final = 250
-#: One message: certificates and keys of some hundred sites. Who sends more is broken, not large.
+#: One message, enough for the certificates and keys of some hundred sites. A peer that sends more is broken.
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 #: Listeners and hand-over links of a node with 512 slots.
 MAX_MESSAGE_DESCRIPTORS: Final = 1024
-#: What may wait for a peer that does not read.
+#: The most that is queued for a peer that does not read.
 MAX_QUEUED_BYTES: Final = 2 * MAX_MESSAGE_BYTES
-#: Different unknown kinds that are counted by name. A version that is so far away is not ours.
+#: Different unknown kinds that are counted by name.
 MAX_UNKNOWN_KINDS: Final = 32
-#: Messages per `receive`, so that a talkative peer cannot keep the loop busy.
+#: Messages per `receive`, so that one peer cannot keep the loop busy.
 MAX_MESSAGES_PER_RECEIVE: Final = 64
 
 _MORE: Final = b"+"
@@ -51,12 +50,12 @@ M = TypeVar("M", bound=Message)
 
 
 class ChannelFull(Exception):
-    """The peer has not read for so long that more than `MAX_QUEUED_BYTES` wait."""
+    """More than `MAX_QUEUED_BYTES` wait for a peer that does not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received(Generic[M]):
-    """A message and the descriptors that came with it, which are the receiver's to close."""
+    """A message and its descriptors, which the receiver must close."""
 
     message: M
     descriptors: list[int]
@@ -71,7 +70,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Channel(Generic[M]):
-    """One end. `decode` is `messages.decode_report` for a supervisor, `messages.decode_order` for a worker."""
+    """One end of a channel. `decode`: `messages.decode_report` for a supervisor, `decode_order` for a worker."""
 
     def __init__(self, end: socket.socket, decode: Callable[[bytes], M]) -> None:
         end.setblocking(False)
@@ -82,9 +81,9 @@ class Channel(Generic[M]):
         self._parts: list[bytes] = []
         self._parts_bytes = 0
         self._descriptors: list[int] = []
-        #: The peer is gone: nothing more will be received, and what is sent is dropped.
+        #: The peer has closed its end: nothing more will be received, and what is sent is dropped.
         self.closed = False
-        #: Kinds that only the peer's version has -> how many were skipped.
+        #: Unknown kind -> messages of it that were skipped.
         self.unknown: dict[str, int] = {}
 
     def fileno(self) -> int:
@@ -93,13 +92,13 @@ class Channel(Generic[M]):
 
     @property
     def pending(self) -> bool:
-        """Whether packets wait for the peer: call `flush` when the channel is writable."""
+        """Whether packets are queued: call `flush` when the channel is writable."""
         return bool(self._queue)
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send *message*, with copies of *descriptors*; what does not fit now goes out with `flush`.
+        """Send *message*, with copies of *descriptors*; what does not fit now is queued for `flush`.
 
-        Raises `ChannelFull`. A peer that is gone is no error here: its end of file tells the reader.
+        Raises `ChannelFull`. A closed peer is not an error here: the reader sees its end of file.
         """
         if self.closed:
             return
@@ -113,7 +112,7 @@ class Channel(Generic[M]):
         count = max(len(packets), len(bundles))
         for index in range(count):
             head = _LAST if index == count - 1 else _MORE
-            # Descriptors and bytes are cut independently; a packet may have only one of the two.
+            # Descriptors and bytes are split independently; a packet may have only one of the two.
             part = packets[index] if index < len(packets) else b""
             bundle = bundles[index] if index < len(bundles) else ()
             self._queue.append((head + part, [os.dup(fd) for fd in bundle]))
@@ -121,7 +120,7 @@ class Channel(Generic[M]):
         self.flush()
 
     def flush(self) -> None:
-        """Send what the kernel takes now."""
+        """Send what the kernel accepts now."""
         while self._queue:
             packet, descriptors = self._queue[0]
             try:
@@ -136,10 +135,9 @@ class Channel(Generic[M]):
             _close_all(descriptors)
 
     def receive(self) -> list[Received[M]]:
-        """Return what has arrived; `closed` is set when the peer is gone.
+        """Return the messages that have arrived; `closed` is set when the peer has closed its end.
 
-        Raises `MessageError` when a packet is not one of ours. Messages that came before it in the same call are lost,
-        as a broken peer is not negotiated with.
+        Raises `MessageError` for an invalid packet. The peer is broken: messages before it in the same call are lost.
         """
         received: list[Received[M]] = []
         skipped = 0
@@ -173,14 +171,14 @@ class Channel(Generic[M]):
         return received
 
     def _take(self, packet: bytes, flags: int) -> M | None:
-        """Take in one packet; return the message when it is the last one of it."""
+        """Add one packet; return the message when this packet completes it."""
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise MessageError("a packet or its descriptors were cut: too many open files, or not our peer")
+            raise MessageError("a packet or its descriptors were truncated: too many open files, or an invalid peer")
         head, part = packet[:1], packet[1:]
         self._parts.append(part)
         self._parts_bytes += len(part)
         if self._parts_bytes > MAX_MESSAGE_BYTES or len(self._descriptors) > MAX_MESSAGE_DESCRIPTORS:
-            raise MessageError("a message without end")
+            raise MessageError("a message that is too long")
         if head == _MORE:
             return None
         if head != _LAST:
@@ -190,16 +188,16 @@ class Channel(Generic[M]):
         return self._decode(data)
 
     def _skip(self, kind: str) -> None:
-        """Pass over a message of another version."""
+        """Skip a message of another version."""
         _close_all(self._descriptors)
         if kind not in self.unknown and len(self.unknown) < MAX_UNKNOWN_KINDS:
             self.unknown[kind] = 0
-            log.warning("the other side of a channel is of another version: ignoring its messages of kind %s", kind)
+            log.warning("the peer of a channel is of another version: ignoring its messages of kind %s", kind)
         if kind in self.unknown:
             self.unknown[kind] += 1
 
     def close(self) -> None:
-        """Close this end and every descriptor that nobody took."""
+        """Close this end and every descriptor that was not delivered."""
         self.closed = True
         self._drop_parts()
         self._drop_queue()
@@ -217,7 +215,7 @@ class Channel(Generic[M]):
 
 
 def _receive_packet(end: socket.socket) -> tuple[bytes, list[int], int]:
-    """Receive one packet; socket.recv_fds would lose descriptors that arrive with MSG_CTRUNC and set no CLOEXEC."""
+    """Receive one packet. socket.recv_fds would leak descriptors that arrive with MSG_CTRUNC and not set CLOEXEC."""
     packet, ancillary, flags, _ = end.recvmsg(
         1 + MAX_PACKET_BYTES, socket.CMSG_SPACE(MAX_PACKET_DESCRIPTORS * _INT_BYTES), socket.MSG_CMSG_CLOEXEC
     )

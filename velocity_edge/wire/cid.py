@@ -1,15 +1,16 @@
-"""Connection IDs: 20 bytes that name the node and the worker, and tell neither to a stranger.
+"""Connection IDs: 20 bytes that name the node and the worker, readable only with the node's keys.
 
     octets 1   config id (3 bits), 19 (5 bits)
           16   AES-128( node id 4 | worker id 2 | redundancy 2 | nonce 8 ), the QUIC-LB block
            3   (worker id 2 | check 1) XOR SipHash-1-3(block)
 
-One id serves three readers: QUIC-LB balancers and other nodes open the block (draft-ietf-quic-load-balancers, single
-pass, server id of 8 bytes); our kernel programs need only the SipHash (bpf/quic.h is the C twin of `WorkerMask`);
-humans use `velocity-edge cid decode`. A configuration is live while a connection holds an id of it: up to 7 at once.
+An ID has three kinds of readers: QUIC-LB load balancers and other nodes decrypt the block
+(draft-ietf-quic-load-balancers, single pass, server id of 8 bytes); the kernel programs need only the SipHash
+(bpf/quic.h has the same function in C); people use `velocity-edge cid decode`. A configuration is live while a
+connection holds an ID of it: up to 7 at once.
 
-This file decides the format. Who holds the keys (velocity_edge/keys/table.py) and what a worker does with a foreign id
-(velocity_edge/quic/demux.py) is decided elsewhere.
+This file decides the format. Keys are derived in velocity_edge/keys/ring.py; what a worker does with the ID of another
+worker is decided in velocity_edge/quic/demux.py.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ CID_LENGTH = 20
 BLOCK_LENGTH = 16
 #: Length bits of the first octet: bytes that follow it (QUIC-LB, "length self-description").
 SELF_LENGTH = CID_LENGTH - 1
-#: Config ids 0..6 are usable; 0b111 means "unroutable" in QUIC-LB and is never ours.
+#: Config ids 0..6 are usable; 0b111 means "unroutable" in QUIC-LB and is never issued.
 MAX_CONFIG_ID = 6
-#: Worker ids have 16 bits and are lent in turn; 0 is never lent, so that "no worker" has a value of its own.
+#: Worker ids have 16 bits and are assigned in turn; 0 is never assigned and means "no worker".
 MAX_WORKER_ID = 0xFFFF
-#: Constant in every server id: a block that opens to something else was not sealed by us.
+#: Constant in every server id: a block that decrypts to something else was not issued with these keys.
 REDUNDANCY = b"VE"
-#: The check octet before masking. 1 random id in 256 passes it (and in 2^24/live workers names a live worker).
+#: The check octet before masking. One random ID in 256 passes it (one in 2^24/live workers names a live worker).
 CHECK = 0x00
 
 
 @dataclass(frozen=True, slots=True)
 class CidOwner:
-    """Who a connection ID belongs to."""
+    """The node and worker of a connection ID."""
 
     config_id: int
     node_id: int
@@ -66,11 +67,11 @@ class CidConfig:
 
 
 class CidCodec:
-    """Makes and reads connection IDs. The first configuration seals; all of them open."""
+    """Issues and reads connection IDs. The first configuration issues; all of them open."""
 
     def __init__(self, configs: list[CidConfig]) -> None:
         if not configs:
-            raise ValueError("at least one CID configuration is needed")
+            raise ValueError("expected at least one CID configuration")
         self.configs: Mapping[int, CidConfig] = {c.config_id: c for c in configs}
         self._seal_with = configs[0]
         self._block: CipherContext = Cipher(algorithms.AES(configs[0].aes_key), modes.ECB()).encryptor()
@@ -85,9 +86,9 @@ class CidCodec:
         return bytes((config.first_octet,)) + block + trailer.to_bytes(3, "big")
 
     def worker_of(self, cid: bytes) -> int | None:
-        """Return the worker id in the trailer, or None when *cid* does not decode: what the kernel programs see.
+        """Return the worker id in the trailer, or None when *cid* does not decode, as the kernel programs read it.
 
-        Cheap (no AES) and spoofable by whoever holds an id of ours; enough to steer, not to trust.
+        It needs no AES. A client that knows one ID can forge others: good for steering, not for trust.
         """
         if len(cid) != CID_LENGTH:
             return None
@@ -98,7 +99,7 @@ class CidCodec:
         return trailer >> 8 if trailer & 0xFF == CHECK else None
 
     def open(self, cid: bytes) -> CidOwner | None:
-        """Return who *cid* belongs to, by the QUIC-LB block and the trailer; None when either does not fit."""
+        """Return the owner of *cid* from the QUIC-LB block and the trailer; None when they do not agree."""
         worker_id = self.worker_of(cid)
         if worker_id is None:
             return None

@@ -1,7 +1,7 @@
-"""The names of the error codes that close a connection, as counters and log lines say them. Pure.
+"""The names of the error codes that close a connection, in counters and log lines. Pure.
 
 Transport codes are RFC 9000 section 20.1, application codes RFC 9114 section 8.1 and RFC 9204 section 8.3. The set of
-names is closed: a code without one is `other`, so that no peer and no library can make a new counter.
+names is closed: a code without one is `other`, so that no peer and no library can add a counter.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ NAMES: Final = (*_TRANSPORT.values(), "crypto_error", *_APPLICATION.values(), "o
 
 
 def is_error(code: int, *, application: bool) -> bool:
-    """Return whether a close with *code* tells of an error: NO_ERROR and H3_NO_ERROR do not."""
+    """Return whether *code* is an error: NO_ERROR and H3_NO_ERROR are not."""
     return code != (H3_NO_ERROR if application else 0)
 
 

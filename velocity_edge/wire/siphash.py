@@ -1,7 +1,7 @@
 """SipHash-1-3 of 16 bytes, the Python twin of `quic_siphash13` in bpf/quic.h.
 
-It hides the worker id in a connection ID (velocity_edge/wire/cid.py). It only ever sees one 16-byte block, so that is
-all it takes; a general SipHash would be code that nothing here calls. Source: Aumasson and Bernstein, "SipHash: a fast
+It masks the worker id in a connection ID (velocity_edge/wire/cid.py). Only 16-byte blocks are hashed, so it accepts
+nothing else. Source: Aumasson and Bernstein, "SipHash: a fast
 short-input PRF" (2012), with c=1 and d=3.
 """
 

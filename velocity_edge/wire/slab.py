@@ -1,16 +1,16 @@
 """The counters of one slot in shared memory: one writer (the worker in that slot), one reader (the supervisor).
 
-An array of u64 cells that says which cells it has, so that any version reads any slab: the supervisor and the worker of
-a slot may be of different versions (docs/adr/0007-versions-side-by-side.md).
+A slab is an array of u64 cells that includes their names, so that any version reads any slab: the supervisor and the
+worker of a slot may be of different versions (docs/adr/0007-versions-side-by-side.md).
 
     u64 magic | u64 number of cells n, length of names << 32 | n cells | names, separated by spaces
 
-Counters go on from where a predecessor in the same slot left them, so that a crash never makes a sum go backwards;
-gauges start at zero. Nothing is locked: a cell is written by one process only, with one aligned 8-byte store. A writer
-leaves out what the slab has no cell for: its supervisor is older, and would not ask for it.
+Counters continue from the values of the earlier worker in the same slot, so that a crash never makes a sum decrease;
+gauges start at zero. There are no locks: each cell is written by one process, with one aligned 8-byte store. A writer
+skips counters without a cell: its supervisor is older and does not read them.
 
-The memory is a memfd: it lives as long as somebody holds the descriptor, and so survives both of them alone. Its size
-is sealed, because a worker that could shrink it would end its supervisor with SIGBUS.
+The memory is a memfd: it lives as long as any process holds the descriptor, and so survives the death of either. Its
+size is sealed, because a worker that could shrink it could end its supervisor with SIGBUS.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from velocity_edge.wire.counters import CELLS, GAUGES, TOTALS
 
 _MAGIC: Final = int.from_bytes(b"vel-slab", "little")
 _HEAD_CELLS: Final = 2
-#: A slab with a thousand counters and their names. What is larger is none.
+#: Enough for a thousand counters and their names; anything larger is not a slab.
 _MAX_BYTES: Final = 65_536
 _MAX: Final = (1 << 64) - 1
 
 
 class SlabMismatch(Exception):
-    """No slab, or one from before slabs named their cells."""
+    """Not a slab, or one from before slabs named their cells."""
 
 
 def create(name: str, names: tuple[str, ...] = CELLS) -> int:
@@ -48,7 +48,7 @@ def create(name: str, names: tuple[str, ...] = CELLS) -> int:
 
 
 class Slab:
-    """A mapped slab. Closing *fd* afterwards is fine."""
+    """A mapped slab. *fd* may be closed afterwards."""
 
     def __init__(self, fd: int) -> None:
         size = os.fstat(fd).st_size
@@ -60,7 +60,7 @@ class Slab:
         names = self._memory[size - text_bytes :].decode("ascii", "replace").split() if text_bytes <= size else []
         if magic != _MAGIC or size != 8 * (_HEAD_CELLS + count) + text_bytes or len(names) != count:
             self._memory.close()
-            raise SlabMismatch("it does not name its cells")
+            raise SlabMismatch("its cells have no names")
         self._index = {name: _HEAD_CELLS + index for index, name in enumerate(names)}
         end = 8 * (_HEAD_CELLS + count)
         self._view = memoryview(self._memory)
@@ -68,25 +68,25 @@ class Slab:
 
     @property
     def current(self) -> bool:
-        """Whether it has the cells of this version, and no other."""
+        """Whether it has exactly the cells of this version."""
         return tuple(self._index) == CELLS
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """Add to counters (the writer's part)."""
+        """Add to counters; for the writer."""
         for name, value in counts.items():
             index = self._index.get(name)
             if index is not None:
                 self._cells[index] = (self._cells[index] + value) & _MAX
 
     def set(self, gauges: Mapping[str, int]) -> None:
-        """Set gauges (the writer's part); a negative value is zero."""
+        """Set gauges; for the writer. A negative value becomes zero."""
         for name, value in gauges.items():
             index = self._index.get(name)
             if index is not None:
                 self._cells[index] = max(0, value) & _MAX
 
     def ticker(self, name: str) -> Callable[[], None]:
-        """Return the function that counts the gauge *name* up by one; it does nothing where there is no such cell."""
+        """Return a function that increments the gauge *name*; it does nothing when there is no such cell."""
         index = self._index.get(name)
         if index is None:
             return lambda: None
@@ -98,20 +98,20 @@ class Slab:
         return tick
 
     def value(self, name: str) -> int | None:
-        """Return one cell; None where there is no such cell, as its writer is of an earlier version."""
+        """Return one cell; None when there is no such cell, as its writer is older."""
         index = self._index.get(name)
         return None if index is None else self._cells[index]
 
     def take_over(self) -> None:
-        """Set the gauges to zero: a new writer, or the death of one."""
+        """Set the gauges to zero, for a new writer or after the death of one."""
         self.set(dict.fromkeys(GAUGES, 0))
 
     def read(self) -> dict[str, int]:
-        """Return every cell by name; those of this version that the slab does not have are 0."""
+        """Return every cell by name; cells of this version that the slab does not have are 0."""
         return dict.fromkeys(CELLS, 0) | {name: self._cells[index] for name, index in self._index.items()}
 
     def counts(self) -> dict[str, int]:
-        """Return every cell that is no gauge of ours, for a slab that goes on from here."""
+        """Return every cell but the gauges of this version, for a slab that continues from here."""
         return {name: value for name, value in self.read().items() if name not in GAUGES}
 
     def close(self) -> None:

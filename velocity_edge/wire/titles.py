@@ -1,4 +1,4 @@
-"""What a worker shows in `ps`, and what others read there: a worker without a supervisor is found by its title.
+"""The process title of a worker, as `ps` shows it. A worker without a supervisor is found by its title.
 
 velocity-edge: worker 17 core 0 · serving · 3 connections
 velocity-edge: worker 17 core 0 · drained without supervisor in /run/ve since 2026-11-29T06:44:47Z · 0 connections
@@ -19,7 +19,7 @@ _ORPHAN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A worker without a supervisor. `runtime` is where it looks for another, "" when its version does not say so."""
+    """A worker without a supervisor. `runtime` is where it looks for a supervisor, "" from an older version."""
 
     worker_id: int
     runtime: str
@@ -33,12 +33,12 @@ def worker_title(worker_id: int, cpu: int, state: str, connections: int) -> str:
 
 
 def without_supervisor(runtime: str, since_s: float) -> str:
-    """Return what is added to the state of a worker whose supervisor is gone since then (wall clock)."""
+    """Return the addition to the state of a worker that has had no supervisor since then (wall clock)."""
     return f" without supervisor in {runtime} since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(since_s))}"
 
 
 def orphan_of(title: str) -> Orphan | None:
-    """Return what a title says of a worker without a supervisor; None when it is no such title."""
+    """Return the worker without a supervisor that a title names; None for any other title."""
     found = _ORPHAN.fullmatch(title.strip())
     if found is None:
         return None

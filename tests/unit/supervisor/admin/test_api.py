@@ -23,7 +23,6 @@ from supervisor.admin.service import Service
 from supervisor.machine.admin_socket import AdminSocket
 from supervisor.machine.kept import Trouble
 from supervisor.machine.keyring import Keyring
-from supervisor.machine.places import Places
 from supervisor.node.commands import GiveKeys, Quit, Say, Tell, WriteDisableFile
 from supervisor.node.happenings import DisableFileWritten, Exited, Happening, Reported, Started, StopNode, Ticked
 from supervisor.node.lifecycle import NodeState
@@ -33,6 +32,7 @@ from velocity_edge.admin import requests
 from velocity_edge.admin.verbs import VERBS
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo, VelocityError
+from velocity_edge.paths import Places
 from velocity_edge.wire import messages as m
 
 
