@@ -6,12 +6,12 @@ is watched through its pidfd, which never refers to another process. An adopted 
 supervisor, so its exit status is unknown.
 
 A new worker on a core where another worker serves starts with a low priority: it imports modules for a second, and
-packets are more urgent. It raises its priority when it gets its sockets (workers/process/scheduling.py). The successor of
-a dead worker starts with normal priority: no worker serves on its core, clients wait for stateless resets, and on a
+packets are more urgent. It raises its priority when it gets its sockets (workers/process/scheduling.py). The successor
+of a dead worker starts with normal priority: no worker serves on its core, clients wait for stateless resets, and on a
 busy machine a low priority cost it 20 s.
 
-A worker sets its CPU affinity and its out-of-memory score itself (workers/process/scheduling.py): from outside each would
-need a capability that the supervisor may not have.
+A worker sets its CPU affinity and its out-of-memory score itself (workers/process/scheduling.py): from outside each
+would need a capability that the supervisor may not have.
 """
 
 from __future__ import annotations
