@@ -272,12 +272,12 @@ def test_drained_worker_without_supervisor_ends_and_frees_its_port(bench: Bench)
         worker.hang_up()
         assert client.wait_closed() == 0x100
     assert worker.wait() == 0, worker.log.read_text()
-    assert "drained, and no supervisor came within 1 s" in worker.log.read_text()
+    assert "drained, and no supervisor connected within 1 s" in worker.log.read_text()
 
 
 def test_invalid_order_closes_the_channel(bench: Bench, worker: WorkerProcess) -> None:
     worker._end.send(b".this is no message")
-    poll(lambda: "it sent what is no order" in worker.log.read_text(), "the worker to give the supervisor up")
+    poll(lambda: "it sent an invalid order" in worker.log.read_text(), "the worker to give the supervisor up")
     with H3Client(bench.port, bench.ca) as client:
         assert client.get("/").status == 200
 

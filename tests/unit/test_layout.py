@@ -59,8 +59,6 @@ SHORT_LEFT = {
     "velocity_edge/quic/budget.py",
     "velocity_edge/quic/portable/congestion.py",
     "velocity_edge/quic/reset.py",
-    "velocity_edge/text/json_text.py",
-    "velocity_edge/text/printable.py",
 }
 
 

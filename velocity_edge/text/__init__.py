@@ -1,1 +1,1 @@
-"""Text that leaves the process: log lines, and what makes the text of others safe to print."""
+"""Text that leaves the process: log lines, and functions that make untrusted text safe to print."""

@@ -1,4 +1,7 @@
-"""JSON that may be printed: ASCII only, with the escapes of JSON itself, which are exact for every reader."""
+"""JSON that is safe to print: ASCII only, with the escapes of JSON itself, which every reader decodes exactly.
+
+Short because it is one function.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ _DEL: Final = b"\x7f"
 
 
 def json_text(value: Any, *, indent: bool = False) -> bytes:
-    """Return *value* as JSON in printable ASCII, on one line (*indent*: on several); what JSON has not, by `str`."""
+    """Return *value* as JSON in printable ASCII, on one line (*indent*: on several); other types as `str`."""
     try:
         option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
         data = orjson.dumps(value, default=str, option=option)
         if data.isascii() and _DEL not in data:
             return data
     except orjson.JSONEncodeError:
-        pass  # half a surrogate pair (a file name that is not UTF-8), an integer of more than 64 bits
+        pass  # a lone surrogate (a file name that is not UTF-8), an integer of more than 64 bits
     text = json.dumps(value, default=str, indent=2 if indent else None, separators=None if indent else (",", ":"))
     return text.encode().replace(_DEL, b"\\u007f")

@@ -1,10 +1,10 @@
-"""Writing lines without ever holding up who says them: a thread of its own, a bounded queue in between.
+"""Writes lines from a thread of its own, with a bounded queue, so that callers never block.
 
-A reader of our output that stalls (a full pipe, a slow log collector) costs lines, not latency, and never the end of a
-process: what is lost is counted, and said in the output once that moves again. Output that is gone (EPIPE, a full disk)
-is the same without an end.
+A slow reader of the output (a full pipe, a slow log collector) costs lines, not latency, and never blocks the exit of a
+process: lost lines are counted, and reported in the output when it accepts data again. Output that fails (EPIPE, a full
+disk) is treated the same way.
 
-`say_now` is for who has no thread: before one may be started, and where a process ends at once.
+`say_now` writes without a thread: before one may be started, and where a process exits at once.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-#: What may wait for a slow reader of our output.
+#: Bytes that may wait for a slow reader of the output.
 MAX_QUEUED_BYTES: Final = 8 * 1024 * 1024
 #: A pipe that is ready takes this much without blocking (PIPE_BUF, pipe(7)).
 _ATOMIC_BYTES: Final = 4096
-#: After an error that may pass, such as a full disk.
+#: After an error that may be temporary, such as a full disk.
 _RETRY_S: Final = 1.0
 
 
 class LineWriter:
-    """Writes whole lines to a descriptor from a daemon thread. Start it after rights were dropped."""
+    """Writes whole lines to a descriptor from a daemon thread. Create it after the privileges were dropped."""
 
     def __init__(self, fd: int, lost_line: Callable[[int], bytes], *, lost: int = 0) -> None:
-        """*lost_line* makes the line that says how many were lost; *lost* are some of which nobody has heard yet."""
+        """*lost_line* makes the line that reports lost lines; *lost* were lost before and are not reported yet."""
         self._fd = fd
         self._lost_line = lost_line
         self._queue: deque[bytes] = deque()
-        #: Bytes in the queue, and in the hands of the thread.
+        #: Bytes in the queue, and those that the thread is writing.
         self._queued_bytes = 0
-        #: Lost and not yet said.
+        #: Lost and not reported yet.
         self._unsaid = lost
         #: Lost since the process began.
         self.lost = 0
@@ -46,7 +46,7 @@ class LineWriter:
         self._thread.start()
 
     def write(self, lines: bytes) -> None:
-        """Queue *lines*; above the bound they are counted and dropped."""
+        """Queue *lines*; above the bound they are dropped and counted."""
         with self._wake:
             if self._queued_bytes + len(lines) > MAX_QUEUED_BYTES:
                 self._lose(lines)
@@ -56,12 +56,12 @@ class LineWriter:
             self._wake.notify()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until all is written, for at most so long; return whether it is."""
+        """Wait until everything is written, for at most *timeout_s*; return whether it is."""
         with self._wake:
             return self._wake.wait_for(lambda: not self._queued_bytes, timeout_s)
 
     def close(self, timeout_s: float) -> int:
-        """Write what waits, for at most so long. Return the number of lost lines of which the output says nothing."""
+        """Write the queue, for at most *timeout_s*. Return the number of lost lines that were not reported."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -103,13 +103,13 @@ class LineWriter:
                     self._wake.wait_for(lambda: self._closing, _RETRY_S)
 
     def _write_all(self, data: bytes) -> bool:
-        """Write, however long it takes; False: the output takes nothing."""
+        """Write all of *data*, however long it takes; False: the output failed."""
         view = memoryview(data)
         while view:
             try:
                 view = view[os.write(self._fd, view) :]
             except BlockingIOError:
-                # Somebody who shares the pipe has made it non-blocking.
+                # Another process that shares the pipe has made it non-blocking.
                 select.select((), (self._fd,), ())
             except OSError:
                 return False
@@ -134,5 +134,5 @@ def say_now(fd: int, text: str, patience_s: float = 0.0) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        return False  # nobody reads any more
+        return False  # there is no reader any more
     return True

@@ -1,18 +1,16 @@
 """Log lines of every process of a node: one event, one line, as text for people or as JSON for machines.
 
     2026-11-24T00:12:03.412Z info    worker 17: serving revision 2 (revision=2)
-    {"ts":"2026-11-24T00:12:03.412Z","level":"info","process":"worker
-    17","logger":"workers.process.worker","message":".."}
+    {"ts":"2026-11-24T00:12:03.412Z","level":"info","process":"worker 17","logger":"workers.process.worker", ...}
 
-Who logs uses the standard library: `log.info("serving revision %d", n, extra={"revision": n})`; what is in `extra`
-becomes a field of the same name. Names are the same everywhere: `worker_id`, `revision`, `connection` (its connection
-ID in hexadecimal), `peer`, `site`, `reason`. Line breaks and control characters in a message become escapes, so that
-nobody on the network can forge a line.
+Callers use the standard library: `log.info("serving revision %d", n, extra={"revision": n})`; keys of `extra` become
+fields of the same name. Names are the same everywhere: `worker_id`, `revision`, `connection` (its connection ID in
+hexadecimal), `peer`, `site`, `reason`. Line breaks and control characters in a message are escaped, so that data from
+the network cannot forge a line.
 
-`set_up` starts one thread that writes (lines.py): a reader of our output that stalls costs lines, which are counted and
-reported, never latency, and never the end of the process. Call it after a process has dropped its rights; before that,
-`begin` has lines written at once, or not at all where that would wait. Access logs, one line per request, have a writer
-of their own.
+`set_up` starts one thread that writes (lines.py): a slow reader of the output costs lines, which are counted and
+reported, never latency. Call it after a process has dropped its privileges; before that, `begin` has lines written
+at once, or not at all where that would block. Access logs, one line per request, have a writer of their own.
 """
 
 from __future__ import annotations
@@ -26,16 +24,16 @@ from velocity_edge.text.json_text import json_text
 from velocity_edge.text.lines import LineWriter, say_now
 from velocity_edge.text.printable import printable
 
-#: For a slow reader at the end of a process.
+#: Time for a slow reader at the exit of a process.
 CLOSE_S: Final = 0.5
-#: From a program to the one that it becomes (exec): lines that were lost and that nobody has heard of.
+#: Passed across exec: the number of lines that were lost and not reported.
 _LOST_BEFORE: Final = "VELOCITY_LOST_LOG_LINES"
-#: What every record has; everything else came by `extra`.
+#: Attributes of every record; all others came by `extra`.
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class _Lines(logging.Formatter):
-    """What both forms share."""
+    """The common part of both forms."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -79,23 +77,23 @@ class TextLines(_Lines):
         fields = " ".join(f"{name}={value}" for name, value in self._fields(record).items())
         line = f"{self._time(record)} {record.levelname.lower():7} {self._process}: {record.getMessage()}"
         line = printable(f"{line} ({fields})" if fields else line)
-        # Indented, so that no message of an error can be taken for a line of ours.
+        # Indented, so that the message of an error cannot look like a log line.
         trace = [f"    {printable(part)}" for part in self._trace(record).splitlines()]
         return "\n".join([line, *trace])
 
 
 class _Enqueue(logging.Handler):
-    """Formats where the event happened, and lets a thread write."""
+    """Formats in the caller's thread, writes in another one."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
         self.writer = LineWriter(fd, self._lost_line, lost=_lost_before())
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take one event."""
+        """Queue one event."""
         try:
             line = self.format(record)
-        except Exception as error:  # logging's own way is a traceback on standard error, which may block
+        except Exception as error:  # logging itself would write a traceback to standard error, which may block
             line = f"cannot format what {record.name} logs in line {record.lineno}: {type(error).__name__}"
         self.writer.write(f"{line}\n".encode(errors="backslashreplace"))
 
@@ -106,7 +104,7 @@ class _Enqueue(logging.Handler):
 
 
 class _Direct(logging.Handler):
-    """Writes at once, or loses the line."""
+    """Writes at once, or drops the line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one event."""
@@ -127,7 +125,7 @@ class Logs:
         logging.getLogger().setLevel(level.upper())
 
     def close(self) -> None:
-        """Write what waits, as far as the reader takes it, and end the thread."""
+        """Write the queue, as far as the reader accepts it, and end the thread."""
         logging.getLogger().removeHandler(self._handler)
         if lost := self._handler.writer.close(CLOSE_S):
             _count_as_lost(lost)
@@ -143,7 +141,7 @@ def _count_as_lost(lines: int) -> None:
 
 
 def begin(form: str) -> None:
-    """Have this process log to standard error at once, in the *form* of `logging.Formatter`, until `set_up`."""
+    """Log to standard error without a thread, in the *form* of `logging.Formatter`, until `set_up`."""
     handler = _Direct()
     handler.setFormatter(_Early(form))
     _only(handler, "info")
@@ -163,9 +161,9 @@ def _only(handler: logging.Handler, level: str) -> None:
 
 
 def set_up(process: str, *, structured: bool = False, level: str = "info", fd: int = 2) -> Logs:
-    """Send everything that this process logs to *fd* (standard error) from now on.
+    """Write all log lines of this process to *fd* (standard error) from now on.
 
-    *process*: how it is called in each line, such as "supervisor" or "worker 17".
+    *process*: its name in each line, such as "supervisor" or "worker 17".
     """
     logs = Logs(process, fd)
     logs.use(structured=structured, level=level)
@@ -174,7 +172,7 @@ def set_up(process: str, *, structured: bool = False, level: str = "info", fd: i
 
 
 def flush() -> None:
-    """Write what waits, wherever this process logs to, as far as the reader takes it. It ends at once after this."""
+    """Write the queues of this process, as far as the readers accept them, before it exits at once."""
     for writer in _writers():
         writer.flush(CLOSE_S)
 

@@ -1,1 +1,1 @@
-"""What answers requests."""
+"""Handlers, which answer requests, and what they keep between revisions."""

@@ -1,1 +1,1 @@
-"""What happens around every handler."""
+"""Middleware, which wraps handlers."""

@@ -1,1 +1,1 @@
-"""One worker process on its machine: rights, CPU, memory, priority."""
+"""One worker process: its orders and reports, its privileges, CPU, memory and priority."""

@@ -1,7 +1,7 @@
-"""Everything that is imported lazily somewhere, imported now: after the rights are dropped no file can be read.
+"""Imports everything that is imported lazily elsewhere: after the privileges are dropped no file can be read.
 
-The list is found by experiment: a worker says at its end what was imported after `everything` (`late`), and the
-integration tests let nothing pass.
+The list is found by experiment: a worker logs at its end what was imported after `everything` (`late`), and integration
+tests fail if it does.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _known: frozenset[str] = frozenset()
 
 
 def everything() -> None:
-    """Import what would be imported later, and remember what is there."""
+    """Import what would be imported later, and record which modules are loaded."""
     global _known
     for name in _LAZY:
         importlib.import_module(name)
-    kem_oqs.find()  # looks for liboqs in the file system
-    fastest_suites()  # the native engine's HMAC serves the portable engine, too
-    # A traceback wants source lines; without them it is as good for finding the place.
+    kem_oqs.find()  # searches the file system for liboqs
+    fastest_suites()  # the portable engine uses the native engine's HMAC, too
+    # A traceback shows source lines; without them it still names the place.
     try:
         raise RuntimeError
     except RuntimeError as error:

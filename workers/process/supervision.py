@@ -1,14 +1,15 @@
-"""The worker's end of the channel to its supervisor, and to the supervisor after that one.
+"""The worker's end of the channel to its supervisor, and to the supervisor's successor.
 
-Reports go out without waiting; orders come in and are given to one function. When the channel ends, the worker goes on
-serving and tries to reach a successor at `Equip.successor_path` every second; there it says Hello again, hands over
-copies of the descriptors it holds (`Held`), and obeys from then on. A supervisor that sends nonsense counts as gone.
+Reports are sent without waiting; orders are passed to one function. When the channel ends, the worker continues to
+serve and tries to connect to a successor at `Equip.successor_path` every second; there it sends Hello again, passes
+copies of the descriptors it holds (`Held`), and obeys from then on. A supervisor that sends an invalid order counts as
+gone.
 
-Left alone, a worker          does
+A worker without supervisor   does
 has never served              stops
-serves                        serves on, for as long as it takes
-drains                        drains on, its deadline holds
-has drained                   stops after `ALONE_S`: nobody would miss it, and its sockets are in the way of others
+serves                        continues to serve, without a limit
+drains                        continues to drain, with the same deadline
+has drained                   stops after `ALONE_S`: it has no connections, and its sockets block others
 was told to stop              stops
 """
 
@@ -26,12 +27,12 @@ from velocity_edge.wire.messages import Held, Hello, MessageError, Order, Report
 log = logging.getLogger(__name__)
 
 _RETRY_S: Final = 1.0
-#: Where something starts supervisors again, one comes within seconds. One that comes later starts the worker anew.
+#: A service manager restarts a supervisor within seconds. One that starts later starts new workers.
 ALONE_S: Final = 30.0
 
 
 class Supervision:
-    """One worker's connection to whoever supervises it."""
+    """One worker's connection to its supervisor."""
 
     def __init__(
         self,
@@ -42,9 +43,9 @@ class Supervision:
         drained: Callable[[], bool],
         wall_clock: Callable[[], float],
     ) -> None:
-        """*obey* takes each order; *hello* and *held* are what a supervisor is told first.
+        """*obey* takes each order; *hello* and *held* return the first reports to a supervisor.
 
-        *drained*: whether this worker has nobody left and takes nobody new.
+        *drained*: whether this worker has no connections and accepts none.
         """
         self._loop = loop
         self._obey = obey
@@ -52,7 +53,7 @@ class Supervision:
         self._held = held
         self._drained = drained
         self._wall_clock = wall_clock
-        #: Since when nobody has told us anything, by the loop's clock and by that of people; None: somebody is there.
+        #: Since when there is no supervisor, by the loop's clock and by wall time; None: there is one.
         self._alone_since_s: float | None = None
         self.alone_at_s = 0.0
         self._channel: Channel[Order] | None = None
@@ -63,11 +64,11 @@ class Supervision:
 
     @property
     def orphaned(self) -> bool:
-        """Nobody supervises us."""
+        """Whether there is no supervisor."""
         return self._channel is None
 
     def adopt(self, end: socket.socket, *, first: bool) -> None:
-        """Use this channel from now on, and say Hello. Not the *first* one: say what we hold, too."""
+        """Use this channel from now on, and send Hello; on another than the *first* one, Held as well."""
         self._channel = Channel(end, decode_order)
         self._loop.add_reader(end.fileno(), self._on_readable)
         self.report(self._hello())
@@ -76,7 +77,7 @@ class Supervision:
                 self.report(held, descriptors)
 
     def report(self, report: Report, descriptors: Sequence[int] = ()) -> None:
-        """Send *report*; without a supervisor it is dropped, as its facts are told anew to the next one."""
+        """Send *report*; without a supervisor it is dropped, as the next one gets all facts anew."""
         channel = self._channel
         if channel is None:
             return
@@ -88,7 +89,7 @@ class Supervision:
         self._watch_writable(channel)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the channel."""
         if self._channel is not None:
             self._forget(self._channel)
         if self._retry is not None:
@@ -100,14 +101,14 @@ class Supervision:
         try:
             orders = channel.receive()
         except MessageError as error:
-            self._lost(f"it sent what is no order: {error}")
+            self._lost(f"it sent an invalid order: {error}")
             return
         if orders:
             self._alone_since_s = None
         for received in orders:
             self._obey(received)
         if channel.closed and self._channel is channel:
-            self._lost("it hung up")
+            self._lost("it closed the channel")
 
     def _watch_writable(self, channel: Channel[Order]) -> None:
         if channel.pending and not self._writing:
@@ -125,12 +126,12 @@ class Supervision:
     def _lost(self, why: str) -> None:
         assert self._channel is not None
         if self._hello().revision == 0:
-            # Never served: nobody would miss us, and no successor adopts us.
+            # Never served: there are no connections, and no successor adopts this worker.
             log.warning("the supervisor is gone (%s) before this worker served: stopping", why)
             self._forget(self._channel)
             self._obey(Received(Stop(), []))
             return
-        log.warning("the supervisor is gone (%s); serving on and looking for its successor", why)
+        log.warning("the supervisor is gone (%s): continuing to serve, waiting for its successor", why)
         self._forget(self._channel)
         if self._alone_since_s is None:
             self._alone_since_s, self.alone_at_s = self._loop.time(), self._wall_clock()
@@ -149,7 +150,7 @@ class Supervision:
         if not self.successor_path:
             return
         if self._drained() and self._loop.time() >= (self._alone_since_s or 0.0) + ALONE_S:
-            log.warning("drained, and no supervisor came within %g s: stopping", ALONE_S)
+            log.warning("drained, and no supervisor connected within %g s: stopping", ALONE_S)
             self._retry.cancel()
             self._obey(Received(Stop(), []))
             return
@@ -157,9 +158,9 @@ class Supervision:
         end.setblocking(False)
         try:
             end.connect(self.successor_path)
-        except OSError:  # nobody there yet, or its backlog is full: next second
+        except OSError:  # no supervisor yet, or its backlog is full: retried in a second
             end.close()
             return
         self._retry.cancel()
-        log.info("a supervisor answers at %s: reporting to it", self.successor_path)
+        log.info("a supervisor listens at %s: reporting to it", self.successor_path)
         self.adopt(end, first=False)

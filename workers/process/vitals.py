@@ -1,7 +1,7 @@
-"""How this worker is: the lag of its loop, its memory, its counters in the slab, its name in `ps`.
+"""Health of this worker: the lag of its loop, its memory, its counters in the slab, its title in `ps`.
 
-The lag is measured by the loop that serves packets: a timer that should fire every 250 ms says how late it was. A
-helper thread would report a healthy heart from a stuck body.
+The lag is measured by the loop that serves packets: the lateness of a timer that should fire every 250 ms. A separate
+thread would not notice a blocked loop.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class LoopLag:
-    """The worst lateness of the loop since it was asked last."""
+    """The worst lateness of the loop since the last call of `take_s`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, progress: Callable[[], None] = lambda: None) -> None:
-        """*progress* is called with each probe: the loop turns."""
+        """*progress* is called with each probe: the loop runs."""
         self._loop = loop
         self._progress = progress
         self._worst_s = 0.0
@@ -41,7 +41,7 @@ class LoopLag:
         return worst_s
 
     def stop(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         self._timer.cancel()
 
     def _probe(self) -> None:
@@ -53,7 +53,7 @@ class LoopLag:
 
 
 class Memory:
-    """Resident bytes of this process. Opened before rights are dropped; read at any time."""
+    """Resident bytes of this process. Opened before the privileges are dropped; read at any time."""
 
     def __init__(self) -> None:
         self._fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -64,18 +64,18 @@ class Memory:
 
 
 class Tally:
-    """Moves the engine's growing counters into the slab, as differences: the slab goes on from a predecessor's."""
+    """Adds the increments of the engine's counters to the slab, which continues those of a predecessor."""
 
     def __init__(self, slab: Slab, worker_id: int) -> None:
         self._slab = slab
         self._worker_id = worker_id
         self._told: dict[str, int] = {}
         slab.take_over()
-        #: Say that something was done; a supervisor that hears no heartbeat looks whether this goes on.
+        #: Counts progress; a supervisor that gets no heartbeat checks whether it increases.
         self.progress = slab.ticker("progress")
 
     def update(self, counters: Mapping[str, int], gauges: Mapping[str, int]) -> None:
-        """Write both. *counters* are totals since this process began; names of counters.py."""
+        """Write both. *counters* are totals since the start of this process, by the names of counters.py."""
         told = self._told
         self._slab.add({name: counters[name] - told.get(name, 0) for name in TOTALS if name in counters})
         self._told = dict(counters)

@@ -1,1 +1,1 @@
-"""Serving: packets in and out, requests to handlers, answers to the engine."""
+"""Serving: packets in and out, requests to handlers, responses to the engine."""

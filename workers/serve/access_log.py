@@ -1,9 +1,9 @@
-"""A line per answer, as JSON or in the Common Log Format's combined form, collected and written in batches.
+"""A line per response, as JSON or in the Common Log Format's combined form, collected and written in batches.
 
-`bytes` is what the answer's body has, whether or not the client waited for all of it. Nothing here waits: lines go to
-a writer with a thread of its own (velocity_edge/text/lines.py).
+`bytes` is the length of the response's body, whether or not the client received all of it. Nothing here blocks: lines
+go to a writer with a thread of its own (velocity_edge/text/lines.py).
 
-What a stranger sends (target, agent, referrer) is escaped: no field can end its quotes or its line.
+Data from the client (target, agent, referrer) is escaped: no field can end its quotes or its line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from velocity_edge.http.requests import Address, RequestReceived
 from velocity_edge.quic import udp
 from velocity_edge.text.json_text import json_text
 
-#: Waking the thread that writes costs as much as formatting some lines.
+#: Waking the writing thread costs as much as formatting some lines.
 _LINES_AT_ONCE: Final = 256
 
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -47,7 +47,7 @@ class AccessLog:
     """The lines of one worker that are not written yet."""
 
     def __init__(self, write: Callable[[bytes], None], clock: Callable[[], float]) -> None:
-        """*write* takes some lines and must not wait; *clock* is wall time in seconds."""
+        """*write* takes some lines and must not block; *clock* is wall time in seconds."""
         self._write = write
         self._clock = clock
         self._lines: list[bytes] = []
@@ -61,7 +61,7 @@ class AccessLog:
         body_bytes: int,
         started_s: float,
     ) -> None:
-        """Add the line of a request that was answered now and came at *started_s*."""
+        """Add the line of a request that was received at *started_s* and answered now."""
         agent = referrer = b""
         for name, value in event.headers:
             if name == b"user-agent":
@@ -90,7 +90,7 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is there. Called every second; a busy worker does it more often by itself."""
+        """Write the collected lines. Called every second; `add` calls it when there are many."""
         if self._lines:
             lines, self._lines = self._lines, []
             self._write(b"".join(lines))
@@ -102,7 +102,7 @@ def formatter(kind: str) -> Formatter | None:
 
 
 def json_line(access: Access) -> bytes:
-    """Return the line as JSON, with the field names of all our logs."""
+    """Return the line as JSON, with the field names of all logs of a node."""
     return (
         json_text(
             {
@@ -137,7 +137,7 @@ def clf_line(access: Access) -> bytes:
 
 
 def access_lines_lost(lines: int) -> bytes:
-    """Return the line that says how many lines were lost: the reader of the output was too slow."""
+    """Return the line that reports lost lines: the reader of the output was too slow."""
     return b'{"event":"access_lines_lost","lines":%d}\n' % lines
 
 

@@ -1,11 +1,11 @@
 """Work of requests that waits for a later turn of the loop: one item of each connection in turn, bounded in bytes.
 
-A turn has a time budget (exchanges.py). What is over it waits here, so that timers, the heartbeat, orders and packets
-have their turn between two slices of requests. A connection that asks for much waits behind itself: the next item is
-always one of the connection that was served longest ago, and its own items keep their order.
+A turn has a time budget (turns.py). Work above it waits here, so that timers, the heartbeat, orders and packets are
+processed between two slices of requests. The next item is always one of the connection that was served longest ago, and
+the items of a connection keep their order, so that many requests of one connection delay only that one.
 
-Items are bounded because streams are, and their fields in addition by `MAX_BYTES`. The second half of that room is for
-connections that have little waiting, so that a few that ask for everything cannot fill it. Pure: no clock, no loop.
+The number of items is bounded by the number of streams, and their fields by `MAX_BYTES`. The second half of that space
+is reserved for connections with little waiting, so that a few connections cannot fill it. Pure: no clock, no loop.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Final
 from velocity_edge.http.requests import RequestReceived
 
 #: A request as a browser sends it is about 2 KiB of Python objects: 30,000 of them may wait, which are some seconds of
-#: work. Whatever waits longer than that is better told so (503).
+#: work. Beyond that, a 503 is the better answer.
 MAX_BYTES: Final = 64 * 1024 * 1024
-#: What a connection may have waiting in the second half of the room: a page and its first subresources.
+#: What a connection may have waiting in the second half of the space: a page and its first subresources.
 SMALL_BYTES: Final = 16 * 1024
 
-#: Memory of a field and of a request beside their text: tuples, byte strings, the event.
+#: Memory of a field and of a request in addition to their text: tuples, byte strings, the event.
 _FIELD_BYTES: Final = 128
 _REQUEST_BYTES: Final = 1024
 
@@ -30,7 +30,7 @@ Work = Callable[[], None]
 
 
 def weight_of(request: RequestReceived) -> int:
-    """Return about how many bytes of memory a request keeps while it waits."""
+    """Return the approximate memory of a waiting request in bytes."""
     fields = sum(_FIELD_BYTES + len(name) + len(value) for name, value in request.headers)
     return _REQUEST_BYTES + len(request.path) + len(request.authority) + fields
 
@@ -44,14 +44,14 @@ class Backlog:
         #: Connection -> stream -> (what to do, its bytes). The first connection is the next one.
         self._queues: OrderedDict[int, OrderedDict[int, tuple[Work, int]]] = OrderedDict()
         self._queue_bytes: dict[int, int] = {}
-        #: Stream -> its connection, for each item. Public because whether it is empty is asked for each request.
+        #: Stream -> its connection, for each item. Public because it is read for each request.
         self.waiting: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.waiting)
 
     def add(self, connection: int, stream: int, work: Work, n_bytes: int = 0) -> bool:
-        """Have *work* wait, which keeps *n_bytes* of memory. False: there is no room for it."""
+        """Add *work*, which keeps *n_bytes* of memory. False: there is no space for it."""
         own_bytes = self._queue_bytes.get(connection, 0) + n_bytes
         allowed_bytes = self._max_bytes if own_bytes <= SMALL_BYTES else self._max_bytes // 2
         if n_bytes and self._bytes + n_bytes > allowed_bytes:
@@ -69,7 +69,7 @@ class Backlog:
         return self._remove(connection, next(iter(queue)))
 
     def drop(self, stream: int) -> None:
-        """Forget what waits for *stream*, if anything does: the stream is closed."""
+        """Remove the item of *stream*, if there is one: the stream is closed."""
         connection = self.waiting.get(stream)
         if connection is not None:
             self._remove(connection, stream)

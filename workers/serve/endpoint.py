@@ -1,12 +1,12 @@
 """The loop that serves packets: batches in, engine, exchanges, batches out (the turn that quic/datagrams.py describes).
 
-This file has the sockets, the clock and the timer; it decides how much work one turn of the loop may do, and what waits
-for what. What packets mean is the engine's, what requests get is exchanges.py's.
+This file has the sockets, the clock and the timer; it decides how much work one turn of the loop may do. The engine
+processes packets; exchanges.py processes requests.
 
-A turn: a socket or the link is readable -> one batch is taken (more stays for the next turn, so that no socket keeps
-the loop) -> events -> strays go to their owners -> what the engine has to say leaves, at most `_MAX_SEND_BATCHES` at a
-time. A socket that would block stops all sending until it is writable: the engine keeps what waits, with bounds of its
-own. Receiving goes on meanwhile, as acknowledgements are what makes room.
+A turn: a socket or the link is readable -> one batch is received (the rest stays for the next turn, so that no socket
+monopolizes the loop) -> events -> strays are sent to their owners -> the engine's packets are sent, at most
+`_MAX_SEND_BATCHES` batches at a time. A socket that would block stops all sending until it is writable: the engine
+keeps unsent packets, within its own bounds. Receiving continues, because acknowledgements free that memory.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from workers.serve.exchanges import Exchanges
 
 log = logging.getLogger(__name__)
 
-#: Send batches per turn; then other callbacks have their turn. A batch is some dozen trains of up to 64 KiB.
+#: Send batches per turn; then other callbacks run. A batch has some dozen trains of up to 64 KiB.
 _MAX_SEND_BATCHES: Final = 8
-#: Packets taken from the hand-over link per turn.
+#: Packets received from the hand-over link per turn.
 _MAX_LINK_PACKETS: Final = 128
-#: While no packet can leave, timers are looked at no more often than this.
+#: While no packet can be sent, the timer fires no more often than this.
 _BLOCKED_TIMER_NS: Final = 5_000_000
 _LINK_PACKET_BYTES: Final = handover.HEADER_LENGTH + handover.MAX_DATAGRAM_LENGTH
 
@@ -46,9 +46,10 @@ class Endpoint:
         link: socket.socket,
         links: Sequence[socket.socket],
     ) -> None:
-        """*sockets*: one UDP descriptor per listener. *link*: where strays for us arrive; *links*: one per slot.
+        """*sockets*: one UDP descriptor per listener. *link*: where strays for this worker arrive; *links*: one per
+        slot.
 
-        They stay the caller's.
+        The caller keeps and closes them.
         """
         self._loop = loop
         self._engine = engine
@@ -65,24 +66,25 @@ class Endpoint:
         #: A socket would block: the outgoing batch is kept until it is writable.
         self._blocked = False
         self._running = False
-        #: Strays that were lost because their owner's link was full or gone.
+        #: Strays that were dropped because their owner's link was full or closed.
         self.handover_full = 0
 
-    # --- the worker's part -------------------------------------------------------------------------------------------
+    # --- for the worker
+    # ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start to receive."""
         self._running = True
         for listener, fd in enumerate(self._sockets):
             missing = udp.prepare_descriptor(fd)
             if missing:
-                log.warning("listener %d: this kernel lacks %s", listener, ", ".join(missing))
+                log.warning("listener %d: this kernel does not support %s", listener, ", ".join(missing))
             self._loop.add_reader(fd, self._on_readable, fd, listener)
         self._loop.add_reader(self._link, self._on_link)
         self.flush_soon()
 
     def stop(self) -> None:
-        """Stop reading and sending. What waits in the sockets stays there, for whoever has them next."""
+        """Stop receiving and sending. Packets in the sockets stay there for the next worker of the slot."""
         self._running = False
         self._loop.remove_reader(self._link)
         for fd in self._sockets:
@@ -93,18 +95,18 @@ class Endpoint:
             self._timer = None
 
     def use_roster(self, roster: Mapping[int, int], unborn: frozenset[int] = frozenset()) -> None:
-        """Worker id -> slot of everybody who is alive, us included. Strays of *unborn* ids are lost, and not reset."""
+        """*roster*: worker id -> slot of all live workers. Strays of *unborn* ids are dropped, not reset."""
         self._roster = dict(roster)
         self._engine.use_roster(frozenset(roster) | unborn)
 
     def flush_soon(self) -> None:
-        """Have the engine's packets sent after the callbacks of this turn."""
+        """Send the engine's packets after the callbacks of this turn."""
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._scheduled_flush)
 
     async def drained_output(self, timeout_s: float) -> bool:
-        """Send what the engine has; return whether all of it left in time."""
+        """Send the engine's packets; return whether all were sent in time."""
         deadline = self._loop.time() + timeout_s
         self._flush()
         while self._blocked or self._flush_scheduled:
@@ -126,7 +128,7 @@ class Endpoint:
                 packet = self._link.recv(_LINK_PACKET_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
-            if not packet:  # we hold a sending end ourselves, so this is no end of file but somebody's empty packet
+            if not packet:  # an empty packet: this process holds a sending end, so it is not the end of file
                 continue
             try:
                 train = handover.decode(packet)
@@ -155,7 +157,7 @@ class Endpoint:
             slot = self._roster.get(owner)
             try:
                 if slot is None:
-                    raise BlockingIOError  # gone since the engine looked: lost like in a full link
+                    raise BlockingIOError  # it ended since the engine decided: dropped as for a full link
                 self._links[slot].send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             except OSError:
                 self.handover_full += 1
@@ -177,10 +179,10 @@ class Endpoint:
         if due_ns is None:
             return
         if self._blocked:
-            # What is due may be waiting for room: without this the loop would spin until there is some.
+            # What is due may wait for the socket: without this the loop would spin until it is writable.
             due_ns = max(due_ns, time.monotonic_ns() + _BLOCKED_TIMER_NS)
         if self._timer is not None:
-            # A timer that fires early looks again; so only an earlier deadline needs a new one.
+            # A timer that fires early is armed again, so that only an earlier deadline needs a new one.
             if due_ns >= self._timer_ns:
                 return
             self._timer.cancel()

@@ -1,7 +1,7 @@
-"""What goes wrong with one request: a bug in a handler, or a body that cannot be sent to its end.
+"""Failures of one request: an exception in a handler, or a body that cannot be sent to its end.
 
-A bug is a 500 with a number that the log line has, too. A body that is cut short is nobody's bug (a file was truncated
-under a download, a disk fails): one line per second says so, and the rest is counted.
+An exception is a 500 with a number that the log line has, too. A body that is cut short is not a bug (a file was
+truncated during a download, a disk fails): it is counted, and logged once per second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def internal_error(error: Exception, event: RequestReceived) -> Response:
     """Log *error* under a number of its own, and return the 500 that names it.
 
-    Not where there is no more memory: the next request would fail, too, and a worker that ends is replaced.
+    MemoryError is raised again: further requests would fail, too, and a worker that exits is replaced.
     """
     if isinstance(error, MemoryError):
         raise error
@@ -34,7 +34,7 @@ def internal_error(error: Exception, event: RequestReceived) -> Response:
         error,
         exc_info=error,
     )
-    return plain(500, f"This went wrong on our side. The log knows more under error {number}.")
+    return plain(500, f"Internal error {number}; see the server log.")
 
 
 class CutShort:
@@ -46,8 +46,8 @@ class CutShort:
         self._lines = PerSecond(1)
 
     def add(self, error: BodyCutShort, event: RequestReceived) -> None:
-        """Count one, and say it if nothing was said in this second."""
+        """Count one, and log it unless one was logged in this second."""
         self.count += 1
         if self._lines.take(self._now_ns()):
             path = event.path[:200].decode("latin-1")
-            log.warning("an answer was cut short, the %d. of this worker: %s: %s", self.count, path, error)
+            log.warning("a response was cut short (%d so far): %s: %s", self.count, path, error)

@@ -1,7 +1,7 @@
-"""What a worker serves with: the descriptors of its slot; and engine, upcalls, exchanges and endpoint, put together.
+"""The parts a worker serves with: the descriptors of its slot, and engine, upcalls, exchanges and endpoint.
 
-`Equipment` is what came with `Equip`; `Serving` exists from the first revision on. Which revision, when to leave and
-what to report is decided in worker.py.
+`Equipment` came with `Equip`; `Serving` exists from the first revision on. Which revision is used, when connections are
+drained and what is reported is decided in workers/process.
 """
 
 from __future__ import annotations
@@ -49,12 +49,15 @@ class Equipment:
         for fd in bundle.sockets:
             missing = udp.prepare_descriptor(fd)
             if missing:
-                log.warning("this kernel has no %s: serving works, slower or less well counted", ", ".join(missing))
+                log.warning(
+                    "this kernel does not support %s: serving works, with less speed or fewer counters",
+                    ", ".join(missing),
+                )
         links = [socket.socket(fileno=fd) for fd in bundle.send]
         return cls(order.node_id, bundle, socket.socket(fileno=bundle.receive), links)
 
     def used_tokens(self, now_s: float) -> UsedTokens:
-        """Return which NEW_TOKEN tokens were used: of the node, or of this worker when its supervisor has none."""
+        """Return the used NEW_TOKEN tokens: of the node, or of this worker when its supervisor has none."""
         fd = self.bundle.used_tokens
         if fd is not None and single_use.is_ours(fd):
             return UsedTokens(os.dup(fd))
@@ -65,7 +68,7 @@ class Equipment:
         return UsedTokens.private(now_s)
 
     def held(self, slot: int) -> list[int]:
-        """Return the descriptors of our slot in the order of `Held`."""
+        """Return the descriptors of this worker's slot in the order of `Held`."""
         return self.bundle.only_link(slot).pack()
 
 
@@ -79,9 +82,9 @@ class Serving:
     endpoint: Endpoint
     settings: EngineSettings
     active: Prepared | None = None
-    #: Connections whose final GOAWAY went out, in whichever drain (drain.py says why that is kept).
+    #: Connections that got their final GOAWAY, in any drain (drain_plan.py says why that is kept).
     told: set[int] = field(default_factory=set)
-    #: What was cut off by us, by the names of counters.LOSSES.
+    #: Connections and requests that this worker cut, by the names of counters.LOSSES.
     losses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LOSSES, 0))
 
     @classmethod
@@ -100,9 +103,9 @@ class Serving:
         progress: Callable[[], None] = lambda: None,
         open_files: OpenFiles | None = None,
     ) -> Self:
-        """Put everything together; nothing is read or sent before `use`. The first limits are those of *first*.
+        """Create all parts; nothing is received or sent before `use`. The first limits are those of *first*.
 
-        Raises `VelocityError` when the engine cannot do what the configuration wants.
+        Raises `VelocityError` when the engine does not support the configuration.
         """
         server = first.config.server
         limits = server.limits.limits()
@@ -130,7 +133,7 @@ class Serving:
         return cls(engine, upcalls, exchanges, endpoint, settings)
 
     def settings_of(self, prepared: Prepared) -> EngineSettings:
-        """Return what a revision wants of the engine. Raises `Unavailable` when this engine cannot do it."""
+        """Return the engine settings of a revision. Raises `Unavailable` when this engine does not support them."""
         server = prepared.config.server
         settings = replace(self.settings, limits=server.limits.limits(), congestion_control=server.congestion_control)
         refuse_settings(self.engine.name, settings)
@@ -140,7 +143,7 @@ class Serving:
         """Serve this revision from now on."""
         settings = self.settings_of(prepared)
         if settings != self.settings:
-            # Writers compare with the same bound as the engine, or one would wait for a wake-up that never comes.
+            # Writers must compare with the same bound as the engine, or one would wait for an event that never comes.
             self.engine.use_settings(settings)
             self.upcalls.admission.limits = settings.limits
             self.exchanges.responses.send_high_bytes = settings.limits.send_high_bytes
@@ -165,9 +168,9 @@ class Serving:
             self.upcalls.policy = self.active.policy(table)
 
     def close_connections(self, older_than_s: float | None, cause: str, reason: str = "") -> tuple[int, int]:
-        """Close those that are older than this (None: all), without error; count them as cut by *cause*.
+        """Close connections that are older than this (None: all) with H3_NO_ERROR; count them as cut by *cause*.
 
-        Return how many they were, and how many requests ran on them.
+        Return how many there were, and how many requests ran on them.
         """
         cut = lost = 0
         for connection, age_ns, requests in self.engine.connections():
@@ -179,12 +182,12 @@ class Serving:
         return cut, lost
 
     def count_losses(self, cause: str, cut: int, lost: int) -> None:
-        """Add to what was lost by *cause*: drain, stop or abort."""
+        """Add to the losses by *cause*: drain, stop or abort."""
         self.losses[f"connections_cut_{cause}"] += cut
         self.losses[f"requests_lost_{cause}"] += lost
 
     def counters(self) -> dict[str, int]:
-        """Return all counters since this process began."""
+        """Return all counters since the start of this process."""
         return {
             **self.engine.counters(),
             "handover_full": self.endpoint.handover_full,

@@ -1,7 +1,8 @@
-"""Answers that a handler marked `shared`: the same question gets the same answer for the rest of the second.
+"""Responses that may be shared (pipeline.py): the same question gets the same response for the rest of the second.
 
-No routing, no request object, no look at the file. Emptied when the second ends (which also keeps the `date` field
-true) and by a new revision; bounded in between. What must not come from here is decided by `_DEMANDING`.
+A response from here needs no routing, no request object and no access to the file. All are dropped when the second ends
+(which also keeps the `date` field correct) and by a new revision; they are bounded in between. Requests with one of the
+fields in `_DEMANDING` are never answered from here.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from typing import Final
 from velocity_edge.http.requests import FileRange, RequestReceived
 from workers.http import Headers, Response
 
-#: Request fields with which an answer is never taken from here: ranges, preconditions, and `host`, which must be
-#: compared with :authority first (RFC 9114 section 4.3.1).
+#: Ranges, preconditions, and `host`, which must be compared with :authority first (RFC 9114 section 4.3.1).
 _DEMANDING: Final = frozenset(
     (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"host")
 )
-#: Bounds of what one second may collect. Bodies are mostly shared with the static handler's cache.
+#: Bounds of one second. Most bodies are shared with the static handler's cache.
 MAX_ANSWERS: Final = 4096
 MAX_BYTES: Final = 32 * 1024 * 1024
 
@@ -26,7 +26,7 @@ Key = tuple[bytes, bytes, bytes | None]
 
 
 class SharedAnswers:
-    """What one second has collected."""
+    """The responses of the present second."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """*clock* is wall time in seconds."""
@@ -39,20 +39,20 @@ class SharedAnswers:
         return len(self._answers)
 
     def renew(self) -> None:
-        """Forget everything if a second has begun."""
+        """Drop everything if a new second has begun."""
         second = int(self._clock())
         if second != self._second:
             self.forget()
             self._second = second
 
     def forget(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self._answers = {}
         self._bytes = 0
 
     @staticmethod
     def key(event: RequestReceived) -> Key | None:
-        """Return what the answer may be shared under; None for a question that stands for itself."""
+        """Return the key of a request's response; None for a request whose response is not shared."""
         if not event.fin or event.method != b"GET" or event.fields_too_large:
             return None
         coding = None
@@ -68,7 +68,7 @@ class SharedAnswers:
         return self._answers.get(key)
 
     def remember(self, key: Key, response: Response) -> None:
-        """Keep a 200 that was shared."""
+        """Keep a 200 that may be shared."""
         body = response.body
         if not isinstance(body, bytes | FileRange):
             return

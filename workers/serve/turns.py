@@ -1,8 +1,8 @@
-"""Turns of the loop and their budget: how long handlers may keep packets, timers, the heartbeat and orders waiting.
+"""Turns of the loop and their budget: how long handlers may delay packets, timers, the heartbeat and orders.
 
-A turn begins with a batch of events, or with the work that earlier ones left. It ends when its time is used; what is
-over waits in the backlog (backlog.py), of which each iteration of the loop takes one turn's worth. A coroutine runs
-after the turn that starts or wakes it, so that a fixed estimate of its step is charged to that turn.
+A turn begins with a batch of events, or with work that earlier turns left. It ends when its time is used; the rest
+waits in the backlog (backlog.py), of which each iteration of the loop does one turn's worth. A coroutine runs after the
+turn that starts or resumes it, so a fixed estimate of its step is charged to that turn.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final
 from workers.serve.backlog import Backlog, Work
 
 #: Time of handlers per turn. Acknowledgements may be due after 25 ms (max_ack_delay): a turn that takes a fifth of that
-#: changes no peer's picture of the path. A cached answer takes 20 us, so that most batches are answered in one turn.
+#: does not distort a peer's estimate of the path. A cached response takes 20 us, so most batches fit into one turn.
 TURN_NS: Final = 5_000_000
-#: What a step of a coroutine is taken to cost: about a chunk of 64 KiB, read and written.
+#: Estimated cost of a step of a coroutine: about a chunk of 64 KiB, read and written.
 STEP_NS: Final = 100_000
 
 
@@ -31,7 +31,7 @@ class Turns:
         after_turn: Callable[[], None],
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """*progress* is called for each turn; *on_turn* and *after_turn* around one that takes from the backlog."""
+        """*progress* is called for each turn; *on_turn* and *after_turn* around one that processes the backlog."""
         self._progress = progress
         self._on_turn = on_turn
         self._after_turn = after_turn
@@ -41,7 +41,7 @@ class Turns:
         self.backlog = Backlog()
 
     def begin(self) -> None:
-        """A turn begins now."""
+        """Begin a turn."""
         self._progress()
         self._ends_ns = self._now_ns() + TURN_NS
 
@@ -60,7 +60,7 @@ class Turns:
         self._ends_ns -= STEP_NS
 
     def later(self, connection: int, stream: int, work: Work, n_bytes: int = 0) -> bool:
-        """Do *work*, which keeps *n_bytes* of memory, in a later turn. False: there is no room for it."""
+        """Do *work*, which keeps *n_bytes* of memory, in a later turn. False: there is no space for it."""
         if not self.backlog.add(connection, stream, work, n_bytes):
             return False
         self._schedule()

@@ -1,7 +1,7 @@
-"""What an engine asks of Python (quic/datagrams.py, `Upcalls`), answered by the key table and the revision in use.
+"""Implements an engine's upcalls (quic/datagrams.py, `Upcalls`) with the key table and the revision in use.
 
-The decisions themselves are in admission.py and handshake.py; this file holds what they decide with, and changes it
-when keys or configuration change. Handshakes that run go on with what they began with.
+The decisions are in admission.py and handshake.py; this file has the keys and the policy that they use, and changes
+them when keys or configuration change. Handshakes in progress continue with those that they began with.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class WorkerUpcalls:
 
     def handshake(self, transport: ServerTransport) -> Handshake:
         """Return the TLS side of a new connection."""
-        assert self.policy is not None, "nobody is admitted without a policy"
+        assert self.policy is not None, "no connection is admitted without a policy"
         self._progress()
         return self.admission.handshake(self.policy, transport)
 

@@ -1,8 +1,8 @@
-"""Opening a file below a directory, and nowhere else: openat2(RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS).
+"""Opens a file below a directory, and nowhere else: openat2(RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS).
 
-The kernel refuses to leave the root, whatever symbolic links, `..` or a rename in the middle of it say; links that stay
-inside work. Python has no openat2, hence ctypes. Linux has it since 5.6; where it is missing or a seccomp filter
-forbids it, `probe` raises, and no site is served from files: there is no second-best way that is as tight.
+The kernel refuses a path that leaves the root by symbolic links, `..` or a concurrent rename; links that stay inside
+work. Python has no openat2, hence ctypes. Linux has it since 5.6; where it is missing or a seccomp filter forbids it,
+`probe` raises, and no site is served from files: no other way is equally safe.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import ClassVar, Final
 
 from velocity_edge.errors import Unavailable
 
-#: The same number on every architecture: openat2 is younger than the common table.
+#: The same number on every architecture, as for all system calls since the tables were unified.
 _SYS_OPENAT2: Final = 437
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_BENEATH: Final = 0x08
 #: O_NONBLOCK: opening a FIFO must not wait for a writer.
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-#: The kernel says EAGAIN when a rename or mount made ".." uncertain while it looked; asking again is the answer.
+#: The kernel returns EAGAIN when a rename or mount interfered with ".."; the call must be repeated.
 _ATTEMPTS: Final = 8
 
 
 class Descriptor:
-    """An open descriptor; closed when nobody refers to it any more. Also `requests.OpenFile`: the engine refers to it
-    while it reads.
+    """An open descriptor; closed when the last reference is dropped. Also a `requests.OpenFile`: the engine has a
+    reference while it reads.
     """
 
     __slots__ = ("fd",)
-    #: How many there are in this process (open_files.py bounds them).
+    #: Number of instances in this process (open_files.py bounds them).
     alive: ClassVar[int] = 0
 
     def __init__(self, fd: int) -> None:
@@ -57,7 +57,7 @@ _HOW_SIZE = ctypes.sizeof(_HOW)
 def open_beneath(root_fd: int, path: bytes) -> int:
     """Return a descriptor for *path* (relative; b"" is the root itself) below *root_fd*. Raises OSError.
 
-    Leaving the root is EXDEV. The descriptor may be of any type: look at fstat before reading.
+    Leaving the root is EXDEV. The descriptor may be of any type: check fstat before reading.
     """
     for _ in range(_ATTEMPTS):
         fd = int(_syscall(_SYS_OPENAT2, root_fd, path or b".", _HOW_POINTER, _HOW_SIZE))
@@ -70,14 +70,14 @@ def open_beneath(root_fd: int, path: bytes) -> int:
 
 
 def probe(root_fd: int, name: str) -> None:
-    """Raise `Unavailable` when files below *root_fd* (for people: *name*) cannot be opened this way, or not by us."""
+    """Raise `Unavailable` when files below *root_fd* (in messages: *name*) cannot be opened this way by this user."""
     try:
         os.close(open_beneath(root_fd, b""))
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
             raise Unavailable(
-                f"cannot serve files from {name}: openat2 says {error.strerror!r}; "
-                "it needs Linux 5.6 and a seccomp filter that permits openat2"
+                f"cannot serve files from {name}: openat2 fails with {error.strerror!r}; "
+                "it requires Linux 5.6 and a seccomp filter that permits openat2"
             ) from None
         if error.errno == errno.EACCES:
             raise Unavailable(

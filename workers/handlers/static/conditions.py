@@ -1,6 +1,7 @@
-"""Preconditions of a request (RFC 9110 section 13): does it hold, is the client's copy still good, is the range of the
-same file? Pure: the current time is a parameter. A date that is not well-formed counts as absent, as section 13.1 wants
-it; a malformed list of entity tags matches nothing.
+"""Preconditions of a request (RFC 9110 section 13): whether they hold, and whether the client's copy is current.
+
+Pure: the current time is a parameter. A malformed date counts as absent (section 13.1); a malformed list of entity tags
+matches nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _ETAG: Final = re.compile(rb'(?P<weak>W/)?(?P<opaque>"[\x21\x23-\x7e\x80-\xff]*"
 
 
 class Verdict(Enum):
-    """What the preconditions say about a GET or HEAD."""
+    """The result of the preconditions of a GET or HEAD."""
 
     GO = "go"  # 200, or 206 when there is a range and `range_holds`
     NOT_MODIFIED = "not modified"  # 304
@@ -46,7 +47,7 @@ class Validators:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The fields of a request that decide, None where absent."""
+    """The precondition fields of a request, None where absent."""
 
     if_match: bytes | None = None
     if_none_match: bytes | None = None
@@ -78,7 +79,7 @@ def evaluate(conditions: Conditions, current: Validators, now_s: float) -> Verdi
 
 
 def range_holds(conditions: Conditions, current: Validators, now_s: float) -> bool:
-    """Return whether a Range field counts: no If-Range, or one that names this very representation (13.1.5)."""
+    """Return whether a Range field applies: no If-Range, or one that names this representation (13.1.5)."""
     value = conditions.if_range
     if value is None:
         return True
@@ -91,7 +92,7 @@ def range_holds(conditions: Conditions, current: Validators, now_s: float) -> bo
 
 
 def _listed(value: bytes, etag: bytes, *, weak: bool) -> bool:
-    """Return whether *etag* is in the list *value*, or that is "*". Anything else in the list: no match."""
+    """Return whether *etag* is in the list *value*, or that is "*". A malformed list does not match."""
     value = value.strip(b" \t")
     if value == b"*":
         return True
@@ -112,7 +113,7 @@ def _listed(value: bytes, etag: bytes, *, weak: bool) -> bool:
 
 
 def parse_date(value: bytes, now_s: float) -> int | None:
-    """Return the HTTP-date *value* in seconds since 1970, None when it is none. *now_s* settles two-digit years."""
+    """Return the HTTP-date *value* in seconds since 1970, None if it is malformed. *now_s* resolves two-digit years."""
     value = value.strip(b" \t")
     for form in _DATES:
         match = form.fullmatch(value)

@@ -1,13 +1,13 @@
-"""The files of one site, ready to be sent: what a response needs of a file, read once and looked at again each second.
+"""A cache of the files of one site: what a response needs of a file, read once and validated each second.
 
-A small file's bytes are kept, a large file's descriptor (the engine reads it straight into packets). The cache is
-bounded in entries and bytes; the least recently used goes first. Descriptors are bounded for the whole process, also
-those that answers in flight hold (open_files.py): while they are short, none is kept here. Looking again means opening
-the path anew and comparing size, modification time, inode and device: replaced files, changed links and removed
-sidecars show within a second, and a request in between costs no system call.
+The bytes of a small file are kept, of a large file its descriptor (the engine reads it straight into packets). The
+cache is bounded in entries and bytes; the least recently used entry is evicted first. Descriptors are bounded for the
+whole process, including those of responses in flight (open_files.py): while they are scarce, none is kept here.
+Validation opens the path again and compares size, modification time, inode and device: replaced files, changed links
+and removed sidecars are noticed within a second, and requests in between cost no system call.
 
-What surprises: a file changed within the last moments may change again without its time stamp showing it (the kernel's
-stamps have steps of up to 10 ms); such a file is never kept.
+A file that was changed within the last moments may change again without a new time stamp (the kernel's time stamps have
+a granularity of up to 10 ms); such a file is never kept.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Signature = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """A file in one content coding: its bytes or its descriptor, and the answers that are always the same."""
+    """A file in one content coding: its bytes or its descriptor, and the parts of responses that do not vary."""
 
     signature: Signature
     validators: Validators
@@ -60,16 +60,16 @@ class Representation:
 
 @dataclass(slots=True)
 class Entry:
-    """A file and what lies precompressed beside it (best first), as they were at `checked_s`."""
+    """A file and its precompressed variants (best first), as validated at `checked_s`."""
 
     plain: Representation
     encoded: dict[str, Representation]
-    #: Second of the wall clock; 0 when it must be looked at again by the next request.
+    #: Second of the wall clock; 0: the next request must validate it.
     checked_s: int
 
     @property
     def weight_bytes(self) -> int:
-        """What this entry keeps in memory."""
+        """Bytes that this entry keeps in memory."""
         return sum(len(r.body) for r in (self.plain, *self.encoded.values()) if r.body is not None)
 
     @property
@@ -79,7 +79,7 @@ class Entry:
 
 
 class FileStore:
-    """The files below one root, with a bounded cache in front."""
+    """The files below one root, with a bounded cache."""
 
     def __init__(
         self,
@@ -104,8 +104,8 @@ class FileStore:
         self._bytes = 0
 
     def get(self, path: bytes) -> Entry:
-        """Return the file at *path*. Raises OSError: IsADirectoryError, FileNotFoundError (also for what is neither a
-        file nor a directory), PermissionError, and EXDEV for what leaves the root.
+        """Return the file at *path*. Raises OSError: IsADirectoryError, FileNotFoundError (also for other file types),
+        PermissionError, and EXDEV for a path that leaves the root.
         """
         now_s = int(self._clock())
         entry = self._entries.pop(path, None)
@@ -114,7 +114,7 @@ class FileStore:
         if entry is None or entry.checked_s != now_s:
             entry = self._look(path, entry, now_s)
         if self._open_files.crowded:
-            self._let_files_go()
+            self._evict_descriptors()
         if entry.weight_bytes <= self._max_bytes and not (entry.has_file and self._open_files.crowded):
             self._entries[path] = entry  # at the end: most recently used
             self._bytes += entry.weight_bytes
@@ -134,8 +134,8 @@ class FileStore:
         self._entries = {}
         self._bytes = 0
 
-    def _let_files_go(self) -> None:
-        """Forget entries that keep a descriptor, the least recently used first, until there is room again."""
+    def _evict_descriptors(self) -> None:
+        """Evict entries with a descriptor, the least recently used first, until descriptors are not scarce."""
         for path in [path for path, entry in self._entries.items() if entry.has_file]:
             self._bytes -= self._entries.pop(path).weight_bytes
             if not self._open_files.crowded:
@@ -164,7 +164,7 @@ class FileStore:
         return self._clock() * 1e9 - representation.signature[1] > RACY_NS
 
     def _represent(self, path: bytes, kind: bytes, coding: str | None, known: Representation | None) -> Representation:
-        """Open and read *path*; return *known* when it is still that file and had settled."""
+        """Open and read *path*; return *known* if the file is unchanged and had settled."""
         fd = open_beneath(self._root.fd, path)
         try:
             status = os.fstat(fd)
@@ -180,11 +180,11 @@ class FileStore:
                 body = os.pread(fd, SMALL_BYTES + 1, 0)
                 after = os.fstat(fd)
                 if len(body) != after.st_size:
-                    body = None  # it grew or shrank while we read: serve it from the descriptor, as far as it goes
+                    body = None  # it changed during the read: serve it from the descriptor
                 status = after
             if body is None:
                 if self._open_files.full:
-                    raise OSError(errno.EMFILE, "too many files are open for answers in flight", path)
+                    raise OSError(errno.EMFILE, "too many files are open for responses in flight", path)
                 os.set_blocking(fd, True)
                 file, fd = Descriptor(fd), -1
         finally:
@@ -210,7 +210,7 @@ class FileStore:
         if modified_s is not None:
             common.append((b"last-modified", format_date(modified_s)))
         if self._sidecars and is_compressible(kind):
-            # Also while no sidecar is there: a cache must not learn otherwise from the first answer.
+            # Also without a sidecar: a cache must not store the first response as valid for every coding.
             common.append((b"vary", b"accept-encoding"))
         if self._cache_control:
             common.append((b"cache-control", self._cache_control))
@@ -222,7 +222,7 @@ class FileStore:
             *common,
             (b"accept-ranges", b"bytes"),
         )
-        whole: bytes | FileRange = body if body is not None else FileRange(_there(file), 0, size)
+        whole: bytes | FileRange = body if body is not None else FileRange(_present(file), 0, size)
         return Representation(
             _signature(status),
             Validators(etag, modified_s),
@@ -239,6 +239,6 @@ def _signature(status: os.stat_result) -> Signature:
     return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
 
 
-def _there(file: Descriptor | None) -> Descriptor:
+def _present(file: Descriptor | None) -> Descriptor:
     assert file is not None
     return file

@@ -1,10 +1,10 @@
-"""A directory as a page (HTML, or JSON for whoever asks for it). Off unless the site says `listings: true`.
+"""Pages of directories (HTML, or JSON for clients that ask for it). Off unless the site has `listings: true`.
 
-Reads names and stats below a descriptor that openat2 gave; the page shows names, sizes and times, nothing is followed.
+Names and stats are read through a descriptor from openat2; the page shows names, sizes and times, no link is followed.
 
-A page of 10,000 names costs 100 ms, so it is made in slices between which the loop serves others, one page of a worker
-at a time, once for everybody who asks for it meanwhile or within the same second. An unchanged page is the same object
-as before, so that clients that do not read it share its memory.
+A page of 10,000 names costs 100 ms, so it is made in slices between which the loop runs, one page of a worker at a
+time, once for all clients that ask for it meanwhile or within the same second. An unchanged page is the same object as
+before, so that responses to slow clients share its memory.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from workers.handlers.static.beneath import Descriptor
 from workers.handlers.static.conditions import format_date
 from workers.http import Response
 
-#: A larger directory is cut, and the page says so: so many names, and so many bytes of the page.
+#: A larger directory is truncated, and the page says so: bounds in names and in bytes of the page.
 MAX_ENTRIES: Final = 10_000
 MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
-#: Names that are looked at, hidden ones included.
+#: Names that are read, hidden ones included.
 MAX_SCANNED: Final = 100_000
 #: Names per slice: 1 ms.
 SLICE_NAMES: Final = 100
-#: Pages that are being made or wait for it; whoever wants another one is told to come back.
+#: Pages that are being made or wait; further requests get a 503.
 MAX_WAITING: Final = 64
-#: What is kept of made pages.
+#: Bytes of pages that are kept.
 _MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
 
 #: (site, decoded path, hidden names are shown, JSON)
@@ -44,7 +44,7 @@ Key = tuple[int, bytes, bool, bool]
 
 
 class Busy(Exception):
-    """Too many pages are wanted at once."""
+    """Too many pages were requested at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Listings:
                 raise Busy
             task = self._making[key] = asyncio.get_running_loop().create_task(self._make(key, directory))
             task.add_done_callback(lambda done: self._over(key, done))
-        # Shielded: a client that leaves must not take the page from the others.
+        # Shielded: a client that cancels its request must not cancel the page for others.
         return await asyncio.shield(task)
 
     async def _make(self, key: Key, directory: Descriptor) -> Response:
@@ -111,7 +111,7 @@ class Listings:
     def _over(self, key: Key, task: asyncio.Task[Response]) -> None:
         del self._making[key]
         if not task.cancelled():
-            task.exception()  # whoever waits for the page has it; when nobody does, it is not asyncio's to report
+            task.exception()  # retrieved, so that asyncio does not report it when no request waits any more
 
 
 def _weight(page: Response) -> int:
@@ -141,7 +141,7 @@ async def listing(directory_fd: int, path: bytes, *, as_json: bool, hidden_files
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
-                continue  # it went away while we read
+                continue  # removed during the scan
             items.append(Item(entry.name, stat.S_ISDIR(status.st_mode), status.st_size, int(status.st_mtime)))
     items.sort(key=lambda item: (not item.directory, item.name))
     rows: list[bytes] = []
@@ -163,7 +163,7 @@ async def listing(directory_fd: int, path: bytes, *, as_json: bool, hidden_files
         (b"cache-control", b"no-cache"),
     ]
     if cut:
-        headers.append((b"velocity-listing", b"cut"))  # an array of names has no other place to say it
+        headers.append((b"velocity-listing", b"cut"))  # a JSON array has no place for it
     return Response(200, tuple(headers), body)
 
 
@@ -215,5 +215,5 @@ def _html(path: bytes, rows: list[bytes], cut: bool) -> bytes:
 
 
 def _shown(name: str) -> str:
-    """Return *name* in Unicode that shows what it is: no control characters, no bytes that are no UTF-8."""
+    """Return *name* as printable Unicode: control characters and invalid UTF-8 are escaped or replaced."""
     return printable(os.fsencode(name).decode("utf-8", "replace"))

@@ -1,7 +1,7 @@
-"""Media types by file name extension. Our own table: what this machine has in /etc/mime.types changes nothing.
+"""Media types by file name extension. The table is built in: /etc/mime.types of the machine is not used.
 
-Text types say charset=utf-8; JSON has none by definition (RFC 8259 section 11). Together with `nosniff` an unknown
-extension is a download, not a guess.
+Text types have charset=utf-8; JSON has no charset by definition (RFC 8259 section 11). Together with `nosniff`, a file
+with an unknown extension is downloaded, not interpreted.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _BY_EXTENSION: Final = {
 OCTET_STREAM: Final = b"application/octet-stream"
 
 
-#: Types that are compressed already: no sidecar is looked for beside them.
+#: Types that are compressed already: no sidecar is searched for.
 _COMPRESSED: Final = re.compile(
     rb"(image/(?!svg|bmp|x-icon|tiff)|video/|audio/(?!wav)|font/woff|application/(zip|gzip|zstd|x-(7z|brotli|bzip2|xz)|epub|pdf))"
 )

@@ -22,9 +22,9 @@ MAX_MULTIPARTS: Final = 256
 
 
 class Multipart:
-    """A multipart/byteranges body, read in bounded pieces. `file` is what it keeps open, if anything."""
+    """A multipart/byteranges body, read in bounded chunks. `file` is the file that it keeps open, if any."""
 
-    #: How many there are in this process.
+    #: Number of instances in this process.
     alive: ClassVar[int] = 0
 
     def __init__(self, chosen: Representation, pieces: list[ranges.Piece], boundary: bytes) -> None:

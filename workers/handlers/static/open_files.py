@@ -1,9 +1,9 @@
-"""How many files may be open, and how many of them one connection may hold by answers that it does not read.
+"""Bounds of open files: of the process, and of one connection by responses that its client does not read.
 
-A large file is sent from its descriptor, which stays open until the last byte is acknowledged: a client that gives no
-window holds it for as long as it likes. The process has `limit` of them. Above half of that, caches keep none, and a
-connection may hold only `SHARE` different ones; at the limit none is opened. What is refused is a 503. Answers from
-memory and further answers from a file that is open need no descriptor, and are never refused.
+A large file is sent from its descriptor, which stays open until the last byte is acknowledged: a client that extends no
+flow control credit keeps it open. The process may have `limit` of them. Above half of that, caches keep none, and a
+connection may use only `SHARE` different ones; at the limit none is opened. A refused request gets a 503. Responses
+from memory and further responses from an open file need no new descriptor, and are never refused.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ class OpenFiles:
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = default_limit() if limit is None else limit
-        #: Stream -> its connection and the descriptor that its answer is read from. Numbers only: who reads from a file
-        #: keeps it open, and an engine may be done with it long before its stream is closed.
+        #: Stream -> its connection and the descriptor that its response is read from. Numbers only: the engine keeps
+        #: the file open while it reads, and may release it long before the stream is closed.
         self.in_flight: dict[int, tuple[int, int]] = {}
         #: Connection -> descriptor -> how many of its streams hold it.
         self._held: dict[int, dict[int, int]] = {}
 
     @property
     def count(self) -> int:
-        """Descriptors that are open: of answers, of caches, of the sites' directories."""
+        """Number of open descriptors: of responses, of caches, of the sites' directories."""
         return Descriptor.alive
 
     @property
     def crowded(self) -> bool:
-        """Whether they must be shared."""
+        """Whether descriptors are scarce."""
         return 2 * Descriptor.alive > self.limit
 
     @property
     def full(self) -> bool:
-        """Whether no further one may be opened."""
+        """Whether no further file may be opened."""
         return Descriptor.alive >= self.limit
 
     def may_send(self, connection: int, body: object) -> bool:
-        """Return whether *connection* may get this body: what is not read from a file always."""
+        """Return whether *connection* may get this body: always, unless it is read from a file."""
         file = _file(body)
         if file is None or not self.crowded:
             return True
@@ -61,7 +61,7 @@ class OpenFiles:
         return file.fd in held or len(held) < SHARE
 
     def sent(self, connection: int, stream: int, body: object) -> None:
-        """*body* is the answer on *stream*, from now on until `release`."""
+        """Count *body* as the response on *stream* until `release`."""
         file = _file(body)
         if file is None:
             return
@@ -70,7 +70,7 @@ class OpenFiles:
         held[file.fd] = held.get(file.fd, 0) + 1
 
     def release(self, stream: int) -> None:
-        """The stream is closed."""
+        """Stop counting the response on a closed stream."""
         found = self.in_flight.pop(stream, None)
         if found is None:
             return
@@ -84,5 +84,5 @@ class OpenFiles:
 
 
 def _file(body: object) -> OpenFile | None:
-    """Return the open file that a body is read from: of a `FileRange`, or of chunks that have one."""
+    """Return the open file that a body is read from: of a `FileRange`, or of chunks with a `file`."""
     return getattr(body, "file", None)

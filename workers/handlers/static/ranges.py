@@ -1,8 +1,8 @@
 """Range requests (RFC 9110 section 14): from the field's value to the bytes that are sent. Pure.
 
-A field that is not well-formed, or asks for more than `MAX_RANGES` pieces, is ignored: the answer is the whole (section
-14.2 lets us). Pieces that overlap or nearly touch are merged, so that no request makes us send more than the file has
-(CVE-2011-3192, "Apache killer"); the others keep the order in which they were asked for.
+A malformed field, or one with more than `MAX_RANGES` pieces, is ignored: the response is the whole file (permitted by
+section 14.2). Pieces that overlap or nearly touch are merged, so that no response is larger than the file
+(CVE-2011-3192, "Apache killer"); the others keep the order of the request.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-#: A multipart answer costs a header of about 100 bytes per piece; nobody honest asks for this many.
+#: A multipart response costs a header of about 100 bytes per piece; no legitimate client asks for this many.
 MAX_RANGES: Final = 32
 #: A gap smaller than the header of a part is cheaper to send than to skip (RFC 9110 section 14.2).
 MERGE_GAP_BYTES: Final = 80
@@ -29,7 +29,7 @@ class Piece:
 
     @property
     def end(self) -> int:
-        """One behind the last byte."""
+        """Offset after the last byte."""
         return self.offset + self.length
 
     def content_range(self, size: int) -> bytes:
@@ -38,7 +38,7 @@ class Piece:
 
 
 def parse(value: bytes, size: int) -> list[Piece] | None:
-    """Return the pieces of *size* bytes that *value* asks for; [] when none is there (416), None to ignore it."""
+    """Return the pieces of *size* bytes that *value* asks for; [] for none (416), None to ignore the field."""
     match = _RANGE_SET.fullmatch(value.strip(b" \t"))
     if match is None:
         return None
@@ -65,7 +65,7 @@ def parse(value: bytes, size: int) -> list[Piece] | None:
 
 
 def _merged(pieces: list[Piece], new: Piece) -> list[Piece]:
-    """Return *pieces* with *new* in them; everything that touches became one piece, at the first one's place."""
+    """Return *pieces* with *new* added; touching pieces are merged at the first one's place."""
     position = len(pieces)
     while True:
         near = [
@@ -83,7 +83,7 @@ def _merged(pieces: list[Piece], new: Piece) -> list[Piece]:
 
 
 def part_head(boundary: bytes, content_type: bytes, piece: Piece, size: int) -> bytes:
-    """Return what stands before a piece in a multipart/byteranges body (RFC 9110 section 14.6)."""
+    """Return the head of a part of a multipart/byteranges body (RFC 9110 section 14.6)."""
     return b"\r\n--%b\r\nContent-Type: %b\r\nContent-Range: %b\r\n\r\n" % (
         boundary,
         content_type,
@@ -92,7 +92,7 @@ def part_head(boundary: bytes, content_type: bytes, piece: Piece, size: int) -> 
 
 
 def multipart_tail(boundary: bytes) -> bytes:
-    """Return what stands behind the last piece."""
+    """Return the end of the body, after the last part."""
     return b"\r\n--%b--\r\n" % boundary
 
 

@@ -1,9 +1,8 @@
-"""From the path of a request to a path below a site's root. Pure; openat2 (beneath.py) is the second wall behind it.
+"""From the path of a request to a path below a site's root. Pure; openat2 (beneath.py) is the second line of defence.
 
-Percent-encoding is undone once and never again. What could mean two things to two readers is not served: an encoded
-slash, an empty segment (`//host/..` in a redirect would lead elsewhere), `.` and `..` (clients remove them before they
-ask, RFC 3986 section 5.2.4). Segments that begin with a dot are hidden unless the site says otherwise, except
-`.well-known` (RFC 8615).
+Percent-encoding is decoded exactly once. Ambiguous paths are not served: an encoded slash, an empty segment
+(`//host/..` in a redirect would lead to another host), `.` and `..` (clients remove them before a request, RFC 3986
+section 5.2.4). Segments that begin with a dot are hidden unless the site permits them, except `.well-known` (RFC 8615).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ MAX_NAME_BYTES = 255
 
 
 class BadTarget(Exception):
-    """The path cannot name a file: `status` is 400 (not a valid path) or 404 (nothing can be there)."""
+    """The path cannot name a file: `status` is 400 (not a valid path) or 404 (no such file can exist)."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)

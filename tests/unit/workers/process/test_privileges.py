@@ -84,6 +84,6 @@ def test_without_openat2_no_site_is_served(tmp_path: Path, monkeypatch: pytest.M
     fd = os.open(tmp_path, os.O_PATH)
     beneath.probe(fd, "here")
     monkeypatch.setattr(beneath, "_SYS_OPENAT2", 9999)  # a system call that no kernel has: ENOSYS
-    with pytest.raises(Unavailable, match=r"cannot serve files from here: openat2 says .* Linux 5\.6"):
+    with pytest.raises(Unavailable, match=r"cannot serve files from here: openat2 fails with .* Linux 5\.6"):
         beneath.probe(fd, "here")
     os.close(fd)
