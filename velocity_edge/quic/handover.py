@@ -15,7 +15,7 @@ A link is a SOCK_SEQPACKET pair, so a packet is one datagram with 52 bytes befor
         50     2  local port
         52     -  the datagram
 
-The native engine reads and writes the same bytes in C (native/demux.c). `decode` raises `HandoverError` and nothing
+The native engine reads and writes the same bytes in C (native/answers.c). `decode` raises `HandoverError` and nothing
 else: a link is between our own processes, but a worker must survive a sick neighbour.
 """
 

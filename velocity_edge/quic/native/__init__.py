@@ -1,8 +1,8 @@
 """The native engine: ngtcp2 and nghttp3 in a C extension, with our own TLS in Python (docs/adr/0005-native-engine.md).
 
-The extension is optional: where it was not built, or its libraries are gone, this package imports all the same,
-`NativeEngine` is not in it, and `MISSING` says why (velocity_edge/quic/open_engine.py decides what follows from that).
-Its C files are beside this one; base.h says what each is for.
+The extension is optional. Where it is not built, or its libraries are missing, this package can still be imported:
+`NativeEngine` is not in it, and `MISSING` says why (velocity_edge/quic/open_engine.py decides what to do then). Its C
+files are in this folder; docs/native-engine.md says what each is for.
 """
 
 from __future__ import annotations

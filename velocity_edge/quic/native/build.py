@@ -1,8 +1,8 @@
 """Compiles the native engine: `python -m velocity_edge.quic.native.build [--asan] [--into DIR]`.
 
 Needs a C compiler, pkg-config and the headers of libngtcp2 >= 1.11, libnghttp3 >= 1.8, libcrypto and this Python
-(tools/native-deps gets them). The result is `_native.<suffix>.so` in this package, replaced atomically, so that a
-running node keeps the one it has mapped. `--asan` makes a checked variant for the tests; it goes elsewhere by `--into`.
+(tools/native-deps installs them). The result is `_native.<suffix>.so` in this package. It is replaced atomically, so
+that a running node keeps the file it has mapped. `--asan` builds a variant for tests; `--into` puts it elsewhere.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ CHECKED = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined
 
 
 def build(into: Path = HERE, *, asan: bool = False) -> Path:
-    """Compile into *into* and return the file. Raises `Unavailable` with what is missing."""
+    """Compile into *into* and return the file. Raises `Unavailable`, which says what is missing."""
     if sys.byteorder != "little":
-        raise Unavailable("cannot build the native engine: its SipHash reads words as little-endian machines do")
+        raise Unavailable(
+            "cannot build the native engine: this machine is big-endian, and its SipHash supports little-endian only"
+        )
     include = Path(sysconfig.get_paths()["include"])
     if not (include / "Python.h").is_file():
         raise Unavailable(f"cannot build the native engine: no Python.h in {include} (python3-dev)")
@@ -37,7 +39,7 @@ def build(into: Path = HERE, *, asan: bool = False) -> Path:
     if compiler is None:
         raise Unavailable("cannot build the native engine: no C compiler (gcc)")
     target = into / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
-    # Sources are compiled together: small files stay readable, calls between them can still be inlined.
+    # All sources in one command with LTO: calls between files can be inlined.
     command = [compiler, "-std=gnu11", "-fPIC", "-shared", "-fvisibility=hidden", "-flto=auto", *WARNINGS]
     command += CHECKED if asan else OPTIMISED
     command += [f"-I{include}", *_pkg_config("--cflags"), *(str(source) for source in sorted(HERE.glob("*.c")))]
@@ -61,12 +63,12 @@ def _pkg_config(what: str) -> list[str]:
     found = subprocess.run(["pkg-config", what, "--print-errors", *wanted], capture_output=True, text=True, check=False)
     if found.returncode != 0:
         reason = " ".join(found.stderr.split())
-        raise Unavailable(f"cannot build the native engine: {reason} (tools/native-deps gets what a Debian has)")
+        raise Unavailable(f"cannot build the native engine: {reason} (tools/native-deps installs what Debian has)")
     return found.stdout.split()
 
 
 def main() -> int:
-    """Build, and say where; return the exit code."""
+    """Build, print where the result is, and return the exit code."""
     parser = argparse.ArgumentParser(description="Compile the native engine.")
     parser.add_argument("--asan", action="store_true", help="with AddressSanitizer and UBSan, for the tests")
     parser.add_argument("--into", type=Path, default=HERE, help="folder of the result (default: this package)")

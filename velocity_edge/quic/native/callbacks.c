@@ -1,4 +1,4 @@
-/* More than 250 lines, because the table at the end needs all callbacks: each one is short and independent. */
+/* Long because the table at the end needs all callbacks: each one is short and independent. */
 #include "callbacks.h"
 
 #include "connection.h"

@@ -1,4 +1,4 @@
-/* More than 250 lines, so that it can be compared with velocity_edge/http/message.py, rule by rule. */
+/* Long because it is the twin of velocity_edge/http/message.py, and can be compared with it rule by rule. */
 #include "message.h"
 
 #include <strings.h>

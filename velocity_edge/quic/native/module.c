@@ -183,7 +183,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_native",
-    .m_doc = "The native engine; see velocity_edge/quic/native/base.h.",
+    .m_doc = "The native engine; see docs/native-engine.md.",
     .m_size = sizeof(ve_module),
     .m_methods = ve_module_functions,
     .m_slots = module_slots,
