@@ -1,4 +1,4 @@
-"""Says at the end of a run what the verifier walked through: the numbers that creep up unnoticed."""
+"""Prints at the end of a run how many instructions the verifier walked, because these numbers grow unnoticed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VERIFIED = pytest.StashKey[dict[str, ProgramInfo]]()
 
 @pytest.fixture
 def verified(request: pytest.FixtureRequest) -> dict[str, ProgramInfo]:
-    """Where a test puts what it loaded."""
+    """The programs that tests loaded."""
     return request.config.stash.setdefault(VERIFIED, {})
 
 

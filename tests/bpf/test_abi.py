@@ -1,4 +1,4 @@
-"""bpf/abi.py and bpf/verdicts.py say in Python exactly what bpf/maps.h says in C: every offset, size and name."""
+"""bpf/abi.py and bpf/verdicts.py have the same offsets, sizes and names as bpf/maps.h."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def number(expression: str) -> str:
     return f'printf("\\"%s\\": %lu,\\n", "{expression}", (unsigned long)({expression}));'
 
 
-def test_structs_lie_alike(tmp_path: Path) -> None:
+def test_structs_have_the_same_layout(tmp_path: Path) -> None:
     expected: dict[str, int] = {}
     for name, structure in STRUCTS.items():
         expected[f"sizeof(struct {name})"] = ctypes.sizeof(structure)
@@ -60,7 +60,7 @@ def test_structs_lie_alike(tmp_path: Path) -> None:
     assert in_c(tmp_path, "\n".join(map(number, expected))) == expected
 
 
-def test_constants_are_alike(tmp_path: Path) -> None:
+def test_constants_are_equal(tmp_path: Path) -> None:
     expected = {name: getattr(abi, name) for name in CONSTANTS}
     expected |= {"FAMILY_IPV4": abi.FAMILY_IPV4, "FAMILY_IPV6": abi.FAMILY_IPV6, "QUIC_HEAD_LENGTH": abi.HEAD_BYTES}
     expected |= {"LIMIT_INITIAL": abi.LIMIT_INITIAL, "LIMIT_TOKEN": abi.LIMIT_TOKEN}
@@ -69,8 +69,8 @@ def test_constants_are_alike(tmp_path: Path) -> None:
     assert in_c(tmp_path, "\n".join(map(number, expected))) == expected
 
 
-def test_verdicts_are_named_alike(tmp_path: Path) -> None:
-    """Also that drops begin where the programs think they do, and that no stage has more names than cells."""
+def test_verdicts_have_the_same_names(tmp_path: Path) -> None:
+    """Also that drops begin at the same index, and that no stage has more names than counter cells."""
     body = ""
     for stage in ("XDP", "SELECT", "CPUMAP"):
         lists = (
@@ -99,7 +99,7 @@ def test_maps_are_in_the_same_order() -> None:
     ]
 
 
-def test_the_mark_is_the_one_that_workers_look_for() -> None:
+def test_must_retry_dscp_equals_that_of_the_workers() -> None:
     assert f"MUST_RETRY_TOS ({MUST_RETRY_DSCP:#04x} << 2)" in (BPF / "xdp.c").read_text()
 
 

@@ -18,7 +18,7 @@ SLOTS = 6
 
 
 class Group:
-    """A reuseport group on loopback, bound in the order of the slots, and somebody who sends to it."""
+    """A reuseport group on loopback, bound in the order of the slots, and a socket that sends to it."""
 
     def __init__(self, family: int) -> None:
         host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
@@ -35,7 +35,7 @@ class Group:
         self.client.connect((host, port))
 
     def slot_of(self, datagram: bytes) -> int:
-        """Send, and return who got it. On loopback a sent datagram is in the queue when `send` returns."""
+        """Send, and return the slot that received it. On loopback a datagram is in the queue when `send` returns."""
         self.client.send(datagram)
         for slot, member in enumerate(self.sockets):
             try:
@@ -91,11 +91,11 @@ def test_known_ids_reach_their_slot(
 @given(
     configs=configs, accepting=st.sets(st.integers(0, SLOTS - 1), min_size=1), first=st.integers(0, 255), data=st.data()
 )
-def test_what_is_not_known_reaches_an_accepting_slot(
+def test_unknown_ids_reach_an_accepting_slot(
     group: Group, configs: list[CidConfig], accepting: set[int], first: int, data: st.DataObject
 ) -> None:
-    """Also ids of ours with one bit changed, ids of workers that nobody lent, and datagrams that are no QUIC at all."""
-    # Worker ids above the slots, so that a slot never agrees with an id by accident.
+    """Also IDs of ours with one bit changed, IDs of worker ids that are not in use, and datagrams that are not QUIC."""
+    # Worker ids above the slots, so that a slot never equals a worker id by accident.
     workers = {1000 + slot: slot for slot in range(SLOTS)}
     code = classic.program(
         keys_of(configs),
@@ -120,8 +120,8 @@ def test_what_is_not_known_reaches_an_accepting_slot(
     assert group.slot_of(short(bytes(changed))) in expected
 
 
-def test_new_connections_spread_and_stay(group: Group) -> None:
-    """Every accepting slot gets its share; all datagrams of one first flight go to the same one."""
+def test_new_connections_are_spread_and_first_flights_stay_together(group: Group) -> None:
+    """Every accepting slot gets a share; all datagrams of one first flight go to the same slot."""
     config = CidConfig(0, bytes(16), bytes(range(16)))
     workers = {10 + slot: slot for slot in range(SLOTS)}
     accepting = [10, 12, 15]
@@ -137,13 +137,13 @@ def test_new_connections_spread_and_stay(group: Group) -> None:
     assert min(counts.values()) > 200
 
 
-def test_a_program_that_does_not_fit_is_refused() -> None:
+def test_a_program_that_is_too_large_is_refused() -> None:
     with pytest.raises(classic.BpfError, match=r"^cannot steer with classic BPF: .* instructions of at most 4096"):
         classic.program({0: bytes(16)}, dict.fromkeys(range(2000), 0), [0])
 
 
 def test_size_with_many_workers() -> None:
-    """A node with 64 cores, two generations each and two configurations leaves room."""
+    """The program of a node with 64 cores, two generations each and two configurations is below the limit."""
     workers = {worker_id: worker_id for worker_id in range(128)}
     code = classic.program({0: bytes(16), 1: bytes(16)}, workers, list(range(64)))
     assert len(code) // 8 < 2000

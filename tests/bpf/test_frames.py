@@ -1,6 +1,6 @@
-"""However a datagram is wrapped, the shield follows it as far as the stack would, and no wrapping takes it past a rule.
+"""The shield parses tags, options and extension headers as far as the stack would, and no header chain evades a rule.
 
-What the stack delivers of such frames, and that nothing of it comes by, is in tests/netns/test_bypass.py.
+tests/netns/test_bypass.py tests which of these frames the stack delivers, and that none of them passes the shield.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def shield(loaded: Shield) -> Shield:
 
 
 def spend(shield: Shield, *, per_s: float = 0.001, burst: int = 0) -> None:
-    """As KernelSteering.limits: so many new connections a second for a prefix."""
+    """As KernelSteering.limits: new connections per second for a prefix."""
     for rate in shield.settings.rate:
         rate.interval_ns = int(1e9 / per_s)
         rate.window_ns = burst * rate.interval_ns
@@ -108,7 +108,7 @@ def wrapped(draw: st.DrawFn) -> bytes:
         protocol = 0x86DD
     frame = ethernet(packet, protocol=protocol, tags=tuple(tags))
     end = draw(st.one_of(st.just(len(frame)), st.integers(14, len(frame))))
-    assume(end < 3400)  # what BPF_PROG_TEST_RUN takes in one piece
+    assume(end < 3400)  # what BPF_PROG_TEST_RUN accepts as linear data
     return frame[:end]
 
 
@@ -140,14 +140,14 @@ def expected(frame: bytes, deny: bool) -> str:
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(frame=wrapped(), deny=st.booleans())
-def test_any_chain_gets_the_verdict_of_the_twin(shield: Shield, frame: bytes, deny: bool) -> None:
+def test_any_header_chain_gets_the_verdict_of_the_twin(shield: Shield, frame: bytes, deny: bool) -> None:
     shield.listen(OURS4, abi.FAMILY_IPV4, index=0)
     shield.listen(OURS6, abi.FAMILY_IPV6, index=1)
     shield.settings.deny = deny
     assert shield.run(frame) == (expected(frame, deny), frame)
 
 
-# --- what is followed is judged like a bare datagram ------------------------------------------------------------------
+# --- a parsed datagram is judged like a bare one ----------------------------------------------------------------------
 
 
 def chains() -> Iterator[tuple[int, ...]]:
@@ -187,8 +187,8 @@ FOLLOWED: dict[str, Wrap] = {
 
 
 @pytest.mark.parametrize("wrap", FOLLOWED.values(), ids=FOLLOWED)
-def test_every_rule_holds_behind_every_wrapping(shield: Shield, wrap: Wrap) -> None:
-    """Known workers, the limiter, attack mode, the deny list; and ports of others stay theirs."""
+def test_every_rule_applies_behind_every_header_chain(shield: Shield, wrap: Wrap) -> None:
+    """Known workers, the limiter, attack mode, the deny list; other ports pass."""
 
     def verdict(datagram: bytes, *, port: int = PORT, source: int = 40000) -> str:
         return shield.run(wrap(udp(datagram, destination=port, source=source)))[0]
@@ -226,11 +226,11 @@ def denied(shield: Shield) -> Iterator[None]:
         kernel.delete(shield.maps[name], key)
 
 
-# --- what is not followed ---------------------------------------------------------------------------------------------
+# --- what is not parsed -----------------------------------------------------------------------------------------------
 
 
 def portless() -> dict[str, tuple[str, Callable[[bytes], bytes]]]:
-    """Name -> (verdict, UDP datagram -> frame) of what cannot become, or hides, a datagram for us."""
+    """Name -> (verdict, UDP datagram -> frame) of frames that cannot become a datagram for us, or hide its port."""
     chain, first, rest, not_ours = "dropped_header_chain", "dropped_fragment", "passed_fragment", "passed_not_ours"
 
     def six(*parts: bytes, next_header: int, length: int | None = None) -> bytes:
@@ -272,7 +272,7 @@ def portless() -> dict[str, tuple[str, Callable[[bytes], bytes]]]:
             rest,
             lambda d: six(extension(FRAGMENT), fragment(UDP, offset=8), d[8:], next_header=DESTINATION),
         ),
-        # RFC 7112: where the headers are split between fragments, the port is in none that begins with its chain.
+        # RFC 7112: when the headers are split between fragments, no fragment has the whole chain and the port.
         "IPv6 first fragment, UDP in the next": (
             chain,
             lambda d: six(fragment(DESTINATION, more=True), extension(UDP), next_header=FRAGMENT),
@@ -302,7 +302,7 @@ def portless() -> dict[str, tuple[str, Callable[[bytes], bytes]]]:
             chain,
             lambda d: ethernet(ipv4(d), protocol=0x0800, tags=((Q, 0),) * 9),
         ),
-        # Nothing of these reaches a UDP socket unless somebody set up what takes it there.
+        # These reach a UDP socket only when an administrator configured a tunnel or the like.
         "three VLANs": (not_ours, lambda d: ethernet(ipv4(d), protocol=0x0800, tags=((AD, 1), (Q, 2), (Q, 3)))),
         "IPv4 in IPv6": (not_ours, lambda d: six(ipv4(d), next_header=4)),
         "IPv6 in IPv6": (not_ours, lambda d: six(extension(41), ipv6(d), next_header=DESTINATION)),
@@ -320,8 +320,10 @@ PORTLESS = portless()
 
 @pytest.mark.parametrize(("verdict", "make"), PORTLESS.values(), ids=PORTLESS)
 @pytest.mark.parametrize("attack", [False, True], ids=["calm", "attack"])
-def test_what_hides_its_port(shield: Shield, attack: bool, verdict: str, make: Callable[[bytes], bytes]) -> None:
-    """500 of 500, whatever they say inside; from a denied source not even what would pass for another service."""
+def test_frames_without_a_readable_port(
+    shield: Shield, attack: bool, verdict: str, make: Callable[[bytes], bytes]
+) -> None:
+    """All 500 get the verdict, whatever they contain; from a denied source those for other services are dropped too."""
     shield.settings.attack = attack
     spend(shield)
     inside = [long(INITIAL, random_dcid()), long(INITIAL, shield.cid()), short(shield.cid(), 1200)]
@@ -336,8 +338,8 @@ def test_what_hides_its_port(shield: Shield, attack: bool, verdict: str, make: C
         assert {shield.run(frame)[0] for frame in frames} == {verdict if kept else "dropped_denied"}
 
 
-def test_chains_and_fragments_to_others_pass(shield: Shield) -> None:
-    """Other addresses, and other ports as far as there is one: a resolver beside us needs its fragments."""
+def test_chains_and_fragments_for_other_services_pass(shield: Shield) -> None:
+    """Other addresses, and other ports where one is readable: a resolver on this machine needs its fragments."""
     shield.listen("203.0.113.1", abi.FAMILY_IPV4, index=0)
     shield.listen("2001:db8:9::1", abi.FAMILY_IPV6, index=1)
     datagram = udp(long(INITIAL, random_dcid()))
@@ -362,8 +364,8 @@ def sent(shield: Shield, datagrams: Iterable[bytes], source: Callable[[int], byt
 
 @pytest.mark.parametrize("attack", [False, True], ids=["calm", "attack"])
 @pytest.mark.parametrize("kind", [INITIAL, ZERO_RTT])
-def test_one_id_does_not_open_the_door_for_everybody(shield: Shield, kind: int, attack: bool) -> None:
-    """From 500 prefixes with one id: 64, and one more for each 16 ms that it took. Another id is not affected."""
+def test_rate_of_one_id_is_limited_for_all_sources_together(shield: Shield, kind: int, attack: bool) -> None:
+    """From 500 prefixes with one ID: 64 pass, and one more for each 16 ms that it takes. Other IDs are not affected."""
     spend(shield, per_s=1000, burst=1000)
     shield.settings.attack = attack
     datagram = long(kind, shield.cid())
@@ -372,13 +374,13 @@ def test_one_id_does_not_open_the_door_for_everybody(shield: Shield, kind: int, 
     assert 64 <= verdicts["passed_known_worker"] <= 65 + 64 * (time.monotonic() - start)
     assert verdicts["passed_known_worker"] + verdicts["dropped_known_limit"] == 500
     assert sent(shield, [long(kind, shield.cid())], lambda i: bytes((10, 0, 0, 7))) == {"passed_known_worker": 1}
-    # An id is as good for all else as ever.
+    # The ID still works for other packet types.
     assert sent(shield, [short(datagram[6:26])] * 9, lambda i: bytes(4)) == {"passed_known_worker": 9}
 
 
 @pytest.mark.parametrize("attack", [False, True], ids=["calm", "attack"])
 def test_many_ids_from_one_prefix_have_four_times_its_rate(shield: Shield, attack: bool) -> None:
-    """Neither bucket pays for what the other one refuses, nor for Initials without an id of ours, nor they for it."""
+    """Neither bucket counts what the other one refuses, nor Initials without an ID of ours, nor the other way round."""
     spend(shield, burst=10)
     shield.settings.attack = attack
     ids = [shield.cid() for _ in range(60)]
@@ -386,29 +388,29 @@ def test_many_ids_from_one_prefix_have_four_times_its_rate(shield: Shield, attac
     assert verdicts == {"passed_known_worker": 40, "dropped_known_limit": 20}
     new = sent(shield, [long(INITIAL, random_dcid()) for _ in ids], lambda i: bytes((10, 0, 0, i)))
     assert new == {"passed_initial": 10, "dropped_initial_limit": 50}
-    # The last 20 ids were refused for their prefix: from another one each has its 64 left.
+    # The last 20 IDs were refused for their prefix: from another prefix each can still send 64.
     spend(shield, per_s=1e6, burst=10**6)
     rested = sent(shield, [long(INITIAL, ids[-1])] * 64, lambda i: bytes((10, 1, i, i)))
     assert rested == {"passed_known_worker": 64}
 
 
-def test_unknown_versions_leave_ids_of_ours_alone(shield: Shield) -> None:
-    """Their rates lie in one column of the buckets, but not in one place."""
+def test_unknown_versions_do_not_use_up_the_rate_of_our_ids(shield: Shield) -> None:
+    """Their rates are in the same column of the buckets, at different indexes."""
     spend(shield, per_s=100, burst=100)
     unknown = long(INITIAL, random_dcid(), version=0x1A2A3A4A)
     assert sent(shield, [unknown] * 200, lambda i: bytes(4))["dropped_version_limit"] > 50
     assert sent(shield, [long(INITIAL, shield.cid())] * 30, lambda i: bytes(4)) == {"passed_known_worker": 30}
 
 
-def test_ids_spread_over_the_buckets(shield: Shield) -> None:
-    """Of 400 ids hardly any shares its bucket with another one: nobody can aim at somebody else's."""
+def test_ids_are_spread_over_the_buckets(shield: Shield) -> None:
+    """Of 400 IDs hardly any two share a bucket: a client cannot choose the bucket of another one."""
     shield.settings.attack = 1
     sent(shield, [long(INITIAL, shield.cid()) for _ in range(400)], lambda i: bytes(4))
     assert 390 < len(shield.used_buckets()) <= 400
 
 
-def test_without_limits_ids_of_ours_have_none(shield: Shield) -> None:
-    """dispatch.initials_per_s 0; in attack mode each id still has its own, so that who got a Retry comes in."""
+def test_our_ids_have_no_limit_when_limits_are_off(shield: Shield) -> None:
+    """dispatch.initials_per_s 0; in attack mode each ID still has a limit, so that clients with a Retry can connect."""
     datagram = long(INITIAL, shield.cid())
     assert sent(shield, [datagram] * 300, lambda i: bytes(4)) == {"passed_known_worker": 300}
     shield.settings.attack = 1
@@ -416,8 +418,8 @@ def test_without_limits_ids_of_ours_have_none(shield: Shield) -> None:
 
 
 @pytest.mark.parametrize("attack", [False, True], ids=["calm", "attack"])
-def test_a_client_gets_in_while_its_prefix_is_flooded(shield: Shield, attack: bool) -> None:
-    """Slip, Retry, back with the token in two datagrams, 0-RTT and the end of the handshake: all from one address."""
+def test_a_client_connects_while_its_prefix_is_flooded(shield: Shield, attack: bool) -> None:
+    """Slip, Retry, Initials with the token in two datagrams, 0-RTT and the end of the handshake, from one address."""
     spend(shield)
     shield.settings.slip = 1
     shield.settings.attack = attack

@@ -1,4 +1,4 @@
-"""The programs load, from each compiler, within their bounds; and what stands in the way of that is said."""
+"""The programs load, from each compiler, within their limits; errors name their cause."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bpf import BpfError, compile, kernel, loader, measure, pins
 from bpf.linux import AttachType, ProgramType
 from bpf.measure import ProgramInfo
 
-#: What the verifier may walk through. Socket selection runs for every datagram: it stays small.
+#: Most instructions that the verifier may walk. Socket selection runs for every datagram, and must be small.
 BOUNDS = {"choose_socket": 5_000, "shield": 100_000, "arrived": 100}
 
 
@@ -52,15 +52,15 @@ def test_a_program_loads(
 
 
 @pytest.mark.root
-def test_what_the_verifier_says_reaches_the_user() -> None:
-    """A program that reads register 3, which nobody wrote."""
+def test_error_contains_the_verifier_log() -> None:
+    """A program that reads the uninitialized register 3."""
     code = bytes.fromhex("bf30000000000000 9500000000000000")
     with pytest.raises(BpfError, match=r"(?s)^cannot load broken: Permission denied.*R3 !read_ok"):
         kernel.load_program("broken", code, ProgramType.XDP, AttachType.XDP)
 
 
 @pytest.mark.parametrize("compiler", ["bcc", "clang"])
-def test_what_the_compiler_says_reaches_the_user(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_contains_the_compiler_message(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VELOCITY_BPF_COMPILER", compiler)
     with pytest.raises(BpfError, match=r"(?s)^cannot compile wrong.c: .*no_such_thing"):
         compile._compile("wrong.c", "PROGRAM(x)(void *ctx) { return no_such_thing; }\n")
@@ -68,7 +68,7 @@ def test_what_the_compiler_says_reaches_the_user(compiler: str, monkeypatch: pyt
 
 @pytest.mark.root
 @pytest.mark.parametrize("compiler", ["bcc", "clang"])
-def test_a_tight_umask_hides_nothing_from_the_compiler(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiler_works_under_umask_0077(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The child is another user; velocity.service has UMask=0077."""
     monkeypatch.setenv("VELOCITY_BPF_COMPILER", compiler)
     before = os.umask(0o077)
@@ -80,7 +80,7 @@ def test_a_tight_umask_hides_nothing_from_the_compiler(compiler: str, monkeypatc
 
 @pytest.mark.parametrize("compiler", ["bcc", "clang"])
 def test_the_compiler_has_no_rights(compiler: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A text that includes a file which only root may read does not get to see it."""
+    """A program text cannot include a file that only root may read."""
     if os.geteuid():
         pytest.skip("needs root: there are no rights to drop")
     monkeypatch.setenv("VELOCITY_BPF_COMPILER", compiler)
@@ -96,7 +96,7 @@ def test_the_compiler_has_no_rights(compiler: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiled once; a changed text is another file; a file that others can write is not read."""
+    """A program is compiled once; a changed text has another file; a file that others can write is not read."""
     calls = []
     monkeypatch.setattr(compile, "_compile", lambda name, text: calls.append(name) or {"x": text.encode()})
     first = compile.bytecode("xdp.c", tmp_path)
@@ -115,13 +115,13 @@ def test_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert compile._read(file) is None
 
 
-def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiles_when_the_cache_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compile, "_compile", lambda name, text: {"x": b""})
     (tmp_path / "file").write_text("")
     assert compile.bytecode("xdp.c", tmp_path / "file" / "cache") == {"x": b""}
 
 
-def test_placeholders_are_replaced_and_nothing_else() -> None:
+def test_only_placeholders_are_replaced() -> None:
     from bpf import abi
 
     def ld_imm64(source: int, value: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The C header that the kernel programs are made of and its Python twins agree on every datagram and every id."""
+"""bpf/quic.h and its Python twins give the same result for every datagram and every connection ID."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Twin:
 
 @st.composite
 def datagrams(draw: st.DrawFn) -> bytes:
-    """Junk, and long headers that are nearly right: random bytes alone hardly ever get past the version."""
+    """Random bytes, and long headers that are almost valid: random bytes alone rarely have a valid version."""
     tail = draw(st.binary(max_size=60))
     if draw(st.booleans()):
         return tail
@@ -45,7 +45,7 @@ def datagrams(draw: st.DrawFn) -> bytes:
 
 
 def parse(datagram: bytes) -> tuple[int, bytes | None]:
-    """RFC 8999 and RFC 9000 section 17, written a second time, from the text."""
+    """RFC 8999 and RFC 9000 section 17, implemented a second time from their text."""
     if len(datagram) < 7:
         return MALFORMED, None
     if not datagram[0] & 0x80:
@@ -80,13 +80,13 @@ def test_parsers_agree(twin: Twin, datagram: bytes) -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(datagram=datagrams(), readable=st.integers(0, 60))
-def test_a_short_window_says_unreadable_or_the_same(twin: Twin, datagram: bytes, readable: int) -> None:
+def test_a_short_readable_part_gives_unreadable_or_the_same_kind(twin: Twin, datagram: bytes, readable: int) -> None:
     parsed = twin.parse(datagram, min(readable, len(datagram)))
     assert parsed.kind == UNREADABLE or seen(parsed) == parse(datagram)
 
 
 @pytest.mark.parametrize("token", [b"", b"t"])
-def test_an_initial_with_a_token_is_seen(twin: Twin, token: bytes) -> None:
+def test_token_of_an_initial_is_detected(twin: Twin, token: bytes) -> None:
     head = b"\xc3\0\0\0\x01\x08" + bytes(8) + b"\x04" + bytes(4)
     parsed = twin.parse(head + bytes([len(token)]) + token + bytes(1180))
     assert (parsed.kind, parsed.scid_length, parsed.has_token) == (INITIAL, 4, bool(token))
@@ -107,7 +107,7 @@ def test_ids_that_python_issues_decode_in_c(twin: Twin, configs: list[CidConfig]
 
 @settings(max_examples=2000, deadline=None)
 @given(configs=config_lists, cid=st.binary(max_size=CID_LENGTH + 1), flip=st.integers(0, CID_LENGTH * 8 - 1))
-def test_other_ids_decode_alike(twin: Twin, configs: list[CidConfig], cid: bytes, flip: int) -> None:
+def test_other_ids_decode_equally(twin: Twin, configs: list[CidConfig], cid: bytes, flip: int) -> None:
     codec = CidCodec(configs)
     assert twin.worker_of(cid, configs) == codec.worker_of(cid)
     ours = bytearray(codec.issue(1, 2))
@@ -116,13 +116,13 @@ def test_other_ids_decode_alike(twin: Twin, configs: list[CidConfig], cid: bytes
 
 
 def test_one_random_id_in_256_passes_the_check_octet(twin: Twin) -> None:
-    """With the right first octet; so many random ids would reach a worker if all 65536 worker ids were lent."""
+    """With a valid first octet; as many random IDs would reach a worker if all 65536 worker ids were in use."""
     configs = [CidConfig(0, bytes(16), bytes(range(16)))]
     hits = sum(twin.worker_of(b"\x13" + i.to_bytes(19, "little"), configs) is not None for i in range(100_000))
     assert 250 < hits < 540
 
 
-def test_the_head_length_is_enough() -> None:
-    """What reuseport.c copies when the head is not linear: flags, version, lengths, two ids, token length."""
+def test_head_length_covers_all_parsed_bytes() -> None:
+    """What reuseport.c copies when the header is not linear: flags, version, lengths, two IDs, token length."""
     header = (Path(__file__).parents[2] / "bpf" / "quic.h").read_text()
     assert f"#define QUIC_HEAD_LENGTH {1 + 4 + 1 + 20 + 1 + 20 + 1}" in header

@@ -1,4 +1,4 @@
-"""The shield gives every frame exactly the verdict of the table, counts it once, and changes no byte it need not."""
+"""The shield gives every frame the verdict of the table, counts it once, and changes no other byte."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def shield(loaded: Shield) -> Shield:
 
 
 def frames() -> dict[str, tuple[str, bytes]]:
-    """Name -> (verdict, frame). `v4` and `v6` wrap a datagram for the listener in the shortest way."""
+    """Name -> (verdict, frame). `v4` and `v6` make the shortest frame of a datagram for the listener."""
 
     def v4(payload: bytes, **changes: object) -> bytes:
         return ethernet(ipv4(udp(payload, **changes)))  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def frames() -> dict[str, tuple[str, bytes]]:
     no_quic = "passed_not_ours"
     bad = "dropped_malformed"
     return {
-        # known workers, by every way that leads to the id
+        # known workers, by every packet type with an ID
         "short v4": (known, v4(short(ours))),
         "short v6": (known, v6(short(ours))),
         "short, the shortest that holds an id": (known, v4(short(ours, 21))),
@@ -110,7 +110,7 @@ def frames() -> dict[str, tuple[str, bytes]]:
         "version 2, a Retry": ("passed_other_version", v6(long(RETRY, random_dcid(), version=V2))),
         "other version, id of none": ("passed_other_version", v4(long(INITIAL, b"", version=OTHER))),
         "other version, id of 255": ("passed_other_version", v6(long(INITIAL, bytes(255), version=OTHER))),
-        # junk
+        # malformed
         "short, id of a worker that is gone": ("dropped_unknown_worker", v4(short(gone))),
         "Handshake, worker gone": ("dropped_unknown_worker", v6(long(HANDSHAKE, gone, length=200))),
         "short, bit changed": ("dropped_undecodable", v4(short(changed))),
@@ -158,7 +158,7 @@ def frames() -> dict[str, tuple[str, bytes]]:
         "cut in the IPv6 header": (no_quic, v6(short(ours))[:50]),
         "cut in the UDP header": (no_quic, v4(short(ours))[:40]),
         "cut in a tag": (no_quic, ethernet(b"", tags=((Q, 5),), protocol=0x0800)[:16]),
-        # in pieces, or behind more than anybody sends (test_frames.py has all of these)
+        # fragments, or more headers than any client sends (test_frames.py has all of these)
         "IPv6 hop-by-hop": (known, ethernet(ipv6(b"\x11" + bytes(7) + udp(short(ours)), next_header=0))),
         "first fragment": ("dropped_fragment", ethernet(ipv4(udp(short(ours)), fragment=0x2000))),
         "last fragment": ("passed_fragment", ethernet(ipv4(udp(short(ours)), fragment=0x0010))),
@@ -198,14 +198,14 @@ def v6_initial(source: str = "2001:db8::1", traffic_class: int = 0) -> bytes:
 # --- listeners -------------------------------------------------------------------------------------------------------
 
 
-def test_all_reflectors_are_blocked(shield: Shield) -> None:
-    """Exactly the ports of the list, of the first thousand."""
+def test_all_reflection_ports_are_blocked(shield: Shield) -> None:
+    """Of the first thousand ports exactly those of the list."""
     frame = {port: ethernet(ipv4(udp(short(shield.cid()), source=port))) for port in range(1024)}
     blocked = {port for port in frame if shield.run(frame[port])[0] == "dropped_source_port"}
     assert blocked == {0, 17, 19, 53, 111, 123, 137, 138, 161, 389, 500}
 
 
-def test_a_listener_is_its_address_too(shield: Shield) -> None:
+def test_listeners_are_matched_by_address_and_port(shield: Shield) -> None:
     """Eight listeners: a wildcard of one family, addresses, and two on one port."""
 
     def ours(frame: bytes) -> bool:
@@ -248,7 +248,7 @@ def test_a_listener_is_its_address_too(shield: Shield) -> None:
 
 
 def test_deny_lists(shield: Shield) -> None:
-    """Longest prefix, both families, known workers too, and only while the flag is set."""
+    """Longest prefix match, both families, also for known workers, and only while the flag is set."""
     deny4 = struct.pack("=I", 24) + ip_address("203.0.113.0").packed
     deny6 = struct.pack("=I", 56) + ip_address("2001:db8:77::").packed
     kernel.update(shield.maps["deny4"], deny4, struct.pack("=I", 1))
@@ -270,14 +270,14 @@ def test_deny_lists(shield: Shield) -> None:
 
 
 def limit(shield: Shield, which: int, burst: int, interval_s: float = 3600) -> None:
-    """A rate so low that no token comes back while the test runs."""
+    """A rate so low that no token returns while the test runs."""
     interval_ns = int(interval_s * 1e9)
     shield.settings.rate[which].window_ns = burst * interval_ns
     shield.settings.rate[which].interval_ns = interval_ns
 
 
 def test_initials_of_a_prefix_are_limited(shield: Shield) -> None:
-    """A whole /24 and a whole /56 share a bucket; others and known workers do not pay. Exactly `burst` pass."""
+    """A /24 and a /56 each share a bucket; other prefixes and known workers do not use it. Exactly `burst` pass."""
     shield.settings.secret.octets[:] = os.urandom(16)
     limit(shield, abi.LIMIT_INITIAL, 5)
     seen = [shield.run(v4_initial(f"203.0.113.{i}"))[0] for i in range(10)]
@@ -308,8 +308,8 @@ def test_each_kind_has_its_own_bucket(shield: Shield) -> None:
         assert seen[2] == f"dropped_{name}_limit"
 
 
-def test_tokens_come_back(shield: Shield) -> None:
-    """What was spent is there again after its interval, and not before."""
+def test_rate_tokens_return_after_their_interval(shield: Shield) -> None:
+    """A token is available again after its interval, and not before."""
     shield.settings.secret.octets[:] = os.urandom(16)
     limit(shield, abi.LIMIT_INITIAL, 2, interval_s=0.2)
     assert [shield.run(v4_initial())[0] for _ in range(3)][-1] == "dropped_initial_limit"
@@ -319,7 +319,7 @@ def test_tokens_come_back(shield: Shield) -> None:
     assert 0.1 < time.monotonic() - start < 1
 
 
-def test_slip_marks_the_ones_that_pass(shield: Shield) -> None:
+def test_slip_marks_initials_that_pass(shield: Shield) -> None:
     """Every over-limit Initial with slip 1, none with 0: DSCP set, ECN kept, checksum right, no other byte touched."""
     shield.settings.secret.octets[:] = os.urandom(16)
     limit(shield, abi.LIMIT_INITIAL, 1)
@@ -340,7 +340,7 @@ def test_slip_marks_the_ones_that_pass(shield: Shield) -> None:
         assert verdict == "passed_must_retry"
         assert after[:14] + after[18:] == frame[:14] + frame[18:]
         assert struct.unpack("!I", after[14:18])[0] == 6 << 28 | (MUST_RETRY_DSCP << 2 | tos & 3) << 20
-    # Tokens, 0-RTT and versions never slip.
+    # Initials with a token, 0-RTT and unknown versions are never marked.
     limit(shield, abi.LIMIT_TOKEN, 1)
     assert [shield.run(v4_initial(token=b"x"))[0] for _ in range(3)][1:] == ["dropped_token_limit"] * 2
 
@@ -358,8 +358,8 @@ def test_slip_is_one_in_n(shield: Shield) -> None:
     assert 850 < passed < 1150  # six standard deviations
 
 
-def test_many_prefixes_spread_over_the_buckets(shield: Shield) -> None:
-    """Of 2000 prefixes with one token each, hardly any shares its bucket; under another secret it would be others."""
+def test_prefixes_are_spread_over_the_buckets(shield: Shield) -> None:
+    """Of 2000 prefixes with one token each hardly any two share a bucket; with another secret others would."""
     shield.settings.secret.octets[:] = os.urandom(16)
     limit(shield, abi.LIMIT_INITIAL, 1)
     prefixes = [f"10.{i >> 8}.{i & 255}.1" for i in range(2000)]
@@ -368,7 +368,7 @@ def test_many_prefixes_spread_over_the_buckets(shield: Shield) -> None:
 
 
 def test_attack_mode(shield: Shield) -> None:
-    """What decodes passes; Initials need their bucket, with no limit set nobody's; 0-RTT and other versions end."""
+    """IDs that decode pass; Initials pass within a limit, if there is one; 0-RTT and other versions are dropped."""
     shield.settings.secret.octets[:] = os.urandom(16)
     shield.settings.attack = 1
     assert shield.run(ethernet(ipv4(udp(short(shield.cid())))))[0] == "passed_known_worker"
@@ -384,8 +384,8 @@ def test_attack_mode(shield: Shield) -> None:
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 
-def test_two_configurations_live_at_once(shield: Shield) -> None:
-    """Rotation needs no reload: a second key decodes at once, a removed one no more."""
+def test_two_configurations_are_active_at_once(shield: Shield) -> None:
+    """Rotation needs no reload: a second key decodes at once, a removed one does not."""
     second = CidConfig(3, bytes(16), os.urandom(16))
     new = ethernet(ipv4(udp(short(CidCodec([second]).issue(1, WORKER)))))
     old = ethernet(ipv4(udp(short(shield.cid()))))

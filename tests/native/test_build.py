@@ -56,7 +56,12 @@ def test_native_tests_pass_with_sanitizers(tmp_path: Path) -> None:
                 "-p",
                 "tests.support.native_variant",
             ),
-            *("-k", "native and not grown and not test_build and not test_sockets", "-m", "not slow"),
+            *(
+                "-k",
+                "native and not grown and not test_build and not test_layers and not test_sockets",
+                "-m",
+                "not slow",
+            ),
             *tests,
         ],
         cwd=REPOSITORY,
