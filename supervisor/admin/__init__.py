@@ -1,1 +1,1 @@
-"""What an operator asks: the admin API, its operations, and the metrics listener."""
+"""The admin API of a node: its operations, the status document, the audit log, and the metrics listener."""

@@ -1,6 +1,6 @@
-"""Whatever is at the other end of the admin socket, a command ends with a sentence and a code, not with a traceback.
+"""Invariant: whatever the admin socket answers, a command ends with an error and an exit code, not with a traceback.
 
-And nothing of an answer reaches the terminal as a control character.
+No control character of an answer reaches the terminal.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def answering(path: Path, answer: bytes) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_it_ends_with_a_sentence(
+def test_any_answer_ends_with_an_error_and_an_exit_code(
     answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VELOCITY_RUNTIME_DIR", str(tmp_path))
@@ -117,7 +117,7 @@ def test_it_ends_with_a_sentence(
 
 
 def test_a_node_of_an_earlier_version_is_understood() -> None:
-    """It has fewer keys and counters; what it has is shown."""
+    """It has fewer keys and counters; those that it has are shown."""
     early = {name: value for name, value in sample_status().items() if name not in ("rollout", "left", "keys")}
     early["counters"] = {"requests": 5}
     early["packets"] = {}
@@ -136,6 +136,6 @@ def test_a_node_of_a_later_version_is_understood() -> None:
     ("value", "shape"),
     [(5, str), ("5", int), (True, int), (None, str), ([], dict[str, int]), ({}, list[str]), ([1], list[str])],
 )
-def test_what_has_another_type_is_no_answer(value: object, shape: object) -> None:
+def test_a_value_of_another_type_is_refused(value: object, shape: object) -> None:
     with pytest.raises(WrongShape):
         conform(value, shape)

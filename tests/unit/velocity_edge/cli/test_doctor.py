@@ -1,4 +1,4 @@
-"""Invariant: the doctor finds a second owner of our package names, and its exit code is its worst finding."""
+"""Invariant: the doctor finds a second owner of our package names; its exit code follows from its worst finding."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def test_a_second_owner_of_a_name_is_fatal() -> None:
     ("levels", "code"),
     [([], 0), ([Level.FINE, Level.NOTE], 0), ([Level.LACKING, Level.FINE], 6), ([Level.LACKING, Level.FATAL], 1)],
 )
-def test_the_code_is_the_worst_finding(levels: list[Level], code: int) -> None:
+def test_the_exit_code_follows_from_the_worst_finding(levels: list[Level], code: int) -> None:
     assert verdict([Finding("x", level, "y") for level in levels]) == code
 
 
-def test_each_missing_right_says_what_a_node_does_without() -> None:
+def test_each_missing_capability_names_the_feature_that_needs_it() -> None:
     everything = (1 << 41) - 1
     assert rights(everything, "1024").level is Level.FINE
     found = rights(everything & ~(1 << 10 | 1 << 23), "1024")
@@ -41,8 +41,8 @@ def test_each_missing_right_says_what_a_node_does_without() -> None:
     assert rights(everything & ~(1 << 10), "0").level is Level.FINE, "in a container every port is free"
 
 
-def test_this_machine_can_be_examined(capsys: pytest.CaptureFixture[str]) -> None:
-    """The real checks, on whatever machine this is: they answer, keep nothing, and agree with the exit code."""
+def test_the_real_checks_run_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    """On any machine they return findings, leave nothing behind, and agree with the exit code."""
     findings = examine()
     subjects = {finding.subject for finding in findings}
     assert {

@@ -1,4 +1,4 @@
-"""Invariant: a verb ends with the exit code that says why, one line on standard error, and no traceback."""
+"""Invariant: a verb that fails has the exit code of its error, one line on standard error, and no traceback."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.source_tree import module_graph
 from velocity_edge.cli import VERBS, main
 from velocity_edge.errors import CannotDo, ConfigError, Unavailable, Unreachable, VelocityError
 from velocity_edge.exits import Exit, exit_code
@@ -29,7 +30,7 @@ def _run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
     return run
 
 
-def test_each_family_of_errors_has_its_code() -> None:
+def test_each_class_of_errors_has_its_exit_code() -> None:
     assert [exit_code(e) for e in (ConfigError(), CannotDo(), Unavailable(), Unreachable(), VelocityError())] == [
         78, 5, 5, 3, 1,
     ]  # fmt: skip
@@ -48,13 +49,20 @@ def test_help_names_every_verb_and_imports_none() -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_of_the_table_is_there(run: Run, verb: str) -> None:
+def test_every_verb_of_the_table_has_help(run: Run, verb: str) -> None:
     code, out, _ = run(verb, "--help")
     assert code == Exit.DONE
     assert out.startswith(f"Usage: velocity-edge {verb}")
 
 
-def test_no_verb_is_help(run: Run) -> None:
+def test_only_the_command_line_imports_the_command_line() -> None:
+    """The supervisor has what both need from velocity_edge/status and velocity_edge/exits.py."""
+    graph = module_graph()
+    importers = {name for name, imported in graph.items() if any(n.startswith("velocity_edge.cli") for n in imported)}
+    assert {name for name in importers if not name.startswith("velocity_edge.cli")} == {"velocity_edge.__main__"}
+
+
+def test_without_a_verb_help_is_printed(run: Run) -> None:
     code, out, _ = run()
     assert code == Exit.DONE
     assert "serve" in out
@@ -78,14 +86,14 @@ def test_no_verb_is_help(run: Run) -> None:
         (["config", "lint", "/nowhere"], 78, "/nowhere: cannot read the configuration: No such file or directory"),
     ],
 )
-def test_mistakes_are_one_line(run: Run, arguments: list[str], code: int, said: str) -> None:
+def test_a_mistake_is_reported_in_one_line(run: Run, arguments: list[str], code: int, said: str) -> None:
     ended, out, err = run(*arguments)
     assert (ended, out) == (code, "")
     assert err.startswith(said), err
     assert err.count("\n") == 1
 
 
-def test_a_reader_that_has_enough_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     program = f"{sys.executable} -I -m velocity_edge config show --all | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

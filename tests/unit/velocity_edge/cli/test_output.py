@@ -1,4 +1,4 @@
-"""What others wrote reaches no terminal as a control character, whichever command shows it."""
+"""Invariant: no command prints control characters of text that comes from clients, servers or operators."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def harmless(text: str) -> None:
     assert not re.search(r"^velocity-edge: drained", text, re.MULTILINE)
 
 
-def test_every_command_prints_through_one_place() -> None:
+def test_only_output_py_prints() -> None:
     for path in CLI.glob("*.py"):
         if path.name != "output.py":
             assert not re.search(r"click\.s?echo\(|(?<![\w.])print\(", path.read_text()), path.name
 
 
-def test_lines_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_and_json_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
     show(EVIL, "second", err=True)
     show_json({"site": EVIL, "count": 1})
     out, err = capsys.readouterr()
@@ -42,7 +42,7 @@ def test_lines_and_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def _with_evil(value: Any) -> Any:
-    """Return *value* with every string in it made evil, except the words that commands decide by."""
+    """Return *value* with control characters in every string, except those that commands decide by."""
     if isinstance(value, dict):
         return {key: each if key in ("state", "phase") else _with_evil(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -50,7 +50,7 @@ def _with_evil(value: Any) -> Any:
     return value + EVIL if isinstance(value, str) else value
 
 
-def test_every_verb_that_shows_what_a_node_says(
+def test_answers_of_a_node_are_printable_in_every_verb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VELOCITY_RUNTIME_DIR", str(tmp_path))
@@ -82,7 +82,7 @@ def test_every_verb_that_shows_what_a_node_says(
         harmless(re.sub(r"\x1b\[\d+m", "", coloured))
 
 
-def test_what_a_server_showed_to_our_client(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_in_certificates_of_a_server_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
     certificate = CertificateFacts(EVIL, EVIL, [EVIL], EVIL, 3, EVIL, EVIL)
     facts = HandshakeFacts(EVIL, EVIL, True, EVIL, EVIL, False, False, False, False, [certificate])
     show(*_handshake_lines(facts))

@@ -1,4 +1,4 @@
-"""Invariant: `serve` starts a supervisor only with what can be served, and gives it exactly the flags."""
+"""Invariant: `serve` starts a supervisor only with a valid configuration, and passes exactly the flags."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Serve = Callable[..., tuple[int, list[str], str]]
 
 @pytest.fixture(name="serve")
 def _serve(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
-    """Run `serve` in a folder with a `public` in it; return exit code, the program it became, what it said."""
+    """Run `serve` in a folder that contains `public`; return the exit code, the program it became, standard error."""
     (tmp_path / "public").mkdir()
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("VELOCITY_")]:
@@ -44,7 +44,7 @@ def _serve(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     return serve
 
 
-def test_the_guides_command_becomes_a_supervisor(serve: Serve, tmp_path: Path) -> None:
+def test_the_command_of_the_guide_becomes_a_supervisor(serve: Serve, tmp_path: Path) -> None:
     code, program, said = serve("--root", "public", "--self-signed", "--listen", "0.0.0.0:4433")
     assert (code, said) == (0, "")
     assert program[:5] == [sys.executable, "-I", "-m", "supervisor", "--set"]
@@ -55,7 +55,7 @@ def test_the_guides_command_becomes_a_supervisor(serve: Serve, tmp_path: Path) -
     }
 
 
-def test_every_flag_reaches_its_key(serve: Serve) -> None:
+def test_every_flag_sets_its_key(serve: Serve) -> None:
     flags = """
         --root public --index a.html --index b.html --listings --self-signed --domain a.test --domain b.test
         --listen 127.0.0.1:1 -l [::1]:1 --profile secure --workers 3 --engine portable --xdp eth0 --xdp eth1
@@ -85,7 +85,7 @@ def test_every_flag_reaches_its_key(serve: Serve) -> None:
     }
 
 
-def test_a_configuration_is_handed_on_with_the_flags_that_win(serve: Serve, tmp_path: Path) -> None:
+def test_a_configuration_is_passed_with_the_flags_that_override_it(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         "server: {tls: {self_signed: true}, workers: 1}\ncontent: {sites: [{hostname: '*', root: public}]}\n"
     )
@@ -126,7 +126,7 @@ def test_a_configuration_is_handed_on_with_the_flags_that_win(serve: Serve, tmp_
         ("--root public --serve-https", 5, "velocity-edge: --serve-https: cannot serve HTTP/2 and HTTP/1.1 yet"),
     ],
 )
-def test_what_cannot_be_served_starts_nothing(
+def test_an_invalid_configuration_starts_nothing(
     serve: Serve, tmp_path: Path, arguments: str, code: int, said: str
 ) -> None:
     (tmp_path / "s.yaml").write_text(
@@ -142,7 +142,7 @@ def test_dry_run_starts_nothing(serve: Serve) -> None:
     assert (code, program) == (0, [])
 
 
-def test_a_node_that_is_started_through_a_symlink_goes_on_through_it(tmp_path: Path) -> None:
+def test_a_node_that_is_started_through_a_symlink_keeps_using_it(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "bin").mkdir(parents=True)
         for program in ("python", "velocity-edge"):
@@ -160,7 +160,7 @@ def test_a_node_that_is_started_through_a_symlink_goes_on_through_it(tmp_path: P
 
 
 class TestFilesOfAChain:
-    """`config lint` and `serve --dry-run` say of a chain and its key what a start would say, with its place."""
+    """`config lint` and `serve --dry-run` report errors of a chain and its key as a start would, with their place."""
 
     @pytest.fixture
     def lint(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
@@ -183,7 +183,7 @@ class TestFilesOfAChain:
 
         return run
 
-    def test_a_key_that_fits_is_fine(self, lint: Callable[..., tuple[int, str]]) -> None:
+    def test_a_matching_key_is_accepted(self, lint: Callable[..., tuple[int, str]]) -> None:
         assert lint(own_key()) == (0, "")
 
     @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ class TestFilesOfAChain:
             (lambda: b"", "not an unencrypted PEM private key"),
         ],
     )
-    def test_a_key_that_cannot_be_used(
+    def test_an_unusable_key_is_refused(
         self, lint: Callable[..., tuple[int, str]], tmp_path: Path, key: Callable[[], bytes], said: str
     ) -> None:
         code, err = lint(key())
@@ -213,7 +213,7 @@ class TestFilesOfAChain:
             assert f"s.yaml:4:5: server.tls.private_key: cannot use {tmp_path / 'k.pem'}: " in line
             assert said in line
 
-    def test_a_certificate_that_cannot_be_used(self, lint: Callable[..., tuple[int, str]]) -> None:
+    def test_an_unusable_certificate_is_refused(self, lint: Callable[..., tuple[int, str]]) -> None:
         leaf = support.chain().certificates[0]
         for data, said in (
             (leaf.public_bytes(Encoding.DER), "it is DER, not PEM; `openssl x509 -inform DER"),
@@ -232,9 +232,7 @@ class TestFilesOfAChain:
         assert code == 0
         assert err.count("expired on") == 2
 
-    def test_a_pipe_is_no_file_and_nobody_waits_for_it(
-        self, lint: Callable[..., tuple[int, str]], tmp_path: Path
-    ) -> None:
+    def test_a_pipe_is_refused_without_reading_it(self, lint: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
         (tmp_path / "c.pem").unlink()
         os.mkfifo(tmp_path / "c.pem")
         code, err = lint(own_key())
