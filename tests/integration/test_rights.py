@@ -38,7 +38,13 @@ MANY |= {"io_uring_setup": "EPERM", "userfaultfd": "EPERM", "setns": "EPERM"}
 #: Name -> confinement, tier, beginning of `missing`, beginning of the degraded message, the workers' uid.
 CONTAINERS: dict[str, tuple[dict[str, Any], str, str, list[str], int]] = {
     "docker": ({"keep": DOCKER}, "A", NO_BPF, [], 65534),
-    "nothing": ({"keep": []}, "A", NO_BPF, [AS_ZERO + "CAP_SETUID and CAP_SETGID would make them nobody"], 0),
+    "nothing": (
+        {"keep": []},
+        "A",
+        NO_BPF,
+        [AS_ZERO + "to run them as nobody give the node CAP_SETUID and CAP_SETGID"],
+        0,
+    ),
     "one id": (
         {"users": [[0, 0, 1]], "setgroups": "deny"},
         "A",

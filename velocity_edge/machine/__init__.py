@@ -1,5 +1,6 @@
-"""What this machine can give a node: the checks behind `velocity-edge doctor`, one room per subject.
+"""What this machine offers a node: the checks of `velocity-edge doctor`, one file per subject.
 
-They look and try (open a socket, load the packet programs, ask netlink), change nothing, and keep nothing open. What a
-start tries, too, is one function for both (needs.py, cpus.py, worker_user.py, supervisor/steering/probe.py).
+They read and try (open a socket, load the packet programs, query netlink), change nothing, and leave nothing open.
+Checks that the start of a node makes, too, are one function for both (needs.py, cpus.py, worker_user.py,
+supervisor/steering/probe.py).
 """

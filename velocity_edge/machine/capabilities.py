@@ -1,8 +1,8 @@
-"""The capabilities of this process (capabilities(7)): which it has, and giving them up. Numbers: linux/capability.h.
+"""The capabilities of this process (capabilities(7)): reading and dropping them. Numbers: linux/capability.h.
 
-Root is not "all rights": containers, user namespaces and service managers each take another part of them away. So who
-needs one asks here, by name, and never whether it is root. The kernel keeps them per thread: call this while there is
-one.
+Root may lack capabilities: containers, user namespaces and service managers remove different ones. So code checks for
+the capability it needs by name, never for root. The kernel keeps capabilities per thread: call these functions while
+there is only one.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def prctl(option: int, argument: int, value: int = 0) -> None:
 
 
 def missing(names: Collection[str], effective: int | None = None) -> list[str]:
-    """Return those of *names* that are not effective."""
+    """Return the capabilities of *names* that are not effective."""
     have = get()[0] if effective is None else effective
     return [name for name in names if not have >> NUMBERS[name] & 1]
 
 
 def exec_gives_them_back() -> bool:
-    """Whether a program that this process becomes has everything of the bounding set again, as root's programs do."""
+    """Return whether exec(2) gives this process all capabilities of the bounding set again, as it does for root."""
     no_new_privs = _libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1
     no_root = _libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0) & _SECBIT_NOROOT
     return os.geteuid() == 0 and not no_new_privs and not no_root

@@ -1,8 +1,7 @@
-"""How many workers this machine has CPUs for: those that this process may run on, and no more than its control group
-has time for.
+"""The default number of workers: the CPUs that this process may run on, limited by the CPU quota of its control group.
 
-A container on a machine with 64 CPUs often has time for two (`--cpus 2`). With a worker per CPU each of them would be
-stopped for most of every period, in the middle of handshakes.
+A container on a machine with 64 CPUs often has a quota of two (`--cpus 2`). With a worker per CPU, each of them would
+be throttled for most of every period, in the middle of handshakes.
 """
 
 from __future__ import annotations
@@ -13,35 +12,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-#: Where version 2 is mounted, alone or beside version 1.
+#: Mount points of cgroup version 2, alone or beside version 1.
 _UNIFIED: Final = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 _VERSION_1: Final = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup/cpu,cpuacct"))
 
 
 def workers_by_default() -> int:
-    """Return the number of workers of a node that does not say how many it wants."""
+    """Return the number of workers of a node without `server.workers`."""
     allowed = len(os.sched_getaffinity(0))
     quota = cpu_quota()
     return allowed if quota is None else min(allowed, math.ceil(quota))
 
 
 def affinity_refused() -> str:
-    """Return why workers would not be bound to CPUs; empty where they would."""
+    """Return why workers cannot be bound to CPUs; empty when they can."""
     try:
         os.sched_setaffinity(0, os.sched_getaffinity(0))
     except OSError as error:
-        return f"workers are not bound to CPUs: sched_setaffinity(2) says {error.strerror}"
+        return f"workers are not bound to CPUs: sched_setaffinity(2) failed: {error.strerror}"
     return ""
 
 
 def cpu_quota() -> float | None:
-    """Return how many CPUs' time our control group has at most; None: no limit that can be seen from here."""
+    """Return the CPU quota of the control group, in CPUs; None: no limit is visible."""
     found = list(_quotas(_read(Path("/proc/self/cgroup"))))
     return min(found, default=None)
 
 
 def _quotas(groups: str) -> Iterator[float]:
-    """Yield the limit of our group and of each above it. *groups* is the text of /proc/self/cgroup."""
+    """Yield the limits of the control group and its ancestors. *groups* is the text of /proc/self/cgroup."""
     for line in groups.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -54,7 +53,7 @@ def _quotas(groups: str) -> Iterator[float]:
 
 
 def _up(mounts: tuple[Path, ...], path: str) -> Iterator[Path]:
-    """Yield the folders of a group and of all above it. Where a container sees its own as the root, that one is."""
+    """Yield the directories of a group and its ancestors; the mount where a container sees its group as the root."""
     for mount in mounts:
         group = mount / path.lstrip("/")
         for directory in (group, *group.parents):
@@ -63,7 +62,7 @@ def _up(mounts: tuple[Path, ...], path: str) -> Iterator[Path]:
 
 
 def _of_texts(*texts: str) -> Iterator[float]:
-    """Yield quota / period of microseconds as the kernel writes them; "max", -1 and nothing are no limit."""
+    """Yield quota / period from the microseconds in *texts*; "max", -1 and an empty text are no limit."""
     numbers = [int(text) for text in texts if text.strip().lstrip("-").isdigit()]
     if len(numbers) == 2 and numbers[0] > 0 and numbers[1] > 0:
         yield numbers[0] / numbers[1]

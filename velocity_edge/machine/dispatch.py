@@ -1,4 +1,4 @@
-"""Dispatch: the best tier that can be had here, by opening it, and whether it would survive a supervisor."""
+"""Doctor's findings about packet steering: the best tier, found by opening it, and whether it outlives a supervisor."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Final
 
 from velocity_edge.machine.findings import Finding, Level
 
-#: With a compiler at work and nothing in the cache it takes seconds.
+#: Compiling the programs takes seconds when the cache is empty.
 _PATIENCE_S: Final = 60.0
 _TIERS: Final = {"socket-classic": "A", "socket-ebpf": "B", "xdp": "C"}
 
 
 def dispatch() -> Iterator[Finding]:
-    """Look at what steers packets."""
+    """Examine packet steering."""
     yield _tier()
     yield _bpffs()
 
 
 def _tier() -> Finding:
-    """A process of its own: this package may not import the supervisor (docs/architecture.md)."""
+    """Run the supervisor's probe in a process: this package may not import the supervisor (docs/architecture.md)."""
     program = [sys.executable, "-I", "-m", "supervisor", "--probe"]
     try:
         answer = subprocess.run(program, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
         found = json.loads(answer.stdout)
     except (OSError, subprocess.TimeoutExpired, ValueError):
-        return Finding("dispatch", Level.LACKING, "the tiers cannot be tried", f"{' '.join(program)} says why")
+        return Finding("dispatch", Level.LACKING, "cannot try the tiers", f"run {' '.join(program)} for the reason")
     tier, missing = _TIERS.get(found["tier"], found["tier"]), found["missing"]
     if not missing:
-        return Finding("dispatch", Level.FINE, f"up to tier {tier}; D (xdp-cpumap) where it is asked for")
-    return Finding("dispatch", Level.LACKING, f"tier {tier}, not {missing}", "docs/containers.md has what gives which")
+        return Finding("dispatch", Level.FINE, f"up to tier {tier}; D with dispatch.mode xdp-cpumap")
+    return Finding("dispatch", Level.LACKING, f"tier {tier}, not {missing}", "see docs/containers.md")
 
 
 def _bpffs() -> Finding:
@@ -44,7 +44,7 @@ def _bpffs() -> Finding:
             where = fields.split()[4]
             if os.access(where, os.W_OK | os.X_OK):
                 return Finding("bpffs", Level.FINE, f"at {where}")
-            return Finding("bpffs", Level.LACKING, f"at {where}, not writable: programs would not survive a supervisor")
+            return Finding("bpffs", Level.LACKING, f"at {where}, not writable: programs end with the supervisor")
     return Finding(
         "bpffs", Level.NOTE, "not mounted; a supervisor with CAP_SYS_ADMIN mounts it", "mount -t bpf bpf /sys/fs/bpf"
     )

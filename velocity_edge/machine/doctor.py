@@ -1,4 +1,4 @@
-"""Everything that `velocity-edge doctor` looks at, in one list."""
+"""All checks of `velocity-edge doctor`. Short because it is the list of them."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from velocity_edge.machine.network import network
 
 
 def examine() -> list[Finding]:
-    """Return everything that was found, in the order in which a person would ask."""
+    """Return all findings in the order in which they are shown."""
     return [*host(), *kernel(), *dispatch(), *network()]

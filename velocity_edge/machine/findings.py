@@ -1,4 +1,4 @@
-"""The word of this folder: a finding."""
+"""A finding: the result of one check. Short because every check imports it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Level(enum.StrEnum):
     """How much a finding matters."""
 
     FINE = "fine"
-    #: Good to know; nothing is worse for it.
+    #: For information; the node is not affected.
     NOTE = "note"
-    #: The node serves, with less than it could have.
+    #: The node serves, without something that it could use.
     LACKING = "lacking"
     #: A node cannot serve here.
     FATAL = "fatal"
@@ -20,7 +20,7 @@ class Level(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `remedy` is what an operator could do: a sentence or a command."""
+    """The result of one check. `remedy` is what an operator can do: a sentence or a command."""
 
     subject: str
     level: Level

@@ -1,4 +1,4 @@
-"""The installation: Python, cores, the worker's user, our package names, engines, liboqs, directories."""
+"""Doctor's findings about the installation: Python, CPUs, the user of workers, packages, engines, directories."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from velocity_edge.machine.findings import Finding, Level
 from velocity_edge.machine.needs import too_few_descriptors
 from velocity_edge.machine.worker_user import DEFAULT_USERS, Rights, choose
 
-#: Our four top-level packages have plain names; another distribution could bring one of the same name.
+#: The top-level packages have plain names; another distribution could install one of the same name.
 PACKAGES: Final = ("velocity_edge", "supervisor", "workers", "bpf")
 
 
 def host() -> Iterator[Finding]:
-    """Look at what every tier needs."""
+    """Examine what every tier needs."""
     yield Finding("Python", Level.FINE, f"{platform.python_version()} in {sys.prefix}")
     yield from _cores()
     yield _user()
@@ -36,11 +36,13 @@ def host() -> Iterator[Finding]:
 
 def _cores() -> Iterator[Finding]:
     allowed, workers, quota = len(os.sched_getaffinity(0)), workers_by_default(), cpu_quota()
-    text = f"{allowed}: that many workers by default"
+    text = f"{allowed}, and as many workers by default"
     if workers < allowed:
-        text = f"{workers} for workers by default: {allowed} CPUs, and time for {quota:g} of them in this control group"
+        text = f"{allowed}, and {workers} workers by default: the quota of this control group is {quota:g} CPUs"
     if why := affinity_refused():
-        yield Finding("cores", Level.LACKING, f"{text}; {why}", "a seccomp filter that permits it")
+        yield Finding(
+            "cores", Level.LACKING, f"{text}; {why}", "use a seccomp filter that permits sched_setaffinity(2)"
+        )
     else:
         yield Finding("cores", Level.FINE, text)
     if why := too_few_descriptors(1, allowed, 1):
@@ -60,7 +62,7 @@ def _user() -> Finding:
 
 
 def owners(distributions: Mapping[str, Iterable[str]]) -> Finding:
-    """Say whether anybody else has installed a package under one of our names."""
+    """Return whether another distribution has installed a package of the same name."""
     foreign = {
         package: sorted(set(distributions.get(package, ())) - {"velocity-edge"})
         for package in PACKAGES
@@ -68,8 +70,10 @@ def owners(distributions: Mapping[str, Iterable[str]]) -> Finding:
     }
     if foreign:
         who = "; ".join(f"{package} also by {', '.join(names)}" for package, names in foreign.items())
-        return Finding("package names", Level.FATAL, who, "give velocity-edge an environment of its own (make build)")
-    return Finding("package names", Level.FINE, "nobody else uses " + ", ".join(PACKAGES))
+        return Finding(
+            "package names", Level.FATAL, who, "install velocity-edge in an environment of its own (make build)"
+        )
+    return Finding("package names", Level.FINE, "only velocity-edge installs " + ", ".join(PACKAGES))
 
 
 def _engines() -> Iterator[Finding]:
@@ -77,26 +81,26 @@ def _engines() -> Iterator[Finding]:
 
     missing = native_missing()
     if missing:
-        remedy = "make build, as root where libraries are missing; meanwhile the portable engine serves"
-        yield Finding("engine native", Level.LACKING, f"not here: {missing}", remedy)
+        remedy = "make build, as root when libraries are missing; the portable engine serves meanwhile"
+        yield Finding("engine native", Level.LACKING, f"not available: {missing}", remedy)
     else:
         yield Finding("engine native", Level.FINE, "ngtcp2 and nghttp3")
     try:
         importlib.import_module("velocity_edge.quic.portable")
     except ImportError as error:
-        yield Finding("engine portable", Level.FATAL, f"not here: {error}", "make build")
+        yield Finding("engine portable", Level.FATAL, f"not available: {error}", "make build")
     else:
         yield Finding("engine portable", Level.FINE, "aioquic")
 
 
 def _liboqs() -> Finding:
-    # Never `import oqs`: it would download and build a library.
+    # Without `import oqs`, which would download and build a library.
     library = None
-    with contextlib.suppress(OSError):  # it asks gcc, and that wants a folder for temporary files
+    with contextlib.suppress(OSError):  # find_library runs gcc, which needs a directory for temporary files
         library = ctypes.util.find_library("oqs")
     if library:
         return Finding("liboqs", Level.FINE, f"{library}: faster ML-DSA signatures")
-    return Finding("liboqs", Level.NOTE, "not installed: ML-KEM and ML-DSA by the cryptography package")
+    return Finding("liboqs", Level.NOTE, "not installed: the cryptography package provides ML-KEM and ML-DSA")
 
 
 def _directories() -> Iterator[Finding]:
@@ -111,6 +115,6 @@ def _directories() -> Iterator[Finding]:
             yield Finding(subject, level, str(error))
             continue
         if why := paths.unwritable(directory):
-            yield Finding(subject, level, f"{directory}: {why}{cost}", "VELOCITY_*_DIR names another")
+            yield Finding(subject, level, f"{directory}: {why}{cost}", "set VELOCITY_*_DIR to another one")
         else:
             yield Finding(subject, Level.FINE, str(directory))

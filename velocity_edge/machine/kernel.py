@@ -1,4 +1,4 @@
-"""The kernel: its version, what no node can do without, capabilities, the JIT, a compiler for the packet programs."""
+"""Doctor's findings about the kernel: version, required system calls, capabilities, BPF JIT and compiler."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from velocity_edge.machine.findings import Finding, Level
 from velocity_edge.machine.needs import REMEDY, lacking
 
 _OLDEST: Final = (5, 15)
-#: What a node does without, where a capability is missing. The tiers are tried (dispatch.py), and so is the workers'
-#: user (host.py).
+#: What a node lacks without a capability. The tiers are tried (dispatch.py), and so is the user of workers (host.py).
 _WITHOUT: Final = {
     "CAP_NET_BIND_SERVICE": "ports from {first_port}",
     "CAP_NET_ADMIN": "buffers within net.core.rmem_max",
@@ -25,7 +24,7 @@ _WITHOUT: Final = {
 
 
 def kernel() -> Iterator[Finding]:
-    """Look at what the kernel permits."""
+    """Examine what the kernel permits."""
     yield _version()
     yield _needs()
     yield rights(capabilities.get()[0], _read("/proc/sys/net/ipv4/ip_unprivileged_port_start") or "1024")
@@ -37,25 +36,25 @@ def _version() -> Finding:
     release = platform.release()
     found = re.match(r"(\d+)\.(\d+)", release)
     if found and (int(found[1]), int(found[2])) < _OLDEST:
-        return Finding("kernel", Level.LACKING, f"Linux {release}", "5.15 or later: older ones were never tried")
+        return Finding("kernel", Level.LACKING, f"Linux {release}", "use 5.15 or later; older versions are not tested")
     return Finding("kernel", Level.FINE, f"Linux {release} on {platform.machine()}")
 
 
 def _needs() -> Finding:
     if lacks := lacking():
         return Finding("system calls", Level.FATAL, "; ".join(lacks), REMEDY)
-    return Finding("system calls", Level.FINE, "all that a node cannot do without")
+    return Finding("system calls", Level.FINE, "all that a node requires")
 
 
 def rights(effective: int, first_port: str) -> Finding:
-    """Say what a node does without, with these capabilities."""
+    """Return what a node lacks with these capabilities."""
     missing = capabilities.missing(_WITHOUT, effective)
     if first_port == "0" and "CAP_NET_BIND_SERVICE" in missing:
         missing.remove("CAP_NET_BIND_SERVICE")
     if not missing:
         return Finding("rights", Level.FINE, ", ".join(_WITHOUT))
     text = "; ".join(f"without {name}: {_WITHOUT[name].format(first_port=first_port)}" for name in missing)
-    return Finding("rights", Level.LACKING, text, "docs/containers.md; workers have no capability in any case")
+    return Finding("rights", Level.LACKING, text, "see docs/containers.md; workers never have capabilities")
 
 
 def _jit() -> Finding:
@@ -64,7 +63,9 @@ def _jit() -> Finding:
         return Finding(
             "BPF JIT", Level.LACKING, "off: packet programs are interpreted", "sysctl net.core.bpf_jit_enable=1"
         )
-    return Finding("BPF JIT", Level.FINE if setting else Level.NOTE, "on" if setting else "not visible from here")
+    return Finding(
+        "BPF JIT", Level.FINE if setting else Level.NOTE, "on" if setting else "unknown: the setting cannot be read"
+    )
 
 
 def _compiler() -> Finding:
@@ -76,7 +77,7 @@ def _compiler() -> Finding:
     return Finding(
         "BPF compiler",
         Level.LACKING,
-        "neither bcc nor clang: packet programs cannot be made",
+        "neither bcc nor clang: packet programs cannot be compiled",
         "apt install python3-bpfcc",
     )
 

@@ -1,7 +1,7 @@
-"""What no node can do without, by trying it: system calls that a seccomp filter or an old kernel may refuse, /proc.
+"""What every node requires, found by trying: system calls that a seccomp filter or an old kernel may refuse, /proc.
 
-Everything else is done without (tiers, capabilities, CPU affinity). `serve` refuses with these reasons and `doctor`
-shows them, so that both say the same.
+Everything else is optional (tiers, capabilities, CPU affinity). `serve` refuses to start for these reasons, and
+`doctor` shows the same ones.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-#: The same on every machine that Linux runs on (linux/openat2.h).
+#: The same number on every architecture (linux/openat2.h).
 _OPENAT2: Final = 437
 _RESOLVE_BENEATH: Final = 0x08
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def lacking() -> list[str]:
-    """Return what is not here: for each a few words that follow "cannot serve here:"."""
+    """Return what is missing, each as a phrase that follows "cannot serve here:"."""
     return list(_tried())
 
 
 def sentence(lacks: list[str]) -> str:
-    """Return the error for what is lacking, with what would give it."""
+    """Return the error for what is missing, with the remedy."""
     return f"cannot serve here: {'; '.join(lacks)}; {REMEDY}"
 
 
 def too_few_descriptors(listeners: int, cores: int, sites: int) -> str:
-    """Return the error where the limit of open files is too low for all slots of a node; empty where it is not."""
+    """Return the error when the limit of open files is too low for all slots of a node; else empty."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = descriptors(listeners, cores, sites)
     if limit == resource.RLIM_INFINITY or limit >= needed:
         return ""
     return (
-        f"cannot open the slots of {cores} cores: they take {needed} descriptors, and the limit is {limit}; "
-        "`ulimit -Hn`, LimitNOFILE= or `--ulimit nofile=` raises it"
+        f"cannot open the slots of {cores} cores: they need {needed} descriptors, and the limit is {limit}; "
+        "raise it with `ulimit -Hn`, LimitNOFILE= or `--ulimit nofile=`"
     )
 
 
 def descriptors(listeners: int, cores: int, sites: int) -> int:
-    """Return how many descriptors a supervisor holds at most, with some to spare for requests and logs."""
+    """Return the most descriptors that a supervisor holds, with a reserve for requests and logs."""
     slot = listeners + 4  # its sockets, both ends of a link, a slab and its mapping
     worker = 2  # its channel and its pidfd
     programs = 3 * listeners + 24  # sockets maps and programs of listeners; maps, links, the shield
     return 2 * cores * (slot + worker) + programs + 2 * sites + 40
 
 
-#: Of all of them.
+#: The remedy for all of them.
 REMEDY: Final = (
-    "Linux 5.15 or later, /proc, and a seccomp filter that permits them would be right (Docker: 20.10.10 or later, or "
+    "use Linux 5.15 or later with /proc, and a seccomp filter that permits them (Docker: 20.10.10 or later, or "
     "`--security-opt seccomp=FILE`)"
 )
 

@@ -1,4 +1,4 @@
-"""Sockets and network cards: GRO and GSO, buffers, native XDP."""
+"""Doctor's findings about sockets and network cards: GRO and GSO, buffers, native XDP."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from velocity_edge.machine.findings import Finding, Level
 #: linux/udp.h
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
-#: What a slot's socket asks for. A full train of GRO is 64 KiB and costs twice that in the kernel's books.
+#: The buffer size of a slot's socket. A full GRO train is 64 KiB, and the kernel accounts twice that for it.
 WANTED_BUFFER_BYTES: Final = 4 * 2**20
-#: linux/netdev.h: the driver runs XDP programs itself, and can redirect to other CPUs.
+#: linux/netdev.h: the driver runs XDP programs itself; it can redirect to other CPUs.
 _XDP_BASIC: Final = 1
 _XDP_REDIRECT: Final = 2
 
 
 def network() -> Iterator[Finding]:
-    """Look at what moves packets."""
+    """Examine sockets and interfaces."""
     yield _offload()
     yield from _buffers()
     yield from _interfaces()
@@ -38,7 +38,7 @@ def _offload() -> Finding:
         return Finding(
             "GRO, GSO",
             Level.LACKING,
-            f"not to be had: {', '.join(missing)}: one system call per datagram instead of 40",
+            f"not available: {', '.join(missing)}: one system call per datagram instead of one per 40",
         )
     return Finding("GRO, GSO", Level.FINE, "many datagrams per system call, both ways")
 
@@ -51,26 +51,26 @@ def _buffers() -> Iterator[Finding]:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             try:
                 udp.setsockopt(socket.SOL_SOCKET, force, WANTED_BUFFER_BYTES)
-                how = "past the limit, by CAP_NET_ADMIN"
+                how = "above net.core limits, with CAP_NET_ADMIN"
             except OSError:
                 udp.setsockopt(socket.SOL_SOCKET, option, WANTED_BUFFER_BYTES)
                 how = f"within net.core.{name}_max"
-            # The kernel doubles what it is asked for, for its own bookkeeping, and reports the double.
+            # The kernel doubles the requested size for its own use, and reports the double.
             got = udp.getsockopt(socket.SOL_SOCKET, option) // 2
         text = f"wanted {WANTED_BUFFER_BYTES // 1024} KiB, got {got // 1024} KiB"
         if got >= WANTED_BUFFER_BYTES:
             yield Finding(f"{name} buffer", Level.FINE, f"{text}, {how}")
         else:
             remedy = f"sysctl -w net.core.{name}_max={WANTED_BUFFER_BYTES}"
-            yield Finding(f"{name} buffer", Level.LACKING, f"{text}: bursts are dropped sooner", remedy)
+            yield Finding(f"{name} buffer", Level.LACKING, f"{text}: more packets of bursts are dropped", remedy)
 
 
 def _interfaces() -> Iterator[Finding]:
     try:
         features = _xdp_features()
     except Exception as error:
-        # pyroute2 raises many kinds, and kernels before 6.3 do not have this family.
-        yield Finding("XDP", Level.NOTE, f"the kernel does not tell which cards run XDP themselves ({error})")
+        # pyroute2 raises many kinds of exceptions, and kernels before 6.3 do not have this family.
+        yield Finding("XDP", Level.NOTE, f"the kernel does not report which drivers support XDP ({error})")
         features = {}
     for index, name in socket.if_nameindex():
         if name == "lo":
@@ -83,7 +83,7 @@ def _interfaces() -> Iterator[Finding]:
         elif bits & _XDP_BASIC:
             mode = "native XDP" + (" with redirect" if bits & _XDP_REDIRECT else "")
         else:
-            mode = "generic XDP only: it works, and saves less"
+            mode = "generic XDP only: it works, with less gain"
         yield Finding(f"interface {name}", Level.NOTE, mode + card)
 
 

@@ -1,9 +1,9 @@
-"""Whom workers can be: a user without rights, or, where there is no other one, user id 0 without capabilities.
+"""The user that workers run as: an unprivileged user, or, where none is available, user id 0 without capabilities.
 
-The decision is a function of what this process may do (`Rights`): the supervisor asks it at start and says what is
-missing, a worker asks it again before it gives up its rights (workers/process/privileges.py), and `doctor` shows it. A
-user that was asked for by name and cannot be had is an error. The default one is tried, and done without: a container
-often has no CAP_SETUID, a user namespace often has one id only (user_namespaces(7)).
+The decision is a function of what this process may do (`Rights`). The supervisor calls it at the start and reports what
+is missing; a worker calls it again before it drops its privileges (workers/process/privileges.py); `doctor` shows it. A
+configured user that is not available is an error. The default one is optional: a container often has no CAP_SETUID, a
+user namespace often has only one id (user_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Final
 from velocity_edge.errors import Unavailable
 from velocity_edge.machine import capabilities
 
-#: Who workers are when nothing is configured, the first that exists.
+#: The user of workers when none is configured: the first of these that exists.
 DEFAULT_USERS: Final = ("velocity", "nobody")
-#: Who `nobody` is where no file says so, as in a container image without /etc/passwd (the kernel's overflow id).
+#: The id of `nobody` without an entry, as in a container image without /etc/passwd (the kernel's overflow id).
 _NOBODY: Final = 65534
-#: What it takes to become another user.
+#: The capabilities that are needed to become another user.
 _NEEDED: Final = ("CAP_SETUID", "CAP_SETGID")
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whom to become."""
+    """A user to become."""
 
     name: str
     uid: int
@@ -37,7 +37,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What decides. `uids` and `gids` are those that this user namespace has, `missing` capabilities."""
+    """The input of the decision. `uids` and `gids`: the ids of this user namespace; `missing`: capabilities."""
 
     uid: int
     missing: Sequence[str] = ()
@@ -47,7 +47,7 @@ class Rights:
 
     @classmethod
     def of_this_process(cls) -> Rights:
-        """Ask the kernel."""
+        """Read them from the kernel."""
         return cls(
             os.geteuid(),
             capabilities.missing(_NEEDED),
@@ -59,7 +59,7 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Whom a worker becomes (None: it stays who its supervisor is), and what is less than it should be: a sentence."""
+    """The user that a worker becomes (None: that of its supervisor). `degraded`: a limitation as a sentence, or ""."""
 
     user: User | None
     degraded: str = ""
@@ -73,7 +73,7 @@ def find_user(name: str | None) -> User:
         except KeyError:
             continue
         if found.pw_uid == 0:
-            raise Unavailable(f"cannot run workers as {candidate}: its user id is 0, the point is to be somebody else")
+            raise Unavailable(f"cannot run workers as {candidate}: its user id is 0; choose an unprivileged user")
         return User(candidate, found.pw_uid, found.pw_gid)
     if name:
         raise Unavailable(f"cannot run workers as {name}: no such user")
@@ -81,12 +81,12 @@ def find_user(name: str | None) -> User:
 
 
 def choose(name: str | None, rights: Rights) -> Choice:
-    """Return whom workers become. *name*: who was asked for. Raises `Unavailable` when that one cannot be had."""
+    """Return the user of workers. *name*: the configured one. Raises `Unavailable` when that one is not available."""
     if rights.uid != 0:
         if name and find_user(name).uid != rights.uid:
             raise Unavailable(
-                f"cannot run workers as {name}: this node runs as user id {rights.uid}, and only one that is started "
-                "by root can have workers that are somebody else"
+                f"cannot run workers as {name}: this node runs as user id {rights.uid}, and only a node that is "
+                "started by root can run workers as another user"
             )
         return Choice(None)
     user = find_user(name)
@@ -94,25 +94,22 @@ def choose(name: str | None, rights: Rights) -> Choice:
         return Choice(user)
     if name:
         raise Unavailable(f"cannot run workers as {name}: {reason}")
-    return Choice(
-        None, f"workers run as user id 0, without capabilities: {reason}; a start as another user would do, too"
-    )
+    return Choice(None, f"workers run as user id 0, without capabilities: {reason}; or start the node as another user")
 
 
 def _why_not(user: User, rights: Rights) -> str:
-    """Return why *user* cannot be had, and what would give it; empty when it can."""
+    """Return why *user* is not available, with the remedy; empty when it is."""
     if rights.missing:
-        return f"{' and '.join(rights.missing)} would make them {user.name} (`--cap-add`, CapabilityBoundingSet=)"
+        needed = " and ".join(rights.missing)
+        return f"to run them as {user.name} give the node {needed} (`--cap-add`, CapabilityBoundingSet=)"
     for kind, number, there in (("user", user.uid, rights.uids), ("group", user.gid, rights.gids)):
         if not any(number in each for each in there):
-            return (
-                f"this user namespace has no {kind} id {number} for {user.name}; one with more ids would (/etc/subuid)"
-            )
+            return f"this user namespace has no {kind} id {number} for {user.name}; give it more ids (/etc/subuid)"
     return "" if rights.may_set_groups else "this user namespace forbids setgroups(2)"
 
 
 def _ids(text: str) -> list[range]:
-    """Return the ids inside that a uid_map or gid_map has; all of them where it cannot be read."""
+    """Return the ids inside the namespace from a uid_map or gid_map; all ids when it cannot be read."""
     lines = [[int(word) for word in line.split()] for line in text.splitlines()]
     return [range(first, first + count) for first, _, count in lines] or [range(1 << 32)]
 

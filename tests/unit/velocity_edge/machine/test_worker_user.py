@@ -1,4 +1,4 @@
-"""Workers become somebody without rights; they stay user id 0 where nobody else can be had and nobody was asked for."""
+"""Workers become an unprivileged user; they stay user id 0 only when none is available and none is configured."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def a_few_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwnam", getpwnam)
 
 
-def test_root_becomes_somebody_else() -> None:
+def test_workers_of_root_become_another_user() -> None:
     assert choose(None, ROOT).user == User("nobody", 65534, 65534)
     assert choose("daemon", ROOT).user == User("daemon", 1, 7)
     assert choose(None, ROOT).degraded == ""
 
 
-def test_an_image_without_users_has_a_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_user_entries_nobody_is_the_overflow_id(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody_is_there(name: str) -> Any:
         raise KeyError(name)
 
@@ -45,15 +45,18 @@ def test_an_image_without_users_has_a_nobody(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("rights", "reason"),
     [
-        (Rights(0, missing=["CAP_SETUID"]), "CAP_SETUID would make them daemon"),
-        (Rights(0, missing=["CAP_SETUID", "CAP_SETGID"]), "CAP_SETUID and CAP_SETGID would make them daemon"),
+        (Rights(0, missing=["CAP_SETUID"]), "to run them as daemon give the node CAP_SETUID "),
+        (
+            Rights(0, missing=["CAP_SETUID", "CAP_SETGID"]),
+            "to run them as daemon give the node CAP_SETUID and CAP_SETGID ",
+        ),
         (Rights(0, uids=[range(1)]), "this user namespace has no user id 1 for daemon"),
         (Rights(0, uids=[range(1), range(2, 9)]), "this user namespace has no user id 1 for daemon"),
         (Rights(0, gids=[range(7)]), "this user namespace has no group id 7 for daemon"),
         (Rights(0, may_set_groups=False), r"this user namespace forbids setgroups\(2\)"),
     ],
 )
-def test_who_was_asked_for_and_cannot_be_had_is_an_error(rights: Rights, reason: str) -> None:
+def test_a_configured_user_that_is_not_available_is_an_error(rights: Rights, reason: str) -> None:
     with pytest.raises(Unavailable, match=f"^cannot run workers as daemon: {reason}"):
         choose("daemon", rights)
 
@@ -61,26 +64,26 @@ def test_who_was_asked_for_and_cannot_be_had_is_an_error(rights: Rights, reason:
 @pytest.mark.parametrize(
     "rights", [Rights(0, missing=["CAP_SETGID"]), Rights(0, uids=[range(1)]), Rights(0, may_set_groups=False)]
 )
-def test_who_was_not_asked_for_is_done_without_and_that_is_said(rights: Rights) -> None:
+def test_a_default_user_that_is_not_available_is_reported_as_degraded(rights: Rights) -> None:
     choice = choose(None, rights)
     assert choice.user is None
     assert choice.degraded.startswith("workers run as user id 0, without capabilities: ")
 
 
-def test_the_last_id_of_a_namespace_is_one_of_it() -> None:
+def test_the_last_id_of_a_namespace_is_included() -> None:
     assert choose("daemon", Rights(0, uids=[range(1, 2)], gids=[range(6, 8)])).user
     with pytest.raises(Unavailable):
         choose("daemon", Rights(0, gids=[range(6, 7)]))
 
 
-def test_who_is_not_root_stays_who_he_is() -> None:
+def test_workers_of_another_user_keep_it() -> None:
     assert choose(None, Rights(1, missing=["CAP_SETUID", "CAP_SETGID"])) == worker_user.Choice(None)
-    assert choose("daemon", Rights(1)) == worker_user.Choice(None), "asked for, and so it is"
-    with pytest.raises(Unavailable, match="this node runs as user id 1, and only one that is started by root"):
+    assert choose("daemon", Rights(1)) == worker_user.Choice(None), "it is that user already"
+    with pytest.raises(Unavailable, match="this node runs as user id 1, and only a node that is started by root"):
         choose("nobody", Rights(1))
 
 
-def test_maps_are_read_as_the_kernel_writes_them() -> None:
+def test_id_maps_are_parsed_as_the_kernel_writes_them() -> None:
     text = "         0     100000          1\n      1000       5000         10\n"
     assert worker_user._ids(text) == [range(1), range(1000, 1010)]
     assert 65534 in worker_user._ids("")[0], "a kernel without user namespaces has all ids"
