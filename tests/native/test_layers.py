@@ -26,6 +26,8 @@ _VARIABLE = re.compile(
     r"^(?!static\b|typedef\b|extern\b|struct \w+ \{|return\b)(?:const )?\w+ \**(\w+)(?:\[\w*\])*(?: = .*|;)$", re.M
 )
 
+_INLINE = re.compile(r"^static inline .*?^\}", re.M | re.DOTALL)
+
 
 def _code(text: str) -> str:
     """The text without comments and without the content of strings."""
@@ -47,9 +49,9 @@ def _arrows(folder: Path) -> dict[str, set[str]]:
     home = {name: file for file, text in texts.items() if file.endswith(".c") for name in _defined(text)}
     arrows: dict[str, set[str]] = {}
     for file, text in texts.items():
-        # The code of a header, its inline functions, stands for whoever includes it; its declarations are no use.
-        code = _code(re.sub(r"^(extern|[\w][\w \*]*\([^{}]*\);).*$", "", text, flags=re.M) if file[-1] == "h" else text)
-        used = {home[word] for word in re.findall(r"\w+", code) if word in home} if file[-1] == "c" else set()
+        # Of a header only inline functions use something; the rest of it declares.
+        code = _code(text) if file.endswith(".c") else "".join(_INLINE.findall(_code(text)))
+        used = {home[word] for word in re.findall(r"\w+", code) if word in home}
         arrows[file] = (used | (_includes(text) & texts.keys())) - {file}
     return arrows
 
