@@ -10,9 +10,9 @@ import pytest
 from tests.support.named import prose
 
 TREE = Path(__file__).parents[2]
-DOCUMENTS = [TREE / "README.md", *sorted((TREE / "docs").rglob("*.md"))]
-#: A path of ours: begins with one of the folders at the top.
-_PATH = re.compile(r"`((?:velocity_edge|supervisor|workers|bpf|tests|docs|tools|bench|deploy)/[\w./-]*)`")
+DOCUMENTS = [TREE / "README.md", TREE / "CONTRIBUTING.md", *sorted((TREE / "docs").rglob("*.md"))]
+#: A path of ours begins with one of the folders at the top; CONTRIBUTING.md marks files that a change adds.
+_PATH = re.compile(r"`((?:velocity_edge|supervisor|workers|bpf|tests|docs|tools|bench|deploy)/[\w./-]*)`(?! \(new\))")
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 
 

@@ -80,12 +80,21 @@ def test_the_json_of_the_version_before_is_read(config: Config) -> None:
     assert Config.from_json({"content": WRITTEN_BEFORE}) == config
 
 
+def only_keys_of(before: Any, now: Any) -> Any:
+    """Return *now* without the keys that *before* does not have: an older version ignores them."""
+    if isinstance(before, dict):
+        return {key: only_keys_of(value, now[key]) for key, value in before.items()}
+    if isinstance(before, list):
+        return [only_keys_of(a, b) for a, b in zip(before, now, strict=True)]
+    return now
+
+
 def test_the_version_before_finds_every_key_that_it_requires(config: Config) -> None:
     """It has a default for the two keys of an action that are not written any more, and finds the others unchanged."""
     written = config.to_json()["content"]
     for route in written["routes"]:
         route["action"] |= {"upstream": None, "streaming": False}
-    assert written == WRITTEN_BEFORE
+    assert only_keys_of(WRITTEN_BEFORE, written) == WRITTEN_BEFORE
 
 
 def test_routes_are_on_the_hosts_of_every_site(config: Config) -> None:
