@@ -1,6 +1,6 @@
 /* Epochs of connection IDs: whatever id a living connection holds decodes, however many rotations follow each other.
  *
- * What is modelled: the supervisor (supervisor/node/epochs.py, rotations.py) rotates twice, whenever it likes, and stops
+ * What is modelled: the supervisor (supervisor/node/epochs.py, key_change.py) rotates twice, whenever it likes, and stops
  * decoding an epoch when every worker has said, since it seals with the present one, that no connection holds an id of
  * it. Workers take over what seals late, open and close connections at any time, and report at any time; a report is
  * read later than it was made. The supervisor may be killed: its successor knows the table, and no report.

@@ -6,7 +6,7 @@
     world.run(lambda: response.done)
 
 Nothing sleeps and nothing depends on the machine's speed: time passes from one delivery or timer to the next. Every
-test that ends with `world.close()` has also checked the conservation law of the verdicts (counters.py).
+test that ends with `World.close()` has also checked the conservation law of the verdicts (counters.py).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from velocity_edge.wire.counters import VERDICTS
 
 
 class SocketServer:
-    """`async with SocketServer("portable") as server`: serves `Application` at `server.port`."""
+    """`async with SocketServer("portable") as server`: serves `Application`; `port` is where."""
 
     def __init__(
         self,

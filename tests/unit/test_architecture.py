@@ -40,21 +40,10 @@ FILE_CIRCLES_LEFT = [
 ]
 ROOM_CIRCLES_LEFT: list[set[str]] = []
 #: Decisions that still import a hand themselves.
-DECISIONS_WITH_HANDS_LEFT = {
-    "velocity_edge.quic.admission",
-}
+DECISIONS_WITH_HANDS_LEFT = {"velocity_edge.quic.admission"}
 #: Modules with hands that decisions still import, directly or through others.
 HANDS_REACHED_LEFT = {
-    "velocity_edge.atomic_file",
     "velocity_edge.keys.ring",
-    "velocity_edge.machine.capabilities",
-    "velocity_edge.machine.worker_user",
-    "velocity_edge.paths",
-    "velocity_edge.quic.portable.batch",
-    "velocity_edge.quic.portable.engine",
-    "velocity_edge.quic.portable.outbox",
-    "velocity_edge.quic.portable.packets",
-    "velocity_edge.quic.udp",
     "velocity_edge.tls.handshake",
     "velocity_edge.tls.replay",
     "velocity_edge.wire.cid",

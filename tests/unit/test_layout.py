@@ -32,15 +32,11 @@ TESTED_ELSEWHERE = {
     "workers/middleware": "tests/unit/workers/serve/test_exchanges.py: middleware runs around a handler",
 }
 LONG_LEFT = {
-    "velocity_edge/cli/admin.py",
     "velocity_edge/quic/portable/connection.py",
     "velocity_edge/quic/portable/edge.py",
     "velocity_edge/quic/portable/engine.py",
 }
 SHORT_LEFT = {
-    "velocity_edge/exits.py",
-    "velocity_edge/cli/output.py",
-    "velocity_edge/cli/units.py",
     "velocity_edge/quic/budget.py",
     "velocity_edge/quic/portable/congestion.py",
     "velocity_edge/quic/reset.py",

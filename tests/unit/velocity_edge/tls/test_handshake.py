@@ -1,7 +1,7 @@
 """Our server and our client agree on keys, group, suite and chain, in every combination, or one names the fault.
 
 Both sides derive every secret on their own, so equal secrets mean equal transcripts and key exchanges. That both are
-not wrong in the same way is what test_against_aioquic.py, test_known_answers.py and tests/interop are for.
+not wrong in the same way is tested by test_against_aioquic.py, test_schedule.py and tests/interop.
 """
 
 from __future__ import annotations
