@@ -1,8 +1,8 @@
 """Everything that a running node has: its decisions (`Node`), sockets, steering, keys, files, processes, clocks.
 
 Only data and the questions about it. The functions that act on it are in worker_links.py (channels and processes of
-workers), carry_out.py (commands) and shell.py (`Shell`, which adds the loop of happenings). Whoever wants to follow the
-node (the admin API, sd_notify) looks at it after each happening: `wait_for_change`, `listeners`.
+workers), carry_out.py (commands) and shell.py (`Shell`, which adds the loop of happenings). The
+admin API follows the node by `Shell.wait_for_change` and `listeners`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """An agreement: a change (a revision, a key table) takes effect when every worker has acknowledged it. Pure.
 
-Short because it is one decision: whom an agreement still waits for. A worker that exits meanwhile is excused: its
-successor starts with what is in effect then. A change that no worker acknowledged before all of them exited is not
-agreed on (`vouched`). Who uses it: reloading.py and key_change.py; what happens at the deadline is in deadlines.py.
+Short because it is one decision: which workers an agreement still waits for. A worker that exits meanwhile is excused:
+its successor starts with what is in effect then. A change that no worker acknowledged before all of them exited is not
+agreed on (`vouched`). Used by reloading.py and key_change.py; what happens at the deadline is in deadlines.py.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def ticked(node: State, progress: Mapping[int, int]) -> None:
         if agreement and agreement.deadline_s <= now_s:
             _disagreed(node, agreement)
     if node.drain_at_s is not None and node.drain_at_s <= now_s:
-        requests.drain_everybody(node)
+        requests.drain_all(node)
 
 
 def look_due_s(node: State, worker: Worker) -> float:

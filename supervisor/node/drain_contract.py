@@ -8,7 +8,7 @@
     live       established connections finish                    none is left
     cutting    `max_wait_s` is over: workers close the rest      none is left
 
-`max_wait_s` counts from the beginning, so that a runbook can add up. `Contract` is what a successor needs, no more:
+`max_wait_s` counts from the beginning, so that a runbook can add up. `Contract` is what a successor needs:
 state.json and the quiesced file contain exactly its fields (supervisor/succession/saved_state.py). Arrivals are
 measured in arrivals.py; draining.py reports events and acts on the phase.
 """

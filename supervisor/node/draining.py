@@ -46,7 +46,7 @@ def adopt(node: State, contract: Contract, quiesced: Quiesce) -> None:
     if contract.phase is Phase.CUTTING:
         contract.phase_since_s = node.now_s  # workers get the grace to report once more
     if contract.ordered:
-        requests.drain_everybody(node)
+        requests.drain_all(node)
 
 
 def _set(node: State, contract: Contract) -> None:
@@ -87,8 +87,8 @@ def go_on(node: State) -> None:
     contract.tick(node.now_s, node.arrivals.new_per_s)
     if contract.phase is Phase.QUIESCE and not contract.ordered:
         contract.ordered = True
-        requests.drain_everybody(node)
-    if contract.phase is Phase.QUIESCE and _everybody_told(node):
+        requests.drain_all(node)
+    if contract.phase is Phase.QUIESCE and _all_told(node):
         contract.happen(Event.TOLD, node.now_s)
     empty = node.state is NodeState.QUIESCED and contract.can(Event.EMPTY)
     if empty or contract.phase is Phase.STOPPED_HARD:
@@ -111,7 +111,7 @@ def _log(node: State, contract: Contract) -> None:
     node.say(text + proof, "warning" if contract.lost else "info")
 
 
-def _everybody_told(node: State) -> bool:
+def _all_told(node: State) -> bool:
     for worker in node.staying:
         if not worker.serving:
             continue

@@ -1,8 +1,8 @@
 """Every decision of the supervisor: `Node.handle(happening, now_s)` returns commands. No I/O, no clock, no randomness.
 
 The shell (supervisor/shell.py) reports what happens and carries out the commands, in order. Each happening goes to the
-file of its subject; afterwards the steps that follow from the new state are taken (`_go_on`), and steering is told who
-gets which packets, which is a function of the workers' states (routes.py). The state is in state.py.
+file of its subject; afterwards the steps that follow from the new state are taken (`_go_on`), and steering and rosters
+follow the workers' states (routes.py). The state is in state.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each request either takes effect or raises `CannotDo` before anything has changed. Repeating a request is no error where
 the result is the same (`quiesce`, `resume`, `stop`). The drain by its contract is in draining.py, which builds on
-`drain_everybody`, `resume` and `end_drain`; a reload in reloading.py, keys in key_change.py, a restart in rolling.py.
+`drain_all`, `resume` and `end_drain`; a reload in reloading.py, keys in key_change.py, a restart in rolling.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def quiesce(node: State, wish: Quiesce) -> None:
         if wish.mode is QuiesceMode.IMMEDIATE:
             if node.contract.phase is Phase.ARRIVALS:
                 node.contract.settle("not awaited: an operator quiesced at once", node.now_s)
-            drain_everybody(node)
+            drain_all(node)
         return
     if node.quiesced and node.quiesced.mode is wish.mode:
         return  # already under way; the reason and the times of the first request stay
@@ -44,10 +44,10 @@ def quiesce(node: State, wish: Quiesce) -> None:
     if wish.mode is QuiesceMode.GRACEFUL and since_s + wish.announce_s > node.now_s:
         node.drain_at_s = since_s + wish.announce_s
     else:
-        drain_everybody(node)
+        drain_all(node)
 
 
-def drain_everybody(node: State) -> None:
+def drain_all(node: State) -> None:
     """Have all workers drain, after the announcement of a quiesce or the arrivals of a drain."""
     assert node.quiesced is not None
     node.drain_at_s = None

@@ -100,7 +100,7 @@ class StateFile:
     """The file, and the lock beside it.
 
     Both may be removed while the node runs, with the directory or without it: `keep` restores them. When another
-    supervisor has taken the lock meanwhile, the directory belongs to it, and this one writes there no more.
+    supervisor has taken the lock meanwhile, the directory belongs to it, and this one writes nothing there.
     """
 
     def __init__(self, runtime: Path) -> None:

@@ -199,9 +199,9 @@ MISTAKES: list[tuple[Callable[[], None], ModuleType, str, str, str]] = [
     (PLAYS[3], draining, "if planned or worker.drained else worker.running_requests", "", "worker_gone"),
     (PLAYS[4], draining, "if planned or worker.drained else", "if planned else", "worker_gone"),
     (PLAYS[5], draining, "beat.left.told < beat.connections - beat.half_open", "beat.left.told < beat.connections",
-     "_everybody_told"),
+     "_all_told"),
     (PLAYS[6], requests, "if worker.serving and not worker.doomed:\n            orders.drain(", "if worker.serving:\n"
-     "            orders.drain(", "drain_everybody"),
+     "            orders.drain(", "drain_all"),
     (PLAYS[7], staffing, "core.respawn_s = None\n    for core in node.cores[:count]",
      "pass\n    for core in node.cores[:count]", "scale"),
     (PLAYS[8], arrivals, "now_s - self.quiet_since_s >= terms.settle_s", "now_s - self.quiet_since_s > terms.settle_s",
