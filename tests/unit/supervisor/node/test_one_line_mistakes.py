@@ -19,7 +19,7 @@ from supervisor.node.lifecycle import WorkerState
 from supervisor.node.table import IllegalEvent
 from tests.support.mutants import mutate
 from tests.unit.supervisor.node.play import Play
-from velocity_edge.wire import messages as m
+from velocity_edge.wire import messages
 
 
 def serving(cores: int) -> Play:
@@ -30,11 +30,11 @@ def serving(cores: int) -> Play:
     return play
 
 
-def beat(connections: int, half_open: int, told: int, running: int) -> m.Heartbeat:
-    return m.Heartbeat(connections, half_open, 0, 0.1, 1024, {}, m.Left(told, running, []))
+def beat(connections: int, half_open: int, told: int, running: int) -> messages.Heartbeat:
+    return messages.Heartbeat(connections, half_open, 0, 0.1, 1024, {}, messages.Left(told, running, []))
 
 
-def told(commands: list[Command], worker_id: int) -> list[m.Order]:
+def told(commands: list[Command], worker_id: int) -> list[messages.Order]:
     return [c.order for c in commands if isinstance(c, Tell) and c.worker_id == worker_id]
 
 
@@ -46,7 +46,7 @@ def a_restart_sums_what_all_workers_lost() -> None:
     play(happenings.Restart())
     for newcomer, old, lost in ((3, 1, 2), (4, 2, 3)):
         play.ready(newcomer)
-        play.says(old, m.Drained(lost))
+        play.says(old, messages.Drained(lost))
         play(happenings.Exited(old, 0))
     assert play.node.rollout is not None
     assert (play.node.rollout.running, play.node.rollout.lost) == (False, 5)
@@ -66,10 +66,10 @@ def losses_after_a_restart_do_not_count_for_it() -> None:
     play = serving(1)
     play(happenings.Restart())
     play.ready(2)
-    play.says(1, m.Drained(1))
+    play.says(1, messages.Drained(1))
     play(happenings.Exited(1, 0))
     play(happenings.Quiesce(happenings.QuiesceMode.IMMEDIATE))
-    play.says(2, m.Drained(7))
+    play.says(2, messages.Drained(7))
     assert play.node.rollout is not None
     assert play.node.rollout.lost == 1
 
@@ -99,7 +99,7 @@ def requests_of_a_worker_that_is_killed_while_it_drains_are_lost() -> None:
 def losses_at_the_deadline_count_when_the_worker_dies_afterwards() -> None:
     play = draining_node(2)
     play.says(1, beat(5, 0, 5, 3))
-    play.says(1, m.Drained(3, 5))
+    play.says(1, messages.Drained(3, 5))
     play.says(1, beat(0, 0, 0, 0))
     play(happenings.Exited(1, -9))
     assert play.node.contract is not None
@@ -123,7 +123,7 @@ def a_leaving_worker_keeps_its_deadline_in_a_quiesce() -> None:
     assert play.node.workers[1].state is WorkerState.DRAINING
     commands = play(happenings.Quiesce(happenings.QuiesceMode.GRACEFUL, deadline_s=86_400.0))
     assert told(commands, 1) == []
-    assert [type(order) for order in told(commands, 2)] == [m.Drain]
+    assert [type(order) for order in told(commands, 2)] == [messages.Drain]
 
 
 # --- cores
@@ -161,7 +161,7 @@ def a_rate_of_exactly_the_limit_is_not_below_it() -> None:
 def losses_of_an_earlier_quiesce_do_not_count_for_a_drain() -> None:
     play = serving(1)
     play(happenings.Quiesce(happenings.QuiesceMode.IMMEDIATE))
-    play.says(1, m.Drained(7, 2))
+    play.says(1, messages.Drained(7, 2))
     play(happenings.DrainNode(Terms()))
     play(happenings.DisableFileWritten())
     play.says(1, beat(0, 0, 0, 0))

@@ -20,7 +20,7 @@ from supervisor.succession import adoption
 from supervisor.succession.adoption import Adoption
 from supervisor.succession.saved_state import SavedWorker
 from tests.unit.supervisor.succession.test_state_file import LOOPBACK, saved
-from velocity_edge.wire import messages as m
+from velocity_edge.wire import messages
 from velocity_edge.wire.channel import Channel
 
 
@@ -44,11 +44,11 @@ def test_a_worker_comes_back_with_the_sockets_of_both_slots(tmp_path: Path) -> N
         await asyncio.sleep(0)  # it listens
         end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         end.connect(str(path))
-        channel: Channel[m.Order] = Channel(end, m.decode_order)
-        channel.send(m.Hello(7, os.getpid(), "portable", "test", revision=1), [])
+        channel: Channel[messages.Order] = Channel(end, messages.decode_order)
+        channel.send(messages.Hello(7, os.getpid(), "portable", "test", revision=1), [])
         for slot in (1, 0):
-            channel.send(m.Held(slot), slots[slot].bundle.pack())
-        channel.send(m.Heartbeat(3, 0, 0, 0.1, 1, {}), [])
+            channel.send(messages.Held(slot), slots[slot].bundle.pack())
+        channel.send(messages.Heartbeat(3, 0, 0, 0.1, 1, {}), [])
         [returned] = await task
         assert returned.hello is not None
         assert (returned.hello.worker_id, returned.slots) == (7, {0, 1})

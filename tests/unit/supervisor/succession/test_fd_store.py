@@ -17,7 +17,7 @@ import pytest
 
 from supervisor.machine.slots import Slots
 from supervisor.machine.systemd import ServiceManager, received
-from supervisor.succession import fd_store as s
+from supervisor.succession.fd_store import Store, complete, fits, names
 from velocity_edge.wire.messages import Listener
 
 LOOPBACK = Listener("127.0.0.1", 0)
@@ -85,7 +85,7 @@ def ports(slots: Slots) -> list[int]:
 
 def test_a_successor_gets_all_slots_with_the_packets_that_wait_in_their_sockets(manager: Manager) -> None:
     slots = Slots.open([LOOPBACK], 2)
-    first = s.Store(manager.us, [])
+    first = Store(manager.us, [])
     assert first.keep(slots) == ""
     assert first.keep(slots) == "", "a second call keeps nothing twice"
     assert manager.us.wait()
@@ -96,8 +96,8 @@ def test_a_successor_gets_all_slots_with_the_packets_that_wait_in_their_sockets(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         for _ in range(40):
             client.sendto(b"hello", ("127.0.0.1", port))
-    second = s.Store(manager.us, manager.hand_over())
-    bundles = second.take(partial(s.fits, [LOOPBACK]), 4)
+    second = Store(manager.us, manager.hand_over())
+    bundles = second.take(partial(fits, [LOOPBACK]), 4)
     again, missing = Slots.adopt([Listener("127.0.0.1", port)], 2, bundles)
     assert (missing, ports(again)) == ([], [port] * 4)
     waiting = 0
@@ -130,9 +130,9 @@ def test_descriptors_that_do_not_fit_are_closed_by_both_before_anything_is_bound
     gc.collect()  # no other descriptors are closed meanwhile
     before = len(os.listdir("/proc/self/fd"))
     opened = Slots.open([LOOPBACK], 2)
-    s.Store(manager.us, []).keep(opened)
+    Store(manager.us, []).keep(opened)
     opened.close()
-    taken = s.Store(manager.us, manager.hand_over()).take(partial(s.fits, wanted), slots)
+    taken = Store(manager.us, manager.hand_over()).take(partial(fits, wanted), slots)
     assert len(manager.kept) == left
     assert len(taken) == left // 4
     for bundle in taken.values():
@@ -144,10 +144,10 @@ def test_descriptors_that_do_not_fit_are_closed_by_both_before_anything_is_bound
 def test_descriptors_from_workers_take_precedence(manager: Manager) -> None:
     """Slot 0 came back from a worker and differs from the kept one; slot 1 is only kept."""
     old = Slots.open([LOOPBACK], 1)
-    store = s.Store(manager.us, [])
+    store = Store(manager.us, [])
     store.keep(old)
     held = Slots.open([LOOPBACK], 1)
-    bundles = s.Store(manager.us, manager.hand_over()).take(partial(s.fits, [LOOPBACK]), 2, {0: held[0]})
+    bundles = Store(manager.us, manager.hand_over()).take(partial(fits, [LOOPBACK]), 2, {0: held[0]})
     assert list(bundles) == [1]
     assert {name.split("-")[1] for name, _ in manager.kept} == {"1"}, "the kept descriptors of slot 0 are removed"
     for each in (old, held):
@@ -156,18 +156,18 @@ def test_descriptors_from_workers_take_precedence(manager: Manager) -> None:
 
 
 def test_an_incomplete_slot_is_not_used() -> None:
-    whole = s.names(3, 2)
-    assert s.complete(whole) == {3: 2}
+    whole = names(3, 2)
+    assert complete(whole) == {3: 2}
     for gone in whole:
         # Without its last listener it would look like a slot of a node with one.
         expected = {3: 1} if gone == "velocity-3-udp-1" else {}
-        assert s.complete(name for name in whole if name != gone) == expected
-    assert s.complete(["velocity-1-udp", "other", "velocity-x-slab", "velocity-1-slab"]) == {}
+        assert complete(name for name in whole if name != gone) == expected
+    assert complete(["velocity-1-udp", "other", "velocity-x-slab", "velocity-1-slab"]) == {}
 
 
 def test_an_orderly_stop_leaves_the_current_slots_or_nothing(manager: Manager) -> None:
     slots = Slots.open([LOOPBACK], 2)
-    store = s.Store(manager.us, [])
+    store = Store(manager.us, [])
     store.keep(slots)
     store.release(2)
     assert {name.split("-")[1] for name, _ in manager.kept} == {"0", "1"}
@@ -178,9 +178,9 @@ def test_an_orderly_stop_leaves_the_current_slots_or_nothing(manager: Manager) -
 
 def test_a_store_that_is_too_small_is_reported() -> None:
     slots = Slots.open([LOOPBACK], 1)
-    assert s.Store(ServiceManager("", None, 1), []).keep(slots) == "", "nothing to report"
+    assert Store(ServiceManager("", None, 1), []).keep(slots) == "", "nothing to report"
     manager = ServiceManager("@velocity-nobody-listens", None, 1)
-    assert "does not take descriptors" in s.Store(manager, []).keep(slots)
+    assert "does not take descriptors" in Store(manager, []).keep(slots)
     slots.close()
 
 
