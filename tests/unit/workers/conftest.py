@@ -1,4 +1,4 @@
-"""Tests here may be coroutine functions."""
+"""Runs tests that are coroutine functions."""
 
 from __future__ import annotations
 

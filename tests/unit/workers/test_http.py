@@ -1,4 +1,4 @@
-"""A short text answer says the phrase of RFC 9110, whichever Python serves it."""
+"""A short text response has the reason phrase of RFC 9110, whatever the Python version."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from workers.http import plain
         (431, "Request Header Fields Too Large"),
     ],
 )
-def test_the_phrase_is_the_standards(status: int, said: str) -> None:
+def test_the_phrase_is_that_of_rfc_9110(status: int, said: str) -> None:
     answer = plain(status)
     assert (answer.status, answer.body) == (status, f"{said}\n".encode())
     assert dict(answer.headers)[b"content-length"] == b"%d" % (len(said) + 1)
 
 
-def test_every_status_that_python_knows_has_a_phrase() -> None:
+def test_every_status_of_python_has_a_phrase() -> None:
     assert all(len(plain(status).body or b"") > 1 for status in HTTPStatus)
 
 
-def test_a_text_of_ones_own_stands_in_its_place() -> None:
+def test_an_explicit_text_replaces_the_phrase() -> None:
     assert plain(416, "later").body == b"later\n"

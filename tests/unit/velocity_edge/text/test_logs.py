@@ -1,4 +1,4 @@
-"""Invariant: one event is one line, whatever is in it; a reader that stalls costs lines, never time."""
+"""Invariant: one event is one line, whatever its content; a slow reader costs lines, never latency."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("tests.logs")
 
 
 def memory() -> int:
-    """Return a descriptor that takes everything."""
+    """Return a descriptor that accepts any amount."""
     return os.memfd_create("log")
 
 
@@ -32,14 +32,14 @@ def text_of(fd: int) -> str:
 
 
 class Pipe:
-    """A pipe of one page; nobody reads it until `read`."""
+    """A pipe of one page that is not read until `read_until`."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
         fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 4096)
 
     def fill(self) -> None:
-        """Leave room for nothing."""
+        """Fill the pipe."""
         os.set_blocking(self.writer, False)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -47,7 +47,7 @@ class Pipe:
         os.set_blocking(self.writer, True)
 
     def read_until(self, part: str) -> str:
-        """Read until *part* has come."""
+        """Read until *part* was received."""
         text = ""
         while part not in text:
             text += os.read(self.reader, 65_536).decode()
@@ -82,7 +82,7 @@ def test_extra_becomes_fields_in_both_forms() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_no_text_makes_a_second_line(text: str) -> None:
+def test_no_text_adds_a_line(text: str) -> None:
     text = text.replace("%", "")
     assert len(lines(False, (text, {}))) == 1
     assert len(lines(False, ("x", {"reason": text}))) == 1
@@ -124,14 +124,14 @@ def test_an_error_in_a_log_line_cannot_forge_another_line() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_json_lines_are_printable_ascii_and_lose_nothing_that_json_has(text: str) -> None:
+def test_json_lines_are_printable_ascii_and_lossless(text: str) -> None:
     (line,) = lines(True, ("x", {"reason": text}))
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)["reason"] == text
 
 
-def test_what_cannot_be_formatted_is_said_and_nothing_else_happens(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_event_that_cannot_be_formatted_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     fd = memory()
     out = logs.set_up("w", fd=fd)
     log.info("%d", "no number")
@@ -143,10 +143,10 @@ def test_what_cannot_be_formatted_is_said_and_nothing_else_happens(capfd: pytest
     assert capfd.readouterr().err == ""
 
 
-# --- a reader that stalls --------------------------------------------------------------------------------------------
+# --- a slow reader ---------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_stalls_costs_lines_and_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_reader_costs_lines_which_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_writer, "MAX_QUEUED_BYTES", 2000)
     pipe = Pipe()
     pipe.fill()
@@ -165,15 +165,15 @@ def test_a_reader_that_stalls_costs_lines_and_they_are_counted(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("structured", [False, True])
-def test_the_end_of_a_process_does_not_wait_for_a_reader_that_stalls(structured: bool) -> None:
-    """It joined the thread without a bound: stop, restart and upgrade hung."""
+def test_the_exit_of_a_process_does_not_wait_for_a_slow_reader(structured: bool) -> None:
+    """Regression: the thread was joined without a bound, so that stop, restart and upgrade hung."""
     pipe = Pipe()
     pipe.fill()
     out = logs.set_up("w", structured=structured, fd=pipe.writer)
     for i in range(7):
         log.info("line %d", i)
     out.close()  # the test's own time-out would end it
-    # The program that this process becomes says what was lost.
+    # The program that this process executes next reports what was lost.
     fd = memory()
     logs.set_up("successor", structured=structured, fd=fd).close()
     assert "7 log lines were lost" in text_of(fd)
@@ -182,7 +182,7 @@ def test_the_end_of_a_process_does_not_wait_for_a_reader_that_stalls(structured:
     assert text_of(fd) == ""
 
 
-def test_output_that_is_gone_is_no_error_and_its_lines_are_counted() -> None:
+def test_a_closed_output_is_not_an_error_and_its_lines_are_counted() -> None:
     pipe = Pipe()
     os.close(pipe.reader)
     out = logs.set_up("w", fd=pipe.writer)
@@ -193,7 +193,7 @@ def test_output_that_is_gone_is_no_error_and_its_lines_are_counted() -> None:
     logs.set_up("w", fd=memory()).close()
 
 
-def test_a_pipe_that_somebody_made_non_blocking_loses_nothing() -> None:
+def test_a_pipe_that_became_non_blocking_loses_nothing() -> None:
     pipe = Pipe()
     pipe.fill()
     os.set_blocking(pipe.writer, False)
@@ -203,7 +203,7 @@ def test_a_pipe_that_somebody_made_non_blocking_loses_nothing() -> None:
     out.close()
 
 
-def test_before_there_is_a_thread_a_line_is_written_at_once_or_lost() -> None:
+def test_without_a_thread_a_line_is_written_at_once_or_lost() -> None:
     pipe = Pipe()
     assert line_writer.say_now(pipe.writer, "first")
     assert pipe.read_until("first") == "first\n"

@@ -1,4 +1,4 @@
-"""No text of others changes more than the cells that it is printed in."""
+"""Untrusted text has no effect on a terminal beyond its own characters."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from velocity_edge.text.printable import printable
         ("\U000e0041\ue000", "\\U000e0041\\ue000"),
     ],
 )
-def test_what_is_not_printable_is_escaped(text: str, printed: str) -> None:
+def test_unprintable_characters_are_escaped(text: str, printed: str) -> None:
     assert printable(text) == printed
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_nothing_that_a_terminal_acts_on_is_left(text: str) -> None:
+def test_no_control_character_remains(text: str) -> None:
     result = printable(text)
     assert all(unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in result)
     assert len(result.splitlines()) <= 1
@@ -39,6 +39,6 @@ def test_nothing_that_a_terminal_acts_on_is_left(text: str) -> None:
     result.encode()  # no surrogate is left
 
 
-def test_long_text_is_cut() -> None:
+def test_long_text_is_truncated() -> None:
     assert printable("x" * 300, 10) == "x" * 10 + "..."
     assert printable("x" * 10, 10) == "x" * 10

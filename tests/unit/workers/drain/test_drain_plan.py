@@ -1,4 +1,4 @@
-"""A drain warns everybody, then tells them, then closes who is idle; only the deadline cuts off a running request."""
+"""A drain sends both GOAWAYs, then closes idle connections; only the deadline cuts a running request."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def test_goaways_are_spread_and_idle_connections_closed_after_both() -> None:
     assert drain.lost == 0
 
 
-def test_a_running_request_is_waited_for_and_lost_only_at_the_deadline() -> None:
+def test_a_running_request_is_cut_only_at_the_deadline() -> None:
     drain = Drain(0.0, 10.0, spread_s=0.0)
     busy = [(1, 2, True), (2, 0, False)]
     acts = play(drain, {float(second): busy for second in range(10)})
     assert [act for each in acts.values() for act, _ in each] == [Act.WARN, Act.TELL]
     assert drain.step(10.0, busy) == [(Act.CLOSE, 1), (Act.CLOSE, 2)]
-    assert drain.step(10.1, busy) == []  # closing takes a while; said once
-    assert (drain.lost, drain.cut) == (2, 2), "two requests ran on the one, none on the other"
+    assert drain.step(10.1, busy) == []  # closing takes a while; requested once
+    assert (drain.lost, drain.cut) == (2, 2), "two requests on the first connection, none on the other"
 
 
-def test_a_request_that_ends_frees_its_connection_after_the_client_had_time_to_read_the_answer() -> None:
+def test_a_connection_is_closed_some_time_after_its_last_request() -> None:
     drain = Drain(0.0, 60.0, spread_s=0.0)
     play(drain, {0.0: [(1, 1, True)], 1.0: [(1, 1, True)], 20.0: [(1, 1, True)]})
     assert play(drain, {20.1: idle(1), 25.0: idle(1), 25.1: idle(1)}) == {25.1: [(Act.CLOSE, 1)]}
 
 
-def test_a_handshake_on_the_way_is_let_in_for_a_moment_and_warned_when_it_stands() -> None:
+def test_a_handshake_in_flight_is_accepted_and_warned_when_complete() -> None:
     drain = Drain(0.0, 10.0, spread_s=5.0)
     assert drain.accepts(0.0)
     assert drain.step(0.0, []) == []
-    assert not drain.over  # a datagram may wait in our socket
+    assert not drain.over  # a datagram may wait in the socket
     assert drain.step(0.5, [(7, 0, False)]) == []
     assert drain.step(0.6, idle(7)) == [(Act.WARN, 7)]
     assert not drain.accepts(LINGER_S)
@@ -59,7 +59,7 @@ def test_a_handshake_on_the_way_is_let_in_for_a_moment_and_warned_when_it_stands
     assert drain.over
 
 
-def test_the_spread_leaves_time_for_both_goaways_before_the_deadline() -> None:
+def test_both_goaways_are_sent_before_the_deadline() -> None:
     drain = Drain(0.0, 3.0, spread_s=60.0)
     acts = play(drain, {step / 10: idle(1, 2, 3, 4) for step in range(30)})
     told = [connection for each in acts.values() for act, connection in each if act is Act.TELL]
@@ -73,7 +73,7 @@ def test_an_immediate_drain_closes_at_once() -> None:
     assert drain.lost == 1
 
 
-def test_who_was_told_before_a_resume_is_not_told_again() -> None:
+def test_no_second_final_goaway_after_a_resume() -> None:
     told: set[int] = set()
     play(Drain(0.0, 60.0, 0.0, told=told), {0.0: idle(1), 1.0: idle(1)})
     assert told == {1}
@@ -84,7 +84,7 @@ def test_who_was_told_before_a_resume_is_not_told_again() -> None:
     assert told == set()
 
 
-def test_another_order_moves_the_deadline_and_nobody_is_told_twice() -> None:
+def test_a_second_order_moves_the_deadline_without_a_second_goaway() -> None:
     drain = Drain(0.0, 60.0, 0.0)
     play(drain, {0.0: [(1, 3, True)], 1.0: [(1, 3, True)]})
     drain.renew(2.0, 5.0, 0.0, discourage=False)
@@ -92,7 +92,7 @@ def test_another_order_moves_the_deadline_and_nobody_is_told_twice() -> None:
     assert (drain.lost, drain.cut) == (3, 1)
 
 
-def test_who_came_while_only_discouraged_gets_a_turn_when_it_becomes_earnest() -> None:
+def test_late_arrivals_get_goaway_when_discourage_becomes_drain() -> None:
     drain = Drain(0.0, 60.0, 0.0, discourage=True)
     play(drain, {0.0: idle(1), 1.0: idle(1), 2.0: idle(1, 2, 3)})
     drain.renew(10.0, 70.0, 4.0, discourage=False)
@@ -102,7 +102,7 @@ def test_who_came_while_only_discouraged_gets_a_turn_when_it_becomes_earnest() -
     assert acts == {10.0: [(Act.CLOSE, 1)], 11.5: [(Act.WARN, 2)], 14.0: [(Act.TELL, 2), (Act.WARN, 3)]}
 
 
-def test_discouraging_asks_those_who_are_here_and_nothing_else() -> None:
+def test_discourage_sends_goaways_to_present_connections_and_closes_none() -> None:
     drain = Drain(0.0, 2.0, spread_s=0.0, discourage=True)
     acts = play(drain, {0.0: idle(1), 1.0: idle(1, 2), 2.0: idle(1, 2), 5.0: idle(1, 2), 9.0: []})
     assert acts == {0.0: [(Act.WARN, 1)], 1.0: [(Act.TELL, 1)]}

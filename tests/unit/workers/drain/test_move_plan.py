@@ -1,4 +1,4 @@
-"""A move asks each connection once, in its turn, to change its ids; who cannot is taken leave of; nobody is cut off."""
+"""A move renames each connection once, in its turn, or drains it; no request is cut."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_turns_are_spread() -> None:
     }
 
 
-def test_who_cannot_be_renamed_gets_two_goaways_and_is_closed_when_idle() -> None:
+def test_a_connection_that_cannot_be_renamed_is_drained() -> None:
     move = Move(0.0, 0.0)
     assert move.step(0.0, idle(1)) == [(Ask.RENAME, 1)]
     move.cannot_rename(1)
@@ -26,7 +26,7 @@ def test_who_cannot_be_renamed_gets_two_goaways_and_is_closed_when_idle() -> Non
     assert acts == [(0.5, Act.WARN), (1.5, Act.TELL), (6.5, Act.CLOSE)]
 
 
-def test_a_running_request_is_never_cut_off() -> None:
+def test_a_running_request_is_never_cut() -> None:
     move = Move(0.0, 0.0)
     move.step(0.0, [(1, 1, True)])
     move.cannot_rename(1)
@@ -34,21 +34,21 @@ def test_a_running_request_is_never_cut_off() -> None:
     assert acts == [Act.WARN, Act.TELL]
 
 
-def test_a_client_that_keeps_its_ids_is_taken_leave_of_after_a_while() -> None:
+def test_a_client_that_keeps_its_ids_is_drained_after_a_while() -> None:
     move = Move(0.0, 0.0)
     move.step(0.0, idle(1))
     assert move.step(39.5, idle(1)) == []
     assert move.step(40.0, idle(1)) == [(Act.WARN, 1)]
 
 
-def test_who_has_moved_is_left_alone_and_a_newcomer_has_its_turn() -> None:
+def test_a_moved_connection_is_ignored_and_a_new_one_gets_its_turn() -> None:
     move = Move(0.0, 2.0)
     assert move.step(0.0, idle(1, 2)) == [(Ask.RENAME, 1)]
     assert move.step(1.0, idle(2)) == [(Ask.RENAME, 2)]
     assert move.step(50.0, idle(3)) == [(Ask.RENAME, 3)]
 
 
-def test_a_handshake_is_waited_for() -> None:
+def test_a_connection_is_renamed_after_its_handshake() -> None:
     move = Move(0.0, 0.0)
     assert move.step(0.0, [(1, 0, False)]) == []
     assert move.step(0.5, idle(1)) == [(Ask.RENAME, 1)]

@@ -1,4 +1,4 @@
-"""Rights that were given up are gone for good, and a worker that could not give them up does not start."""
+"""Dropped privileges cannot be regained, and a worker that cannot drop them does not start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(code: str) -> list[str]:
 
 
 @pytest.mark.root
-def test_nothing_brings_them_back() -> None:
+def test_privileges_cannot_be_regained() -> None:
     lines = run("""
         import os, socket
         from velocity_edge.machine.worker_user import find_user
@@ -59,7 +59,7 @@ def _unprivileged_from() -> int:
     return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
 
 
-def test_a_thread_that_would_keep_them_is_noticed() -> None:
+def test_a_second_thread_is_an_error() -> None:
     assert run("""
         import threading
         from workers.process.privileges import drop

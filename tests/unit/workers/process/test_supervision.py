@@ -1,4 +1,4 @@
-"""A worker that nobody supervises serves on; one that nobody would miss ends itself, and no sooner than it should."""
+"""A worker without supervisor serves on; a drained one stops after `ALONE_S`, one that never served stops at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.process.supervision import ALONE_S, Supervision
 
 
 class Clockwork(asyncio.SelectorEventLoop):
-    """A loop whose time passes when it is told to."""
+    """A loop with a simulated clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,20 +74,20 @@ def _worker(loop: Clockwork, tmp_path: Path) -> Iterator[Alone]:
     worker.supervision.close()
 
 
-def test_one_that_serves_serves_on(worker: Alone) -> None:
+def test_a_serving_worker_continues_without_supervisor(worker: Alone) -> None:
     worker.lose()
     worker.loop.pass_time(100 * ALONE_S)
     assert worker.supervision.orphaned
     assert worker.orders == []
 
 
-def test_one_that_never_served_stops_at_once(worker: Alone) -> None:
+def test_a_worker_that_never_served_stops_at_once(worker: Alone) -> None:
     worker.revision = 0
     worker.lose()
     assert worker.orders == [m.Stop()]
 
 
-def test_one_that_has_drained_stops_when_no_supervisor_came(worker: Alone) -> None:
+def test_a_drained_worker_stops_when_no_supervisor_connects(worker: Alone) -> None:
     worker.drained = True
     worker.lose()
     worker.loop.pass_time(ALONE_S - 1.0)
@@ -98,7 +98,7 @@ def test_one_that_has_drained_stops_when_no_supervisor_came(worker: Alone) -> No
     assert worker.orders == [m.Stop()], "once"
 
 
-def test_one_that_drains_stops_when_the_last_connection_is_gone(worker: Alone) -> None:
+def test_a_draining_worker_stops_after_its_last_connection(worker: Alone) -> None:
     worker.lose()
     worker.loop.pass_time(2 * ALONE_S)
     assert worker.orders == []
@@ -108,8 +108,8 @@ def test_one_that_drains_stops_when_the_last_connection_is_gone(worker: Alone) -
 
 
 @pytest.mark.parametrize(("speaks", "stops"), [(False, True), (True, False)])
-def test_only_a_supervisor_that_says_something_counts(worker: Alone, tmp_path: Path, speaks: bool, stops: bool) -> None:
-    """One that takes the connection and hangs up, again and again, is as good as none."""
+def test_only_a_supervisor_that_sends_an_order_counts(worker: Alone, tmp_path: Path, speaks: bool, stops: bool) -> None:
+    """One that accepts the connection and closes it again and again counts as none."""
     worker.drained = True
     worker.lose()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:

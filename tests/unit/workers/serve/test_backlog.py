@@ -1,4 +1,4 @@
-"""What waits is taken one item of each connection in turn, in its own order, within a bound in bytes."""
+"""Waiting work is done one item of each connection in turn, in the connection's order, within a bound in bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_connections_take_turns_and_each_keeps_its_order() -> None:
         backlog.take()
 
 
-def test_a_closed_stream_is_forgotten_with_its_bytes() -> None:
+def test_a_closed_stream_is_removed_with_its_bytes() -> None:
     backlog, done = Backlog(100), list[int]()
     assert backlog.add(1, 10, lambda: done.append(10), 50)
     assert not backlog.add(1, 11, lambda: done.append(11), 51)
@@ -36,7 +36,7 @@ def test_a_closed_stream_is_forgotten_with_its_bytes() -> None:
     assert backlog.add(1, 12, lambda: None, 100)
 
 
-def test_those_that_ask_for_much_leave_half_of_the_room_to_others() -> None:
+def test_connections_with_much_waiting_leave_half_of_the_space_to_others() -> None:
     backlog = Backlog(64 * SMALL_BYTES)
     greedy = 0
     while backlog.add(greedy % 4, greedy, lambda: None, 1000):
@@ -44,7 +44,7 @@ def test_those_that_ask_for_much_leave_half_of_the_room_to_others() -> None:
     assert greedy * 1000 <= 32 * SMALL_BYTES
     for connection in range(100, 130):
         assert backlog.add(connection, 10_000 + connection, lambda: None, 1000)
-    # Work that keeps no memory always has a place: a stream has at most one item.
+    # Work that keeps no memory is always accepted: a stream has at most one item.
     assert backlog.add(0, 5, lambda: None)
 
 

@@ -1,4 +1,4 @@
-"""The loop takes in and sends out all there is, lets nobody keep it, and waits where a socket has no room."""
+"""The loop receives and sends everything, no source monopolizes it, and it waits for a socket that would block."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.serve.revision import Revision
 
 
 class Stage:
-    """An endpoint with two listeners and three slots; ours is slot 0."""
+    """An endpoint with two listeners and three slots; its own is slot 0."""
 
     def __init__(self) -> None:
         self.engine = FakeEngine()
@@ -68,7 +68,7 @@ class Stage:
         return Train(data, len(data), (socket.inet_aton(host), port), (b"\x7f\0\0\1", 0), listener)
 
     def heard(self) -> list[bytes]:
-        """What the client received."""
+        """The datagrams that the client received."""
         packets = []
         while True:
             try:
@@ -80,7 +80,7 @@ class Stage:
 async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "in vain"
+        assert time.monotonic() < deadline, "timed out"
         await asyncio.sleep(0.001)
 
 
@@ -100,7 +100,7 @@ async def test_datagrams_of_every_listener_become_events_and_answers() -> None:
         assert {train.listener for train in stage.engine.received} == {0, 1}
 
 
-async def test_a_busy_socket_does_not_keep_the_other_waiting() -> None:
+async def test_a_busy_socket_does_not_delay_the_other() -> None:
     with Stage() as stage:
         for number in range(100):
             stage.send(b"%d" % number, 0)
@@ -110,7 +110,7 @@ async def test_a_busy_socket_does_not_keep_the_other_waiting() -> None:
         assert position <= 2 * stage.engine.batches[0].capacity
 
 
-async def test_strays_go_to_the_slot_of_their_owner_and_the_lost_are_counted() -> None:
+async def test_strays_are_sent_to_the_slot_of_their_owner_and_dropped_ones_counted() -> None:
     with Stage() as stage:
         stage.endpoint.use_roster({10: 0, 11: 1, 12: 2})
         assert stage.engine.roster == frozenset((10, 11, 12))
@@ -126,7 +126,7 @@ async def test_strays_go_to_the_slot_of_their_owner_and_the_lost_are_counted() -
         assert stage.endpoint.handover_full > 1
 
 
-async def test_what_comes_by_the_link_is_taken_in_and_nonsense_survived() -> None:
+async def test_packets_from_the_link_are_processed_and_invalid_ones_ignored() -> None:
     with Stage() as stage:
         packet = handover.encode(b"strayed", stage.train(b"strayed", 1), 77)
         for data in (b"nonsense", b"", *[packet] * 20):
@@ -135,7 +135,7 @@ async def test_what_comes_by_the_link_is_taken_in_and_nonsense_survived() -> Non
         assert stage.engine.received[0] == replace(stage.train(b"strayed", 1), received_ns=77)
 
 
-async def test_a_socket_without_room_stops_sending_until_it_is_writable() -> None:
+async def test_a_socket_that_would_block_stops_sending_until_it_is_writable() -> None:
     with Stage() as stage:
         outgoing = stage.engine.batches[1]
         outgoing.would_block = True
@@ -154,7 +154,7 @@ async def test_a_socket_without_room_stops_sending_until_it_is_writable() -> Non
         assert await stage.endpoint.drained_output(1.0)
 
 
-async def test_much_to_send_leaves_turns_for_others() -> None:
+async def test_a_large_backlog_of_packets_leaves_turns_for_other_callbacks() -> None:
     with Stage() as stage:
         stage.engine.outgoing = [stage.train(b"%d" % number) for number in range(200)]
         turns = 0
@@ -165,7 +165,7 @@ async def test_much_to_send_leaves_turns_for_others() -> None:
         assert turns >= 200 / (8 * stage.engine.batches[1].capacity)
 
 
-async def test_the_timer_fires_when_it_is_due_also_when_it_was_moved_forward() -> None:
+async def test_the_timer_fires_when_due_also_after_it_was_moved_forward() -> None:
     with Stage() as stage:
         stage.engine.timer_ns = time.monotonic_ns() + 3_600_000_000_000
         stage.endpoint.flush_soon()

@@ -1,4 +1,4 @@
-"""Every request gets exactly one answer; one that a handler shared is the same for whoever asks the same thing."""
+"""Every request gets exactly one response; a shared response is sent again for the same question."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def shared(request: Request) -> Response:
     return Response(200, ((b"n", b"1"),), b"hello", shared=True)
 
 
-# --- the cache of a second -------------------------------------------------------------------------------------------
+# --- shared responses ----------------------------------------------------------------------------------------------
 
 
-def test_a_shared_answer_is_given_again_until_the_second_ends() -> None:
+def test_a_shared_response_is_sent_again_until_the_second_ends() -> None:
     stage = Stage(shared)
     stage.handle(request(1), request(2), request(3))
     assert len(stage.asked) == 1
@@ -123,13 +123,13 @@ def test_a_shared_answer_is_given_again_until_the_second_ends() -> None:
         request(2, fin=False),
     ],
 )
-def test_another_question_is_asked_anew(other: Any) -> None:
+def test_a_different_request_calls_the_handler(other: Any) -> None:
     stage = Stage(shared)
     stage.handle(request(1, headers=[(b"user-agent", b"x")]), other)
     assert len(stage.asked) == 2
 
 
-def test_what_was_answered_to_another_question_is_not_shared() -> None:
+def test_a_response_to_a_range_or_a_precondition_is_not_shared() -> None:
     stage = Stage(shared)
     for number, headers in enumerate([[(b"range", b"x")], [(b"if-none-match", b"x")]]):
         stage.handle(request(number, headers=headers))
@@ -138,7 +138,7 @@ def test_what_was_answered_to_another_question_is_not_shared() -> None:
     assert len(stage.asked) == 5
 
 
-def test_an_answer_that_is_not_shared_or_not_a_200_is_asked_for_each_time() -> None:
+def test_a_response_that_is_not_shared_or_not_a_200_is_not_kept() -> None:
     stage = Stage(lambda request: Response(200, (), b"x"))
     stage.handle(request(1), request(2))
     assert len(stage.asked) == 2
@@ -147,7 +147,7 @@ def test_an_answer_that_is_not_shared_or_not_a_200_is_asked_for_each_time() -> N
     assert len(stage.asked) == 2
 
 
-def test_a_new_revision_forgets_what_was_shared() -> None:
+def test_a_new_revision_drops_shared_responses() -> None:
     stage = Stage(shared)
     stage.handle(request(1))
     stage.exchanges.use(Revision(2, always(lambda request: plain(204))))
@@ -155,7 +155,7 @@ def test_a_new_revision_forgets_what_was_shared() -> None:
     assert stage.engine.answers[2].status == 204
 
 
-def test_what_is_shared_is_bounded() -> None:
+def test_shared_responses_are_bounded() -> None:
     stage = Stage(lambda request: Response(200, (), b"x" * 65_536, shared=True))
     for number in range(5000):
         stage.handle(request(number, b"/%d" % number))
@@ -186,7 +186,7 @@ class Counting(Middleware):
         return handle
 
 
-def test_a_shared_answer_is_not_sent_past_an_authorization() -> None:
+def test_a_shared_response_does_not_bypass_authorization() -> None:
     stage = Stage(shared, [Authorization()])
     stage.handle(request(1, headers=[(b"authorization", b"right")]), request(2))
     assert [stage.engine.answers[stream].status for stream in (1, 2)] == [200, 401]
@@ -199,7 +199,7 @@ def test_one_middleware_that_does_not_declare_it_prevents_sharing() -> None:
     assert [stage.engine.answers[stream].status for stream in (1, 2)] == [200, 401]
 
 
-def test_middleware_that_is_the_same_for_all_is_skipped_for_a_shared_answer() -> None:
+def test_middleware_that_is_the_same_for_all_is_skipped_for_a_shared_response() -> None:
     counting = Counting()
     stage = Stage(shared, [counting])
     stage.handle(request(1), request(2), request(3))
@@ -222,7 +222,7 @@ def test_authority_and_host_must_agree_and_one_must_be_there() -> None:
     assert answers[3].body == b"named\n"
 
 
-def test_a_failing_handler_is_a_500_with_the_number_of_its_log_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_is_a_500_with_the_number_of_its_log_line(caplog: pytest.LogCaptureFixture) -> None:
     def fail(request: Request) -> Response:
         raise KeyError("oops")
 
@@ -243,14 +243,14 @@ def test_without_a_revision_there_is_a_503() -> None:
     assert stage.engine.answers[1].status == 503
 
 
-def test_an_answer_to_a_stream_that_is_gone_is_no_error() -> None:
+def test_a_response_to_a_closed_stream_is_not_an_error() -> None:
     stage = Stage(shared)
     stage.engine.gone.add(1)
     stage.handle(request(1))
     assert len(stage.exchanges._shared) == 0
 
 
-async def test_a_coroutine_answers_later_and_its_failure_is_a_500() -> None:
+async def test_a_coroutine_answers_later_and_its_exception_is_a_500() -> None:
     async def later(request: Request) -> Response:
         await asyncio.sleep(0)
         if request.path == b"/bad":
@@ -266,7 +266,7 @@ async def test_a_coroutine_answers_later_and_its_failure_is_a_500() -> None:
     assert stage.exchanges.running == 0
 
 
-async def test_a_client_that_leaves_cancels_the_handler() -> None:
+async def test_a_closed_stream_cancels_the_handler() -> None:
     cancelled = asyncio.Event()
 
     async def wait(request: Request) -> Response:
@@ -320,7 +320,7 @@ def test_a_replaced_revision_without_requests_is_released_at_once() -> None:
 
 
 def slow(stage: Stage, cost_ns: int = TURN_NS // 4) -> Callable[[Request], Response]:
-    """Return a handler of which four fill a turn."""
+    """Return a handler of which four calls use up a turn."""
 
     def handle(request: Request) -> Response:
         stage.now_ns += cost_ns
@@ -334,7 +334,7 @@ def slow_stage(cost_ns: int = TURN_NS // 4, **revision: Any) -> Stage:
     return stage
 
 
-async def test_a_turn_answers_what_its_budget_allows_and_the_next_ones_the_rest() -> None:
+async def test_requests_above_the_budget_of_a_turn_are_answered_in_later_ones() -> None:
     stage = slow_stage()
     stage.handle(*[request(number) for number in range(10)])
     counts = [len(stage.engine.answers)]
@@ -349,7 +349,7 @@ async def test_a_turn_answers_what_its_budget_allows_and_the_next_ones_the_rest(
     assert stage.flushes == 2
 
 
-async def test_a_handler_that_takes_longer_than_a_turn_has_one_for_itself() -> None:
+async def test_a_handler_that_takes_longer_than_a_turn_gets_one_alone() -> None:
     stage = slow_stage(20 * TURN_NS)
     stage.handle(*[request(number) for number in range(3)])
     for answered in (1, 2, 3):
@@ -357,17 +357,17 @@ async def test_a_handler_that_takes_longer_than_a_turn_has_one_for_itself() -> N
         await asyncio.sleep(0)
 
 
-async def test_a_connection_that_asks_for_much_waits_behind_itself() -> None:
+async def test_many_requests_of_one_connection_do_not_delay_another() -> None:
     stage = slow_stage()
     stage.handle(*[request(number) for number in range(100)])
     stage.handle(request(1000, connection=2))
-    assert 1000 not in stage.engine.answers  # what came earlier is not overtaken at once
+    assert 1000 not in stage.engine.answers  # not before the waiting ones, at once
     await asyncio.sleep(0)
     assert 1000 in stage.engine.answers
     assert len(stage.engine.answers) == 8
 
 
-async def test_what_waits_is_counted_as_open_and_forgotten_with_its_stream() -> None:
+async def test_waiting_requests_are_open_and_end_with_their_stream() -> None:
     stage = slow_stage()
     stage.handle(*[request(number) for number in range(10)])
     assert stage.exchanges.running == 6
@@ -377,7 +377,7 @@ async def test_what_waits_is_counted_as_open_and_forgotten_with_its_stream() -> 
     assert list(stage.engine.answers) == [0, 1, 2, 3, 9]
 
 
-async def test_a_body_that_comes_while_its_request_waits_is_kept_for_it() -> None:
+async def test_a_body_that_arrives_while_its_request_waits_is_kept() -> None:
     stage = slow_stage()
     stage.handle(*[request(number) for number in range(4)])
 
@@ -403,7 +403,7 @@ async def test_the_access_log_has_the_time_that_a_request_waited() -> None:
     assert [orjson.loads(line)["duration_ms"] for line in stage.log.splitlines()] == [0.0] * 4 + [500.0]
 
 
-async def test_what_has_no_room_to_wait_gets_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_without_space_to_wait_gets_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = slow_stage()
     monkeypatch.setattr(stage.exchanges._turns, "backlog", Backlog(8192))
     stage.handle(*[request(number) for number in range(100)])
@@ -417,15 +417,15 @@ async def test_what_has_no_room_to_wait_gets_a_503(monkeypatch: pytest.MonkeyPat
     assert stage.exchanges.running == 0
 
 
-async def test_bodies_in_chunks_share_the_turns_too() -> None:
-    """A packet of acknowledgements wakes every stream of a connection: no iteration of the loop runs them all."""
+async def test_the_budget_of_a_turn_covers_bodies_in_chunks() -> None:
+    """An acknowledgement may resume every stream of a connection: no iteration of the loop runs all of them."""
     produced: list[int] = []
     number_of = 300
 
     async def chunks(number: int) -> AsyncIterator[bytes]:
         for _ in range(3):
             produced.append(number)
-            yield b"x" * 200  # above the high-water mark: it waits for room after each
+            yield b"x" * 200  # above the high-water mark: it waits after each
 
     stage = Stage(lambda request: Response(200, (), chunks(int(request.path[1:]))))
     stage.handle(*[request(number, b"/%d" % number) for number in range(number_of)])
@@ -445,7 +445,7 @@ async def test_bodies_in_chunks_share_the_turns_too() -> None:
     assert stage.exchanges.running == 0
 
 
-async def test_a_body_without_an_end_of_its_own_yields_to_others() -> None:
+async def test_an_endless_body_yields_to_others() -> None:
     produced = 0
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -488,7 +488,7 @@ async def test_a_body_is_credited_as_it_is_read() -> None:
     assert stage.exchanges.running == 0
 
 
-async def test_a_body_over_the_handlers_bound_is_an_error_there() -> None:
+async def test_a_body_above_the_bound_raises_in_the_handler() -> None:
     async def small(request: Request) -> Response:
         try:
             await request.body.read(5)
@@ -502,7 +502,7 @@ async def test_a_body_over_the_handlers_bound_is_an_error_there() -> None:
     assert stage.engine.answers[1].status == 413
 
 
-def test_a_body_that_nobody_wants_is_taken_for_a_while_and_then_reset() -> None:
+def test_an_unread_body_is_discarded_up_to_a_bound_and_then_reset() -> None:
     stage = Stage(lambda request: plain(405))
     stage.handle(request(1, method=b"POST", fin=False))
     assert stage.engine.answers[1].status == 405
@@ -516,7 +516,7 @@ def test_a_body_that_nobody_wants_is_taken_for_a_while_and_then_reset() -> None:
     assert stage.exchanges.running == 0
 
 
-def test_a_short_body_that_nobody_wants_is_just_credited() -> None:
+def test_a_short_unread_body_is_credited_without_a_reset() -> None:
     stage = Stage(lambda request: plain(405))
     stage.handle(request(1, method=b"POST", fin=False), BodyReceived(1, b"abc", True))
     assert stage.engine.credited == {1: 3}
@@ -527,7 +527,7 @@ def test_a_short_body_that_nobody_wants_is_just_credited() -> None:
 # --- bodies out ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_streamed_body_waits_when_the_client_is_slow() -> None:
+async def test_a_streamed_body_is_paused_for_a_slow_client() -> None:
     produced = 0
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -562,8 +562,8 @@ async def test_a_body_that_fails_midway_is_reset_and_logged(caplog: pytest.LogCa
     assert "disk" in caplog.text
 
 
-async def test_a_body_that_is_cut_short_is_reset_and_said_once_per_second(caplog: pytest.LogCaptureFixture) -> None:
-    """Each request for parts of a file that was truncated meanwhile left a traceback in the log."""
+async def test_a_body_that_is_cut_short_is_reset_and_logged_once_per_second(caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: each request for ranges of a truncated file left a traceback in the log."""
 
     async def chunks() -> AsyncIterator[bytes]:
         yield b"begin"
@@ -580,7 +580,7 @@ async def test_a_body_that_is_cut_short_is_reset_and_said_once_per_second(caplog
     assert stage.exchanges.running == 0
 
 
-async def test_a_slow_client_that_leaves_ends_the_body() -> None:
+async def test_a_closed_stream_ends_a_paused_body() -> None:
     closed = asyncio.Event()
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -599,7 +599,7 @@ async def test_a_slow_client_that_leaves_ends_the_body() -> None:
     assert stage.exchanges.running == 0
 
 
-# --- who is there, and the log ---------------------------------------------------------------------------------------
+# --- connections and the log ---------------------------------------------------------------------------------------
 
 
 def handshake(connection: int) -> HandshakeCompleted:
@@ -617,7 +617,7 @@ def test_established_connections_are_counted() -> None:
     assert 2 in stage.exchanges.connections
 
 
-def test_the_access_log_has_each_request_once_hot_or_not() -> None:
+def test_the_access_log_has_each_request_once_shared_or_not() -> None:
     stage = Stage(shared, access_line=json_line)
     stage.handle(handshake(1), request(1, b"/a?b", [(b"user-agent", b'cu"rl\n')]), request(2, b"/a?b"))
     assert stage.log == b""
@@ -631,7 +631,7 @@ def test_the_access_log_has_each_request_once_hot_or_not() -> None:
     assert stage.log.count(b"\n") >= 256  # not kept until the second ends
 
 
-def test_the_common_log_format_cannot_be_broken_from_outside() -> None:
+def test_the_common_log_format_escapes_data_of_the_client() -> None:
     stage = Stage(shared, access_line=clf_line)
     stage.handle(handshake(1), request(1, b'/"\\\n', [(b"user-agent", b'" 200 1 "\xff')]))
     stage.exchanges.access_log.flush()
@@ -640,10 +640,10 @@ def test_the_common_log_format_cannot_be_broken_from_outside() -> None:
     )
 
 
-# --- fields that are too many, bodies that wait to be asked for ------------------------------------------------------
+# --- fields above the limit, and 100 (Continue) ----------------------------------------------------------------------
 
 
-def test_fields_above_the_limit_get_a_431_that_no_handler_sees() -> None:
+def test_fields_above_the_limit_get_a_431_without_a_handler() -> None:
     stage = Stage(shared, access_line=json_line)
     stage.handle(request(1))
     stage.handle(replace(request(2, b"", authority=b""), fields_too_large=True))
@@ -660,7 +660,7 @@ def test_fields_above_the_limit_get_a_431_that_no_handler_sees() -> None:
 EXPECT = [(b"expect", b"100-Continue")]
 
 
-async def test_a_client_that_waits_is_told_to_go_on_when_its_body_is_wanted() -> None:
+async def test_a_client_that_expects_100_gets_it_when_the_body_is_read() -> None:
     async def read(request: Request) -> Response:
         await asyncio.sleep(0)
         return plain(200, (await request.body.read(100)).decode())
@@ -680,7 +680,7 @@ async def test_a_client_that_waits_is_told_to_go_on_when_its_body_is_wanted() ->
 
 
 @pytest.mark.parametrize("headers", [[], [(b"expect", b"something-else")]])
-async def test_a_client_that_does_not_wait_is_told_nothing(headers: list[tuple[bytes, bytes]]) -> None:
+async def test_a_client_that_does_not_expect_100_gets_none(headers: list[tuple[bytes, bytes]]) -> None:
     async def read(request: Request) -> Response:
         return plain(200, (await request.body.read(100)).decode())
 
@@ -692,7 +692,7 @@ async def test_a_client_that_does_not_wait_is_told_nothing(headers: list[tuple[b
     assert (stage.engine.interim, stage.engine.answers[1].status) == ({}, 200)
 
 
-async def test_a_body_that_came_unasked_needs_no_invitation() -> None:
+async def test_a_body_that_arrived_already_gets_no_100() -> None:
     async def read(request: Request) -> Response:
         await asyncio.sleep(0)
         return plain(200, (await request.body.read(100)).decode())
@@ -706,7 +706,7 @@ async def test_a_body_that_came_unasked_needs_no_invitation() -> None:
     assert [stage.engine.answers[stream].status for stream in (1, 2)] == [200, 200]
 
 
-def test_a_client_that_waits_for_nothing_gets_the_answer_at_once() -> None:
+def test_a_client_that_expects_100_gets_a_final_response_at_once() -> None:
     stage = Stage(lambda request: plain(405))
     stage.handle(request(1, method=b"POST", headers=EXPECT, fin=False))
     assert (stage.engine.interim, stage.engine.answers[1].status) == ({}, 405)
@@ -735,15 +735,13 @@ def close_of(code: int, *, application: bool = True, by_peer: bool = False, reas
         (close_of(0x108, by_peer=True), None),
     ],
 )
-def test_a_connection_that_we_close_with_an_error_is_counted_by_its_name(
-    event: ConnectionClosed, counter: str | None
-) -> None:
+def test_a_connection_closed_with_an_error_is_counted_by_its_name(event: ConnectionClosed, counter: str | None) -> None:
     stage = Stage(shared)
     stage.handle(event)
     assert {name: n for name, n in stage.exchanges.connections.closes.items() if n} == ({counter: 1} if counter else {})
 
 
-def test_what_is_logged_about_a_close_is_escaped(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_reason_of_a_close_is_escaped_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     Stage(shared).handle(close_of(0x108, reason="no\x1b[2J\nsuch \u202e stream"), close_of(0x100))
     [line] = [record.getMessage() for record in caplog.records]

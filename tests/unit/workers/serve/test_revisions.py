@@ -85,7 +85,7 @@ def handler_behind(prepared: Prepared, host: bytes) -> object:
 
 
 @pytest.mark.parametrize("sites", [0, 1, 3])
-def test_the_number_is_the_one_that_was_ordered(tmp_path: Path, worker: Worker, sites: int) -> None:
+def test_a_revision_has_the_number_of_its_order(tmp_path: Path, worker: Worker, sites: int) -> None:
     worker.number = 6
     made = worker.prepare(*(site(tmp_path, f"{n}.test") for n in range(sites)))
     assert (made.number, made.requests.number) == (7, 7)

@@ -1,4 +1,4 @@
-"""A directory's page is made in slices, once for everybody who wants it, and bounded in names and bytes."""
+"""The page of a directory is made in slices, once for concurrent requests, and bounded in names and bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fill(path: Path, names: int) -> Path:
     return path
 
 
-async def test_the_loop_turns_for_every_hundred_names(tmp_path: Path) -> None:
+async def test_the_loop_runs_after_every_hundred_names(tmp_path: Path) -> None:
     folder = directory(fill(tmp_path / "many", 2000))
     turns = 0
     task = asyncio.get_running_loop().create_task(listing(folder.fd, b"/", as_json=False, hidden_files=False))
@@ -37,7 +37,7 @@ async def test_the_loop_turns_for_every_hundred_names(tmp_path: Path) -> None:
     assert (await task).body.count(b"<tr>") == 2000  # type: ignore[union-attr]
 
 
-async def test_everybody_who_asks_meanwhile_or_in_the_same_second_gets_the_same_page(tmp_path: Path) -> None:
+async def test_concurrent_requests_and_those_of_the_same_second_get_one_page(tmp_path: Path) -> None:
     clock = Clock()
     listings, folder = Listings(clock), directory(fill(tmp_path / "many", 300))
     key = (3, b"/many/", False, False)
@@ -49,8 +49,8 @@ async def test_everybody_who_asks_meanwhile_or_in_the_same_second_gets_the_same_
     assert b"new" in (await listings.page(key, folder)).body  # type: ignore[operator]
 
 
-async def test_an_unchanged_page_shares_the_memory_of_the_one_before(tmp_path: Path) -> None:
-    """Or clients that do not read could hold one copy per second."""
+async def test_an_unchanged_page_shares_the_memory_of_the_previous_one(tmp_path: Path) -> None:
+    """Otherwise clients that do not read could hold one copy per second."""
     clock = Clock()
     listings, folder = Listings(clock), directory(fill(tmp_path / "many", 10))
     key = (3, b"/many/", False, False)
@@ -59,7 +59,7 @@ async def test_an_unchanged_page_shares_the_memory_of_the_one_before(tmp_path: P
     assert (await listings.page(key, folder)).body is first.body
 
 
-async def test_a_client_that_leaves_does_not_take_the_page_from_others(tmp_path: Path) -> None:
+async def test_a_cancelled_request_does_not_cancel_the_page_for_others(tmp_path: Path) -> None:
     listings, folder = Listings(Clock()), directory(fill(tmp_path / "many", 500))
     key = (3, b"/", False, False)
     first = asyncio.create_task(listings.page(key, folder))
@@ -95,7 +95,7 @@ async def test_one_page_is_made_at_a_time_and_few_wait(tmp_path: Path, monkeypat
     await listings.page(keys[-1], folder)
 
 
-async def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kept_pages_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_KEPT_BYTES", 50_000)
     listings, folder = Listings(Clock()), directory(fill(tmp_path / "many", 50))
     for number in range(50):
@@ -105,7 +105,7 @@ async def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("bound", "value"), [("MAX_ENTRIES", 100), ("MAX_PAGE_BYTES", 9_000), ("MAX_SCANNED", 100)])
-async def test_a_larger_directory_is_cut_and_the_page_says_so(
+async def test_a_larger_directory_is_truncated_and_the_page_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int
 ) -> None:
     folder = directory(fill(tmp_path / "many", 300))
@@ -122,7 +122,7 @@ async def test_a_larger_directory_is_cut_and_the_page_says_so(
     assert len(orjson.loads(listed.body)) < 300
 
 
-async def test_hidden_names_count_as_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hidden_names_count_towards_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SCANNED", 50)
     for number in range(200):
         (tmp_path / f".hidden{number}").touch()
@@ -131,14 +131,14 @@ async def test_hidden_names_count_as_work(tmp_path: Path, monkeypatch: pytest.Mo
     assert header(page, b"velocity-listing") == b"cut"
 
 
-def test_spellings_of_a_path_are_one_page(tmp_path: Path) -> None:
+def test_different_encodings_of_a_path_are_one_page(tmp_path: Path) -> None:
     write(tmp_path / "many/a", "x")
     static = handler(tmp_path, listings=True)
     pages = {id(get(static, spelling).body) for spelling in (b"/many/", b"/%6dany/", b"/m%61ny/?x=1")}
     assert len(pages) == 1
 
 
-def test_names_cannot_change_how_the_page_reads(tmp_path: Path) -> None:
+def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:
     for name in ("a\u202egpj.exe", "b\x1b[2J", "c\nd", "e\u200bf"):
         write(tmp_path / "many" / name, "x")
     static = handler(tmp_path, listings=True)

@@ -1,4 +1,4 @@
-"""Open files are bounded: clients that read nothing hold a share, others are served, and what is refused is a 503."""
+"""Open files are bounded: a client that reads nothing holds its share, others are served, a refusal is a 503."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def _site(tmp_path: Path) -> Path:
 
 
 class Stage:
-    """A site behind a worker's requests, with room for *limit* open files. The engine keeps what it is given."""
+    """A site behind a worker's requests, with space for *limit* open files. The engine keeps every response."""
 
     def __init__(self, site: Path, limit: int) -> None:
-        gc.collect()  # what other tests left is not ours to count
+        gc.collect()  # objects of other tests must not be counted
         before = Descriptor.alive
         self.root = Descriptor(os.open(site, os.O_PATH | os.O_DIRECTORY))
         self.open_files = OpenFiles(before + 1 + limit)
-        # Half of the room, without what the process has open already.
+        # Half of the space, without the descriptors that are open already.
         self.before = before + 1
         self.static = StaticHandler(self.root, site_section(site), Clock(), open_files=self.open_files)
         self.engine = FakeEngine()
@@ -60,7 +60,7 @@ class Stage:
         self.streams = 0
 
     def get(self, connection: int, path: str, **options: Any) -> int:
-        """Return the status that a new stream gets."""
+        """Return the status of a new request."""
         self.streams += 1
         self.exchanges.handle([request(self.streams, path.encode(), connection=connection, **options)])
         return self.engine.answers[self.streams].status
@@ -79,22 +79,22 @@ def _stage(site: Path) -> Stage:
     return Stage(site, limit=40)
 
 
-def test_those_who_hold_much_are_refused_and_others_are_served(stage: Stage) -> None:
-    """One connection asks for files in rotation and reads none: it held one descriptor per stream, without a bound."""
+def test_a_connection_that_holds_many_files_is_refused_and_others_are_served(stage: Stage) -> None:
+    """Regression: a connection that read nothing held one descriptor per stream, without a bound."""
     greedy = [stage.get(1, f"/{number}.bin") for number in range(FILES)]
     assert 200 in greedy
     assert 503 in greedy
     assert stage.opened <= 30
     refused = stage.exchanges.counts["open_files_refused"]
     assert refused == greedy.count(503)
-    # An honest reader, whatever he asks for: something new, something that others have open, something small.
+    # Another client gets a new file, a file that is open already, and a small file.
     assert stage.get(2, f"/{FILES - 1}.bin") == 200
     assert stage.get(2, "/0.bin") == 200
     assert stage.get(2, "/small.txt") == 200
     assert stage.get(1, "/small.txt") == 200
 
 
-def test_many_connections_together_are_bounded_too(stage: Stage) -> None:
+def test_the_files_of_many_connections_are_bounded(stage: Stage) -> None:
     for connection in range(100):
         for number in range(FILES):
             stage.get(connection, f"/{number}.bin", headers=[(b"x", b"%d" % connection)])
@@ -102,13 +102,13 @@ def test_many_connections_together_are_bounded_too(stage: Stage) -> None:
     assert stage.get(1000, "/small.txt") == 200
 
 
-def test_what_is_open_is_shared_by_all_who_ask_for_it(stage: Stage) -> None:
+def test_an_open_file_is_shared_by_all_connections(stage: Stage) -> None:
     for connection in range(200):
         assert stage.get(connection, "/0.bin") == 200
     assert stage.opened <= 2
 
 
-def test_room_comes_back_with_the_end_of_a_stream(stage: Stage) -> None:
+def test_the_end_of_a_stream_releases_its_file(stage: Stage) -> None:
     for number in range(FILES):
         stage.get(1, f"/{number}.bin")
     assert stage.get(1, "/50.bin") == 503
@@ -119,7 +119,7 @@ def test_room_comes_back_with_the_end_of_a_stream(stage: Stage) -> None:
     assert stage.get(1, "/50.bin") == 200
 
 
-def test_caches_let_go_when_files_are_short(site: Path) -> None:
+def test_caches_release_descriptors_when_they_are_scarce(site: Path) -> None:
     stage = Stage(site, limit=40)
     for number in range(FILES):
         assert stage.get(1, f"/{number}.bin") == 200
@@ -127,7 +127,7 @@ def test_caches_let_go_when_files_are_short(site: Path) -> None:
     assert stage.opened <= 22
 
 
-def test_at_the_limit_nothing_is_opened(site: Path) -> None:
+def test_no_file_is_opened_at_the_limit(site: Path) -> None:
     gc.collect()
     before = Descriptor.alive + 1
     root = Descriptor(os.open(site, os.O_PATH | os.O_DIRECTORY))
@@ -137,8 +137,8 @@ def test_at_the_limit_nothing_is_opened(site: Path) -> None:
     assert get(static, b"/small.txt").status == 200
 
 
-def test_multipart_answers_hold_their_file_and_are_bounded(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each keeps a quarter of a MiB in memory for a client that reads nothing; the whole file needs none."""
+def test_multipart_responses_hold_their_file_and_are_bounded(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keeps 256 KiB in memory for a client that reads nothing; the whole file needs no memory."""
     monkeypatch.setattr(static_module, "MAX_MULTIPARTS", multipart.Multipart.alive + 3)
     root = Descriptor(os.open(site, os.O_PATH | os.O_DIRECTORY))
     static = StaticHandler(root, site_section(site), Clock())
@@ -153,13 +153,13 @@ def test_multipart_answers_hold_their_file_and_are_bounded(site: Path, monkeypat
 
 
 @pytest.mark.parametrize("soft", [64, 256, 1024, 1_048_576])
-def test_the_limit_leaves_room_for_everything_else(monkeypatch: pytest.MonkeyPatch, soft: int) -> None:
+def test_the_limit_leaves_descriptors_for_everything_else(monkeypatch: pytest.MonkeyPatch, soft: int) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (soft, soft))
     assert soft // 2 <= default_limit() < soft
     assert soft // 4 > SHARE
 
 
-def test_a_process_without_descriptors_says_503(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_descriptors_answers_503(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(site, limit=40)
 
     def none_left(*_: object) -> int:

@@ -1,4 +1,4 @@
-"""A static site shows what lies below its root, as RFC 9110 wants it, and nothing else."""
+"""A static site serves the files below its root by RFC 9110, and nothing else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(response: Response) -> bytes:
-    """Return the body, wherever it is."""
+    """Return the body, from memory or from the file."""
     body = response.body
     if body is None:
         return b""
@@ -97,13 +97,13 @@ def test_a_path_is_decoded_once_and_names_a_file(root: Path, target: bytes, body
         (b"/" + b"a/" * 3000, 404),
     ],
 )
-def test_no_path_leaves_the_root_or_shows_what_is_hidden(root: Path, target: bytes, status: int) -> None:
+def test_no_path_leaves_the_root_or_serves_hidden_files(root: Path, target: bytes, status: int) -> None:
     assert get(handler(root), target).status == status
     if status == 404:  # a fallback must not turn a refused path into a page with another meaning: it is the fallback
         assert get(handler(root, hidden_files=True), b"/../outside.txt").status == 404
 
 
-def test_links_work_inside_the_root_and_not_beyond(root: Path) -> None:
+def test_links_work_inside_the_root_only(root: Path) -> None:
     (root / "inside").symlink_to("style.css")
     (root / "out").symlink_to("../outside.txt")
     (root / "absolute").symlink_to(root / "style.css")
@@ -116,7 +116,7 @@ def test_links_work_inside_the_root_and_not_beyond(root: Path) -> None:
         assert get(static, target).status == 404
 
 
-def test_what_is_no_file_is_not_opened_or_waited_for(root: Path) -> None:
+def test_special_files_are_neither_served_nor_waited_for(root: Path) -> None:
     os.mkfifo(root / "fifo")
     assert get(handler(root), b"/fifo").status == 404
 
@@ -139,7 +139,7 @@ def test_head_has_the_fields_of_get_and_no_body(root: Path) -> None:
         assert (head.status, list(head.headers)) == (whole.status, list(whole.headers))
 
 
-def test_a_small_file_comes_as_bytes_and_a_large_one_from_its_descriptor(root: Path) -> None:
+def test_a_small_file_is_sent_from_memory_and_a_large_one_from_its_descriptor(root: Path) -> None:
     write(root / "edge", b"x" * SMALL_BYTES)
     static = handler(root)
     assert isinstance(get(static, b"/edge").body, bytes)
@@ -169,7 +169,7 @@ def test_the_media_type_follows_the_extension(root: Path, name: str, kind: bytes
 # --- changes ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_changed_file_shows_within_a_second(root: Path) -> None:
+def test_a_changed_file_is_noticed_within_a_second(root: Path) -> None:
     clock = Clock()
     static = handler(root, clock)
     first = get(static, b"/style.css")
@@ -184,7 +184,7 @@ def test_a_changed_file_shows_within_a_second(root: Path) -> None:
     assert get(static, b"/style.css").status == 404
 
 
-def test_a_file_replaced_by_a_link_out_of_the_root_is_gone(root: Path) -> None:
+def test_a_file_replaced_by_a_link_out_of_the_root_is_not_served(root: Path) -> None:
     clock = Clock()
     static = handler(root, clock)
     assert get(static, b"/style.css").status == 200
@@ -255,7 +255,9 @@ def etag_of(root: Path) -> bytes:
         ([(b"if-range", b"ETAG")], 200),
     ],
 )
-def test_preconditions_in_the_order_of_rfc_9110(root: Path, headers: list[tuple[bytes, bytes]], status: int) -> None:
+def test_preconditions_are_evaluated_in_the_order_of_rfc_9110(
+    root: Path, headers: list[tuple[bytes, bytes]], status: int
+) -> None:
     etag = etag_of(root)
     filled = [(name, value.replace(b"ETAG", etag)) for name, value in headers]
     response = get(handler(root), b"/style.css", *filled)
@@ -266,7 +268,7 @@ def test_preconditions_in_the_order_of_rfc_9110(root: Path, headers: list[tuple[
         assert header(response, b"content-length") is None
 
 
-def test_a_date_is_no_strong_validator_within_its_second(root: Path) -> None:
+def test_a_date_is_not_a_strong_validator_within_its_second(root: Path) -> None:
     ranged = [(b"range", b"bytes=0-1"), (b"if-range", LONG_AGO)]
     assert get(handler(root, Clock(LONG_AGO_S + 0.9)), b"/style.css", *ranged).status == 200
     assert get(handler(root, Clock(LONG_AGO_S + 1.0)), b"/style.css", *ranged).status == 206
@@ -296,7 +298,7 @@ def test_ranges(root: Path, value: bytes, status: int, content_range: bytes | No
 
 
 @pytest.mark.parametrize("target", [b"/big.bin", b"/medium.txt"])
-def test_several_ranges_come_as_parts_in_the_order_asked(root: Path, target: bytes) -> None:
+def test_several_ranges_are_parts_in_the_order_of_the_request(root: Path, target: bytes) -> None:
     write(root / "medium.txt", bytes(range(256)) * 8)
     response = get(handler(root), target, (b"range", b"bytes=1000-1009,0-4,-3"))
     assert response.status == 206
@@ -330,7 +332,7 @@ def test_several_ranges_come_as_parts_in_the_order_asked(root: Path, target: byt
         (b"", None),
     ],
 )
-def test_the_best_sidecar_that_the_client_takes(root: Path, accept: bytes, coding: bytes | None) -> None:
+def test_the_best_acceptable_sidecar_is_served(root: Path, accept: bytes, coding: bytes | None) -> None:
     for suffix in ("br", "zst", "gz"):
         write(root / f"style.css.{suffix}", suffix)
     response = get(handler(root), b"/style.css", (b"accept-encoding", accept))
@@ -349,7 +351,7 @@ def test_each_coding_has_its_own_etag_and_ranges(root: Path) -> None:
     assert (part.status, read(part), header(part, b"content-encoding")) == (206, b"RO", b"br")
 
 
-def test_a_sidecar_alone_or_switched_off_is_not_used(root: Path) -> None:
+def test_a_sidecar_without_its_file_or_disabled_is_not_served(root: Path) -> None:
     write(root / "gone.css.br", "x")
     write(root / "style.css.br", "x")
     assert get(handler(root), b"/gone.css", (b"accept-encoding", b"br")).status == 404
@@ -372,7 +374,7 @@ def test_listings_are_off_by_default_and_escape_names(root: Path) -> None:
     assert get(static, b"/docs/").body == b"<h1>docs</h1>"
 
 
-def test_a_single_page_application_answers_for_every_path(root: Path) -> None:
+def test_the_fallback_of_a_single_page_application_is_served_for_every_path(root: Path) -> None:
     static = handler(root, spa_fallback="index.html")
     response = get(static, b"/users/7")
     assert (response.status, read(response)) == (200, b"<h1>home</h1>")
@@ -400,7 +402,7 @@ def test_error_pages_keep_the_status_and_its_fields(root: Path) -> None:
     ]
 
 
-def test_cache_control_goes_with_200_206_and_304(root: Path) -> None:
+def test_cache_control_is_sent_with_200_206_and_304(root: Path) -> None:
     static = handler(root, cache_control="public, max-age=60")
     etag = etag_of(root)
     for headers in ([], [(b"range", b"bytes=0-1")], [(b"if-none-match", etag)]):
