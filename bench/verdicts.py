@@ -30,7 +30,7 @@ from supervisor.steering.kernel import KernelSteering
 from tests.support.headers import extension
 from tests.support.packets import HANDSHAKE, INITIAL, ethernet, ipv4, ipv6, long, random_dcid, short, udp
 from tests.support.shield import CONFIG, GONE, Shield
-from velocity_edge.wire.cid import CidCodec
+from velocity_edge.wire.cid_codec import CidCodec
 from velocity_edge.wire.messages import Listener
 
 _HOUR_NS = 3600 * 10**9

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bpf import classic
 from tests.support.packets import HANDSHAKE, INITIAL, long, random_dcid, short
-from velocity_edge.wire.cid import CidCodec, CidConfig
+from velocity_edge.wire.cid import CidConfig
+from velocity_edge.wire.cid_codec import CidCodec
 
 SLOTS = 6
 

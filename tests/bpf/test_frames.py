@@ -22,7 +22,7 @@ from bpf import abi, kernel, measure
 from tests.support.headers import DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING, UDP, extension, follow, fragment
 from tests.support.packets import HANDSHAKE, INITIAL, ZERO_RTT, ethernet, ipv4, ipv6, long, random_dcid, short, udp
 from tests.support.shield import CONFIG, PORT, WORKER, Shield
-from velocity_edge.wire.cid import CidCodec
+from velocity_edge.wire.cid_codec import CidCodec
 
 pytestmark = pytest.mark.root
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.twin import Parsed, Twin
-from velocity_edge.wire.cid import CID_LENGTH, CidCodec, CidConfig
+from velocity_edge.wire.cid import CID_LENGTH, CidConfig
+from velocity_edge.wire.cid_codec import CidCodec
 from velocity_edge.wire.siphash import siphash13_16
 
 MALFORMED, UNREADABLE, SHORT, INITIAL, ZERO_RTT, HANDSHAKE, RETRY, NEGOTIATION, OTHER_VERSION = range(9)

@@ -28,7 +28,8 @@ from tests.support.packets import (
 )
 from tests.support.shield import CONFIG, GONE, WORKER, Shield
 from velocity_edge.quic.datagrams import MUST_RETRY_DSCP
-from velocity_edge.wire.cid import CidCodec, CidConfig
+from velocity_edge.wire.cid import CidConfig
+from velocity_edge.wire.cid_codec import CidCodec
 
 pytestmark = pytest.mark.root
 

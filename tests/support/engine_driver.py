@@ -418,7 +418,7 @@ class World:
 
 
 def keys_codec(table: EpochTable) -> Any:
-    from velocity_edge.wire.cid import CidCodec
+    from velocity_edge.wire.cid_codec import CidCodec
 
     return CidCodec(cid_configs(table))
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bpf import abi, kernel, loader, measure, pins, verdicts
 from bpf.report import read_counters
-from velocity_edge.wire.cid import CidCodec, CidConfig
+from velocity_edge.wire.cid import CidConfig
+from velocity_edge.wire.cid_codec import CidCodec
 
 DROP, PASS = 1, 2
 PORT = 443

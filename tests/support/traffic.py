@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.netns import Network, inside
-from velocity_edge.wire.cid import CidCodec, CidConfig
+from velocity_edge.wire.cid import CidConfig
+from velocity_edge.wire.cid_codec import CidCodec
 
 _C = Path(__file__).parent / "c"
 SHORT, INITIAL, HANDSHAKE = range(3)

@@ -46,7 +46,7 @@ HANDS_REACHED_LEFT = {
     "velocity_edge.keys.ring",
     "velocity_edge.tls.handshake",
     "velocity_edge.tls.replay",
-    "velocity_edge.wire.cid",
+    "velocity_edge.wire.cid_codec",
 }
 
 

@@ -12,7 +12,7 @@ from velocity_edge.keys.file import FileKeySource
 from velocity_edge.keys.ring import cid_configs
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.paths import state_dir
-from velocity_edge.wire.cid import CID_LENGTH, CidCodec
+from velocity_edge.wire.cid import CID_LENGTH, CidReader
 
 
 @click.group()
@@ -33,7 +33,7 @@ def decode(connection_id: str, keys: Path | None, as_json: bool) -> None:
     file = keys or state_dir() / "tickets.json"
     table = _table(file)
     # Each epoch by itself, also those whose connection IDs are no longer decoded by workers.
-    codecs = (CidCodec(cid_configs(EpochTable((epoch,), epoch.epoch))) for epoch in table.epochs)
+    codecs = (CidReader(cid_configs(EpochTable((epoch,), epoch.epoch))) for epoch in table.epochs)
     owner = next((owner for codec in codecs if (owner := codec.open(raw))), None)
     if owner is None:
         raise CannotDo(f"cannot open {raw.hex()}: no key of the {len(table.epochs)} in {file} fits")

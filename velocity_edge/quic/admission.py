@@ -42,7 +42,7 @@ from velocity_edge.tls.handshake import ServerHandshake
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.replay import ReplayGuard
 from velocity_edge.tls.transport import Handshake
-from velocity_edge.wire.cid import CidCodec
+from velocity_edge.wire.cid_codec import CidCodec
 from velocity_edge.wire.counters import ADMISSION
 
 #: QUIC transport error (RFC 9000 section 20.1).

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from velocity_edge.quic.reset import reset_length
-from velocity_edge.wire.cid import CID_LENGTH, CidCodec
+from velocity_edge.wire.cid import CID_LENGTH, CidReader
 
 QUIC_V1: Final = 1
 SUPPORTED_VERSIONS: Final = (QUIC_V1,)
@@ -100,7 +100,7 @@ _VERSION: Final = Drop("verdict_dropped_version")
 class Whereabouts:
     """Who we are and who else is alive; replaced as a whole when keys or the roster change."""
 
-    codec: CidCodec
+    codec: CidReader
     node_id: int
     worker_id: int
     live_worker_ids: frozenset[int]

@@ -9,17 +9,16 @@ An ID has three kinds of readers: QUIC-LB load balancers and other nodes decrypt
 (bpf/quic.h has the same function in C); people use `velocity-edge cid decode`. A configuration is live while a
 connection holds an ID of it: up to 7 at once.
 
-This file decides the format. Keys are derived in velocity_edge/keys/ring.py; what a worker does with the ID of another
-worker is decided in velocity_edge/quic/demux.py.
+This file is pure and decides the format; cid_codec.py issues IDs. Keys are derived in velocity_edge/keys/ring.py; what
+a worker does with the ID of another worker is decided in velocity_edge/quic/demux.py.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from velocity_edge.wire.siphash import siphash13_16
 
@@ -66,24 +65,13 @@ class CidConfig:
         return self.config_id << 5 | SELF_LENGTH
 
 
-class CidCodec:
-    """Issues and reads connection IDs. The first configuration issues; all of them open."""
+class CidReader:
+    """Reads connection IDs of these configurations."""
 
     def __init__(self, configs: list[CidConfig]) -> None:
         if not configs:
             raise ValueError("expected at least one CID configuration")
         self.configs: Mapping[int, CidConfig] = {c.config_id: c for c in configs}
-        self._seal_with = configs[0]
-        self._block: CipherContext = Cipher(algorithms.AES(configs[0].aes_key), modes.ECB()).encryptor()
-
-    def issue(self, node_id: int, worker_id: int) -> bytes:
-        """Return a fresh 20-byte id for a connection of *worker_id* on *node_id*."""
-        config = self._seal_with
-        worker = worker_id.to_bytes(2, "big")
-        block = self._block.update(node_id.to_bytes(4, "big") + worker + REDUNDANCY + os.urandom(8))
-        mask = siphash13_16(config.mask_key, block)
-        trailer = (worker_id << 8 | CHECK) ^ (mask & 0xFFFFFF)
-        return bytes((config.first_octet,)) + block + trailer.to_bytes(3, "big")
 
     def worker_of(self, cid: bytes) -> int | None:
         """Return the worker id in the trailer, or None when *cid* does not decode, as the kernel programs read it.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from velocity_edge.quic.datagrams import EngineKeys
 from velocity_edge.quic.reset import reset_token
-from velocity_edge.wire.cid import CidCodec
+from velocity_edge.wire.cid_codec import CidCodec
 
 
 @dataclass(frozen=True, slots=True)

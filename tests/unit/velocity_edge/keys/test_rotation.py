@@ -11,7 +11,7 @@ from velocity_edge.keys import rotation
 from velocity_edge.keys.ring import TICKET, KeyRing, cid_configs, reset_keys
 from velocity_edge.keys.rotation import Step
 from velocity_edge.keys.table import MAX_EPOCHS, EpochTable, config_id, first_table
-from velocity_edge.wire.cid import CidCodec
+from velocity_edge.wire.cid_codec import CidCodec
 from velocity_edge.wire.messages import Epoch
 
 

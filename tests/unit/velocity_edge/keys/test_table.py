@@ -9,7 +9,7 @@ import pytest
 from tests.support.epoch_tables import table
 from velocity_edge.keys.ring import cid_configs
 from velocity_edge.keys.table import EpochTable, config_id, table_of
-from velocity_edge.wire.cid import CidCodec
+from velocity_edge.wire.cid_codec import CidCodec
 from velocity_edge.wire.messages import decode_order, encode
 
 

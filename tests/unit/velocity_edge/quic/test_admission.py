@@ -20,7 +20,7 @@ from velocity_edge.quic.half_open import FLIGHT_CPU_US, MAX_CPU_US, HalfOpen, pr
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.single_use import UsedTokens
 from velocity_edge.quic.tokens import AddressTokens, Proof
-from velocity_edge.wire.cid import CidCodec
+from velocity_edge.wire.cid_codec import CidCodec
 from velocity_edge.wire.counters import VERDICTS
 
 PEER, OTHER = (b"\x7f\0\0\1", 4433), (b"\x7f\0\0\2", 4433)

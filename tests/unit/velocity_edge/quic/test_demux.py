@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from velocity_edge.quic import demux
-from velocity_edge.wire.cid import CidCodec, CidConfig
+from velocity_edge.wire.cid import CidConfig
+from velocity_edge.wire.cid_codec import CidCodec
 from velocity_edge.wire.counters import VERDICTS
 
 CODEC = CidCodec([CidConfig(3, bytes(16), bytes(range(16))), CidConfig(2, bytes(16), bytes(range(16, 32)))])
