@@ -71,7 +71,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     alone = os.environ.get("VELOCITY_ALONE") == "1"
     for kind, look in SHARED.items():
         for name in sorted(look() - before[kind]):
-            left.append(f"{kind} {name}" + ("" if alone else " (or somebody else's: this machine is shared)"))
+            left.append(f"{kind} {name}" + ("" if alone else " (or another run's: this machine is shared)"))
             fatal = fatal or alone
     session.config.stash[_left] = left
     if fatal and session.exitstatus == pytest.ExitCode.OK:

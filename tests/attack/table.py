@@ -62,36 +62,36 @@ class Attack:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The result. `amplification` is None where every address was validated; `newcomer_ms` None: it did not connect."""
+    """`amplification` is None where every address was validated; `new_client_ms` None: it did not connect."""
 
     datagrams: int
     cpu_us: float
     held_kib: float
     amplification: float | None
-    newcomer_ms: float | None
+    new_client_ms: float | None
 
 
-def stranger(number: int) -> Address:
+def spoofed_address(number: int) -> Address:
     """An address in a /24 of its own for each of 65,536 numbers."""
     return (bytes((11 + number // 65_536, number >> 8 & 255, number & 255, 7)), 1024 + number % 60_000)
 
 
-def _strangers(count: int, make: Callable[[int], list[bytes]]) -> Callable[[World], Datagrams]:
+def _from_spoofed(count: int, make: Callable[[int], list[bytes]]) -> Callable[[World], Datagrams]:
     def datagrams(world: World) -> Datagrams:
         for number in range(count):
             for datagram in make(number):
-                yield stranger(number), datagram
+                yield spoofed_address(number), datagram
 
     return datagrams
 
 
-def _crumbs_of_a_hello(number: int) -> list[bytes]:
+def _one_byte_crypto_frames(number: int) -> list[bytes]:
     dcid = os.urandom(8)
     first = itertools.chain(
         [crypto_frame(0, b"\x01\x00\x3f\xf0")], (crypto_frame(at, b"x") for at in range(5, 9000, 2))
     )
     return [
-        initial(payload, dcid=dcid, scid=b"stranger", packet_number=each)
+        initial(payload, dcid=dcid, scid=b"attacker", packet_number=each)
         for each, payload in enumerate(in_packets(first, 1100))
     ]
 
@@ -102,11 +102,11 @@ def _unknown_version(number: int) -> list[bytes]:
 
 def _lost_worker(world: World) -> Datagrams:
     for number in range(400):
-        yield stranger(number), b"\x40" + world.codec.issue(0x0A0B0C0D, 99) + os.urandom(60)
+        yield spoofed_address(number), b"\x40" + world.codec.issue(0x0A0B0C0D, 99) + os.urandom(60)
 
 
 def _replayed_token(world: World) -> Datagrams:
-    peer = stranger(1)
+    peer = spoofed_address(1)
     token = world.hooks.address_token(peer)
     for number in range(200):
         client = StockClient(world, (peer[0], 2000 + number), token=token)
@@ -132,7 +132,7 @@ def _frames(make: Callable[[], Iterator[bytes]]) -> Callable[[World], Datagrams]
     return datagrams
 
 
-def _crumbs_of_streams() -> Iterator[bytes]:
+def _one_byte_stream_frames() -> Iterator[bytes]:
     for number in range(100):
         for offset in range(1, 4000, 2):
             yield stream_frame(4 * number, offset, b"x")
@@ -161,40 +161,42 @@ def _empty_data() -> Iterator[bytes]:
 def _migrations(world: World) -> Datagrams:
     client = _client(world)
     for number in range(1000):
-        yield stranger(number), packet(client, PING + bytes(20))
+        yield spoofed_address(number), packet(client, PING + bytes(20))
 
 
 ATTACKS = (
     # Most of them must get a Retry.
     Attack(
         "hello and CONNECTION_CLOSE, x25519",
-        _strangers(1500, lambda n: hello_datagrams(hello(), CLOSE)),
+        _from_spoofed(1500, lambda n: hello_datagrams(hello(), CLOSE)),
         flights=0.45,
     ),
     Attack(
         "the same, secp384r1 and ML-DSA-65",
-        _strangers(400, lambda n: hello_datagrams(hello(kex.SECP384R1, schemes=(MLDSA65,)), CLOSE)),
+        _from_spoofed(400, lambda n: hello_datagrams(hello(kex.SECP384R1, schemes=(MLDSA65,)), CLOSE)),
         chain="mldsa65",
         flights=12.0,
     ),
-    Attack("hello and silence, X25519MLKEM768", _strangers(400, lambda n: hello_datagrams(hello(kex.X25519_MLKEM768)))),
+    Attack(
+        "hello and silence, X25519MLKEM768", _from_spoofed(400, lambda n: hello_datagrams(hello(kex.X25519_MLKEM768)))
+    ),
     Attack(
         "hello and silence, RSA",
-        _strangers(400, lambda n: hello_datagrams(hello(schemes=(0x0804,)))),
+        _from_spoofed(400, lambda n: hello_datagrams(hello(schemes=(0x0804,)))),
         chain="rsa",
         flights=6.0,
     ),
-    Attack("half a hello", _strangers(600, lambda n: hello_datagrams(hello(kex.X25519_MLKEM768))[:1])),
-    Attack("hello in crumbs", _strangers(20, _crumbs_of_a_hello)),
-    Attack("CRYPTO far ahead", _strangers(400, lambda n: [initial(crypto_frame(1 << 30, b"x"))])),
-    Attack("noise in an Initial", _strangers(400, lambda n: [initial(PING)[:-1] + b"!"])),
-    Attack("unknown version", _strangers(400, _unknown_version)),
+    Attack("half a hello", _from_spoofed(600, lambda n: hello_datagrams(hello(kex.X25519_MLKEM768))[:1])),
+    Attack("hello in one-byte frames", _from_spoofed(20, _one_byte_crypto_frames)),
+    Attack("CRYPTO far ahead", _from_spoofed(400, lambda n: [initial(crypto_frame(1 << 30, b"x"))])),
+    Attack("noise in an Initial", _from_spoofed(400, lambda n: [initial(PING)[:-1] + b"!"])),
+    Attack("unknown version", _from_spoofed(400, _unknown_version)),
     Attack("short header of a worker that is gone", _lost_worker),
     Attack("one token, 200 times", _replayed_token, flights=3.0),
     Attack("PING, nothing acknowledged", _frames(lambda: (PING + bytes(1250) for _ in range(1000))), connections=1),
     Attack("PATH_CHALLENGE", _frames(lambda: (b"\x1a" + os.urandom(8) for _ in range(30_000))), connections=1),
     Attack("a new address for each packet", _migrations, connections=1),
-    Attack("streams in crumbs", _frames(_crumbs_of_streams), connections=1),
+    Attack("streams in one-byte frames", _frames(_one_byte_stream_frames), connections=1),
     Attack("requests that are reset at once", _frames(_rapid_reset), connections=1),
     # A hundred header sections of 16 KiB each may be in flight, half of them received.
     Attack("tiny fields without end", _frames(_tiny_fields), connections=1, kib=1024),
@@ -211,7 +213,7 @@ def flight_us(engine: str) -> float:
         flights = [datagram for _ in range(200) for datagram in hello_datagrams(hello())]
         begun_s = time.process_time()
         for number, datagram in enumerate(flights):
-            world.inject(stranger(number), datagram)
+            world.inject(spoofed_address(number), datagram)
         return 1e6 * (time.process_time() - begun_s) / len(flights)
     finally:
         world.close()
@@ -219,9 +221,9 @@ def flight_us(engine: str) -> float:
 
 def measure(attack: Attack, engine: str) -> Cost:
     """Run *attack* twice: for its CPU, and (counting costs time) for what it makes the engine hold."""
-    cpu_s, count, _, amplification, newcomer_ms = _run(attack, engine, count_memory=False)
+    cpu_s, count, _, amplification, new_client_ms = _run(attack, engine, count_memory=False)
     _, _, held, _, _ = _run(attack, engine, count_memory=True)
-    return Cost(count, 1e6 * cpu_s / count, held / 1024 / (attack.connections or count), amplification, newcomer_ms)
+    return Cost(count, 1e6 * cpu_s / count, held / 1024 / (attack.connections or count), amplification, new_client_ms)
 
 
 def _run(attack: Attack, engine: str, *, count_memory: bool) -> tuple[float, int, int, float | None, float | None]:
@@ -249,19 +251,19 @@ def _run(attack: Attack, engine: str, *, count_memory: bool) -> tuple[float, int
         honest = world.connect()
         came_ns = world.now_ns
         entered = world.run(lambda: honest.ready, seconds=PATIENCE_S)
-        newcomer_ms = (world.now_ns - came_ns) / 1e6 if entered else None
+        new_client_ms = (world.now_ns - came_ns) / 1e6 if entered else None
         # Lost packets are retransmitted, also to spoofed addresses.
         world.run(seconds=AFTERWARDS_S)
         sent += sum(len(train.data) for train in world.sent if train.peer != honest.address)
         amplification = None if attack.connections else sent / max(1, received)
-        return cpu_s, len(datagrams), held, amplification, newcomer_ms
+        return cpu_s, len(datagrams), held, amplification, new_client_ms
     finally:
         world.close()
 
 
 def main() -> None:
     """Print the table."""
-    columns = "CPU us/datagram | KiB held | bytes out/in | newcomer ms"
+    columns = "CPU us/datagram | KiB held | bytes out/in | new client ms"
     print("| attack | " + " | ".join(f"{engine}: {columns}" for engine in ENGINES) + " |")
     print("| --- |" + " ---: |" * 4 * len(ENGINES))
     for attack in ATTACKS:
@@ -269,8 +271,8 @@ def main() -> None:
         for engine in ENGINES:
             cost = measure(attack, engine)
             ratio = "-" if cost.amplification is None else f"{cost.amplification:.2f}"
-            newcomer = "kept out" if cost.newcomer_ms is None else f"{cost.newcomer_ms:.0f}"
-            cells.append(f"{cost.cpu_us:.0f} | {cost.held_kib:.2f} | {ratio} | {newcomer}")
+            new_client = "kept out" if cost.new_client_ms is None else f"{cost.new_client_ms:.0f}"
+            cells.append(f"{cost.cpu_us:.0f} | {cost.held_kib:.2f} | {ratio} | {new_client}")
         print(f"| {attack.name} | " + " | ".join(cells) + " |", flush=True)
 
 

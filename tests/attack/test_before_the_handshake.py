@@ -22,7 +22,7 @@ Make = Callable[..., World]
 KIB = 1024
 
 
-def stranger(number: int) -> tuple[bytes, int]:
+def spoofed_address(number: int) -> tuple[bytes, int]:
     return (number.to_bytes(4, "big"), 1024 + number % 60_000)
 
 
@@ -31,10 +31,10 @@ def test_crypto_data_at_a_far_offset_is_refused_without_allocation(world: Make, 
     """Unmodified aioquic: one spoofed Initial of 1200 bytes allocates 665 KiB."""
     w = world(limits=Limits(retry_threshold=10_000, max_half_open=10_000))
     datagrams = [initial(crypto_frame(offset, b"abcd")) for _ in range(200)]
-    w.inject(stranger(1), initial(crypto_frame(offset, b"abcd")))
+    w.inject(spoofed_address(1), initial(crypto_frame(offset, b"abcd")))
     with Memory(w) as memory:
         for number, datagram in enumerate(datagrams):
-            w.inject(stranger(number), datagram)
+            w.inject(spoofed_address(number), datagram)
         w.app.closed.clear()
         w.hooks.initials.clear()
         w.sent.clear()
@@ -45,7 +45,7 @@ def test_crypto_data_at_a_far_offset_is_refused_without_allocation(world: Make, 
 
 def test_tls_message_of_16_mib_is_refused_by_its_length(world: Make) -> None:
     w = world()
-    w.inject(stranger(1), initial(crypto_frame(0, b"\x01\xff\xff\xff" + bytes(1000))))
+    w.inject(spoofed_address(1), initial(crypto_frame(0, b"\x01\xff\xff\xff" + bytes(1000))))
     [closed] = w.app.closed
     assert closed.error_code in (0x100 + 50, 0x0D)
 
@@ -53,7 +53,7 @@ def test_tls_message_of_16_mib_is_refused_by_its_length(world: Make) -> None:
 def test_incomplete_client_hello_is_bounded(world: Make) -> None:
     w = world()
     dcid = os.urandom(8)
-    peer = stranger(1)
+    peer = spoofed_address(1)
     for part in range(40):
         w.inject(peer, initial(crypto_frame(part * 1000, b"\x01\x00\xff\xff" + bytes(996)), dcid=dcid))
         if w.app.closed:
@@ -66,7 +66,7 @@ def test_flood_of_first_flights_gets_retry(world: Make) -> None:
     limits = Limits(retry_threshold=50, max_half_open=80)
     w = world(limits=limits)
     for number in range(300):
-        w.inject(stranger(number), client_hello(w))
+        w.inject(spoofed_address(number), client_hello(w))
     assert w.verdicts() == {"accepted": 50, "retried": 250}
     assert w.half_open() == len(w.engine.connections()) == 50
     assert w.ready().quic._retry_count == 1
@@ -115,7 +115,7 @@ def test_failing_first_flights_get_retry_and_new_clients_are_accepted(world: Mak
     w = world(limits=Limits(retry_threshold=threshold))
     for number in range(3 * threshold):
         for datagram in FIRST_FLIGHTS[what]():
-            w.inject(stranger(number), datagram)
+            w.inject(spoofed_address(number), datagram)
     verdicts = w.verdicts()
     assert verdicts["accepted"] == threshold
     assert verdicts["retried"] >= 2 * threshold
@@ -123,7 +123,7 @@ def test_failing_first_flights_get_retry_and_new_clients_are_accepted(world: Mak
     assert w.run(lambda: honest.ready, seconds=0.3)
     assert honest.quic._retry_count == 1
     w.run(seconds=Limits().handshake_timeout_s)
-    assert w.ready().quic._retry_count == 0, "in peace nobody is asked to prove anything"
+    assert w.ready().quic._retry_count == 0, "without load no Retry is sent"
 
 
 def test_expensive_client_hellos_reach_the_threshold_sooner(world: Make) -> None:
@@ -133,7 +133,7 @@ def test_expensive_client_hellos_reach_the_threshold_sooner(world: Make) -> None
     w.hooks.admission._cpu_clock_ns = lambda: next(cpu_ns)
     for number in range(40):
         [datagram] = hello_datagrams(hello(), CLOSE)
-        w.inject(stranger(number), datagram)
+        w.inject(spoofed_address(number), datagram)
     assert w.verdicts() == {"accepted": 10, "retried": 30}
 
 
@@ -142,7 +142,7 @@ def test_steady_spoofed_load_is_bounded_by_the_retry_threshold(world: Make) -> N
     w = world(limits=limits)
     for number in range(400):
         [datagram] = hello_datagrams(hello(), CLOSE)
-        w.inject(stranger(number), datagram)
+        w.inject(spoofed_address(number), datagram)
         w.run(seconds=0.05)
     assert w.verdicts()["accepted"] <= 20 / limits.handshake_timeout_s * limits.retry_threshold
 
@@ -214,7 +214,7 @@ def first_flight(w: World, address: tuple[bytes, int], token: bytes = b"") -> li
 def test_unvalidated_address_gets_at_most_three_times_its_bytes(world: Make, kind: str, token: str) -> None:
     """Also when it sends a used token: the present user of the address may not have sent it."""
     w = world(policy=tls_support.policy(tls_support.chain(kind)))
-    peer, proof = stranger(1), b""
+    peer, proof = spoofed_address(1), b""
     if token == "used":
         proof = w.hooks.address_token(peer)
         for datagram in first_flight(w, peer, proof):
@@ -237,10 +237,10 @@ def test_half_open_connection_costs_less_than_96_kib(world: Make) -> None:
     w = world(limits=Limits(retry_threshold=10_000, max_half_open=10_000))
     hellos = [client_hello(w) for _ in range(500)]
     for datagram in hellos[:100]:
-        w.inject(stranger(hash(datagram) & 0xFFFFFF), datagram)
+        w.inject(spoofed_address(hash(datagram) & 0xFFFFFF), datagram)
     with Memory(w) as memory:
         for datagram in hellos[100:]:
-            w.inject(stranger(hash(datagram) & 0xFFFFFF), datagram)
+            w.inject(spoofed_address(hash(datagram) & 0xFFFFFF), datagram)
         w.sent.clear()
         assert w.half_open() == 500
         assert memory.grown() / 400 < 96 * KIB
@@ -260,7 +260,7 @@ def test_random_datagrams_cause_no_state_no_answer_and_no_log(world: Make, caplo
                 for _ in range(dice.randrange(1, 6)):
                     mutable[dice.randrange(len(mutable) if dice.random() < 0.3 else 40)] = dice.randrange(256)
                 datagram = bytes(mutable[: dice.choice([len(mutable), len(mutable), dice.randrange(1, len(mutable))])])
-            w.give(Train(datagram, max(1, len(datagram)), stranger(dice.randrange(9999)), SERVER, 0))
+            w.give(Train(datagram, max(1, len(datagram)), spoofed_address(dice.randrange(9999)), SERVER, 0))
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     # A changed source id or version is a valid Initial of another client, so some of them open a connection.
     assert len(w.engine.connections()) < 100
@@ -270,6 +270,6 @@ def test_initial_with_an_issued_id_opens_no_connection(world: Make) -> None:
     """Replayed from a closed connection: a decodable id without a Retry token."""
     w = world()
     cid = w.codec.issue(0x0A0B0C0D, 7)
-    w.inject(stranger(1), initial(crypto_frame(0, b"\x01\x00\x00\x10" + bytes(16)), dcid=cid))
+    w.inject(spoofed_address(1), initial(crypto_frame(0, b"\x01\x00\x00\x10" + bytes(16)), dcid=cid))
     assert w.verdicts() == {"dropped_foreign_id": 1}
     assert w.sent == []

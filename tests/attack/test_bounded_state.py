@@ -29,7 +29,7 @@ CRYPTO_BUFFER_EXCEEDED, H3_EXCESSIVE_LOAD = 0x0D, 0x107
 PING = b"\x01"
 
 
-def initials(payloads: Iterator[bytes], scid: bytes = b"somebody") -> list[bytes]:
+def initials(payloads: Iterator[bytes], scid: bytes = b"a client") -> list[bytes]:
     """Valid Initials of one client with these payloads."""
     dcid = os.urandom(8)
     crypto = CryptoPair()
@@ -47,7 +47,7 @@ def initials(payloads: Iterator[bytes], scid: bytes = b"somebody") -> list[bytes
     return datagrams
 
 
-def crumbs(make: Callable[[int], bytes], first: int, end: int, step: int = 2) -> Iterator[bytes]:
+def one_byte_frames(make: Callable[[int], bytes], first: int, end: int, step: int = 2) -> Iterator[bytes]:
     """Frames of one byte with gaps between them."""
     for offset in range(first, end, step):
         yield make(offset)
@@ -72,13 +72,13 @@ def test_one_byte_crypto_frames_have_bounded_memory_and_cpu(world: Make, end: in
 
     def hello() -> Iterator[bytes]:
         yield crypto_frame(0, b"\x01\x00\x3f\xf0")
-        yield from crumbs(lambda offset: crypto_frame(offset, b"x"), 5, end)
+        yield from one_byte_frames(lambda offset: crypto_frame(offset, b"x"), 5, end)
 
-    strangers = [initials(in_packets(hello(), 1100)) for _ in range(6)]
+    attackers = [initials(in_packets(hello(), 1100)) for _ in range(6)]
     most = 0
     began_s = time.process_time()
     with Memory(w) as memory:
-        for number, datagrams in enumerate(strangers):
+        for number, datagrams in enumerate(attackers):
             for datagram in datagrams:
                 before = memory.grown() if w.half_open() else 0
                 w.inject((bytes((10, 9, 8, number)), 5000), datagram)
@@ -86,8 +86,8 @@ def test_one_byte_crypto_frames_have_bounded_memory_and_cpu(world: Make, end: in
         w.sent.clear()
     assert most < (number + 1) * 96 * KIB
     assert time.process_time() - began_s < 5
-    assert [closed.error_code for closed in w.app.closed] == [CRYPTO_BUFFER_EXCEEDED] * len(strangers)
-    assert w.counters()["memory_exceeded"] == len(strangers)
+    assert [closed.error_code for closed in w.app.closed] == [CRYPTO_BUFFER_EXCEEDED] * len(attackers)
+    assert w.counters()["memory_exceeded"] == len(attackers)
     assert w.half_open() == 0
 
 
@@ -118,7 +118,7 @@ def test_one_byte_stream_frames_have_bounded_memory_and_cpu(world: Make, streams
     def flood() -> Iterator[bytes]:
         room = min(262_000, 1_000_000 // streams)
         for number in range(streams):
-            yield from crumbs(lambda offset, to=4 * number: stream_frame(to, offset, b"x"), 1, room)
+            yield from one_byte_frames(lambda offset, to=4 * number: stream_frame(to, offset, b"x"), 1, room)
 
     most = sent = 0
     began_s = time.process_time()

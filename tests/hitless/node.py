@@ -245,7 +245,7 @@ content:
     def _kill_worker(self) -> str:
         ready = [w for w in self.status().get("workers", ()) if w["state"] == "ready"]
         if not ready:
-            return "nobody was ready"
+            return "no worker was ready"
         victim = self.dice.choice(ready)
         self.kills.append(Kill(time.time(), victim["worker_id"], victim["connections"]))
         os.kill(victim["pid"], signal.SIGKILL)

@@ -276,7 +276,7 @@ def report(outcome: Outcome) -> str:
         lines += [
             "",
             f"Packets: the client sent {outcome.client_sent:,}; of the trains that they became, the kernel gave "
-            f"{udp['InDatagrams']:,} to somebody, had no socket for {udp['NoPorts']:,} and no room for "
+            f"{udp['InDatagrams']:,} to a socket, had no socket for {udp['NoPorts']:,} and no room for "
             f"{udp['RcvbufErrors']:,}.",
         ]
     lines += [f"- {times} x {text}" for text, times in outcome.errors.most_common(8)]

@@ -62,7 +62,7 @@ class Meter:
     node: VelocityEdge
     began_s: float = field(default_factory=time.monotonic)
     series: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
-    #: pid -> (seconds, MiB), for the trend of a worker that lives on.
+    #: pid -> (seconds, MiB), for the trend of a worker that keeps running.
     memory: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def look(self) -> None:

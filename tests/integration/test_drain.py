@@ -1,7 +1,7 @@
 """A drain measures each step, continues without the client that requested it, and is undone by a resume at any time.
 
 Workers are fakes, so that each phase lasts as long as a test needs: a `busy` one has three requests that never end.
-Real connections are in tests/interop/test_leaving.py.
+Real connections are in tests/interop/test_draining.py.
 """
 
 import contextlib
@@ -153,7 +153,7 @@ def test_drain_survives_the_supervisor_in_each_phase(busy: Supervised, phase: st
         last = busy.post("drain", attach=True)[1][-1]
         assert last["exit_code"] == 5
     else:
-        lines = busy.post("drain", reason="somebody else")[1]
+        lines = busy.post("drain", reason="another one")[1]
         assert lines[0]["text"].startswith("already draining since ")
         assert lines[0]["text"].endswith(", CHG-5")
         assert (lines[-1]["exit_code"], lines[-1]["lost"]) == (4, 3), "the deadline did not move"

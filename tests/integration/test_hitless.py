@@ -119,7 +119,7 @@ def test_death_of_the_supervisor_loses_no_request(mode: str) -> None:
         result = under_load(node, play)
         assert set(workers(node)) == before
         assert result.failures == []
-        assert (result.connections, result.going_away) == (6, 0), "nobody noticed"
+        assert (result.connections, result.going_away) == (6, 0), "no connection was interrupted"
         counters = node.status()["counters"]
         received = counters["datagrams_received"] + counters["datagrams_injected"]
         assert received == sum(n for name, n in counters.items() if name.startswith("verdict_"))
@@ -163,7 +163,7 @@ def test_upgrade_loses_no_request() -> None:
 
         result = under_load(node, play)
         assert node.status()["pid"] == pid
-        assert "the rolling restart is done: 2 workers replaced, lost=0" in node.log, "the verdict, when nobody waited"
+        assert "the rolling restart is done: 2 workers replaced, lost=0" in node.log, "the result in the log"
         assert node.status()["dispatch"]["tier"] == "B"
         assert result.failures == []
 
@@ -207,13 +207,13 @@ def test_next_node_resets_connections_when_all_processes_died(mode: str, restart
         def play(result: Result) -> None:
             if restarting:
                 threading.Thread(target=lambda: _ignore(lambda: node.admin("POST", "/v1/restart", "{}"))).start()
-                poll(lambda: len(workers(node)) == 3, "a newcomer")
-            everybody = {node.process.pid, *old, *workers(node)}
-            for pid in everybody:
+                poll(lambda: len(workers(node)) == 3, "a new worker")
+            processes = {node.process.pid, *old, *workers(node)}
+            for pid in processes:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             node.process.wait()
-            poll(lambda: not any(_alive(pid) for pid in everybody), "the end of all")
+            poll(lambda: not any(_alive(pid) for pid in processes), "the end of all")
             another_supervisor(node)
             poll(lambda: _ready(node), "a node that serves", 60)
             poll(lambda: len(result.recovered_s) >= 6, "clients that are back", 30)
@@ -225,7 +225,7 @@ def test_next_node_resets_connections_when_all_processes_died(mode: str, restart
         assert not old & set(workers(node))
         node.counter("verdict_reset", 1)
         status = node.status()
-        assert status["dispatch"]["adopted"] == (mode == "socket"), "pinned tables go on, whoever made them"
+        assert status["dispatch"]["adopted"] == (mode == "socket"), "pinned tables are adopted"
         assert "workers died with an earlier supervisor" in node.log
 
 
@@ -250,14 +250,14 @@ def test_worker_that_never_served_ends_with_its_supervisor() -> None:
         # The new worker imports for some 100 ms; its supervisor dies meanwhile.
         threading.Thread(target=lambda: _ignore(lambda: node.admin("POST", "/v1/scale", '{"workers": 2}'))).start()
 
-        def newcomer() -> int:
+        def new_worker() -> int:
             pids = {w["pid"] for w in json.loads(state.read_text())["workers"]}
             return next(iter(pids - before), 0)
 
-        pid = poll(newcomer, "a newcomer", every_s=0.001)
+        pid = poll(new_worker, "a new worker", every_s=0.001)
         node.process.kill()
         node.process.wait()
-        poll(lambda: not Path(f"/proc/{pid}").exists(), "the end of the newcomer")
+        poll(lambda: not Path(f"/proc/{pid}").exists(), "the end of the new worker")
         another_supervisor(node)
         poll(lambda: _ignore(lambda: len(workers(node)) == 2), "two workers")
 

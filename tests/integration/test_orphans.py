@@ -49,7 +49,7 @@ def test_start_names_the_orphan_that_holds_the_port(engine: str) -> None:
             assert f"`{prefix}velocity-edge admin stop --orphans` ends it" in refused.stderr
         ended = node.command("admin", "stop", "--orphans")
         assert (ended.returncode, ended.stdout.split(",")[0].strip()) == (0, "1 workers ended")
-        assert title(pid) == "", "gone, whether somebody has reaped it or not"
+        assert title(pid) == "", "gone, reaped or not"
         with (node.directory / "log").open("ab") as log:
             node.process = subprocess.Popen([COMMAND, *serve(node)], stdout=log, stderr=log, env=node.environment)
         poll((run / "admin.sock").exists, "the next node")

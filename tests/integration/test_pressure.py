@@ -27,9 +27,9 @@ def test_flood_of_failing_handshakes_is_reported_and_new_clients_are_served(engi
         flood = [
             datagram for _ in range(Limits().retry_threshold + 200) for datagram in hello_datagrams(hello(), CLOSE)
         ]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as foreign:
             for number, datagram in enumerate(flood):
-                stranger.sendto(datagram, ("127.0.0.1", node.port))
+                foreign.sendto(datagram, ("127.0.0.1", node.port))
                 if number % 20 == 0:
                     poll(lambda: not stranger_waits(node.port), "the worker to read")
 

@@ -199,7 +199,7 @@ def test_changed_limits_apply_to_new_connections_only(engine: str) -> None:
                 assert told[0] >= 7 > told[1] >= 3
 
         with_a_connection(node, play)
-        assert [worker["pid"] for worker in node.status()["workers"]] == before, "nobody was restarted"
+        assert [worker["pid"] for worker in node.status()["workers"]] == before, "no worker was restarted"
 
 
 def test_engine_change_restarts_workers_and_impossible_changes_are_refused() -> None:

@@ -79,7 +79,7 @@ def test_connections_on_an_old_epoch_are_counted_and_moved_without_failed_reques
         result = under_load(node, play)
         assert result.failures == []
         if engine == "portable":
-            assert (result.connections, result.going_away) == (6, 0), "nobody noticed"
+            assert (result.connections, result.going_away) == (6, 0), "no connection was interrupted"
         else:
             assert (result.connections, result.going_away) == (12, 6)
 

@@ -120,10 +120,10 @@ def test_new_worker_has_low_priority_while_its_core_is_served() -> None:
         assert priority() == 0
         restart = threading.Thread(target=node.post, args=("restart",))
         restart.start()
-        node.wait_until("a newcomer", lambda status: len(status["workers"]) == 2)
+        node.wait_until("a new worker", lambda status: len(status["workers"]) == 2)
         assert priority() == 10
         restart.join()
-        node.wait_until("the end of patience", lambda status: priority() == 0)
+        node.wait_until("the normal priority", lambda status: priority() == 0)
         [worker] = node.wait_until("one worker", lambda status: len(status["workers"]) == 1)["workers"]
         os.kill(worker["pid"], signal.SIGKILL)
         node.wait_until("a successor", lambda status: [w["pid"] for w in status["workers"]] != [worker["pid"]])
@@ -201,7 +201,7 @@ def test_workers_serve_without_supervisor_and_are_adopted() -> None:
         assert (after["state"], after["reason"]) == ("quiescing", "CHG-7"), "what an operator asked for outlives us"
         node.post("resume")
         assert node.post("restart")[1][-1]["ok"]
-        poll(lambda: len(pinger.answered_by) == 4, "an answer from each newcomer")
+        poll(lambda: len(pinger.answered_by) == 4, "an answer from each new worker")
         pinger.finish()
         assert node.status()["node_id"] == before["node_id"]
 
@@ -286,19 +286,19 @@ def test_foreign_process_is_not_adopted() -> None:
         os.kill(worker["pid"], signal.SIGSTOP)  # so that adoption takes a while
         node.start()
         path = str(node.directory / "run" / "workers.sock")
-        stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        foreign = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
         def connected() -> bool:
             try:
-                stranger.connect(path)
+                foreign.connect(path)
             except OSError:
                 return False
             return True
 
         poll(connected, "the socket for workers")
-        stranger.settimeout(10)
-        assert stranger.recv(10) == b""
-        stranger.close()
+        foreign.settimeout(10)
+        assert foreign.recv(10) == b""
+        foreign.close()
         os.kill(worker["pid"], signal.SIGCONT)
         assert worker["pid"] in pids(node.wait_for_serving())
 
@@ -312,7 +312,7 @@ def test_upgrade_keeps_the_process_and_loses_no_packet() -> None:
             ready = [w for w in status["workers"] if w["state"] == "ready"]
             return len(ready) == 2 and not set(pids(status)) & set(pids(before))
 
-        after = node.wait_until("newcomers", rolled)
+        after = node.wait_until("new workers", rolled)
         pinger.finish()
         assert after["pid"] == before["pid"]
         assert after["listeners"] == before["listeners"]

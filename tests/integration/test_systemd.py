@@ -149,7 +149,7 @@ def test_killed_supervisor_is_restarted_without_loss(node: Service) -> None:
         client.more()
         assert not client.going_away
     assert node.workers() == workers
-    poll(lambda: "adopted 2 workers" in node.show("StatusText")["StatusText"], "systemctl status says so")
+    poll(lambda: "adopted 2 workers" in node.show("StatusText")["StatusText"], "the status text")
 
 
 def test_watchdog_replaces_only_a_hung_supervisor(node: Service) -> None:
@@ -213,9 +213,7 @@ def test_quiesced_node_restarts_quiesced(node: Service) -> None:
     assert (status["reason"], node.admin("GET", "/v1/readyz")[0]) == ("CHG-7", 503)
     poll(disabled.exists, "the disable file", 5)
     assert status["state_at_s"] < restarted_s, "since an operator said so"
-    assert "`velocity-edge admin resume` accepts them again" in node.log.rpartition("velocity-edge 0")[2], (
-        "the banner says so"
-    )
+    assert "`velocity-edge admin resume` accepts them again" in node.log.rpartition("velocity-edge 0")[2], "the banner"
     with pytest.raises(VelocityError):
         ask_once(node, timeout_s=1)
     assert node.admin("POST", "/v1/resume", "{}")[0] == 200

@@ -232,8 +232,8 @@ def test_worker_serves_without_supervisor_and_obeys_the_next(bench: Bench, worke
         assert client.get("/").status == 200
         worker.hang_up()
         assert client.get("/big.bin").body == BIG
-        with H3Client(bench.port, bench.ca) as newcomer:
-            assert newcomer.get("/").status == 200
+        with H3Client(bench.port, bench.ca) as new_client:
+            assert new_client.get("/").status == 200
         poll(lambda: "without supervisor" in worker.title, "the title to say that there is no supervisor")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(str(bench.successor))

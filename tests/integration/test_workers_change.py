@@ -67,13 +67,13 @@ def test_hung_worker_is_replaced_and_its_clients_are_reset() -> None:
                 assert (await connection.request("GET", "/")).status == 200
                 os.kill(stuck["pid"], signal.SIGSTOP)
                 since_s = time.monotonic()
-                newcomer = asyncio.create_task(get())
+                new_client = asyncio.create_task(get())
                 with pytest.raises(VelocityError, match="reset"):
                     await connection.request("GET", "/")
                 told_s = time.monotonic() - since_s
                 # The time-out of heartbeats is 10 s, and the last one may be a second old.
                 assert 8 < told_s < 30, told_s
-                assert await newcomer == 200, "it waited in the socket"
+                assert await new_client == 200, "it waited in the socket"
                 assert await get() == 200
 
         asyncio.run(play())

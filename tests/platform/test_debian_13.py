@@ -2,7 +2,7 @@
 
 The machine is a root of trixie (tools/debian-root) with make, Python and curl; the commands of the README install
 everything else: the environment by pip, the native engine from Debian 13's own ngtcp2 and nghttp3, bcc. The copy
-of the tree and its environment are made anew each time; Debian packages and pip's cache stay in the root.
+of the tree and its environment are made again each time; Debian packages and pip's cache stay in the root.
 """
 
 from __future__ import annotations

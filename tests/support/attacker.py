@@ -64,7 +64,7 @@ def initial(
 
 
 #: A client's connection ID in `hello` and `hello_datagrams`.
-SCID = b"stranger"
+SCID = b"attacker"
 _SOUND_PARAMETERS = {0x01: 30_000, 0x04: 1 << 20, 0x05: 1 << 18, 0x06: 1 << 18, 0x07: 1 << 18, 0x08: 100, 0x09: 3}
 
 

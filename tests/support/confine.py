@@ -8,7 +8,7 @@ The keys, in the order in which they are carried out:
     prepare  "mount ..."          a mount namespace, in which this shell script runs first, with all rights
     users    [[0, 100000, 65536]] a user namespace: inner id, outer id, count; of users and of groups
     setgroups "deny"              what an unprivileged process must write that creates a user namespace
-    pid      true                 a pid namespace: the program is process 1 (/proc is mounted anew)
+    pid      true                 a pid namespace: the program is process 1 (/proc is mounted again)
     script   "mount ..."          a mount namespace, and this shell script with the rights that are left
     cpus     [0]                  sched_setaffinity
     limits   {"NOFILE": [64, 64]} setrlimit

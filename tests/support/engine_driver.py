@@ -254,7 +254,7 @@ class World:
     # --- clients ------------------------------------------------------------------------------------------------------
 
     def address(self) -> Address:
-        """Return an address nobody has."""
+        """Return an unused address."""
         number = len(self._clients) + 1
         return (bytes((192, 0, 2, number % 250)), 20_000 + number)
 

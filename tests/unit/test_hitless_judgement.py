@@ -162,11 +162,11 @@ def test_leak_is_found_and_noise_is_not() -> None:
 
 
 def test_failed_change_is_repeated_and_only_successes_count() -> None:
-    answers = {"restart": iter(["exit 3: nobody there", "", "", ""]), "reload": iter(["", ""])}
+    answers = {"restart": iter(["exit 3: no answer", "", "", ""]), "reload": iter(["", ""])}
     hands = Hands({kind: lambda kind=kind: next(answers[kind]) for kind in answers}, random.Random(1), pause_s=0.0)
     hands.run({"restart": 3, "reload": 2, "dance": 5}, 1.0)
     assert hands.succeeded() == {"restart": 3, "reload": 2}
-    assert [one.note for one in hands.done if one.note] == ["exit 3: nobody there"]
+    assert [one.note for one in hands.done if one.note] == ["exit 3: no answer"]
 
 
 def test_change_that_never_succeeds_is_given_up() -> None:
