@@ -1,12 +1,12 @@
-"""What every test run does around the tests: who may run, what was skipped, and whether anything is left over.
+"""Hooks of every test run: skips without root, the list of skipped tests, and the search for leftovers.
 
-  * Tests marked `root` are skipped without root; nothing else is decided here: who needs a client skips by itself.
-  * The run ends with a block "N SKIPPED:" with each reason and its count: a skip is a hole in the proof.
+  * Tests marked `root` are skipped without root; tests that need a client skip themselves.
+  * The run ends with a block "N SKIPPED:" with each reason and its count: a skipped test proves nothing.
   * Processes, network namespaces, mounts and pins that the run left behind are listed as "LEFT OVER:" and fail it.
 
-A process is ours when its environment carries this run's mark: that one is always an error. A namespace, a mount, a
-pin and a process of a node (setproctitle writes over its environment) carry no mark: on a machine where others work too
-they may be theirs and are only listed; with VELOCITY_ALONE=1 (.ci/run) they are an error.
+A process belongs to the run when its environment has the run's mark: that is always an error. A namespace, a mount, a
+pin and a process of a node (setproctitle overwrites its environment) have no mark: on a shared machine
+they may belong to another run and are only listed; with VELOCITY_ALONE=1 (.ci/run) they are an error.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _is_part(config: pytest.Config) -> bool:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     if _is_part(session.config):
-        return  # its environment has the mark already
+        return  # its environment already has the mark
     os.environ[MARK] = f"{os.getpid()}-{time.time_ns()}"
     session.config.stash[_before] = {kind: look() for kind, look in SHARED.items()}
 
@@ -86,7 +86,7 @@ def _wait_until_gone(mark: str) -> list[str]:
 
 
 def _processes(mark: str = "") -> list[str]:
-    """All processes; with a mark those that have it in their environment: descendants of this run, orphans too."""
+    """All processes; with a mark those that have it in their environment: descendants of this run, also orphans."""
     wanted = f"{MARK}={mark}".encode()
     names = []
     for directory in Path("/proc").glob("[0-9]*"):
@@ -109,7 +109,7 @@ def _namespaces() -> set[str]:
 
 
 def _mounts() -> set[str]:
-    # A namespace's own mount is told by _namespaces; bpffs stays mounted once a node has needed it.
+    # A namespace's own mount is listed by _namespaces; bpffs stays mounted once a node has needed it.
     points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
     return {point for point in points if not point.startswith(("/run/netns", "/sys/fs/bpf"))}
 
@@ -125,7 +125,7 @@ def _nodes() -> set[str]:
 SHARED = {"process": _nodes, "network namespace": _namespaces, "mount": _mounts, "pin": _pins}
 
 
-# --- what the run says at its end -------------------------------------------------------------------------------------
+# --- the end of a run -----------------------------------------------------------------------------------------------
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
