@@ -1,1 +1,1 @@
-"""The supervisor: one process per node. Decisions are in pure files, hands in others (docs/architecture.md)."""
+"""The supervisor: one process per node. The decisions are in supervisor/node (docs/architecture.md)."""

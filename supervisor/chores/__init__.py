@@ -1,1 +1,1 @@
-"""What a node does by itself: reloads, key rotation, watching files, signals."""
+"""Recurring work of a node: reloads, upgrades, key rotation, watching files, signals."""

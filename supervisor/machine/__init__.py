@@ -1,1 +1,1 @@
-"""What the supervisor does with the operating system: processes, sockets, files, rights, the service manager."""
+"""The operating system as the supervisor uses it: processes, sockets, files, rights, the service manager."""

@@ -1,1 +1,1 @@
-"""What outlives a supervisor, and how the next one takes it over."""
+"""State that outlives a supervisor, and how the next one takes it over."""

@@ -1,4 +1,4 @@
-"""What an operator may ask a node, and what it answers: one set of types for the command line and the admin API.
+"""Requests of an operator and their answers: one set of types for the command line and the admin API.
 
 requests.py   one frozen dataclass for each request
 answers.py    one line of an answer, and the facts that scripts read of it

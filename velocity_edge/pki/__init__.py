@@ -1,1 +1,1 @@
-"""Certificates: made here (self_signed) or read from files, and their fingerprints."""
+"""Certificates and private keys: self-signed ones, files, fingerprints."""

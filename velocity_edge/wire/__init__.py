@@ -1,1 +1,1 @@
-"""What processes of a node say to one another, and the formats they share: messages, connection IDs, counters."""
+"""The formats that the processes of a node share: messages, connection IDs, counters."""

@@ -1,7 +1,7 @@
 """The portable engine: QUIC and HTTP/3 by aioquic, for machines without ngtcp2, and as the oracle of the native one.
 
     engine.py       the turns of the seam (Requests and Datagrams)
-    table.py        who is here, by id and handle, and who has just gone
+    table.py        connections by id and handle, and recently closed ones
     edge.py         one connection of ours: what happened on it, as events
     outbox.py       its answers on their way into packets, within bounds
     connection.py   aioquic's QuicConnection with our ids, windows and limits
@@ -15,7 +15,7 @@
     calendar.py     who must be woken when
     batch.py        datagrams in and out of sockets
 
-Importing it takes half a second (aioquic, cryptography): only whoever serves with it does.
+Importing it takes half a second (aioquic, cryptography), so only workers that use it do.
 """
 
 from __future__ import annotations
