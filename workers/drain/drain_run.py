@@ -17,7 +17,7 @@ from workers.serve.connections import Connections
 log = logging.getLogger(__name__)
 
 _STEP_S: Final = 0.1
-#: Connections that are reported in detail: the oldest ones. A list of thousands would help nobody.
+#: Connections that are reported in detail: the oldest ones. A list of thousands would be useless.
 _REPORTED: Final = 8
 #: A name in a ClientHello may have 65,535 bytes; one in the DNS has 253 at most.
 _MAX_SITE: Final = 253

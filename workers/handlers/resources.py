@@ -78,7 +78,7 @@ class Lease:
             change()
 
     def close(self) -> None:
-        """Return all leases; close what nobody else has a lease on."""
+        """Return all leases; close resources without a lease."""
         keys, self._keys, self._changes = self._keys, set(), []
         for key in keys:
             held = self._leased[key]

@@ -151,11 +151,15 @@ def test_a_slow_reader_costs_lines_which_are_counted(monkeypatch: pytest.MonkeyP
     pipe = Pipe()
     pipe.fill()
     out = logs.set_up("w", fd=pipe.writer)
-    for i in range(100):
-        log.info("line %d", i)  # returns although nobody reads
+    writer = out._handler.writer
+    log.info("line %d", 0)
+    poll(lambda: writer._in_hand, "the thread to block on the pipe")
+    for i in range(1, 100):
+        log.info("line %d", i)  # returns although the pipe is not read
     lost = logs.lost()
     assert 50 < lost < 100
     text = pipe.read_until("log lines were lost")
+    assert writer.flush(10)
     log.info("after")
     text += pipe.read_until("after")
     out.close()
