@@ -2,8 +2,8 @@
 
     root of epoch e  --HKDF-SHA256-->  tickets · address tokens (Retry, NEW_TOKEN) · resets · CID block and mask
 
-Nodes with the same table derive the same keys. Which epochs seal, open and decode is the table's (table.py). The only
-input from outside are the random bytes of a nonce, from the operating system unless a caller passes others.
+Nodes with the same table derive the same keys. Which epochs seal, open and decode is in the table (table.py). The
+only other input are the random bytes of nonces, from the operating system unless the caller passes a function.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CID_MASK: Final = b"cid mask"
 
 
 def derive(root: bytes, label: bytes, n_bytes: int = 32) -> bytes:
-    """HKDF-SHA256 (RFC 5869) of a root under one of the labels above."""
+    """Return HKDF-SHA256 (RFC 5869) of a root with one of the labels above."""
     return HKDF(algorithm=hashes.SHA256(), length=n_bytes, salt=b"velocity-edge epoch key v1", info=label).derive(root)
 
 
@@ -46,10 +46,10 @@ def reset_keys(table: EpochTable) -> dict[int, bytes]:
 
 
 class KeyRing:
-    """AES-256-GCM under one label's key of every epoch that is not closed: one seals, all open.
+    """AES-256-GCM with the keys of one label: one epoch seals, all that are not closed open.
 
-    Sealed: epoch 4 | nonce 12 | ciphertext | tag 16. The nonce is random: an epoch of 6 hours at 2,000 tokens a second
-    is 2^25.4 of them, far from the 2^32 at which GCM wants a new key.
+    A sealed text: epoch 4 | nonce 12 | ciphertext | tag 16. The nonce is random: an epoch of 6 hours at 2,000 tokens a
+    second is 2^25.4 of them, far from the 2^32 after which GCM needs a new key.
     """
 
     _HEAD_BYTES: Final = 16
@@ -63,12 +63,12 @@ class KeyRing:
         self._seal_aead = self._aeads[self._seal_name]
 
     def seal(self, plain: bytes, associated: bytes = b"") -> bytes:
-        """Encrypt, and bind to *associated*, which `open` must be given again."""
+        """Encrypt *plain* with *associated* as associated data, which `open` needs again."""
         nonce = self._random(12)
         return self._seal_name + nonce + self._seal_aead.encrypt(nonce, plain, self._seal_name + associated)
 
     def open(self, sealed: bytes, associated: bytes = b"") -> bytes | None:
-        """Return the plain text; None when it is not ours, of a forgotten epoch, or changed."""
+        """Return the plain text; None for another key, an unknown epoch, or a changed text."""
         aead = self._aeads.get(sealed[:4])
         if aead is None or len(sealed) < self.OVERHEAD_BYTES:
             return None
@@ -79,5 +79,5 @@ class KeyRing:
 
     @staticmethod
     def nonce_of(sealed: bytes) -> bytes:
-        """Return the 12 bytes that name a sealed object."""
+        """Return the nonce, which identifies a sealed text."""
         return sealed[4:16]

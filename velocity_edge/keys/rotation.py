@@ -20,7 +20,7 @@ from velocity_edge.wire.messages import Epoch
 
 
 class Step(enum.Enum):
-    """What a rotation needs next."""
+    """The next step of a rotation."""
 
     NOTHING = "nothing"
     ANNOUNCE = "announce"
@@ -28,28 +28,28 @@ class Step(enum.Enum):
 
 
 def born_by(table: EpochTable, now_s: float) -> EpochTable:
-    """Return the table in which no epoch is from the future: such a one, made while a clock was ahead, is born now.
+    """Return the table with no creation time in the future: an epoch made while a clock was ahead counts as made now.
 
-    Its age would be negative, and the next rotation would wait until that future has come.
+    Otherwise its age would be negative, and the next rotation would wait for that time.
     """
     return replace(table, epochs=tuple(replace(e, created_s=min(e.created_s, now_s)) for e in table.epochs))
 
 
 def next_number(table: EpochTable) -> int:
-    """Return the number of the next epoch: not one with the config id of the epoch that seals now."""
+    """Return the number of the next epoch, which must not have the config id of the sealing epoch."""
     number = table.epochs[0].epoch + 1
     return number if number % CID_CONFIGS != table.seal_with % CID_CONFIGS else number + 1
 
 
 def bridge(table: EpochTable, other: EpochTable) -> int:
-    """Return a number for an epoch that can seal between these two: in neither, and with the place of no live one."""
+    """Return a number for an epoch that seals between these tables: in neither, with the config id of no live epoch."""
     live = {n % CID_CONFIGS for n in table.cid_live} | {other.seal_with % CID_CONFIGS}
     number = max(table.numbers[0], other.numbers[0]) + 1
     return next((n for n in range(number, number + CID_CONFIGS) if n % CID_CONFIGS not in live), number)
 
 
 def blocking(table: EpochTable, number: int | None = None) -> int | None:
-    """Return the live epoch whose config id the next one (or *number*) needs; None when it can begin."""
+    """Return the live epoch whose config id the next one (or *number*) needs; None when it is free."""
     wanted = (next_number(table) if number is None else number) % CID_CONFIGS
     return next((n for n in table.cid_live if n % CID_CONFIGS == wanted and n != number), None)
 
@@ -57,7 +57,7 @@ def blocking(table: EpochTable, number: int | None = None) -> int | None:
 def crowding(table: EpochTable) -> tuple[int, ...]:
     """Return the live epochs whose config id one of the next two needs: 5 or more behind the newest.
 
-    One rotation early, so that nobody has to hurry.
+    They are named one rotation early, so that connections can be moved slowly.
     """
     number = next_number(table)
     wanted = {number % CID_CONFIGS, (number + 1) % CID_CONFIGS}
@@ -65,7 +65,7 @@ def crowding(table: EpochTable) -> tuple[int, ...]:
 
 
 def _leaving(table: EpochTable) -> tuple[int, ...]:
-    """Return the live epochs that issue no connection ID any more."""
+    """Return the live epochs that no longer issue connection IDs."""
     return tuple(n for n in table.cid_live if n not in (table.seal_with, table.announced))
 
 
@@ -76,7 +76,7 @@ def next_step(
     acknowledged: Collection[Collection[int]],
     force: bool = False,
 ) -> Step:
-    """Return what is due. *acknowledged* holds, for every live worker, the epochs that it said it has."""
+    """Return what is due. *acknowledged*: for every live worker, the epochs that it has acknowledged."""
     if table.announced:
         return Step.SWITCH if all(table.announced in epochs for epochs in acknowledged) else Step.NOTHING
     due = force or now_s - table.sealing.created_s >= rotate_after_s
@@ -84,14 +84,14 @@ def next_step(
 
 
 def announce(table: EpochTable, root: bytes, now_s: float, max_age_s: float, number: int | None = None) -> EpochTable:
-    """Return the table with a new epoch that opens everywhere and does not seal yet; expired epochs are gone.
+    """Return the table with a new epoch that opens and does not seal yet, and without expired epochs.
 
-    ValueError when its config id is taken: ask `blocking` first.
+    Raises `ValueError` when its config id is in use: call `blocking` first.
     """
     epoch = Epoch(epoch=next_number(table) if number is None else number, created_s=now_s, root=root)
     old = list(table.epochs)
     while len(old) >= MAX_EPOCHS:
-        # The oldest that only opens: what it sealed is refused a little early. (7 at most are live.)
+        # The oldest epoch that only opens: what it sealed is refused a little early. (At most 7 are live.)
         old.remove(next(e for e in reversed(old) if e.epoch not in table.cid_live))
     epochs = tuple(sorted((epoch, *old), key=lambda e: -e.epoch))
     closed = tuple(n for n in table.closed if n in {e.epoch for e in epochs})
@@ -100,7 +100,7 @@ def announce(table: EpochTable, root: bytes, now_s: float, max_age_s: float, num
 
 
 def adopt(table: EpochTable, number: int) -> EpochTable:
-    """Return the table that announces an epoch which it has already, an imported one."""
+    """Return the table that announces an epoch it has already (an imported one)."""
     return replace(table, cid_live=tuple({number, *table.cid_live}), announced=number)
 
 
@@ -110,17 +110,17 @@ def switch(table: EpochTable) -> EpochTable:
 
 
 def stopped_s(table: EpochTable, number: int) -> float | None:
-    """Return when an epoch stopped sealing: when its successor began. None: it seals, or never did."""
+    """Return when an epoch stopped sealing, which is when its successor was made. None: it seals, or never did."""
     if number >= table.seal_with:
         return None
     return min((e.created_s for e in table.epochs if number < e.epoch <= table.seal_with), default=None)
 
 
 def expire(table: EpochTable, now_s: float, max_age_s: float) -> EpochTable:
-    """Return the table without epochs that stopped sealing more than *max_age_s* ago; the newest 4 stay anyway.
+    """Return the table without epochs that stopped sealing more than *max_age_s* ago; the newest 4 always stay.
 
-    An epoch stopped sealing when its successor began, and what it sealed lives at most *max_age_s* (tickets.max_age).
-    One whose connection IDs are live stays, and so does the one that seals.
+    An epoch stopped sealing when its successor was made, and what it sealed is valid for at most *max_age_s*
+    (tickets.max_age). Epochs with live connection IDs stay, and so does the sealing epoch.
     """
     kept: list[Epoch] = []
     for position, epoch in enumerate(table.epochs):
@@ -131,16 +131,16 @@ def expire(table: EpochTable, now_s: float, max_age_s: float) -> EpochTable:
 
 
 def close(table: EpochTable, numbers: Collection[int]) -> EpochTable:
-    """Return the table in which these epochs open nothing any more; without those that nothing needs then.
+    """Return the table in which these epochs no longer open anything, without those that are not needed then.
 
-    The epoch that seals, and one that is announced, are never closed.
+    The sealing epoch and an announced one are never closed.
     """
     closed = {*table.closed, *(set(numbers) & set(table.numbers))} - {table.seal_with, table.announced or 0}
     return _without_closed(replace(table, closed=tuple(closed)))
 
 
 def retire(table: EpochTable, numbers: Collection[int]) -> EpochTable:
-    """Return the table in which the connection IDs of these epochs do not decode any more: nobody holds one."""
+    """Return the table in which connection IDs of these epochs no longer decode, as no connection holds one."""
     live = {*table.cid_live} - ({*numbers} - {table.seal_with, table.announced or 0})
     return _without_closed(replace(table, cid_live=tuple(live)))
 
@@ -160,7 +160,7 @@ def _of(table: EpochTable, epochs: Sequence[Epoch]) -> EpochTable:
 
 
 def collisions(table: EpochTable, other: Sequence[Epoch]) -> tuple[int, ...]:
-    """Return the numbers that stand for different roots here and there."""
+    """Return the numbers that have different roots in the two tables."""
     roots = {epoch.epoch: epoch.root for epoch in table.epochs}
     return tuple(sorted(e.epoch for e in other if roots.get(e.epoch, e.root) != e.root))
 
@@ -168,8 +168,8 @@ def collisions(table: EpochTable, other: Sequence[Epoch]) -> tuple[int, ...]:
 def merge(table: EpochTable, imported: Sequence[Epoch]) -> EpochTable:
     """Return the table with the epochs of another node that are not in it yet (`tickets import`).
 
-    They open here; what seals stays, and their connection IDs are not ours. ValueError when there are too many; ask
-    `collisions` first.
+    They only open: the sealing epoch stays, and their connection IDs do not decode. Raises `ValueError` when there are
+    too many; call `collisions` first.
     """
     known = set(table.numbers)
     every = sorted((*table.epochs, *(e for e in imported if e.epoch not in known)), key=lambda e: -e.epoch)

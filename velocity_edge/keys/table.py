@@ -32,15 +32,15 @@ CID_CONFIGS: Final = MAX_CONFIG_ID + 1
 
 @dataclass(frozen=True, slots=True)
 class EpochTable:
-    """All epochs, newest first, and the one that seals."""
+    """All epochs, newest first, and the state of each."""
 
     epochs: tuple[Epoch, ...]
     seal_with: int
-    #: Epochs whose connection IDs decode. Empty (a table of before this was stored): the sealing one and its neighbour.
+    #: Epochs whose connection IDs decode. Empty (from an older version): the sealing one and its neighbour.
     cid_live: tuple[int, ...] = ()
-    #: Epochs that open no ticket and no token any more; they are here for their connection IDs.
+    #: Epochs that no longer open tickets and tokens; they stay for their connection IDs.
     closed: tuple[int, ...] = ()
-    #: The epoch that will seal when everybody has it; 0: none. None (as above): the newest, if it does not seal.
+    #: The epoch that seals once all workers have it; 0: none. None (from an older version): the newest unless it seals.
     announced: int | None = None
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class EpochTable:
         self._check(set(numbers))
 
     def _neighbours(self, numbers: Sequence[int]) -> tuple[int, ...]:
-        """Return what was live when two epochs always were: the one that seals, and the newest other."""
+        """Return the live epochs of an older version, which had two: the sealing one, and the newest other."""
         others = [n for n in numbers if n % CID_CONFIGS != self.seal_with % CID_CONFIGS]
         return (self.seal_with, *others[:1])
 
@@ -76,7 +76,7 @@ class EpochTable:
         if not needed <= set(self.cid_live) <= numbers:
             raise ValueError(f"connection IDs of the epochs {list(self.cid_live)} cannot be live: {sorted(numbers)}")
         if len({n % CID_CONFIGS for n in self.cid_live}) < len(self.cid_live):
-            raise ValueError(f"connection IDs of the epochs {list(self.cid_live)} cannot be told apart")
+            raise ValueError(f"connection IDs of the epochs {list(self.cid_live)} have the same config id")
         if not set(self.closed) <= numbers - needed:
             raise ValueError(f"the epochs {list(self.closed)} cannot be closed: {sorted(numbers)}")
 
@@ -102,13 +102,13 @@ class EpochTable:
 
 
 def first_table(root: bytes, now_s: float, number: int = 1) -> EpochTable:
-    """Return the table of a node that starts fresh. *number*: one that was not used here before."""
+    """Return the first table of a node. *number*: one that the node has not used before."""
     return EpochTable((Epoch(epoch=number, created_s=now_s, root=root),), seal_with=number)
 
 
 def table_of(order: UseKeys) -> EpochTable:
-    """Return the table in an order; ValueError when it is not a table."""
-    # What will seal next is the supervisor's business.
+    """Return the table in an order. Raises `ValueError` when it is inconsistent."""
+    # A worker need not know which epoch will seal next.
     return EpochTable(tuple(order.epochs), order.seal_with, tuple(order.cid_epochs), tuple(order.closed), announced=0)
 
 

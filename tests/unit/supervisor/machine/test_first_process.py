@@ -1,4 +1,4 @@
-"""Process 1 of a container reaps orphans, hands on signals from its first moment on, and ends as its child does."""
+"""Process 1 of a container reaps orphans, forwards signals from the start, and exits with the status of its child."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ for line in sys.stdin:
     print(eval(line), flush=True)
 sys.exit(7)
 """
-#: Who there is beside process 1 and its child, zombies included.
+#: The processes beside process 1 and its child, zombies included.
 _OTHERS = "sorted(int(p) for p in os.listdir('/proc') if p.isdigit() and int(p) not in (1, os.getpid()))\n"
 
 
@@ -50,13 +50,15 @@ def start(*argv: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.root
-def test_it_reaps_hands_on_and_ends_as_its_child() -> None:
+def test_process_1_reaps_forwards_and_exits_as_its_child() -> None:
     with start() as process:
         assert process.stdin
         assert process.stdout
         pid, alone = process.stdout.readline().split()
         assert int(pid) != 1
-        assert alone == "True", "a terminal signals the group of process 1; it hands on, and nobody hears it twice"
+        assert alone == "True", (
+            "a terminal signals the group of process 1, which forwards: no process gets the signal twice"
+        )
 
         def nobody_else() -> bool:
             assert process.stdin
@@ -73,7 +75,7 @@ def test_it_reaps_hands_on_and_ends_as_its_child() -> None:
 
 
 @pytest.mark.root
-def test_a_signal_before_anybody_listens_is_heard() -> None:
+def test_a_signal_before_the_child_exists_is_forwarded() -> None:
     """The kernel would drop it: process 1 has no default action."""
     with start("early") as process:
         poll(lambda: _first_has_a_child(process.pid), "a first process with a child", 10)
@@ -95,13 +97,13 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_what_a_service_manager_said_to_process_1_is_said_to_its_child() -> None:
+def test_variables_for_process_1_name_its_child() -> None:
     environment = {"LISTEN_PID": "1", "WATCHDOG_PID": "17", "OTHER": "1"}
     rename(environment, 5)
     assert environment == {"LISTEN_PID": "5", "WATCHDOG_PID": "17", "OTHER": "1"}
 
 
-def test_anybody_else_stays_one_process() -> None:
+def test_any_other_process_does_not_fork() -> None:
     code = (
         "import os; from supervisor.machine.first_process import *; "
         "a = os.getpid(); be_one_if_first(); print(a, os.getpid())"

@@ -1,4 +1,4 @@
-"""Who cannot have a port is told who has it, and which line gives it back; nothing that others wrote is printed raw."""
+"""The error for a used port names its holder and the command that frees it; text of other processes is escaped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ signal.pause()
 
 @contextmanager
 def holder(title: str = "", host: str = "127.0.0.1", stubborn: str = "") -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process that has a port, with this title."""
+    """A process that holds a port, with this title."""
     process = subprocess.Popen([sys.executable, "-c", HOLDER, host, title, stubborn], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -54,15 +54,15 @@ def alone(runtime: str, worker_id: int = 17) -> str:
     return worker_title(worker_id, 0, "drained" + without_supervisor(runtime, 1_000_000_000.0), 0)
 
 
-def test_a_title_says_what_it_is() -> None:
+def test_a_title_is_parsed() -> None:
     assert orphan_of(alone("/run/x y")) == Orphan(17, "/run/x y", "2001-09-09T01:46:40Z")
-    # Of a version that did not say where.
+    # From a version without the runtime directory.
     assert orphan_of("velocity-edge: worker 3 core 1 · serving without supervisor · 1 connection") == Orphan(3, "", "")
     for other in (worker_title(17, 0, "serving", 3), "", "velocity-edge: supervisor", "vim " + alone("/run/x")):
         assert orphan_of(other) is None
 
 
-def test_a_foreign_program_is_named_escaped() -> None:
+def test_another_program_is_named_escaped() -> None:
     with holder("dns\x1b[31m\nmasq") as (process, port):
         text = refusal(port)
     assert f"another program listens there: process {process.pid} (`dns\\x1b[31m\\nmasq`, started" in text
@@ -70,12 +70,14 @@ def test_a_foreign_program_is_named_escaped() -> None:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("::", "127.0.0.1")])
-def test_a_wildcard_is_in_the_way_of_an_address_and_the_other_way_round(ours: str, theirs: str) -> None:
+def test_a_wildcard_conflicts_with_an_address_and_the_reverse(ours: str, theirs: str) -> None:
     with holder(host=theirs) as (process, port):
         assert f"process {process.pid} " in refusal(port, ours)
 
 
-def test_an_orphan_of_ours_is_named_with_the_line_that_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_orphan_of_this_node_is_named_with_the_command_that_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VELOCITY_RUNTIME_DIR", str(tmp_path))
     with holder(alone(str(tmp_path))) as (process, port):
         text = refusal(port)
@@ -86,7 +88,9 @@ def test_an_orphan_of_ours_is_named_with_the_line_that_ends_it(tmp_path: Path, m
         assert sockets.open_listeners([Listener("127.0.0.1", port)], 1)[1][0][0].close() is None
 
 
-def test_one_of_another_node_is_named_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_orphan_of_another_node_is_named_with_its_runtime_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VELOCITY_RUNTIME_DIR", str(tmp_path))
     with holder(alone("/run/elsewhere")) as (process, port):
         assert "`VELOCITY_RUNTIME_DIR=/run/elsewhere velocity-edge admin stop --orphans` ends it" in refusal(port)
@@ -94,7 +98,7 @@ def test_one_of_another_node_is_named_with_its_folder(tmp_path: Path, monkeypatc
         assert process.poll() is None
 
 
-def test_a_node_that_lives_is_named_with_its_folder(tmp_path: Path) -> None:
+def test_a_running_node_is_named_with_its_runtime_directory(tmp_path: Path) -> None:
     lock = os.open(tmp_path / "supervisor.lock", os.O_CREAT | os.O_RDWR)
     os.set_inheritable(lock, True)
     program = [sys.executable, "-c", HOLDER, "127.0.0.1", "velocity-edge: supervisor serving", ""]
@@ -110,17 +114,17 @@ def test_a_node_that_lives_is_named_with_its_folder(tmp_path: Path) -> None:
     assert f"`VELOCITY_RUNTIME_DIR={tmp_path} velocity-edge admin stop` stops it" in text
 
 
-def test_where_we_may_not_look_orphans_are_named_as_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_permission_orphans_are_named_as_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holders, "_open_files", lambda pid: iter(()))
     with holder() as (_, port):
         assert "`ss -ulpn` as root shows which one" in refusal(port)
     with holder(alone("/run/elsewhere", 4711)) as (_, port):
-        text = refusal(port)  # the machine may have more of them
+        text = refusal(port)  # there may be other orphans on this machine
     assert "perhaps it is worker " in text
     assert "worker 4711 of the node in /run/elsewhere" in text
 
 
-def test_one_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_orphan_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VELOCITY_RUNTIME_DIR", str(tmp_path / "gone"))
     monkeypatch.setattr(orphans, "_PATIENCE_S", 0.2)
     with holder(alone(str(tmp_path / "gone")), stubborn="yes") as (process, _):

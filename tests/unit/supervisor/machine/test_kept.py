@@ -1,4 +1,4 @@
-"""A file that cannot be written is said once, tried again, and costs the node nothing else, whatever the reason is."""
+"""A file that cannot be written is logged once and retried, and does not affect the node otherwise."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _break_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], Callabl
 
 @pytest.mark.parametrize("number", REASONS, ids=errno.errorcode.get)
 @pytest.mark.parametrize("call", CALLS)
-def test_it_is_said_once_and_tried_again(
+def test_a_failure_is_logged_once_and_retried(
     tmp_path: Path,
     clock: Clock,
     caplog: pytest.LogCaptureFixture,
@@ -77,7 +77,7 @@ def test_it_is_said_once_and_tried_again(
     assert file.path.read_bytes() == b"one"
     repair()
     file.retry()
-    assert file.path.read_bytes() == b"one", "not tried again at once"
+    assert file.path.read_bytes() == b"one", "not retried at once"
     clock.now_s += RETRY_S
     file.retry()
     assert (file.path.read_bytes(), file.problem) == (b"three", "")
@@ -85,7 +85,7 @@ def test_it_is_said_once_and_tried_again(
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
 
-def test_what_cannot_be_removed_is_tried_again(tmp_path: Path, clock: Clock) -> None:
+def test_a_failed_removal_is_retried(tmp_path: Path, clock: Clock) -> None:
     file = KeptFile(tmp_path / "disabled", "routes stay away", clock=clock)
     file.path.mkdir()
     (file.path / "x").touch()
@@ -107,7 +107,7 @@ def test_a_folder_that_was_removed_is_made_again_with_its_mode(tmp_path: Path) -
     assert file.path.read_bytes() == b"1"
 
 
-def test_restoring_leaves_alone_what_is_as_it_should_be_or_is_not_wanted(tmp_path: Path) -> None:
+def test_restore_writes_only_a_wanted_file_that_has_changed(tmp_path: Path) -> None:
     file = KeptFile(tmp_path / "x", "")
     file.restore()
     assert not file.path.exists()
@@ -117,7 +117,7 @@ def test_restoring_leaves_alone_what_is_as_it_should_be_or_is_not_wanted(tmp_pat
     assert file.path.stat().st_ino == inode
 
 
-def test_what_is_given_up_is_no_trouble(tmp_path: Path) -> None:
+def test_a_file_that_is_given_up_is_not_degraded(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     file = KeptFile(tmp_path / "file" / "x", "")
     assert file.should_be(b"1")
@@ -139,7 +139,7 @@ def locked(path: Path) -> bool:
     return False
 
 
-def test_a_folder_that_was_removed_is_held_again(tmp_path: Path) -> None:
+def test_a_removed_runtime_directory_is_locked_again(tmp_path: Path) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o755)
     file = StateFile(runtime)
@@ -149,7 +149,7 @@ def test_a_folder_that_was_removed_is_held_again(tmp_path: Path) -> None:
     file.save(saved(revision=2))
     assert locked(runtime / "supervisor.lock")
     assert file.load() == saved(revision=2)
-    assert file.keep(), "once more for who keeps other files there"
+    assert file.keep(), "reported once, for the other files in the directory"
     shutil.rmtree(runtime)
     assert file.keep()
     assert not file.keep()
@@ -162,7 +162,9 @@ def test_a_folder_that_was_removed_is_held_again(tmp_path: Path) -> None:
     assert [path.name for path in runtime.iterdir()] == ["supervisor.lock"]
 
 
-def test_a_folder_that_another_supervisor_took_is_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_runtime_directory_that_another_supervisor_locked_is_left_to_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o755)
     file = StateFile(runtime)
@@ -186,7 +188,7 @@ def test_a_folder_that_another_supervisor_took_is_its_own(tmp_path: Path, caplog
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EISDIR])
-def test_a_lock_that_cannot_be_made_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_lock_that_cannot_be_made_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def fails(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
 

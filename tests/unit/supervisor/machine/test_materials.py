@@ -1,4 +1,4 @@
-"""Invariant: the files of a revision are opened once, closed once, and none stays open when one of them is missing."""
+"""The files of a revision are opened once, closed once, and none stays open when one of them is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_what_a_revision_names_is_opened_once_and_closed(tmp_path: Path) -> None:
+def test_the_files_of_a_revision_are_opened_once_and_closed(tmp_path: Path) -> None:
     before = descriptors()
     made = materials.gather(3, config(tmp_path), tmp_path / "state")
     assert (made.revision, list(made.roots), len(made.chains)) == (3, [str(tmp_path)], 1)
@@ -43,7 +43,7 @@ def test_what_a_revision_names_is_opened_once_and_closed(tmp_path: Path) -> None
         ({"tls": {"certificate": "/nowhere", "private_key": "/nowhere"}}, "cannot use /nowhere: No such file"),
     ],
 )
-def test_what_is_missing_is_named_and_nothing_stays_open(tmp_path: Path, changes: Any, said: str) -> None:
+def test_a_missing_file_is_named_and_no_descriptor_stays_open(tmp_path: Path, changes: Any, said: str) -> None:
     before = descriptors()
     with pytest.raises(ConfigError, match=said):
         materials.gather(1, config(tmp_path, **changes), tmp_path / "state")

@@ -1,4 +1,4 @@
-"""Rights that are not needed are not there; an upgrade gets them back, whoever runs the supervisor."""
+"""The supervisor drops the capabilities that it does not need; an upgrade regains them, with and without root."""
 
 import ctypes
 import os
@@ -38,7 +38,7 @@ def become_nobody_with_capabilities() -> None:
 
 
 @pytest.mark.root
-def test_who_is_not_root_keeps_what_an_upgrade_needs() -> None:
+def test_without_root_the_capabilities_for_an_upgrade_stay_permitted() -> None:
     def work() -> None:
         become_nobody_with_capabilities()
         privileges.drop_capabilities()
@@ -49,7 +49,7 @@ def test_who_is_not_root_keeps_what_an_upgrade_needs() -> None:
 
 
 @pytest.mark.root
-def test_a_program_that_is_no_upgrade_gets_nothing() -> None:
+def test_a_program_other_than_an_upgrade_gets_no_capabilities() -> None:
     def work() -> None:
         become_nobody_with_capabilities()
         privileges.drop_capabilities()
@@ -58,7 +58,7 @@ def test_a_program_that_is_no_upgrade_gets_nothing() -> None:
 
 
 @pytest.mark.root
-def test_root_that_may_not_gain_privileges_keeps_what_an_upgrade_needs() -> None:
+def test_with_no_new_privs_the_capabilities_for_an_upgrade_stay_permitted() -> None:
     def work() -> None:
         ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, as NoNewPrivileges= of systemd
         privileges.drop_capabilities()
@@ -69,7 +69,7 @@ def test_root_that_may_not_gain_privileges_keeps_what_an_upgrade_needs() -> None
 
 
 @pytest.mark.root
-def test_root_acts_with_few() -> None:
+def test_root_has_few_effective_capabilities() -> None:
     readable, writable = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -1,4 +1,4 @@
-"""Slots: descriptors that outlive workers and supervisors."""
+"""The descriptors of slots outlive workers and supervisors."""
 
 import os
 import time

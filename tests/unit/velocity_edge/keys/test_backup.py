@@ -20,7 +20,7 @@ def sealed() -> bytes:
     return backup.seal(TABLE, b"correct horse", os.urandom)
 
 
-def test_round_trips(sealed: bytes) -> None:
+def test_an_export_opens_with_its_passphrase(sealed: bytes) -> None:
     assert backup.is_encrypted(sealed)
     assert b"S3CRET" not in sealed
     assert backup.unseal(sealed, b"correct horse") == TABLE
@@ -65,13 +65,13 @@ def test_a_changed_file_does_not_open(sealed: bytes, field: str) -> None:
         ({"kind": "something"}, "not a file of `tickets export`"),
     ],
 )
-def test_bad_files(sealed: bytes, change: dict[str, object], reason: str) -> None:
+def test_an_invalid_file_is_refused_with_a_reason(sealed: bytes, change: dict[str, object], reason: str) -> None:
     with pytest.raises(CannotDo, match=reason):
         backup.unseal(json.dumps({**json.loads(sealed), **change}).encode(), b"correct horse")
 
 
 @settings(max_examples=50)
 @given(st.binary(max_size=200) | st.sampled_from([b"[" * 100_000, b"[]", b"{}"]))
-def test_any_bytes(content: bytes) -> None:
+def test_random_bytes_are_refused(content: bytes) -> None:
     with pytest.raises(CannotDo, match="cannot read the keys"):
         backup.unseal(content, b"x")

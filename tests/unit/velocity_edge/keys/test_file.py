@@ -16,7 +16,7 @@ from velocity_edge.keys.file import FileKeySource
 from velocity_edge.keys.table import first_table
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_a_stored_table_is_loaded_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "tickets.json"
     assert FileKeySource(path).load() is None
     rich = rotation.close(rotation.announce(rotation.merge(table(3, 4, 5), table(9).epochs), root(10), 0.0, DAY), [4])

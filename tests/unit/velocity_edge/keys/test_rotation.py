@@ -15,7 +15,7 @@ from velocity_edge.wire.cid_codec import CidCodec
 from velocity_edge.wire.messages import Epoch
 
 
-def test_one_rotation() -> None:
+def test_a_rotation_is_announced_then_switched() -> None:
     current = first_table(root(1), 0.0)
     assert rotation.next_step(current, 100.0, 200.0, []) is Step.NOTHING
     assert rotation.next_step(current, 200.0, 200.0, [{1}]) is Step.ANNOUNCE
@@ -82,7 +82,7 @@ def test_connection_ids_of_every_epoch_decode_until_they_are_retired() -> None:
     assert current.cid_live == (7, 6, 5, 4, 3, 2, 1)
     # Epoch 8 needs the config id of epoch 1.
     assert rotation.blocking(current) == 1
-    with pytest.raises(ValueError, match="cannot be told apart"):
+    with pytest.raises(ValueError, match="have the same config id"):
         rotation.announce(current, root(8), 0.0, DAY)
     current = rotation.retire(current, [1, 7])
     assert current.cid_live == (7, 6, 5, 4, 3, 2), "the sealing epoch is never retired"

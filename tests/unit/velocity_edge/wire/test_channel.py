@@ -1,4 +1,4 @@
-"""A message arrives whole, once, in order and with its descriptors, or the peer is known to be broken or gone."""
+"""A message arrives complete, once, in order and with its descriptors, or the channel is closed or reports an error."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ def test_messages_arrive_in_order() -> None:
     assert [r.message for r in worker.receive()] == [m.Activate(1), m.Stop()]
 
 
-def test_a_message_of_a_later_version_is_skipped_with_its_descriptors_and_said_once(
+def test_a_message_of_a_later_version_is_skipped_with_its_descriptors_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ours, theirs = c.pair()
@@ -53,7 +53,7 @@ def test_a_message_of_a_later_version_is_skipped_with_its_descriptors_and_said_o
     worker.close()
 
 
-def test_a_message_larger_than_any_packet_arrives_whole() -> None:
+def test_a_message_larger_than_a_packet_arrives_complete() -> None:
     supervisor, worker = channels()
     order = m.Configure(1, {"text": "+." * 1_500_000}, [], [])
     supervisor.send(order)
@@ -86,7 +86,7 @@ def test_the_sender_may_close_its_descriptors_at_once() -> None:
     os.close(last.descriptors[0])
 
 
-def test_death_is_an_end_of_file() -> None:
+def test_the_death_of_the_peer_is_an_end_of_file() -> None:
     supervisor, worker = channels()
     worker.send(m.Drained(0))
     worker.close()
@@ -96,7 +96,7 @@ def test_death_is_an_end_of_file() -> None:
     assert not supervisor.pending
 
 
-def test_a_peer_that_never_reads_is_bounded() -> None:
+def test_the_queue_for_a_peer_that_never_reads_is_bounded() -> None:
     supervisor, _worker = channels()
     order = m.Configure(1, {"text": "x" * (c.MAX_MESSAGE_BYTES - 100)}, [], [])
     supervisor.send(order)
@@ -106,7 +106,7 @@ def test_a_peer_that_never_reads_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("packet", [b"x", b".", b".{}", b"+" * 10 + b"."])
-def test_junk_raises_message_error(packet: bytes) -> None:
+def test_invalid_packets_raise_message_error(packet: bytes) -> None:
     ours, theirs = c.pair()
     theirs.send(packet)
     if packet[:1] == b"+":

@@ -1,4 +1,4 @@
-"""Counters never go backwards when a worker is replaced, gauges start anew, and a foreign slab is never misread."""
+"""Counters never decrease when a worker is replaced, gauges start at zero, and a slab of any version can be read."""
 
 import mmap
 import os
@@ -10,7 +10,7 @@ from velocity_edge.wire.slab import Slab, SlabMismatch, create, total
 from workers.process.vitals import Tally
 
 
-def test_a_successor_goes_on_counting() -> None:
+def test_counters_continue_in_the_next_worker() -> None:
     fd = create("slab")
     first, second, reader = Slab(fd), Slab(fd), Slab(fd)
     first.add({"requests": 2})
@@ -22,7 +22,7 @@ def test_a_successor_goes_on_counting() -> None:
     os.close(fd)
 
 
-def test_sums() -> None:
+def test_the_total_sums_counters_and_some_gauges() -> None:
     fds = [create("a"), create("b")]
     slabs = [Slab(fd) for fd in fds]
     for n, slab in enumerate(slabs, 1):
@@ -35,7 +35,7 @@ def test_sums() -> None:
         os.close(fd)
 
 
-def test_a_worker_publishes_all_that_it_counts() -> None:
+def test_a_worker_publishes_all_its_counters() -> None:
     slab = Slab(create("tally"))
     counts = {name: n for n, name in enumerate(CELLS, 1) if name not in GAUGES}
     tally = Tally(slab, 7)
@@ -64,14 +64,14 @@ def test_a_slab_of_another_version_is_written_and_read_by_name() -> None:
     os.close(fd)
 
 
-def test_a_worker_cannot_end_its_supervisor_by_cutting_the_slab() -> None:
+def test_a_worker_cannot_shrink_the_slab() -> None:
     fd = create("sealed")
     with pytest.raises(PermissionError):
         os.ftruncate(fd, 0)
     os.close(fd)
 
 
-def test_foreign_memory_is_refused() -> None:
+def test_memory_that_is_not_a_slab_is_refused() -> None:
     fd = os.memfd_create("other")
     with pytest.raises(SlabMismatch):
         Slab(fd)
