@@ -84,7 +84,7 @@ async def start(
         wanted = saved.listeners if saved and same else config.server.addresses
         kept = store.take(partial(fits, wanted), 2 * len(cpus))
         slots, missing = _open(wanted, len(cpus), kept)
-    slots.nobody_writes(except_in=[worker.saved.slot for worker in returned])
+    slots.reset_gauges(except_in=[worker.saved.slot for worker in returned])
     try:
         steering = open_steering(
             mode=config.dispatch.mode,

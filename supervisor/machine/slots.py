@@ -152,7 +152,7 @@ class Slots:
 
     @classmethod
     def adopt(cls, listeners: list[Listener], cores: int, held: Mapping[int, Slot]) -> tuple[Slots, list[int]]:
-        """Take over the *held* slots; return all slots, and the numbers of those that had to be opened anew.
+        """Take over the *held* slots; return all slots, and the numbers of those that were opened new.
 
         A slot is missing when every process that held its descriptors has died. No worker has the link of a new one
         yet: workers drop strays for it until they are replaced.
@@ -173,7 +173,7 @@ class Slots:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def nobody_writes(self, except_in: Sequence[int]) -> None:
+    def reset_gauges(self, except_in: Sequence[int]) -> None:
         """Set the gauges of slots without a living worker to zero."""
         for number, slot in enumerate(self):
             if number not in except_in:

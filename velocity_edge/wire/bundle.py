@@ -36,7 +36,7 @@ def layout(listeners: int, links: int | None = None) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The descriptors of one slot. It owns nothing: whoever holds it opens and closes them."""
+    """The descriptors of one slot. It does not own them: its user opens and closes them."""
 
     #: One per listener.
     sockets: tuple[int, ...]
