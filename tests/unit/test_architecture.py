@@ -34,10 +34,7 @@ CLOCK_READS = {"now", "today", "utcnow"}
 
 # --- exceptions that only shrink --------------------------------------------------------------------------------------
 
-FILE_CIRCLES_LEFT = [
-    {"velocity_edge.quic.portable.connection", "velocity_edge.quic.portable.tls"},
-    {"velocity_edge.quic.portable.edge", "velocity_edge.quic.portable.outbox"},
-]
+FILE_CIRCLES_LEFT: list[set[str]] = []
 ROOM_CIRCLES_LEFT: list[set[str]] = []
 #: Decisions that still import a hand themselves.
 DECISIONS_WITH_HANDS_LEFT = {"velocity_edge.quic.admission"}

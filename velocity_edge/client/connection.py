@@ -21,7 +21,7 @@ from aioquic.quic.connection import END_STATES, QuicConnectionError
 from aioquic.quic.packet import QuicErrorCode
 
 from velocity_edge.client.aioquic_tls import LEVELS, ClientContext, aioquic_ticket
-from velocity_edge.quic.portable.congestion import NAMES
+from velocity_edge.quic.portable.configuration import NAMES
 from velocity_edge.quic.portable.windows import SlidingWindows
 from velocity_edge.quic.reset import TOKEN_LENGTH
 from velocity_edge.tls.client_policy import ClientPolicy, Session

@@ -1,42 +1,28 @@
-"""One connection as the seam sees it: aioquic's events in, events of engine.py out, answers back.
+"""One connection as the engine sees it: aioquic's events in, events of http/requests.py out, answers back.
 
-It knows streams by handle, feeds request bodies with back-pressure, times out requests that never complete, counts
-glitches, and notices the end. Answers wait in its outbox (outbox.py); connections and their ids are in a table
-(table.py).
+It reports the handshake and the end, and does what timers ask. Its streams are in streams.py, what it waits for in
+waiting.py, its answers in outbox.py; connections and their ids are in a table (table.py).
 """
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from aioquic.h3.connection import ErrorCode
-from aioquic.h3.events import DataReceived
 from aioquic.quic import events as quic_events
 
-from velocity_edge.http.requests import (
-    BodyReceived,
-    ConnectionClosed,
-    Event,
-    FileRange,
-    HandshakeCompleted,
-    RequestReceived,
-    StreamClosed,
-    StreamWritable,
-)
-from velocity_edge.quic.budget import PerSecond
+from velocity_edge.http.requests import ConnectionClosed, Event, FileRange, HandshakeCompleted
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.connection import EdgeConnection
-from velocity_edge.quic.portable.h3 import EdgeH3, RequestHead, StreamError
 from velocity_edge.quic.portable.outbox import Held, Outbox, Stream
-
-log = logging.getLogger(__name__)
+from velocity_edge.quic.portable.streams import Streams
+from velocity_edge.quic.portable.waiting import Answers, Waiting
 
 
 def _nanoseconds(timer_s: float) -> int:
-    """A microsecond late on purpose: rounded down by a digit, aioquic would find nothing due and we would spin."""
+    """Return a microsecond more: rounded down, aioquic would find nothing due and the loop would spin."""
     return int(timer_s * 1e9) + 1000
 
 
@@ -50,7 +36,7 @@ class Edge:
         limits: Limits,
         held: Held,
         count: dict[str, int],
-        new_stream: Callable[[Stream], int],
+        new_stream: Callable[[Edge, Stream], int],
         retire_id: Callable[[Edge, bytes], None],
         opened_ns: int,
     ) -> None:
@@ -67,30 +53,27 @@ class Edge:
         #: The handshake took too long.
         self.timed_out = False
         self.closed = False
-        self.streams: dict[int, Stream] = {}
         self._limits = limits
         self._count = count
         self._outbox = Outbox(quic, limits, held)
-        self._new_stream = new_stream
+        self._waiting = Waiting(limits)
+        self._streams = Streams(
+            handle, quic, self._outbox, self._waiting, limits, count, lambda stream: new_stream(self, stream)
+        )
         self._retire_id = retire_id
-        self._h3: EdgeH3 | None = None
         self._path: Any = None
-        self._glitches = PerSecond(limits.max_glitches_per_s)
-        #: Streams that wait for their peer, oldest first, and since when: for the header section, or, when the whole
-        #: answer arrived before it, for the request's end.
-        self._headless: dict[int, int] = {}
-        self._seen_requests = 0
-        #: What the peer has taken of its answers (None: nothing waits for it), since when, and when it gets a PING.
-        self._taken: int | None = None
-        self._taken_ns = self._ping_ns = 0
-        #: Streams that we gave up; what still comes on them is thrown away.
-        self._abandoned: set[int] = set()
+
+    @property
+    def streams(self) -> Collection[Stream]:
+        """The streams that a handler knows."""
+        return self._streams.open.values()
 
     def use_limits(self, limits: Limits) -> None:
-        """Live by other limits, as far as nothing else was promised."""
+        """Use other limits, as far as nothing else was promised."""
         self._limits = limits.for_connection_of(self._limits)
         self._outbox.use_limits(self._limits)
-        self._glitches.limit = limits.max_glitches_per_s
+        self._waiting.limits = self._limits
+        self._streams.use_limits(self._limits)
         self.quic.use_limits(limits)
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -100,11 +83,7 @@ class Edge:
         deadlines = [_nanoseconds(timer_s)] if (timer_s := self.quic.get_timer()) is not None else []
         if not self.completed:
             deadlines.append(self.opened_ns + int(self._limits.handshake_timeout_s * 1e9))
-        if self._headless:
-            since_ns = next(iter(self._headless.values()))
-            deadlines.append(since_ns + int(self._limits.request_timeout_s * 1e9))
-        if self._taken is not None:
-            deadlines += [self._ping_ns, self._taken_ns + int(self._limits.stall_timeout_s * 1e9)]
+        deadlines += self._waiting.deadlines_ns()
         return min(deadlines) if deadlines else None
 
     def handshake_overdue(self, now_ns: int) -> bool:
@@ -116,64 +95,49 @@ class Edge:
         timer_s = self.quic.get_timer()
         if timer_s is not None and now_ns >= _nanoseconds(timer_s):
             self.quic.handle_timer(now_ns / 1e9)
-        self._keep_alive(now_ns)
-        while self._headless:
-            stream_id, since_ns = next(iter(self._headless.items()))
-            if now_ns < since_ns + int(self._limits.request_timeout_s * 1e9):
-                break
-            stream = self.streams.get(stream_id)
+        match self._waiting.answers(self.quic.idle_timeout_s, now_ns):
+            case Answers.STALLED:
+                self._count["stalled"] += 1
+                reason = "nothing of the answers was taken for too long"
+                self.quic.close(error_code=ErrorCode.H3_EXCESSIVE_LOAD, reason_phrase=reason)
+            case Answers.PING:
+                self.quic.send_ping(0)
+        while (stream_id := self._waiting.overdue(now_ns)) is not None:
+            stream = self._streams.open.get(stream_id)
             if stream is not None:
-                # Answered: nobody wants the rest (RFC 9114 section 4.1); `_settle_streams` asks to stop.
+                # Answered: the rest is not needed (RFC 9114 section 4.1); `Streams.settle` asks to stop.
                 stream.request_ended = True
-                del self._headless[stream_id]
+                self._waiting.end(stream_id)
                 continue
-            self._glitch(now_ns)
-            self._abandon(stream_id, ErrorCode.H3_REQUEST_REJECTED)
+            self._streams.glitch(now_ns)
+            self._streams.abandon(stream_id, ErrorCode.H3_REQUEST_REJECTED)
 
     def watch(self, now_ns: int) -> None:
         """Note whether answers wait for the peer, and whether it took something."""
-        taken = self._outbox.taken(self.streams.values())
-        if taken != self._taken:
-            if self._taken is None:
-                self._ping_ns = now_ns + int(self.quic.idle_timeout_s / 3 * 1e9)
-            self._taken, self._taken_ns = taken, now_ns
-
-    def _keep_alive(self, now_ns: int) -> None:
-        """RFC 9000 section 4.1: a sender without credit keeps the connection alive; not for ever."""
-        if self._taken is None:
-            return
-        if now_ns >= self._taken_ns + int(self._limits.stall_timeout_s * 1e9):
-            self._count["stalled"] += 1
-            self._taken = None
-            self.quic.close(
-                error_code=ErrorCode.H3_EXCESSIVE_LOAD, reason_phrase="nothing of the answers was taken for too long"
-            )
-        elif now_ns >= self._ping_ns:
-            self.quic.send_ping(0)
-            self._ping_ns = now_ns + int(self.quic.idle_timeout_s / 3 * 1e9)
+        self._waiting.note_taken(self._outbox.taken(self.streams), self.quic.idle_timeout_s, now_ns)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
     def collect(self, now_ns: int, out: list[Event]) -> None:
         """Append what happened since the last call."""
         quic = self.quic
-        # What came before the peer's CONNECTION_CLOSE still counts; after an error of the peer's nothing does.
+        # What came before the peer's CONNECTION_CLOSE still counts; what came with an error of the peer does not.
         while not quic.close_pending and (event := quic.next_event()) is not None:
             if isinstance(event, quic_events.StreamDataReceived):
-                self._stream_data(event, now_ns, out)
+                self._streams.data_received(event, now_ns, out, early=not self.completed)
             elif isinstance(event, quic_events.HandshakeCompleted):
                 self._handshake_completed(now_ns, out)
             elif isinstance(event, quic_events.StreamReset | quic_events.StopSendingReceived):
-                self._stream_reset(event, now_ns, out)
+                self._streams.reset_received(event, now_ns, out)
             elif isinstance(event, quic_events.ConnectionIdRetired):
                 self._retire_id(self, event.connection_id)
-        self._note_new_streams(now_ns)
+        self._streams.note_new(now_ns)
         self._count["migrations_refused"] += quic.migrations_refused
         quic.migrations_refused = 0
         if quic.close_event is not None:
             self._report_closed(out)
             return
-        self._settle_streams(now_ns, out)
+        self._streams.settle(now_ns, out)
         path = quic.active_path
         if path != self._path:
             self._count["migrations"] += self._path is not None
@@ -183,8 +147,7 @@ class Edge:
         self.completed = True
         handshake = self.quic.adapter.handshake
         assert handshake is not None
-        if self._h3 is None:
-            self._h3 = EdgeH3(self.quic, self._limits)
+        self._streams.start_http()
         out.append(
             HandshakeCompleted(
                 connection=self.handle,
@@ -200,101 +163,6 @@ class Edge:
             )
         )
 
-    def _stream_data(self, event: quic_events.StreamDataReceived, now_ns: int, out: list[Event]) -> None:
-        stream_id, length = event.stream_id, len(event.data)
-        if stream_id in self._abandoned:
-            self.quic.consume_all(stream_id)
-            return
-        if self._h3 is None:
-            # 0-RTT: requests come before the handshake completes.
-            self._h3 = EdgeH3(self.quic, self._limits)
-        body = 0
-        try:
-            for http in self._h3.receive(event):
-                if isinstance(http, RequestHead):
-                    self._headless.pop(stream_id, None)
-                    out.append(self._request(http))
-                    continue
-                stream = self.streams.get(stream_id)
-                if stream is None:
-                    continue
-                data = http.data if isinstance(http, DataReceived) else b""
-                body += len(data)
-                stream.request_ended = http.stream_ended
-                if data or http.stream_ended:
-                    out.append(BodyReceived(stream.handle, data, http.stream_ended))
-        except StreamError as error:
-            self._glitch(now_ns)
-            self._close_stream(stream_id, error.error_code, out)
-            self._abandon(stream_id, error.error_code)
-            return
-        # Framing and header sections are used up; a body when its handler says so (`credit`).
-        self.quic.consume(stream_id, length - body)
-
-    def _request(self, request: RequestHead) -> RequestReceived:
-        head = request.head
-        stream = Stream(0, self, request.stream_id, head.method == b"HEAD", request.fin)
-        stream.handle = self._new_stream(stream)
-        self.streams[request.stream_id] = stream
-        self._count["requests"] += 1
-        return RequestReceived(
-            connection=self.handle,
-            stream=stream.handle,
-            method=head.method,
-            scheme=head.scheme,
-            authority=head.authority,
-            path=head.path,
-            headers=head.fields,
-            fin=request.fin,
-            early=not self.completed,
-            fields_too_large=request.too_large,
-        )
-
-    def _stream_reset(self, event: Any, now_ns: int, out: list[Event]) -> None:
-        """The peer gave up a stream: it no longer sends (StreamReset), or no longer listens (StopSendingReceived)."""
-        if self._h3 is not None:
-            self._h3.handle_event(event)
-        if event.stream_id % 4 or event.stream_id in self._abandoned:
-            return  # of a request that we gave up ourselves
-        stream = self.streams.get(event.stream_id)
-        if stream is not None and event.stream_id in self._headless and isinstance(event, quic_events.StreamReset):
-            stream.request_ended = True  # answered: there is nothing left to reset
-            return
-        self._count["streams_reset"] += 1
-        self._glitch(now_ns)
-        self._close_stream(event.stream_id, event.error_code, out)
-        self._abandon(event.stream_id, ErrorCode.H3_REQUEST_CANCELLED)
-
-    def _note_new_streams(self, now_ns: int) -> None:
-        opened = self.quic.peer_opened_requests
-        for stream_id in range(4 * self._seen_requests, 4 * opened, 4):
-            if stream_id not in self.streams and stream_id not in self._abandoned and self.quic.stream(stream_id):
-                self._headless[stream_id] = now_ns
-        self._seen_requests = opened
-
-    def _settle_streams(self, now_ns: int, out: list[Event]) -> None:
-        done: list[Stream] = []
-        for stream in self.streams.values():
-            quic_stream = self.quic.stream(stream.stream_id)
-            if quic_stream is None:
-                done.append(stream)
-            elif quic_stream.sender.is_finished:
-                # The rest of the request is thrown away for a while: Chromium never shows an answer when it is asked to
-                # stop before it has sent everything.
-                if stream.request_ended:
-                    done.append(stream)
-                else:
-                    self._headless.setdefault(stream.stream_id, now_ns)
-            elif stream.waiting and self._outbox.backlog(stream) < self._limits.send_low_bytes:
-                stream.waiting = False
-                out.append(StreamWritable(stream.handle))
-        self._outbox.account(self.streams.values())
-        for stream in done:
-            self._close_stream(stream.stream_id, 0, out, complete=True)
-            self._abandon(stream.stream_id, None)
-        if len(self._abandoned) > 2 * self._limits.max_streams_bidi:
-            self._abandoned &= self.quic.stream_ids()
-
     def _report_closed(self, out: list[Event]) -> None:
         if self.closed:
             return
@@ -302,8 +170,7 @@ class Edge:
         self._count["memory_exceeded"] += self.quic.memory_exceeded
         event = self.quic.close_event
         timed_out = self.quic.idled_out
-        for stream_id in list(self.streams):
-            self._close_stream(stream_id, event.error_code, out)
+        self._streams.close_all(event.error_code, out)
         out.append(
             ConnectionClosed(
                 connection=self.handle,
@@ -316,44 +183,16 @@ class Edge:
         )
 
     def release(self) -> None:
-        """Nothing of it will be sent any more."""
+        """Account for nothing any more: nothing of it will be sent."""
         self._outbox.account(())
 
     def fail(self, reason: str, out: list[Event]) -> None:
-        """End it without a word to the peer: the streams close, then the connection."""
+        """End it without a packet to the peer: the streams close, then the connection."""
         if self.closed:
             return
         self.closed = True
-        for stream_id in list(self.streams):
-            self._close_stream(stream_id, 0, out)
+        self._streams.close_all(0, out)
         out.append(ConnectionClosed(self.handle, 0, False, False, reason, self.completed))
-
-    def _glitch(self, now_ns: int) -> None:
-        self._count["glitches"] += 1
-        if not self._glitches.take(now_ns):
-            self.quic.close(error_code=ErrorCode.H3_EXCESSIVE_LOAD, reason_phrase="too many streams went wrong")
-
-    def _close_stream(self, stream_id: int, error_code: int, out: list[Event], *, complete: bool = False) -> None:
-        """Report the end of a stream that a handler knows."""
-        stream = self.streams.pop(stream_id, None)
-        if stream is not None:
-            out.append(StreamClosed(stream.handle, complete and stream.ended, error_code))
-
-    def _abandon(self, stream_id: int, error_code: int | None) -> None:
-        """Neither read nor write it any more; tell the peer unless the answer is complete (error_code None)."""
-        self._headless.pop(stream_id, None)
-        if self._h3 is not None:
-            self._h3.forget(stream_id)
-        quic_stream = self.quic.stream(stream_id)
-        if quic_stream is None:
-            return
-        self._abandoned.add(stream_id)
-        self.quic.consume_all(stream_id)
-        if error_code is not None:
-            self.quic.reset_stream(stream_id, int(error_code))
-        if not quic_stream.receiver.is_finished:
-            # RFC 9114 section 4.1: after a complete answer, H3_NO_ERROR asks to stop sending the request.
-            self.quic.stop_stream(stream_id, int(ErrorCode.H3_NO_ERROR if error_code is None else error_code))
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -366,10 +205,11 @@ class Edge:
         fin: bool,
     ) -> bool:
         """Queue a response. 1xx leaves the stream unanswered."""
-        if self.closed or stream.answered or self._h3 is None or self.quic.close_event is not None:
+        h3 = self._streams.h3
+        if self.closed or stream.answered or h3 is None or self.quic.close_event is not None:
             return False
         self._count[f"responses_{status // 100}xx"] += 1
-        self._outbox.respond(stream, status, self._h3.head_frame(stream.stream_id, status, headers), body, fin)
+        self._outbox.respond(stream, status, h3.head_frame(stream.stream_id, status, headers), body, fin)
         return True
 
     def write(self, stream: Stream, data: bytes, fin: bool) -> int:
@@ -380,7 +220,7 @@ class Edge:
 
     def pump(self, out: list[Event]) -> bool:
         """Read on in files and large bodies as far as the bounds allow. True when there is more to read."""
-        more, broken = self._outbox.pump(self.streams.values())
+        more, broken = self._outbox.pump(self.streams)
         for stream in broken:
             self.reset(stream, int(ErrorCode.H3_INTERNAL_ERROR), out)
         return more
@@ -391,8 +231,8 @@ class Edge:
 
     def reset(self, stream: Stream, error_code: int, out: list[Event]) -> None:
         """Abandon a stream both ways."""
-        self._close_stream(stream.stream_id, error_code, out)
-        self._abandon(stream.stream_id, error_code)
+        self._streams.close(stream.stream_id, error_code, out)
+        self._streams.abandon(stream.stream_id, error_code)
 
     def rename(self, config_id: int) -> bool:
         """Give the client ids of this configuration and have it retire the others; False: it is too early for that."""
@@ -401,6 +241,6 @@ class Edge:
         return set(self.held) == {config_id} or self.quic.rename()
 
     def goaway(self, final: bool) -> None:
-        """Send GOAWAY; nothing to say before HTTP/3 began."""
-        if self._h3 is not None and not self.closed:
-            self._h3.goaway(final=final)
+        """Send GOAWAY; nothing before HTTP/3 began."""
+        if self._streams.h3 is not None and not self.closed:
+            self._streams.h3.goaway(final=final)

@@ -1,8 +1,10 @@
-"""Connection IDs of this worker with their reset tokens, under the keys of the moment."""
+"""Connection IDs of this worker with their reset tokens, under the keys that are in use."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from aioquic.quic.connection import QuicConnectionId
 
 from velocity_edge.quic.datagrams import EngineKeys
 from velocity_edge.quic.reset import reset_token
@@ -29,7 +31,7 @@ class Ids:
         self._worker_id = worker_id
 
     def issue(self) -> NewId:
-        """Return a fresh one."""
+        """Return a new one."""
         return self.name(self.codec.issue(self._node_id, self._worker_id))
 
     def name(self, cid: bytes) -> NewId:
@@ -39,8 +41,19 @@ class Ids:
     def first(self, client_chose: bytes, *, retried: bool) -> NewId:
         """Return the first id of a new connection.
 
-        After a Retry of this worker the client's Initial carries an id of ours already; after another worker's it names
-        the other, and the connection needs a name of its own.
+        After a Retry of this worker the client's Initial carries an id of this worker already. After a Retry of another
+        worker it carries one of that worker, and the connection needs another.
         """
         mine = retried and self.codec.worker_of(client_chose) == self._worker_id
         return self.name(client_chose) if mine else self.issue()
+
+
+def quic_id(new: NewId, sequence_number: int, *, was_sent: bool = False) -> QuicConnectionId:
+    """Return *new* as aioquic has it."""
+    return QuicConnectionId(
+        cid=new.cid,
+        sequence_number=sequence_number,
+        # aioquic requires 16 bytes; zeros match no reset, because none is sent without a key.
+        stateless_reset_token=new.reset_token or bytes(16),
+        was_sent=was_sent,
+    )

@@ -1,8 +1,8 @@
-"""Answers of one connection on their way into packets: how much of them is in memory, and who must wait.
+"""Answers of one connection on their way into packets: how much of them is in memory, and which writers must wait.
 
-aioquic keeps what is queued on a stream until it is acknowledged. So bodies are given to it by pieces:
+aioquic keeps what is queued on a stream until it is acknowledged. So bodies are given to it in pieces:
 
-    not sent yet      at most `send_high_bytes` of a stream: what a peer that does not read can pin
+    not sent yet      at most `send_high_bytes` of a stream: what a peer that does not read can make us hold
     in memory         at most `max_unacked_bytes` of a connection, whatever its window; when the worker as a whole holds
                       more than its share, at most `send_high_bytes` of a connection
 
@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from velocity_edge.http.requests import FileRange
 from velocity_edge.quic.budget import PerSecond
@@ -25,12 +25,9 @@ from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.connection import EdgeConnection
 from velocity_edge.quic.portable.h3 import data_frame_header
 
-if TYPE_CHECKING:
-    from velocity_edge.quic.portable.edge import Edge
-
 log = logging.getLogger(__name__)
 
-#: One read of a file. Larger ones gain little and hold up every other connection.
+#: One read of a file. Larger ones gain little and delay every other connection.
 _READ_BYTES: Final = 64 * 1024
 #: What the streams of a connection together may have queued and not sent, as a multiple of `send_high_bytes`.
 _UNSENT_FACTOR: Final = 4
@@ -42,7 +39,7 @@ class Held:
     """Bytes of bodies that all connections of a worker have in memory."""
 
     n_bytes: int = 0
-    #: Lines about files that cannot be read on: whoever truncates one has many downloads of it.
+    #: Log lines about files that cannot be read further: a truncated file may have many downloads.
     broken_lines: PerSecond = field(default_factory=lambda: PerSecond(1))
 
 
@@ -51,7 +48,6 @@ class Stream:
     """One request and its answer."""
 
     handle: int
-    edge: Edge
     stream_id: int
     head_only: bool
     request_ended: bool
@@ -75,7 +71,7 @@ class Outbox:
         self._held = 0
 
     def use_limits(self, limits: Limits) -> None:
-        """Hold as much as these say, from now on."""
+        """Use these bounds from now on."""
         self._limits = limits
 
     def respond(
@@ -147,7 +143,7 @@ class Outbox:
                 try:
                     n_bytes = self._read_on(stream, min(want, _READ_BYTES))
                 except OSError as error:
-                    # Truncated or unreadable under our hands: the peer must not take a part for the whole.
+                    # Truncated or unreadable meanwhile: the peer must not take a part for the whole.
                     if self._worker.broken_lines.take(time.monotonic_ns()):
                         log.warning("cannot read on in a file for an answer: %s", error)
                     broken.append(stream)

@@ -1,7 +1,7 @@
-"""Who is here: connections by id and by handle, and the farewells of those that have gone.
+"""Which connections there are, by id and by handle, and the closing periods of those that ended.
 
-A connection that ended leaves a `Farewell` for three PTOs: it answers late packets with the CONNECTION_CLOSE, ever more
-rarely (RFC 9000 section 10.2.1), and holds the ids so that nobody mistakes them for lost ones. There are never more
+A connection that ended leaves a `Farewell` for three PTOs: it answers late packets with the CONNECTION_CLOSE, less and
+less often (RFC 9000 section 10.2.1), and holds the ids so that they are not taken for lost ones. There are never more
 farewells than connections are allowed; the oldest goes first.
 """
 
@@ -16,7 +16,7 @@ from velocity_edge.quic.portable.calendar import Calendar
 from velocity_edge.quic.portable.edge import Edge
 from velocity_edge.quic.portable.outbox import Stream
 
-#: Ids that the peer has given back stay ours for a while: a late packet must not look like a lost connection's.
+#: Ids that the peer has retired stay ours for a while: a late packet must not look like one of a lost connection.
 _MAX_RETIRED_IDS: Final = 8
 _GROUPS: Final = {
     0x11EC: "handshakes_x25519mlkem768",
@@ -27,7 +27,7 @@ _GROUPS: Final = {
 
 @dataclass(slots=True, eq=False)
 class Farewell:
-    """What is left of a connection: its ids, and what it has to say when somebody still calls."""
+    """What is left of a connection: its ids, and the answer to packets that still come for it."""
 
     cids: set[bytes]
     #: As in Edge.
@@ -38,7 +38,7 @@ class Farewell:
     received: int = 0
 
     def answer(self) -> list[bytes]:
-        """Count a late packet; return what to say to it: something to the 1st, 2nd, 4th, 8th ..."""
+        """Count a late packet; return the answer: something to the 1st, 2nd, 4th, 8th ..."""
         self.received += 1
         return [] if self.received & (self.received - 1) else self.datagrams
 
@@ -49,7 +49,7 @@ class Table:
     def __init__(self, count: dict[str, int], max_farewells: int) -> None:
         self.by_cid: dict[bytes, Edge | Farewell] = {}
         self.edges: dict[int, Edge] = {}
-        self.streams: dict[int, Stream] = {}
+        self.streams: dict[int, tuple[Edge, Stream]] = {}
         self.half_open = 0
         #: CID config id -> connections that hold an id of it.
         self.by_config: dict[int, int] = {}
@@ -64,14 +64,14 @@ class Table:
         self._last_handle += 1
         return self._last_handle
 
-    def add_stream(self, stream: Stream) -> int:
-        """Take in a request; return its handle."""
+    def add_stream(self, edge: Edge, stream: Stream) -> int:
+        """Add a request; return its handle."""
         handle = self.new_handle()
-        self.streams[handle] = stream
+        self.streams[handle] = edge, stream
         return handle
 
     def add(self, edge: Edge) -> None:
-        """Take in a connection whose handshake begins."""
+        """Add a connection whose handshake begins."""
         self.edges[edge.handle] = edge
         self.half_open += 1
 
@@ -84,7 +84,7 @@ class Table:
         self._count["hello_retry_requests"] += edge.quic.adapter.hello_retried
 
     def register(self, edge: Edge, cid: bytes, *, ours: bool = True) -> None:
-        """Packets with this id are for *edge*. *ours*: we issued it; the client made it up otherwise."""
+        """Packets with this id are for *edge*. *ours*: we issued it; otherwise the client chose it."""
         edge.cids.add(cid)
         self.by_cid[cid] = edge
         if ours:
@@ -100,7 +100,7 @@ class Table:
             self.by_config[config_id] -= 1
 
     def retire(self, edge: Edge, cid: bytes) -> None:
-        """The peer gave an id back."""
+        """The peer retired an id."""
         self._let_go(edge.held, cid[0] >> 5, 1)
         edge.retired.append(cid)
         if len(edge.retired) > _MAX_RETIRED_IDS:
@@ -120,7 +120,7 @@ class Table:
             self._let_go(held, config_id, n_ids)
 
     def bury(self, edge: Edge, datagrams: list[bytes], now_ns: int) -> None:
-        """Leave a farewell in the place of *edge* for three PTOs."""
+        """Replace *edge* by a farewell for three PTOs."""
         self._detach(edge)
         farewell = Farewell(edge.cids, edge.held, edge.quic.active_path, datagrams)
         for cid in edge.cids:
@@ -131,7 +131,7 @@ class Table:
             self.forget(next(iter(self._farewells)))
 
     def forget(self, farewell: Farewell) -> None:
-        """Nobody will call any more."""
+        """Remove it: its time is over."""
         self._farewells.pop(farewell, None)
         self.calendar.discard(farewell)
         self._release(farewell.cids, farewell.held)
@@ -146,7 +146,7 @@ class Table:
             self.half_open -= 1
             return
         self._count["connections_closed"] += 1
-        for stream in edge.streams.values():
+        for stream in edge.streams:
             self.streams.pop(stream.handle, None)
         if not edge.completed:
             self.half_open -= 1

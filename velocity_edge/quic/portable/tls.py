@@ -1,18 +1,17 @@
-"""Our TLS where aioquic's QuicConnection expects a `tls.Context`: an `Handshake` between two sets of names.
+"""Our TLS where aioquic's QuicConnection expects a `tls.Context`: a `Handshake` between two sets of names.
 
 QuicConnection calls `handle_message` and reads the five properties below; the handshake calls back as
 `ServerTransport`. Nothing of aioquic's own handshake runs, so one policy code serves both engines.
 
-What surprises: aioquic does not tell its context the encryption level of a message. The connection sets `level` before
-each call (connection.py), and bytes of one level that are not a whole message when the next level speaks are an error
-(RFC 9001 section 4.1.3). CRYPTO data goes straight to aioquic's send streams: its intermediate buffers of 3 x 16 KiB
-per connection are not made at all.
+aioquic does not tell its context the encryption level of a message. The connection sets `level` before each call
+(bounds.py), and an incomplete message at the end of a level is an error (RFC 9001 section 4.1.3). CRYPTO data goes
+straight to aioquic's send streams: its intermediate buffers of 3 x 16 KiB per connection are not made at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from aioquic import tls
 from aioquic.quic.connection import QuicConnectionError
@@ -20,9 +19,6 @@ from aioquic.quic.connection import QuicConnectionError
 from velocity_edge.quic.datagrams import Accept
 from velocity_edge.tls.alerts import Alert, AlertDescription
 from velocity_edge.tls.transport import Handshake, Level, MessageReader
-
-if TYPE_CHECKING:
-    from velocity_edge.quic.portable.connection import EdgeConnection
 
 LEVEL_OF: Final[dict[Any, Level]] = {
     tls.Epoch.INITIAL: Level.INITIAL,
@@ -34,7 +30,7 @@ _EPOCH_OF: Final[dict[Level, Any]] = {level: epoch for epoch, level in LEVEL_OF.
 
 
 class _Summary:
-    """What is asked about a handshake after it was dropped."""
+    """What is read of a handshake after it was dropped."""
 
     def __init__(self, handshake: Handshake) -> None:
         self.done = True
@@ -51,17 +47,33 @@ class _Summary:
         return int(AlertDescription.UNEXPECTED_MESSAGE)
 
 
+class Carrier(Protocol):
+    """What the adapter needs of its connection, in the terms of aioquic."""
+
+    def encoded_parameters(self) -> bytes:
+        """Return our transport parameters."""
+
+    def apply_peer_parameters(self, data: bytes) -> None:
+        """Apply the peer's. Raises QuicConnectionError."""
+
+    def install_key(self, direction: Any, epoch: Any, cipher_suite: Any, secret: bytes) -> None:
+        """Install a traffic secret."""
+
+    def send_crypto(self, epoch: Any, data: bytes) -> None:
+        """Queue TLS bytes."""
+
+
 class TlsAdapter:
     """Stands in for aioquic's `tls.Context` and is the `ServerTransport` of the handshake."""
 
-    def __init__(self, connection: EdgeConnection, max_message_bytes: int, accepted: Accept) -> None:
+    def __init__(self, connection: Carrier, max_message_bytes: int, accepted: Accept) -> None:
         self.accepted = accepted
         self.level = Level.INITIAL
-        #: Set by the connection right after; the handshake needs us first.
+        #: Set by the connection right after: the handshake is made with this adapter.
         self.handshake: Handshake | None = None
-        #: A second ClientHello came: we had asked for one.
+        #: A second ClientHello came, after our HelloRetryRequest.
         self.hello_retried = False
-        #: What the transport parameters of the peer were refused for; more exact than the alert that follows.
+        #: Why the transport parameters of the peer were refused; more exact than the alert that follows.
         self.parameters_error: QuicConnectionError | None = None
         self._connection = connection
         self._reader: MessageReader = MessageReader(max_message_bytes)
@@ -93,7 +105,7 @@ class TlsAdapter:
 
     @property
     def state(self) -> Any:
-        """Only asked whether the handshake is over."""
+        """aioquic reads only whether the handshake is over."""
         assert self.handshake is not None
         return tls.State.SERVER_POST_HANDSHAKE if self.handshake.done else tls.State.SERVER_EXPECT_FINISHED
 
@@ -126,7 +138,7 @@ class TlsAdapter:
         try:
             self._connection.apply_peer_parameters(data)
         except QuicConnectionError as error:
-            # It says which transport error this is, the handshake only knows an alert.
+            # It has the transport error code; the handshake has only an alert.
             self.parameters_error = error
             raise ValueError(str(error)) from error
 

@@ -8,9 +8,9 @@ import pytest
 
 from velocity_edge.client import connection as client
 from velocity_edge.quic import compat
-from velocity_edge.quic.portable import congestion, connection, h3, windows
+from velocity_edge.quic.portable import bounds, configuration, connection, h3, windows
 
-MODULES = (client, congestion, connection, h3, windows)
+MODULES = (client, bounds, configuration, connection, h3, windows)
 OURS = [
     kind
     for module in MODULES
