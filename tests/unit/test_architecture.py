@@ -37,7 +37,7 @@ CLOCK_READS = {"now", "today", "utcnow"}
 FILE_CIRCLES_LEFT: list[set[str]] = []
 ROOM_CIRCLES_LEFT: list[set[str]] = []
 #: Decisions that still import a hand themselves.
-DECISIONS_WITH_HANDS_LEFT = {"velocity_edge.quic.admission"}
+DECISIONS_WITH_HANDS_LEFT: set[str] = set()
 #: Modules with hands that decisions still import, directly or through others.
 HANDS_REACHED_LEFT = {
     "velocity_edge.keys.ring",

@@ -32,10 +32,7 @@ TESTED_ELSEWHERE = {
     "workers/middleware": "tests/unit/workers/serve/test_exchanges.py: middleware runs around a handler",
 }
 LONG_LEFT: set[str] = set()
-SHORT_LEFT = {
-    "velocity_edge/quic/budget.py",
-    "velocity_edge/quic/reset.py",
-}
+SHORT_LEFT: set[str] = set()
 
 
 def rooms() -> list[Path]:

@@ -1,1 +1,1 @@
-"""HTTP semantics that do not depend on the transport (RFC 9110, RFC 9114 section 4.3)."""
+"""HTTP apart from its carrier: what carriers of requests implement (requests.py), well-formed requests (message.py)."""

@@ -1,8 +1,8 @@
 """What a well-formed request is (RFC 9114 sections 4.1.2, 4.2, 4.3 and 10.3; RFC 9110 sections 5 and 6.5). Pure.
 
-aioquic's own validation is for demos: it requires no :path, allows WebSocket's :protocol, and treats a malformed
-message as an error of the connection. Here it is an error of the stream, and every field that smuggling lives on is
-refused. velocity_edge/quic/native/message.c says the same in C, rule for rule.
+aioquic's own validation is not enough: it requires no :path, allows WebSocket's :protocol, and treats a malformed
+message as an error of the connection. Here it is an error of the stream, and every field that request smuggling uses is
+refused. velocity_edge/quic/native/message.c has the same rules in C.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*")
 _AUTHORITY: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,}\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::(?P<port>[0-9]{0,5}))?"
 )
-#: More than RFC 3986 allows, because browsers send `|` and the like as they are; a fragment never belongs to a target.
-#: What a target means is for handlers to say.
+#: More than RFC 3986 allows, because browsers send `|` and the like as they are; a target never has a fragment. What a
+#: target means is decided by handlers.
 _PATH: Final = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _CONNECTION_SPECIFIC: Final = frozenset(
@@ -89,13 +89,13 @@ def parse_head(section: Iterable[Field]) -> Head:
     if not _METHOD.fullmatch(method):
         raise Malformed("no method")
     authority = pseudo.get(b":authority", host or b"")
-    # RFC 9114 section 4.3.1: authority and host, when both are there, say the same.
+    # RFC 9114 section 4.3.1: authority and host must be equal when both are there.
     target = _AUTHORITY.fullmatch(authority)
     if target is None or host not in (None, authority):
         raise Malformed("authority")
     scheme, path = pseudo.get(b":scheme", b""), pseudo.get(b":path", b"")
     if method == b"CONNECT":
-        # RFC 9114 section 4.4: nothing but where to.
+        # RFC 9114 section 4.4: only :method and :authority.
         if b":scheme" in pseudo or b":path" in pseudo or b":authority" not in pseudo or not target["port"]:
             raise Malformed("CONNECT with a scheme or a path, or without a port")
     elif not _SCHEME.fullmatch(scheme) or not (_PATH.fullmatch(path) or (method, path) == (b"OPTIONS", b"*")):

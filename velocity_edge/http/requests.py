@@ -28,7 +28,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class EventKind(enum.IntEnum):
-    """What `Event.kind` can be; the index into an endpoint's table of handlers."""
+    """The values of `Event.kind`; the index into an endpoint's table of handlers."""
 
     HANDSHAKE_COMPLETED = 0
     REQUEST_RECEIVED = 1
@@ -96,7 +96,7 @@ class StreamWritable:
 
 @dataclass(frozen=True, slots=True)
 class StreamClosed:
-    """The stream is over before or after the answer; `complete` when the whole answer was acknowledged."""
+    """The stream has ended, before or after the answer; `complete` when the whole answer was acknowledged."""
 
     stream: int
     complete: bool
@@ -106,7 +106,7 @@ class StreamClosed:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionClosed:
-    """The connection is over. Its streams were closed before this event."""
+    """The connection has ended. Its streams were closed before this event."""
 
     connection: int
     error_code: int
@@ -145,7 +145,7 @@ class Requests(Protocol):
     def respond(
         self, stream: int, status: int, headers: Headers, body: bytes | FileRange | None = None, *, fin: bool = True
     ) -> bool:
-        """Answer a request. With fin=False more comes by `write`. False when the stream is gone."""
+        """Answer a request. With fin=False more follows by `write`. False when the stream is gone."""
 
     def write(self, stream: int, data: bytes, *, fin: bool) -> int:
         """Add to the body; return the bytes now buffered, or -1 when the stream is gone.
@@ -163,7 +163,7 @@ class Requests(Protocol):
         """Close with an application error code (H3_NO_ERROR = 0x100)."""
 
     def goaway(self, connection: int, *, final: bool) -> None:
-        """RFC 9114 section 5.2: first 2^62-4 ("soon"), then the first request that will not be processed."""
+        """Send GOAWAY (RFC 9114 section 5.2): first with the largest id, then with the first request not processed."""
 
     def connections(self) -> list[tuple[int, int, int]]:
         """Return (connection, age in ns, open request streams) of each."""
@@ -174,6 +174,6 @@ class Requests(Protocol):
     def rename(self, connection: int) -> bool:
         """Give the client ids of the present keys and have it retire the others (RFC 9000 section 5.1.2).
 
-        False: this engine cannot; GOAWAY is what moves its clients. An engine that can does so by itself, with the
-        first packet of a client after the keys have changed; this is for those that say nothing.
+        False: this carrier cannot; GOAWAY is what moves its clients. A carrier that can does so by itself, with the
+        first packet of a client after the keys have changed; this is for clients that send nothing.
         """

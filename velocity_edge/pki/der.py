@@ -1,6 +1,6 @@
-"""Just enough DER (X.690) to read what `cryptography` does not tell: definite lengths, one-byte tags, slices.
+"""A minimal DER (X.690) reader for what `cryptography` does not expose: definite lengths, one-byte tags, slices.
 
-Strict: an element must fill what holds it exactly. What does not is a ValueError.
+Strict: an element must fill what holds it exactly; otherwise ValueError is raised.
 """
 
 from __future__ import annotations

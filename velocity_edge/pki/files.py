@@ -1,7 +1,7 @@
-"""Certificate chains in files: read with errors that name the file, checked before anybody serves them.
+"""Certificate chains in files: read with errors that name the file, checked before they are served.
 
-Expired is a warning, not an error: a node that refuses to start over an expired certificate serves nobody, a node that
-starts is as reachable as before, and says so. What a chain is used for is velocity_edge/tls/certs.py's.
+Expiry is a warning, not an error: a node that does not start because of an expired certificate serves no client, a node
+that starts is as reachable as before, and reports it. Chains are used in velocity_edge/tls/certs.py.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from velocity_edge.pki.private_keys import load_private_key
 from velocity_edge.pki.signatures import NO_SCHEME, check_leaf, schemes_of
 from velocity_edge.wire.messages import KeyedChain
 
-#: Renewals come weeks before the end; what is closer than this deserves a word in `status`.
+#: Renewals come weeks before the end; `status` warns when it is closer than this.
 EXPIRES_SOON = datetime.timedelta(days=14)
 _MAX_FILE_BYTES = 1 << 20
 _SERVER_PURPOSES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 
 
 class UnusableFile(ConfigError):
-    """A certificate or key file that cannot be used; `path` is the one at fault."""
+    """A certificate or key file that cannot be used; `path` names it."""
 
     def __init__(self, path: Path, text: str) -> None:
         super().__init__(text)
@@ -43,7 +43,7 @@ class UnusableFile(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class LoadedChain:
-    """A chain that passed the checks, and what an operator should be told about it."""
+    """A chain that passed the checks, and warnings for the operator."""
 
     keyed: KeyedChain
     leaf: x509.Certificate
@@ -91,7 +91,7 @@ def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        # Without this a damaged chain would be told apart from a file without any only by looking into it.
+        # The message distinguishes a damaged chain from a file without any.
         found = (
             "a certificate in it cannot be read"
             if b"-----BEGIN CERTIFICATE-----" in pem
@@ -109,7 +109,7 @@ def _public_key(certificate: x509.Certificate) -> Any:
 
 def _read(path: Path) -> bytes:
     try:
-        # A FIFO without a writer would block for ever.
+        # A FIFO without a writer would block without end.
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise UnusableFile(path, f"cannot use {path}: must be a file")
@@ -129,7 +129,7 @@ def _warnings(path: Path, certificates: Sequence[x509.Certificate], now: datetim
     elif now > leaf.not_valid_after_utc - EXPIRES_SOON:
         found.append(f"{path} expires on {leaf.not_valid_after_utc:%Y-%m-%d}")
     if now < leaf.not_valid_before_utc:
-        found.append(f"{path} is not valid before {leaf.not_valid_before_utc:%Y-%m-%d}: is the clock right?")
+        found.append(f"{path} is not valid before {leaf.not_valid_before_utc:%Y-%m-%d}: check the clock")
     found += [f"{path}: {why}: clients may refuse it" for why in _unusual(leaf)]
     for position, (below, above) in enumerate(itertools.pairwise(certificates), 1):
         try:
@@ -140,7 +140,7 @@ def _warnings(path: Path, certificates: Sequence[x509.Certificate], now: datetim
 
 
 def _unusual(leaf: x509.Certificate) -> Iterator[str]:
-    """Yield what RFC 5280 section 4.2.1 lets a client hold against a server's certificate."""
+    """Yield the reasons for which RFC 5280 section 4.2.1 lets a client refuse a server's certificate."""
     try:
         extensions = {each.oid: each.value for each in leaf.extensions}
     except (ValueError, x509.DuplicateExtension):
@@ -153,7 +153,7 @@ def _unusual(leaf: x509.Certificate) -> Iterator[str]:
     if isinstance(purposes, x509.ExtendedKeyUsage) and not {*purposes} & _SERVER_PURPOSES:
         yield "its extended key usage lacks serverAuth"
     if ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in extensions:
-        yield "it has no subjectAltName, and the common name counts for nothing"
+        yield "it has no subjectAltName, and clients ignore the common name"
 
 
 def fingerprint(certificate: x509.Certificate) -> str:

@@ -1,8 +1,8 @@
 """The expanded ML-DSA private key for a seed: FIPS 204, algorithm 6 (ML-DSA.KeyGen_internal), in plain Python.
 
-`cryptography` keeps and stores ML-DSA keys as 32-byte seeds, liboqs signs only with the expanded form, and nothing else
-here converts. It takes a few dozen milliseconds, once per key at start. Not constant in time: it runs where nobody can
-measure it, before anything is served. The public key that falls out is compared with the certificate's by the caller.
+`cryptography` keeps and stores ML-DSA keys as 32-byte seeds, liboqs signs only with the expanded form, and no other
+library here converts. It takes a few dozen milliseconds, once per key at start. Not constant in time: it runs before
+anything is served, where no peer can measure it. Callers compare the computed public key with the certificate's.
 """
 
 from __future__ import annotations

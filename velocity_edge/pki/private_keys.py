@@ -1,11 +1,11 @@
-"""Private keys in PEM: which forms are read, and a sentence that repairs each form that is not.
+"""Private keys in PEM: which forms are read, and an error with a remedy for each form that is not.
 
 `cryptography` reads every form but three of ML-DSA's. RFC 9881 section 6 lets a PKCS #8 key hold the 32-byte seed, the
 expanded key, or both; OpenSSL 3.5 and later write both unless told otherwise, and can write either of them without its
 tag. A key that has its seed is read here and its expanded half is compared; an expanded key alone cannot be used,
-because nothing computes the seed from it.
+because the seed cannot be computed from it.
 
-Which certificate a key belongs to is files.py's.
+files.py checks that a key belongs to its certificate.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MLDSA: Final[dict[bytes, tuple[str, Any, int]]] = {
 
 
 def load_private_key(pem: bytes, name: str) -> Any:
-    """Return the key in *pem*. Raises `ConfigError` that names *name* and says what would repair it."""
+    """Return the key in *pem*. Raises `ConfigError` that names *name* and the remedy."""
     if pem[:1] == b"\x30":
         raise ConfigError(
             f"cannot use {name}: it is DER, not PEM; "
@@ -48,7 +48,7 @@ def load_private_key(pem: bytes, name: str) -> Any:
         return load_pem_private_key(pem, password=None)
     except UnsupportedAlgorithm:
         raise ConfigError(
-            f"cannot use {name}: TLS 1.3 has no signatures for its key; ECDSA, RSA, Ed25519 or ML-DSA would be right"
+            f"cannot use {name}: TLS 1.3 has no signatures for its key; expected ECDSA, RSA, Ed25519 or ML-DSA"
         ) from None
     except (ValueError, TypeError):
         # The library's message may quote the key.
@@ -84,7 +84,7 @@ def _from_seed(oid: bytes, private: bytes, name: str) -> Any:
     key = kind.from_seed_bytes(seed)
     if expanded is not None and mldsa_key.expand(algorithm, seed)[1] != expanded:
         raise ConfigError(
-            f"cannot use {name}: the seed and the expanded {algorithm} key in it do not belong together: it is damaged"
+            f"cannot use {name}: the seed and the expanded {algorithm} key in it do not match: it is damaged"
         )
     return key
 
@@ -109,5 +109,5 @@ def _parts(private: bytes, expanded_bytes: int) -> tuple[bytes | None, bytes | N
 
 
 def _beside(name: str) -> str:
-    """Return a file name for the repaired key, so that no line that is printed overwrites the only copy."""
+    """Return a file name for the converted key, so that no printed command overwrites the only copy."""
     return str(Path(name).with_suffix(".new.pem"))

@@ -1,6 +1,6 @@
 """Which hashes an RSASSA-PSS key may sign with, by the parameters in its certificate (RFC 4055 sections 1.2 and 3.1).
 
-`cryptography` reads such a key and forgets that it was one; the parameters are read from the certificate here.
+`cryptography` reads such a key without its parameters; they are read from the certificate here.
 """
 
 from __future__ import annotations

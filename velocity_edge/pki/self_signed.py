@@ -1,8 +1,8 @@
-"""A certificate for the first five minutes: `--self-signed`.
+"""A self-signed certificate for trials: `--self-signed`.
 
-ECDSA P-256 (every client can verify its form, if nobody its issuer), 90 days, for localhost, this host's name and
-whatever was asked for. It is kept in the state directory and used again while it is valid for the wanted names, so that
-a pinned fingerprint survives a restart. The key is written with mode 0600, both files in place before they are used.
+ECDSA P-256, which every client supports, 90 days, for localhost, this host's name and the names that were asked for. It
+is kept in the state directory and used again while it is valid for these names, so that a pinned fingerprint survives a
+restart. The key is written with mode 0600, both files in place before they are used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from velocity_edge.errors import ConfigError
 from velocity_edge.pki.files import LoadedChain, load_chain
 
 LIFETIME = datetime.timedelta(days=90)
-#: A certificate that is used again is good for at least this long.
+#: A certificate that is used again is valid for at least this long.
 _LEAST_LEFT = datetime.timedelta(days=7)
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 
@@ -45,7 +45,7 @@ def self_signed(directory: Path, names: Iterable[str] = (), *, now: datetime.dat
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         certificate_pem, key_pem = _make(wanted, now)
-        # A pair that does not match is made anew, so the order does not matter if we die in between.
+        # A pair that does not match is made again, so a crash in between does no harm.
         replace_file(key, key_pem, 0o600)
         replace_file(certificate, certificate_pem, 0o644)
     except OSError as error:
@@ -54,7 +54,7 @@ def self_signed(directory: Path, names: Iterable[str] = (), *, now: datetime.dat
 
 
 def _kept(certificate: Path, key: Path, wanted: Names, now: datetime.datetime) -> LoadedChain | None:
-    """Return the stored chain when it is still good for *wanted*."""
+    """Return the stored chain when it is still valid for *wanted*."""
     if not (certificate.exists() and key.exists()):
         return None
     try:
@@ -67,7 +67,7 @@ def _kept(certificate: Path, key: Path, wanted: Names, now: datetime.datetime) -
 
 
 def _host_names() -> list[str]:
-    """This host's name, unless it is something that no certificate can have (container ids are fine)."""
+    """Return this host's name, unless no certificate can have it (container ids can be in one)."""
     host = socket.gethostname().strip(".")
     return [host] if host and all(c.isascii() and (c.isalnum() or c in "-.") for c in host) else []
 
@@ -86,9 +86,7 @@ def _general_names(names: Iterable[str]) -> Names:
                 raise ValueError
             found.append(x509.DNSName(ascii_name))
         except ValueError:
-            raise ConfigError(
-                f"cannot make a certificate for {name!r}: a host name or an address would be right"
-            ) from None
+            raise ConfigError(f"cannot make a certificate for {name!r}: expected a host name or an address") from None
     return found
 
 

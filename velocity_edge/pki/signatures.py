@@ -50,7 +50,7 @@ _SCHEMES: Final[dict[int, tuple[str, Any, tuple[Any, ...]]]] = {
     MLDSA87: ("mldsa87", mldsa.MLDSA87PublicKey, ()),
 }
 ALL_SCHEMES: Final = tuple(_SCHEMES)
-NO_SCHEME: Final = "TLS 1.3 has no signatures for its key; ECDSA, RSA, Ed25519 or ML-DSA would be right"
+NO_SCHEME: Final = "TLS 1.3 has no signatures for its key; expected ECDSA, RSA, Ed25519 or ML-DSA"
 _PSS_PSS: Final = {"sha256": 0x0809, "sha384": 0x080A, "sha512": 0x080B}
 
 
@@ -105,7 +105,7 @@ class KeySigner:
 
 
 def verify(public_key: Any, scheme: int, signature: bytes, data: bytes) -> bool:
-    """Whether *signature* of *data* is by *public_key*. That the scheme is one of `schemes_of` is the caller's."""
+    """Whether *signature* of *data* is by *public_key*. The caller checks that *scheme* is one of `schemes_of`."""
     try:
         public_key.verify(signature, data, *_SCHEMES[scheme][2])
     except InvalidSignature:

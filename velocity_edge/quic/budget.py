@@ -1,7 +1,9 @@
-"""At most so many per second: the one rate limit of the portable engine (resets, version negotiations, glitches).
+"""A limit per second: resets, version negotiations and glitches of the portable engine, log lines of workers.
 
-A window of one second, not a token bucket: the limits say "per second", a burst at the seam of two windows costs at
+A window of one second, not a token bucket: the limits are per second, a burst at the border of two windows costs at
 most twice the limit, and the state is two integers.
+
+Short because it is one class that several rooms share.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ _SECOND_NS = 1_000_000_000
 
 @dataclass(slots=True)
 class PerSecond:
-    """Counts what happens in the current second and says when that is more than `limit`."""
+    """Counts the events of the current second and tells when they are more than `limit`."""
 
     limit: int
     _window_began_ns: int = field(default=-_SECOND_NS, init=False)

@@ -1,9 +1,8 @@
-"""The contract with aioquic: every method of it that we override or whose inner workings we rely on, and its source.
+"""The contract with aioquic: every method that we override or whose internals we rely on, and the digest of its source.
 
-aioquic is pinned, and still these are private methods of somebody else. So an upgrade is a review: `drift` names what
-is not the code that was read when our override was written; look at each, adapt ours, put the new digest here. The test
-(tests/unit/velocity_edge/quic/test_compat.py) also fails when a class of ours overrides something that is not in the
-list.
+aioquic is pinned, but these are its private methods. So an upgrade is a review: `drift` names each method whose source
+has changed since our override was written; review each, adapt ours, put the new digest here. The test
+(tests/unit/velocity_edge/quic/test_compat.py) also fails when a class of ours overrides a method that is not listed.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def digest(name: str) -> str:
 
 
 def drift() -> list[str]:
-    """Return what is not as it was when we wrote against it; empty when all is well."""
+    """Return the methods whose source has changed; empty when there are none."""
     found = []
     for name, expected in (OVERRIDDEN | RELIED_ON).items():
         try:

@@ -109,10 +109,10 @@ class Initial:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Open a connection. After a Retry, `original_dcid` is what the token says and the id of the Initial stays ours."""
+    """Open a connection. After a Retry, `original_dcid` is from the token, and the id of the Initial stays in use."""
 
     original_dcid: bytes | None = None
-    #: A token proved the address: no 3x limit (RFC 9000 section 8.1).
+    #: A token validated the address: no 3x limit (RFC 9000 section 8.1).
     address_validated: bool = False
     #: How admission counts this handshake. The engine hands it on, see `ServerTransport.accepted`.
     opening: Opening | None = field(default=None, compare=False, repr=False)
@@ -120,7 +120,7 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Answer with a Retry packet: `scid` is an id of ours, `token` proves the address when it comes back."""
+    """Answer with a Retry packet: `scid` is an id of this worker, `token` validates the address when it comes back."""
 
     scid: bytes
     token: bytes
@@ -145,7 +145,7 @@ Admission = Accept | Retry | Refuse | Ignore
 
 
 class Upcalls(Protocol):
-    """The only ways an engine calls Python: once per connection attempt and a few times per handshake."""
+    """The only calls of an engine to Python: one per connection attempt and a few per handshake."""
 
     def admit(self, initial: Initial, now_ns: int) -> Admission:
         """Decide about a new connection (velocity_edge/quic/admission.py)."""
@@ -181,7 +181,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class EngineKeys:
-    """Keys of ours that an engine needs. The first CID configuration seals; reset keys are found by config id."""
+    """The node's keys that an engine needs. The first CID configuration seals; reset keys are found by config id."""
 
     cid_configs: list[CidConfig] = field(repr=False)
     reset_keys: dict[int, bytes] = field(repr=False)
@@ -198,15 +198,15 @@ class Datagrams(Protocol):
     def use_settings(self, settings: EngineSettings) -> None:
         """Use these limits from now on, and this congestion control for new connections.
 
-        Bounds of the worker hold at once, also for those who are here. A connection keeps what its peer was told and
-        what its handshake began with (`limits.PROMISED`).
+        Bounds of the worker hold at once, also for open connections. A connection keeps what its peer was told and what
+        its handshake began with (`limits.PROMISED`).
         """
 
     def use_keys(self, keys: EngineKeys) -> None:
-        """From now on. Connections keep the ids they have."""
+        """Use these keys from now on. Connections keep the ids they have."""
 
     def use_roster(self, live_worker_ids: frozenset[int]) -> None:
-        """Whose packets are handed over; ids of others that decode get a stateless reset."""
+        """Hand packets over to these workers; ids of other workers that decode get a stateless reset."""
 
     def receive(self, batch: Batch, now_ns: int) -> list[Event]:
         """Take in all trains of *batch* and clear it."""

@@ -1,18 +1,18 @@
-"""What a worker does with one datagram, before any connection sees it. Both engines decide by these rules.
+"""What a worker does with one datagram, before any connection does. Both engines follow these rules.
 
     the id is known here                         -> Deliver
     the id names another live worker of ours     -> HandOver, once: a datagram that was handed over already is dropped
     unknown version, >= 1200 bytes               -> NegotiateVersion
     Initial, >= 1200 bytes, id of >= 8 bytes     -> Open: admission decides (admission.py)
     short header, id of this worker or of one
-    that is gone, on this node                   -> Reset: the connection is no more
+    that is gone, on this node                   -> Reset: the connection no longer exists
     everything else                              -> Drop, with the name of the verdict
 
 Only the id of the first packet counts (RFC 9000 section 12.2 forbids coalescing for several connections). A train that
-GRO made is cut into datagrams before it comes here: the kernel steers it by its first one, the others may be strangers.
-A live owner's packet is never answered with a reset: it would end a connection that is well (RFC 9000 10.3.3).
+GRO made is cut into datagrams before: the kernel steers it by its first one, the others may be of other connections.
+A packet of a live owner is never answered with a reset, which would end a working connection (RFC 9000 10.3.3).
 
-Rate limits of the answers are not decided here, they need a clock.
+Rate limits of the answers are decided by the engines, as they need a clock.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class HandOver:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A sound first Initial; `admission.py` decides."""
+    """A well-formed first Initial; `admission.py` decides."""
 
     version: int
     dcid: bytes
@@ -62,9 +62,9 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class NegotiateVersion:
-    """Answer with the versions we speak (RFC 9000 section 17.2.1: the ids trade places).
+    """Answer with the supported versions; the ids are exchanged (RFC 9000 section 17.2.1).
 
-    Also version 2 (RFC 9369): it has no feature that we want, and a client that offers it first is one round trip late.
+    Also for version 2 (RFC 9369), which has no feature that is needed; a client that starts with it loses a round trip.
     """
 
     version: int
@@ -98,7 +98,7 @@ _VERSION: Final = Drop("verdict_dropped_version")
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """Who we are and who else is alive; replaced as a whole when keys or the roster change."""
+    """This worker and the other live ones; replaced as a whole when keys or the roster change."""
 
     codec: CidReader
     node_id: int
@@ -130,7 +130,7 @@ def _decide_short(datagram: bytes, known: Container[bytes], here: Whereabouts, f
             return _FORWARDED
         if worker_id in here.live_worker_ids:
             return HandOver(worker_id)
-    # The trailer alone can be forged by chance; a reset speaks for the owner, so the whole id must be ours.
+    # A trailer alone can match by chance; a reset acts for the owner, so the whole id must be ours.
     owner = here.codec.open(cid)
     length = reset_length(len(datagram))
     if owner is None or owner.node_id != here.node_id or length is None:

@@ -1,19 +1,19 @@
-"""Handshakes that are not complete, as admission counts them: what they cost, and who began them.
+"""Handshakes that are not complete, as admission counts them: what they cost, and from which network they come.
 
-A handshake counts from the moment it is let in until the client's Finished verifies. One that ends in any other way
-(CONNECTION_CLOSE, an alert, an illegal frame, silence) goes on counting until its time would have been over: the work
-was done for it, and whoever makes it fail must not get the next one at once. Counting by what the engine holds would
-forget it with the connection.
+A handshake counts from its admission until the client's Finished verifies. One that ends in any other way
+(CONNECTION_CLOSE, an alert, an illegal frame, silence) counts until its timeout would have been over: its work was
+done, and a client that makes it fail must not get the next one at once. A count of what the engine holds would drop it
+with the connection.
 
 It counts as what its TLS side cost in CPU time, in units of `FLIGHT_CPU_US` and at least one: an ML-DSA signature or a
-share on P-384 costs four times an honest first flight, and the client chooses. An address that is not proven is charged
-for the dearest flight of late at once, because its hello may come later, after many more were let in.
+share on P-384 costs four times a usual first flight, and the client chooses. An address that is not validated is
+charged for the most expensive recent flight at once, because its hello may come later, after many more admissions.
 
-A prefix is counted only for addresses that a token proved. Otherwise whoever writes a victim's address on packets
-would use up the victim's share. There are never more entries than handshakes that were let in and not completed, and
-admission bounds these; no table has a size that a stranger can fill.
+A prefix is counted only for addresses that a token validated. Otherwise an attacker with a spoofed source address would
+use up the share of its victim. There are never more entries than handshakes that were admitted and not completed, which
+admission bounds; no peer can make a table larger.
 
-No clock here: time and costs are handed in. Who is let in is decided in admission.py.
+No clock here: time and costs are passed in. admission.py decides what is admitted.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Final
 #: What counts as one handshake, in microseconds of CPU. A first flight with X25519MLKEM768 and P-256 costs 230, with
 #: RSA-2048 540, with ML-DSA-65 1900 (native engine, all of it).
 FLIGHT_CPU_US: Final = 500
-#: No handshake counts for more. The dearest flight that we know is four; what seems to cost more was a pause of this
-#: process (garbage collection, a page fault), and must not close the door to a whole prefix.
+#: No handshake counts for more. The most expensive known flight is four; a higher measured cost was a pause of this
+#: process (garbage collection, a page fault), and must not shut out a whole prefix.
 MAX_CPU_US: Final = 8 * FLIGHT_CPU_US
 #: One flight in 64 decides by how much the expected price falls towards what flights cost now.
 _FORGETS_BY: Final = 64
@@ -39,9 +39,9 @@ def prefix_of(address: bytes) -> bytes:
 
 @dataclass(slots=True, eq=False)
 class Opening:
-    """One handshake that was let in."""
+    """One handshake that was admitted."""
 
-    #: None: nothing proved the address.
+    #: None: the address is not validated.
     prefix: bytes | None
     until_ns: int
     counted_us: int
@@ -53,7 +53,7 @@ class Load:
     """How many handshakes count at a moment, in units of `FLIGHT_CPU_US`."""
 
     total: int = 0
-    #: Of the newcomer's prefix.
+    #: Of the prefix of the new handshake.
     of_prefix: int = 0
 
 
@@ -75,28 +75,28 @@ class HalfOpen:
         return len(self._by_prefix)
 
     def load(self, prefix: bytes, now_ns: int) -> Load:
-        """Return what counts now. *prefix* is the newcomer's."""
+        """Return what counts now. *prefix* is that of the new handshake."""
         while self._openings and (oldest := next(iter(self._openings))).until_ns <= now_ns:
             self._remove(oldest)
         of_prefix = self._by_prefix.get(prefix, 0)
         return Load(self._total_us // FLIGHT_CPU_US, of_prefix // FLIGHT_CPU_US)
 
     def add(self, prefix: bytes | None, until_ns: int) -> Opening:
-        """Count a handshake that is let in."""
+        """Count a handshake that is admitted."""
         opening = Opening(prefix, until_ns, 0)
         self._openings[opening] = None
         self._count(opening, self._expected_us if prefix is None else FLIGHT_CPU_US)
         return opening
 
     def spend(self, opening: Opening, cpu_us: int) -> None:
-        """Its TLS side has used so much more CPU."""
+        """Add CPU time that its TLS side has used."""
         opening.used_us = min(opening.used_us + cpu_us, MAX_CPU_US)
         self._expected_us = max(FLIGHT_CPU_US, opening.used_us, self._expected_us - self._expected_us // _FORGETS_BY)
         if opening in self._openings and opening.used_us > opening.counted_us:
             self._count(opening, opening.used_us - opening.counted_us)
 
     def complete(self, opening: Opening) -> None:
-        """The client's Finished verified: it has shown who it is, and what it cost was no waste."""
+        """Stop counting it: the client's Finished verified."""
         if opening in self._openings:
             self._remove(opening)
 

@@ -1,4 +1,4 @@
-"""How one datagram travels to the worker that owns it: the format of the hand-over links.
+"""The format of the hand-over links, by which a datagram reaches the worker that owns it.
 
 A link is a SOCK_SEQPACKET pair, so a packet is one datagram with 52 bytes before it, all in network byte order:
 
@@ -16,7 +16,7 @@ A link is a SOCK_SEQPACKET pair, so a packet is one datagram with 52 bytes befor
         52     -  the datagram
 
 The native engine reads and writes the same bytes in C (native/answers.c). `decode` raises `HandoverError` and nothing
-else: a link is between our own processes, but a worker must survive a sick neighbour.
+else: a link is between processes of one node, but a worker must survive a defect of another.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from velocity_edge.quic.datagrams import Train
 VERSION: Final = 1
 _HEADER: Final = struct.Struct("!BBHB3xQ16s16sHH")
 HEADER_LENGTH: Final = _HEADER.size
-#: The largest UDP payload; a longer packet was not made by us.
+#: The largest UDP payload; a longer packet is not a hand-over packet.
 MAX_DATAGRAM_LENGTH: Final = 65_527
 
 
 class HandoverError(ValueError):
-    """A packet on a hand-over link that is not one of ours."""
+    """A packet on a hand-over link that is not a hand-over packet."""
 
 
 def encode(datagram: bytes, train: Train, received_ns: int) -> bytes:
@@ -55,7 +55,7 @@ def decode(packet: bytes) -> Train:
     if version != VERSION or length not in (4, 16) or received_ns == 0 or any(packet[5:8]):
         raise HandoverError(f"not a hand-over packet of version {VERSION}: {packet[:16].hex()}")
     if any(peer[length:]) or any(local[length:]):
-        raise HandoverError(f"an address of {length} bytes is followed by something else than zeros")
+        raise HandoverError(f"expected zeros after an address of {length} bytes")
     datagram = packet[HEADER_LENGTH:]
     return Train(
         data=datagram,

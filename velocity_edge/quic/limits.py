@@ -1,6 +1,6 @@
-"""What a stranger on the network can make grow, and how far. The same numbers bound both engines.
+"""Bounds on all state and work that a peer can cause. The same numbers bound both engines.
 
-Each value has the story of why it is not smaller or larger; the attack that it stops is a test in tests/attack/.
+Each value has the reason why it is not smaller or larger; the attack that it stops is a test in tests/attack/.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROMISED: Final = (
     "max_active_cids",
 )
 
-#: A prefix (/24, /56) with a proven address may have this part of `max_half_open` while all of it is free, and less
+#: A prefix (/24, /56) with a validated address may have this part of `max_half_open` while all of it is free, and less
 #: when less is free (admission.py). Alone it gets 207 of 2048, which is 2070 handshakes per second at 100 ms from one
 #: network to one worker. With larger shares a few networks would fill it; with this one it takes 230.
 PREFIX_SHARE: Final = 8
@@ -33,10 +33,10 @@ class Limits:
     #: A connection is 40-90 KiB; a worker with this many idle ones stays under 2 GiB.
     max_connections: int = 20_000
     #: Handshakes per worker that are in flight, or failed less than `handshake_timeout_s` ago, in units of a first
-    #: flight's CPU time (half_open.py). From `retry_threshold` on an address must be proven first: 256 are 128 ms of
-    #: CPU, so a flood costs that at once and 1.3 % of a core from then on, and a Retry costs 15 us. Honest newcomers
-    #: count for one round trip: 2500 per second at 100 ms come before any of them is asked to prove anything.
-    #: `max_half_open` is for those who did, 10 % of a core and 140 MiB; `PREFIX_SHARE` says how much one network gets.
+    #: flight's CPU time (half_open.py). From `retry_threshold` on an address must be validated first: 256 are 128 ms of
+    #: CPU, so a flood costs that at once and 1.3 % of a core from then on, and a Retry costs 15 us. Regular new clients
+    #: count for one round trip: 2500 per second at 100 ms come before any of them gets a Retry. `max_half_open` is for
+    #: validated addresses, 10 % of a core and 140 MiB; `PREFIX_SHARE` bounds what one network gets.
     retry_threshold: int = 256
     max_half_open: int = 2048
     #: A post-quantum flight over a bad path takes 3-4 round trips and two PTOs; slower is an attack or no path.
@@ -47,8 +47,8 @@ class Limits:
     #: Receive windows. They slide with what the handler consumed, never with the highest offset seen (aioquic #589).
     stream_window_bytes: int = 256 * 1024
     connection_window_bytes: int = 1024 * 1024
-    #: UDP payload that is sent, once probes of that size arrived. 1452 fill 1500 bytes over IPv6; less where tunnels
-    #: are known. The portable engine sends 1200 always.
+    #: UDP payload that is sent, once probes of that size arrived. 1452 fill 1500 bytes over IPv6; less where there are
+    #: tunnels. The portable engine always sends 1200.
     max_datagram_bytes: int = 1452
     max_streams_bidi: int = 100
     max_streams_uni: int = 3
@@ -56,7 +56,7 @@ class Limits:
     #: above four times of it, on the wire or decoded, the stream is reset with H3_EXCESSIVE_LOAD.
     max_field_section_bytes: int = 16_384
     max_control_frame_bytes: int = 1024
-    #: Send buffers: a writer waits above high and is woken below low.
+    #: Send buffers: a writer waits above high and continues below low.
     send_high_bytes: int = 256 * 1024
     send_low_bytes: int = 64 * 1024
     #: Bytes of bodies in flight, which stay in memory until they are acknowledged: 8 MiB fill 640 Mbit/s at 100 ms.
@@ -65,7 +65,7 @@ class Limits:
     max_unacked_bytes_per_worker: int = 256 * 1024 * 1024
     max_active_cids: int = 4
     #: Streams that the peer may reset or that fail in a connection within a second, before it is closed with
-    #: H3_EXCESSIVE_LOAD (rapid reset, CVE-2023-44487, in HTTP/3's clothes).
+    #: H3_EXCESSIVE_LOAD (rapid reset, CVE-2023-44487, over HTTP/3).
     max_glitches_per_s: int = 200
     #: Changes of a client's address in a connection within a second (RFC 9000 section 9). A NAT or a phone changes it
     #: once in minutes, the worst of our tests once a second; each change costs a PATH_CHALLENGE, and 400 bytes until
@@ -81,16 +81,16 @@ class Limits:
     #: windows, this bounds how long one request can occupy a worker and a drain.
     max_request_body_bytes: int = 16 * 1024 * 1024
     #: Stateless resets and version negotiation packets per worker and second: reflection is capped.
-    #: Resets bring the clients of a dead worker back, and they all ask at once: with 100 here, 150 connections had 800
+    #: Resets make the clients of a worker that ended connect again, all at once: with 100 here, 150 connections had 800
     #: packets unanswered, and some clients waited for seconds. A reset is smaller than what it answers.
     max_resets_per_s: int = 1000
     max_version_negotiations_per_s: int = 100
 
-    # What it costs to keep received bytes, beside the bytes. Derived, so that whoever opens a window opens these, too.
+    # What it costs to keep received bytes, beside the bytes. Derived, so that a larger window enlarges these, too.
 
     @property
     def half_open_memory_bytes(self) -> int:
-        """Memory that packets of a handshake may make the native engine hold (measured: 28 KiB for a sound one).
+        """Memory that packets of a handshake may make the native engine hold (measured: 28 KiB for a regular one).
 
         An unfinished message and what came ahead of it are kept in blocks of 8 KiB. Without this bound, bytes with gaps
         between them made it 456 KiB.

@@ -1,6 +1,6 @@
-"""Which engine serves: `native` when this machine has it, else `portable`; and in plain words, why.
+"""Which engine serves: `native` where it is available, else `portable`; and the reason, for status.
 
-Nothing is loaded that is not used: aioquic costs half a second to import, the native engine needs shared libraries.
+Only the engine that serves is loaded: aioquic costs half a second to import, the native engine needs shared libraries.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Engine(Requests, Datagrams, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """An engine whose modules are loaded: `open` makes it, also where no file can be read any more."""
+    """An engine whose modules are loaded: `open` makes it, also after the process lost the right to read files."""
 
     name: str
     reason: str
@@ -38,7 +38,7 @@ class Chosen:
 
 
 def choose_engine(choice: EngineChoice) -> Chosen:
-    """Load an engine's modules, or raise `Unavailable` when the native one is demanded and not there."""
+    """Load an engine's modules, or raise `Unavailable` when the native one is required and not available."""
     missing = ""
     if choice != "portable":
         missing = native_missing()
@@ -61,17 +61,17 @@ def choose_engine(choice: EngineChoice) -> Chosen:
 def refuse_settings(engine_name: str, settings: EngineSettings) -> None:
     """Raise `Unavailable` when this engine cannot do what the settings want."""
     if engine_name == "portable" and settings.congestion_control == "bbr":
-        raise Unavailable("cannot use BBR with the portable engine: cubic or reno would be right")
+        raise Unavailable("cannot use BBR with the portable engine: expected cubic or reno")
 
 
 def open_engine(choice: EngineChoice, settings: EngineSettings, upcalls: Upcalls) -> tuple[Engine, str]:
-    """Return the engine and the reason for it. Raises `Unavailable` when what is demanded is not there."""
+    """Return the engine and the reason for it. Raises `Unavailable` when the required one is not available."""
     chosen = choose_engine(choice)
     return chosen.open(settings, upcalls), chosen.reason
 
 
 def native_missing() -> str:
-    """Return why the native engine can't be had, or an empty string."""
+    """Return why the native engine is not available, or an empty string."""
     from velocity_edge.quic import native
 
     return native.MISSING

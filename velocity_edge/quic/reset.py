@@ -1,8 +1,10 @@
-"""Stateless resets (RFC 9000 section 10.3): how a node says "that connection is gone" without remembering it.
+"""Stateless resets (RFC 9000 section 10.3): how a node ends a connection of which it has no state.
 
 The token of a connection ID is HMAC-SHA256(reset key of the id's configuration, id), cut to 16 bytes. It depends on
 nothing that a worker holds, so any worker of a node, and its successor after a crash, answers for any id of the node.
-When a reset may be sent is decided in demux.py; the native engine computes the same token in C.
+demux.py decides when a reset may be sent; the native engine computes the same token in C.
+
+Short because it is one packet format that both engines, the client and demux.py share.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 TOKEN_LENGTH = 16
 #: With ids of 20 bytes no genuine short-header packet is shorter than 41 bytes, so a reset of 41 to 43 bytes is not
-#: conspicuous, and it is always shorter than what it answers: two nodes can't reset each other for ever (10.3.3).
+#: conspicuous, and it is always shorter than what it answers: two nodes cannot reset each other without end (10.3.3).
 SHORTEST_RESET = 41
 LONGEST_RESET = 43
 

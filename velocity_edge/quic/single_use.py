@@ -3,18 +3,18 @@
     magic 8 | since_ms 8 | epoch 8 | epoch 8 | ... | bits of the even epochs | bits of the odd epochs
 
 One bit per token, chosen by its nonce, which is ours and random. An epoch is as long as a token lives, by the time at
-which the token was issued, so that two epochs hold all that can still come; the first token of a later epoch clears
+which the token was issued, so that two epochs hold all tokens that are valid; the first token of a later epoch clears
 the bits of the one before the last. Two tokens may have the same bit: then the second counts as used, which costs its
 client a Retry when the worker is busy, and nothing otherwise.
 
-Nothing is forgotten in silence: what was issued before `since_ms`, when this memory was made, counts as used. That is
-what a node does that lost it. A token that another node with the same keys issued is good once on each of them.
+A lost memory fails closed: what was issued before `since_ms`, when this memory was made, counts as used. A token that
+another node with the same keys issued is valid once on each of them.
 
-Several processes write. A bit is tested and set under a record lock on its byte (fcntl), which the kernel takes from a
-process that dies. Nobody waits for one: a token whose byte somebody else has just then counts as used.
+Several processes write. A bit is tested and set under a record lock on its byte (fcntl), which the kernel releases when
+its process ends. No process waits for a lock: a token whose byte is locked by another process counts as used.
 
-The memory is a memfd and lives as long as somebody holds it: across restarts of workers and of the supervisor. Its size
-is sealed, as a slab's (velocity_edge/wire/slab.py). Pages that no token has touched take no memory.
+The memory is a memfd and lives as long as a process has it open: across restarts of workers and of the supervisor. Its
+size is sealed, as a slab's (velocity_edge/wire/slab.py). Pages without a used token take no memory.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def is_ours(fd: int) -> bool:
 
 
 class UsedTokens:
-    """The memory, mapped: a `replay.ReplayGuard`. It takes the descriptor over. Raises `NotShared`."""
+    """The memory, mapped: a `replay.ReplayGuard`. It owns the descriptor. Raises `NotShared`."""
 
     def __init__(self, fd: int) -> None:
         size = os.fstat(fd).st_size
@@ -97,22 +97,22 @@ class UsedTokens:
         return True
 
     def _turn_to(self, epoch: int, now_s: float) -> bool:
-        """Have the bits of *epoch* in place of earlier ones. False: they are of a later one, or somebody is at it."""
+        """Replace the bits of an earlier epoch by those of *epoch*. False: they are of a later one, or locked."""
         cell = _EPOCHS + epoch % 2
         with self._locked(0) as mine:
             if not mine:
                 return False
             there = self._head[cell]
-            # A later epoch than the clock can know of was begun while the clock was ahead.
+            # An epoch that lies in the future was begun while the clock was ahead.
             if epoch < there and there * NEW_TOKEN_LIFETIME_S <= now_s + CLOCK_SKEW_S:
                 return False
-            if there != epoch:  # somebody else may have done it while we came here
+            if there != epoch:  # another process may have done it meanwhile
                 self._clear(cell)
                 self._head[cell] = epoch
         return True
 
     def _begin_anew(self, now_s: float) -> None:
-        """The clock was ahead when this began: what was used since carries no time that means anything."""
+        """Start over: the clock was ahead when this memory was made, and the times in it mean nothing."""
         with self._locked(0) as mine:
             if mine and self._head[_SINCE] > int(now_s * 1000):
                 for cell in (_EPOCHS, _EPOCHS + 1):
@@ -137,7 +137,7 @@ class UsedTokens:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, at)
 
     def close(self) -> None:
-        """Unmap, and let go of the descriptor. Idempotent."""
+        """Unmap, and close the descriptor. Idempotent."""
         if self._fd >= 0:
             self._head.release()
             self._view.release()

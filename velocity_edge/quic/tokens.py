@@ -3,12 +3,12 @@
     'R' | epoch 4 | nonce 12 | AES-256-GCM( issued_ms 8 | port 2 | original DCID 1+n | our SCID ) 16     73 bytes + ids
     'N' | epoch 4 | nonce 12 | AES-256-GCM( issued_ms 8 ) 16                                             41 bytes
 
-The client's address is associated data: a token is worth nothing to anybody else. Retry's is also bound to the port and
-to both ids, and lives for seconds; NEW_TOKEN's survives a change of port, lives for a day and is good once on a node
-(single_use.py, section 8.1.4). The first byte tells them apart, because a bad Retry token closes the connection and a
-bad NEW_TOKEN is as good as none (section 8.1.3).
+The client's address is associated data: a token is valid for that address only. Retry's is also bound to the port and
+to both ids, and lives for seconds; NEW_TOKEN's survives a change of port, lives for a day and is valid once on a node
+(single_use.py, section 8.1.4). The first byte distinguishes them, because an invalid Retry token closes the connection
+and an invalid NEW_TOKEN is ignored (section 8.1.3).
 
-Time is wall time, so that tokens survive a restart and work on other nodes; it comes in from outside.
+Time is wall time, so that tokens survive a restart and work on other nodes; callers pass it.
 """
 
 from __future__ import annotations

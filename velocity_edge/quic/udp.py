@@ -1,4 +1,4 @@
-"""What a UDP socket of a listener must have before an engine reads it, and how the kernel's control messages read.
+"""The options of a listener's UDP socket that engines need, and the numbers of the kernel's control messages.
 
 Numbers are those of Linux on every architecture we run on; Python 3.11 has no names for them.
 """
@@ -32,13 +32,13 @@ V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
 def dropped_datagrams(sock: socket.socket) -> int:
-    """Return how many datagrams this socket has dropped since it was made (32 bits), for want of buffer space."""
+    """Return how many datagrams this socket has dropped since it was made (32 bits), for lack of buffer space."""
     information = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
     return int.from_bytes(information[4 * SK_MEMINFO_DROPS :], sys.byteorder)
 
 
 def prepare_descriptor(fd: int) -> list[str]:
-    """Do `prepare` for a socket that is known by its descriptor, which stays open."""
+    """Call `prepare` for the socket of a descriptor, which stays open."""
     sock = socket.socket(fileno=fd)
     try:
         return prepare(sock)
@@ -47,16 +47,16 @@ def prepare_descriptor(fd: int) -> list[str]:
 
 
 def prepare(sock: socket.socket) -> list[str]:
-    """Make *sock* tell what an engine needs to know; return the names of what this kernel could not do.
+    """Set the options on *sock*; return the names of those that this kernel lacks.
 
-    UDP_GRO (5.0) is a matter of speed, SO_RXQ_OVFL of counting; the rest is needed and raises OSError.
+    UDP_GRO (5.0) is for speed, SO_RXQ_OVFL for counting; the others are required, and without them OSError is raised.
     """
     sock.setblocking(False)
     v6 = sock.family == socket.AF_INET6
     if v6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
-        # Don't fragment: QUIC finds the path's size itself (RFC 9000 section 14), and never more than it was told.
+        # Don't fragment: QUIC probes the size of the path itself (RFC 9000 section 14).
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
     if not v6 or not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         # A dual-stack socket reports IPv4 peers by the options of IPv4.

@@ -1,7 +1,7 @@
-"""TLS alerts: the only way in which our TLS refuses something the peer sent.
+"""TLS alerts: the only way in which TLS refuses what a peer sent.
 
 Parser, key exchange and state machines raise `Alert`; `handshake.ServerHandshake.feed` turns it into the number on
-the wire (CONNECTION_CLOSE 0x100 + alert, RFC 9001 section 4.8). Anything else that leaves them is a bug of ours.
+the wire (in QUIC CONNECTION_CLOSE 0x100 + alert, RFC 9001 section 4.8). Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class AlertDescription(enum.IntEnum):
 
 
 class Alert(Exception):
-    """The peer broke a rule, or we have nothing in common; `reason` is for our log, the peer sees the number."""
+    """The peer broke a rule, or the sides have nothing in common. `reason` is for the log, the peer gets the number."""
 
     def __init__(self, description: AlertDescription, reason: str) -> None:
         super().__init__(f"{description.name.lower()}: {reason}")
@@ -47,7 +47,7 @@ def illegal_parameter(reason: str) -> Alert:
 
 
 def handshake_failure(reason: str) -> Alert:
-    """Return the alert for two sides that have nothing in common."""
+    """Return the alert for two sides without common parameters."""
     return Alert(AlertDescription.HANDSHAKE_FAILURE, reason)
 
 

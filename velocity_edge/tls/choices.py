@@ -1,14 +1,14 @@
 """What the server chooses from a ClientHello: suite, group (or HelloRetryRequest), ALPN, resumption.
 
-Pure: policy and message in, a choice or an `Alert` out; no randomness, no clock (the wall time comes in). The order of
-the checks is the order in which RFC 8446 names them, so that a client learns the first thing that is wrong. The
+Pure: policy and message in, a choice or an `Alert` out; no randomness, no clock (the wall time is passed in). The
+order of the checks is the order in which RFC 8446 names them, so that a client gets the alert of the first error. The
 messages that follow from a choice are handshake.py's; the certificate chain is chosen in chains.py.
 
 QUIC makes ALPN and transport parameters mandatory and forbids legacy_session_id (RFC 9001 sections 8.1, 8.2 and 8.4).
 Elsewhere ALPN is optional, transport parameters are forbidden, and the session id is echoed.
 
-A group is the server's choice, not the client's first share: a post-quantum share that is there wins; a client that
-supports a post-quantum group but sent only classical shares is asked for it at the price of a round trip.
+The server chooses the group, not the client's first share: a post-quantum share that is there wins; a client that
+supports a post-quantum group but sent only classical shares gets a HelloRetryRequest, which costs a round trip.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from velocity_edge.tls.policy import ServerPolicy
     from velocity_edge.tls.tickets import TicketState
 
-#: Identities of one ClientHello that we try to open: each costs an AEAD.
+#: Identities of one ClientHello that are tried: each costs an AEAD.
 MAX_PSK_IDENTITIES = 4
 
 
@@ -51,7 +51,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """A ticket that we accept: the schedule already holds its secret and the ClientHello."""
+    """An accepted ticket: the schedule already holds its secret and the ClientHello."""
 
     index: int
     schedule: KeySchedule
@@ -60,7 +60,7 @@ class Resumption:
 
 
 def choose(policy: ServerPolicy, hello: ClientHello, retried_with: Choice | None = None, *, quic: bool) -> Choice:
-    """Judge a ClientHello. *retried_with* is what the first one led to, when this is the second."""
+    """Check a ClientHello. *retried_with* is the choice from the first one, when this is the second."""
     if codec.TLS_1_3 not in hello.versions:
         raise Alert(AlertDescription.PROTOCOL_VERSION, "the client does not offer TLS 1.3")
     if hello.compression_methods != b"\0":
@@ -81,7 +81,7 @@ def choose(policy: ServerPolicy, hello: ClientHello, retried_with: Choice | None
     if suite is not retried_with.suite or alpn != retried_with.alpn:
         raise illegal_parameter("the second ClientHello leads to another choice")
     if list(hello.key_shares) != [retried_with.group.id]:
-        raise illegal_parameter("the second ClientHello does not bring exactly the share that was asked for")
+        raise illegal_parameter("the second ClientHello does not have exactly the requested share")
     if hello.early_data:
         raise illegal_parameter("early data after a HelloRetryRequest")
     return Choice(suite, retried_with.group, hello.key_shares[retried_with.group.id], alpn)
@@ -131,8 +131,8 @@ def resume(
 ) -> Resumption | None:
     """Return the first acceptable ticket of *hello*, or None for a full handshake.
 
-    *prefix* is the transcript before this hello (message_hash and HelloRetryRequest). A ticket that we cannot open is
-    not an error; one that opens but whose binder is wrong is an attack or a broken client, and is fatal.
+    *prefix* is the transcript before this hello (message_hash and HelloRetryRequest). A ticket that no key opens is not
+    an error; one that opens but whose binder is wrong is an attack or a defective client, and is fatal.
     """
     if not hello.psk_identities:
         return None
@@ -164,7 +164,7 @@ def resume(
 
 
 def check_finished(expected: bytes, message: bytes) -> None:
-    """Compare the client's Finished with the one that its secrets lead to."""
+    """Compare the client's Finished with the expected one."""
     if len(message) != 4 + len(expected):
         raise decode_error("Finished has another length than the hash")
     if not hmac.compare_digest(message[4:], expected):

@@ -7,11 +7,11 @@
     ENCRYPTED_EXTENSIONS    HANDSHAKE  EncryptedExtensions   -> CERTIFICATE, or FINISHED when resumed
     CERTIFICATE             HANDSHAKE  CertificateRequest    noted; answered with an empty Certificate
                             HANDSHAKE  Certificate           -> CERTIFICATE_VERIFY
-    CERTIFICATE_VERIFY      HANDSHAKE  CertificateVerify     believed or refused -> FINISHED
+    CERTIFICATE_VERIFY      HANDSHAKE  CertificateVerify     checked, chain trusted -> FINISHED
     FINISHED                HANDSHAKE  Finished              our Finished -> CONNECTED
     CONNECTED               ONE_RTT    NewSessionTicket      `on_session`
 
-It reports what was really negotiated: group, suite, signature scheme, chain, whether a HelloRetryRequest was needed.
+It reports what was negotiated: group, suite, signature scheme, chain, whether a HelloRetryRequest was needed.
 The key schedule starts only at ServerHello, which says which hash it runs on; until then the hellos are kept as bytes.
 What a server's message may say is checked in client_checks.py.
 
@@ -54,7 +54,7 @@ MAX_SERVER_MESSAGE_BYTES: Final = 65_536
 
 
 class State(Enum):
-    """Where a client's handshake is."""
+    """The states of a client's handshake."""
 
     START = "start"
     SERVER_HELLO = "ServerHello"
@@ -226,11 +226,11 @@ class ClientHandshake:
                 raise illegal_parameter(f"the server asks for a share of group 0x{group:04x}")
             shares = self._make_shares((group,))
         elif cookie is None:
-            raise illegal_parameter("a HelloRetryRequest that changes nothing")
+            raise illegal_parameter("a HelloRetryRequest without a change")
         self._retry_suite = suite.id
         self._prefix = codec.message_hash(suite.new_hash(self._hello).digest()) + message
         self._offer = replace(self._offer, key_shares=shares, cookie=cookie, early_data=False)
-        # A PSK is bound to a hash: RFC 8446 section 4.1.4 drops those that no longer fit.
+        # A PSK is bound to a hash: RFC 8446 section 4.1.4 drops a PSK with another one.
         if self._session is not None and schedule.SUITES[self._session.suite_id].new_hash is not suite.new_hash:
             self._session = None
         self._send_hello(self._wall_clock())
@@ -318,7 +318,7 @@ class ClientHandshake:
                 suite_id=suite.id,
                 age_add=ticket.age_add,
                 received_s=self._wall_clock(),
-                # RFC 8446 section 4.6.1: never longer than a week, whatever the server says.
+                # RFC 8446 section 4.6.1: a week at most, whatever the server sends.
                 lifetime_s=min(ticket.lifetime_s, 604_800),
                 server_name=self.server_name,
                 early_data=ticket.early_data,

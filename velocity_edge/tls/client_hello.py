@@ -78,7 +78,7 @@ _MAX_HOST_NAME_BYTES: Final = 253
 
 @dataclass(slots=True)
 class ClientHello:
-    """A ClientHello, well formed but not yet judged. None: the extension was not there."""
+    """A ClientHello, well formed but not yet checked. None: the extension was not there."""
 
     message: bytes
     random: bytes

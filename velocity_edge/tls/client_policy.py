@@ -1,4 +1,4 @@
-"""What a client offers and believes, and what it keeps of a server to resume. client.py works with these values."""
+"""What a client offers and trusts, and what it keeps of a server to resume. client.py works with these values."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Session:
         return self.server_name == server_name and 0 <= now_s - self.received_s < self.lifetime_s
 
     def obfuscated_age_ms(self, now_s: float) -> int:
-        """RFC 8446 section 4.2.11.1."""
+        """Return the age as a ClientHello has it (RFC 8446 section 4.2.11.1)."""
         return (int((now_s - self.received_s) * 1000) + self.age_add) & 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class ClientPolicy:
-    """What a client offers and believes. Preference is order."""
+    """What a client offers and trusts. Sequences are in order of preference."""
 
     server_name: str
     groups: tuple[int, ...] = tuple(kex.GROUPS)
-    #: Groups whose shares go into the first hello; the rest costs a round trip.
+    #: Groups whose shares are in the first hello; any other costs a round trip.
     shares: tuple[int, ...] = (kex.X25519_MLKEM768, kex.X25519)
     suites: tuple[int, ...] = (schedule.AES_128_GCM, schedule.AES_256_GCM, schedule.CHACHA20_POLY1305)
     signature_schemes: tuple[int, ...] = signatures.ALL_SCHEMES

@@ -1,6 +1,6 @@
-"""TLS 1.3 messages as a client writes and reads them (RFC 8446 section 4): the other half of codec.py.
+"""TLS 1.3 messages as a client writes and reads them (RFC 8446 section 4): the counterpart of codec.py.
 
-What the values mean is decided in client.py. Only `Alert` leaves the parsers.
+What the values mean is decided in client.py and client_checks.py. The parsers raise only `Alert`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from velocity_edge.tls.vectors import EXT_PRE_SHARED_KEY, extension, extensions,
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a ClientHello says, apart from the PSK."""
+    """The content of a ClientHello, apart from the PSK."""
 
     random: bytes
     suites: Sequence[int]
@@ -43,7 +43,7 @@ class Offer:
     parameters: bytes | None
     early_data: bool = False
     cookie: bytes | None = None
-    #: Bytes of padding (RFC 7685): a larger first flight lets the server send more before it knows our address.
+    #: Bytes of padding (RFC 7685): a larger first flight lets a QUIC server send more before the address is validated.
     padding_bytes: int = 0
 
 
@@ -87,7 +87,7 @@ def client_hello(offer: Offer, ticket: bytes | None, obfuscated_age_ms: int, bin
 
 
 def binders_bytes(binder_bytes: int) -> int:
-    """Return how much of the end of `client_hello` the binder does not sign: the list, its lengths included."""
+    """Return how many last bytes of `client_hello` the binder does not sign: the list, its lengths included."""
     return 2 + 1 + binder_bytes
 
 
@@ -97,7 +97,7 @@ def _u16_list(values: Sequence[int]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ServerHello:
-    """A ServerHello or HelloRetryRequest, well formed but not yet judged."""
+    """A ServerHello or HelloRetryRequest, well formed but not yet checked."""
 
     random: bytes
     session_id: bytes
@@ -170,7 +170,7 @@ def parse_certificate_verify(data: bytes) -> tuple[int, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class NewSessionTicket:
-    """A ticket as it came."""
+    """A ticket as received."""
 
     lifetime_s: int
     age_add: int

@@ -33,7 +33,7 @@ from velocity_edge.tls.transport import CONTINUE, HandshakeTransport, Level, Tra
 
 
 class State(Enum):
-    """Where a server's handshake is."""
+    """The states of a server's handshake."""
 
     FIRST_HELLO = "first hello"
     SECOND_HELLO = "second hello"

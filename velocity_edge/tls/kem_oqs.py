@@ -1,13 +1,13 @@
-"""ML-KEM and ML-DSA by liboqs, where this system has it: signatures 10 times as fast as the `cryptography` package's.
+"""ML-KEM and ML-DSA by liboqs, where it is installed: signatures 10 times as fast as the `cryptography` package's.
 
-What surprises: a bare `import oqs` without the C library counts down five seconds, clones and builds it from the
-network, and raises SystemExit. So the library is looked for first, in the places where liboqs-python looks, without
-starting a process; what is found must load and have what liboqs-python needs; and only then `oqs` is imported, with
-`subprocess.run` refused meanwhile and its prints kept away from stdout. Call `find` before rights are dropped.
+`import oqs` without the C library waits for five seconds, clones and builds it from the network, and raises SystemExit.
+So the library is looked up first, in the places where liboqs-python looks, without starting a process; what is found
+must load and have what liboqs-python needs. Only then `oqs` is imported, while `subprocess.run` is blocked and its
+output is kept from stdout. Call `find` before privileges are dropped.
 
-Nothing depends on it: without liboqs everything is computed by `cryptography`. Both are checked against each other
-(tests/unit/velocity_edge/tls/test_liboqs.py; tests/interop/test_liboqs_wasm.py where only a WebAssembly build is to be
-had).
+liboqs is optional: without it `cryptography` computes everything. Both are checked against each other
+(tests/unit/velocity_edge/tls/test_liboqs.py; tests/interop/test_liboqs_wasm.py where only a WebAssembly build is
+available).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _KEY_SCHEMES: Final[Mapping[Any, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Providers:
-    """Who computes what, and why: what `policy.server_policy` and `certs.chain_from_pem` take."""
+    """The implementations in use, and the reason: what `policy.server_policy` and `certs.chain_from_pem` take."""
 
     groups: Mapping[int, Group]
     make_signer: Callable[[Any], Signer]
@@ -54,7 +54,7 @@ class Providers:
 
 @cache
 def find() -> Providers:
-    """Return liboqs where it can be had, else `cryptography`; never installs anything. Once per process."""
+    """Return liboqs where it is available, else `cryptography`; never installs anything. Once per process."""
     oqs, reason = _load()
     if oqs is None:
         return Providers(kex.GROUPS, KeySigner, f"cryptography ({reason})")
@@ -69,7 +69,7 @@ def find() -> Providers:
 
 
 def _load() -> tuple[Any, str]:
-    """Return (the oqs module, "") or (None, why not)."""
+    """Return (the oqs module, "") or (None, the reason why not)."""
     library, path = None, ""
     for path in _candidates():
         try:
@@ -112,7 +112,7 @@ def _candidates() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _nothing_is_installed() -> Iterator[None]:
-    """Belt and braces: liboqs-python clones and builds through subprocess.run."""
+    """Block subprocess.run, by which liboqs-python clones and builds, as a second line of defence."""
     real = subprocess.run
 
     def refuse(*arguments: Any, **options: Any) -> Any:

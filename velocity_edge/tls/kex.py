@@ -5,12 +5,12 @@
     SecP256r1MLKEM768     P-256 65 | ek 1184          P-256 65 | ct 1088         ECDH 32 | ML-KEM 32
     SecP384r1MLKEM1024    P-384 97 | ek 1568          P-384 97 | ct 1568         ECDH 48 | ML-KEM 32
 
-What surprises: the order flips. ML-KEM comes first only in X25519MLKEM768; the NIST-curve hybrids put ECDH first, in
+The order differs: ML-KEM comes first only in X25519MLKEM768; the NIST-curve hybrids put ECDH first, in
 share and secret (RFC 10024; checked against OpenSSL, Go and Chromium). A server encapsulates to the client's key, so
-there is no symmetric "exchange" to hide both kinds behind; hence `start`, `finish` (client) and `respond` (server).
+there is no symmetric "exchange" for both kinds; hence `start`, `finish` (client) and `respond` (server).
 
-Who computes ML-KEM is behind `Kem`: the `cryptography` package here, liboqs in kem_oqs.py. Shares that do not have
-exactly the right form raise `Alert` illegal_parameter. Which groups a server offers is policy.py's.
+`Kem` hides the implementation of ML-KEM: the `cryptography` package here, liboqs in kem_oqs.py. Shares of another form
+raise `Alert` illegal_parameter. policy.py decides which groups a server offers.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Group:
 
     @property
     def post_quantum(self) -> bool:
-        """Whether an attacker with a quantum computer has to break ML-KEM as well."""
+        """Whether an attacker has to break ML-KEM, too."""
         return self.kem is not None
 
     def start(self) -> tuple[Any, bytes]:
@@ -165,7 +165,7 @@ class Group:
 
     def _check(self, share: bytes, wanted: int) -> None:
         if len(share) != wanted:
-            raise ValueError(f"{len(share)} bytes, {wanted} would be right")
+            raise ValueError(f"{len(share)} bytes, expected {wanted}")
 
     def _split(self, share: bytes, kem_bytes: int) -> tuple[bytes, bytes]:
         """Return (ML-KEM part, ECDH part)."""

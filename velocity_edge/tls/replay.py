@@ -1,14 +1,14 @@
 """Whether early data (0-RTT) is accepted: fresh, from this node, and for the first time on any of its workers.
 
-Early data can be copied and sent again, so each ticket opens it once (RFC 8446 section 8). Workers share no memory, so
-"once" is a file created with O_EXCL on a tmpfs: atomic between processes, 18 us. When it cannot be created for any
-reason, the answer is no, and the client goes on in 1-RTT.
+Early data can be replayed, so each ticket opens it once (RFC 8446 section 8). Workers share no memory, so "once" is a
+file created with O_EXCL on a tmpfs: atomic between processes, 18 us. When it cannot be created for any reason, early
+data is refused, and the client continues in 1-RTT.
 
-What surprises: the directory is named after the time at which the client *claims* to have sent its hello, not after
-ours. A replay carries the same claim (the PSK binder signs it), so it looks in the same directory; and a directory can
-be deleted as soon as its claims are too old to be fresh.
+The directory is named after the time at which the client *claims* to have sent its hello, not after the node's clock. A
+replay carries the same claim (the PSK binder signs it), so it meets the same directory; and a directory can be deleted
+as soon as its claims are too old to be fresh.
 
-Even so early requests count as replayable: only GET and HEAD, where a route allows it (RFC 8470). Default: off.
+Early requests count as replayable nevertheless: only GET and HEAD, where a route allows it (RFC 8470). Default: off.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from velocity_edge.tls.tickets import TicketState
 
-#: How far the client's claim may be from our clock (RFC 8446 section 8.3).
+#: How far the client's claim may be from the node's clock (RFC 8446 section 8.3).
 FRESH_S: Final = 10.0
 _WINDOW_S: Final = 20.0
 
 
 class ReplayGuard(Protocol):
-    """Remembers what was used: here for early data, in single_use.py for address tokens.
+    """Remembers what was used: here for early data, in quic/single_use.py for address tokens.
 
-    Early data is rare and good for seconds, so its names are kept whole. Tokens are many and good for a day, so that
-    one bit must do for each.
+    Early data is rare and valid for seconds, so its names are kept whole. Tokens are many and valid for a day, so each
+    has one bit.
     """
 
     def first_use(self, name: bytes, claimed_s: float, now_s: float) -> bool:
-        """Whether *name* was never used before; False as well when that cannot be known."""
+        """Whether *name* was never used before; False, too, when that cannot be determined."""
 
 
 class DirectoryGuard:
-    """A `ReplayGuard` in a directory that all workers of a node share (on tmpfs, opened before rights are dropped)."""
+    """A `ReplayGuard` in a directory that all workers of a node share (tmpfs, opened before privileges are dropped)."""
 
     def __init__(self, directory_fd: int, max_per_window: int = 50_000) -> None:
         self._directory_fd = directory_fd
@@ -69,7 +69,7 @@ class DirectoryGuard:
             pass
 
     def _expire(self, now_s: float) -> None:
-        """Delete windows whose claims cannot be fresh any more. Another worker may be doing the same."""
+        """Delete windows whose claims cannot be fresh any more. Other workers may do the same at the same time."""
         oldest = int((now_s - FRESH_S) // _WINDOW_S) - 1
         for window in [w for w in self._windows if w < oldest]:
             del self._windows[window]
@@ -96,7 +96,7 @@ class DirectoryGuard:
 
 
 def _names(fd: int) -> Iterable[str]:
-    # listdir(fd) rewinds; a copy of the list, because entries go away while we delete.
+    # listdir(fd) rewinds; a copy, because entries are deleted meanwhile.
     return list(os.listdir(fd))
 
 
@@ -106,7 +106,7 @@ def early_data_context(node_id: int, transport_limits: Iterable[int]) -> bytes:
     A client sends early data under the limits that it remembers, so they must not have shrunk (RFC 9000 section 7.4.1).
     """
     text = ",".join(str(value) for value in (node_id, *transport_limits))
-    # The last bit keeps it apart from "not for 0-RTT".
+    # The last bit distinguishes it from "not for 0-RTT".
     digest = bytearray(hashlib.sha256(text.encode("ascii")).digest()[:4])
     digest[3] |= 1
     return bytes(digest)

@@ -1,10 +1,10 @@
-"""The TLS 1.3 key schedule (RFC 8446 section 7), lean: it runs about 13 HMACs per handshake on the serving loop.
+"""The TLS 1.3 key schedule (RFC 8446 section 7). It runs about 13 HMACs per handshake on the serving loop.
 
 Every secret here has the size of the hash, so HKDF-Expand is always one HMAC, and labels are constants: their HkdfLabel
-is built once per suite. HMAC itself is two hashlib calls on a translated key, which beats the one-shot `hmac.digest`
-(OpenSSL 3 fetches a provider on each call); whoever has HMAC in C passes it to `suites`.
+is built once per suite. HMAC itself is two hashlib calls on a translated key, which is faster than the one-shot
+`hmac.digest` (OpenSSL 3 fetches a provider on each call). A caller that has HMAC in C passes it to `suites`.
 
-This file derives; which secret is needed when is decided in handshake.py and client.py.
+handshake.py and client.py decide which secret is derived when.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _label_head(label: bytes, context_bytes: int, length: int) -> bytes:
 
 
 class Suite:
-    """A cipher suite: its hash, and what of the schedule is constant."""
+    """A cipher suite: its hash, and the constant parts of the schedule."""
 
     def __init__(self, suite_id: int, hash_name: str, hmac: Hmac | None = None) -> None:
         self.id = suite_id
@@ -78,7 +78,7 @@ class Suite:
         return self.hmac(secret, self._derived)
 
     def finished(self, base_key: bytes, transcript_hash: bytes) -> bytes:
-        """verify_data of Finished, and a PSK binder (RFC 8446 section 4.4.4)."""
+        """Return verify_data of Finished, or a PSK binder (RFC 8446 section 4.4.4)."""
         return self.hmac(self.hmac(base_key, self._finished), transcript_hash)
 
 
@@ -95,7 +95,7 @@ SUITES: Final = suites()
 
 
 class KeySchedule:
-    """One handshake's secrets and transcript. Begins at Early Secret; `mix` goes on to Handshake and Master Secret."""
+    """The secrets and transcript of one handshake, from Early Secret; `mix` goes on to Handshake and Master Secret."""
 
     __slots__ = ("_digest", "_transcript", "secret", "suite")
 
@@ -129,9 +129,9 @@ class KeySchedule:
         return self.suite.expand(self.secret, label, self.transcript_hash)
 
     def finished(self, base_key: bytes) -> bytes:
-        """verify_data over the transcript so far."""
+        """Return verify_data over the transcript so far."""
         return self.suite.finished(base_key, self.transcript_hash)
 
     def binder_key(self) -> bytes:
-        """The key under resumption PSK binders; valid while the secret is still Early Secret."""
+        """Return the key of resumption PSK binders. Valid while the secret is still Early Secret."""
         return self.suite.expand(self.secret, b"res binder", self.suite.empty_hash)

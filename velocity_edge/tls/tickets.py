@@ -3,9 +3,9 @@
     epoch 4 | nonce 12 | AES-256-GCM( suite 2 | age_add 4 | issued_ms 8 | early-data context 4
                                       | secret 1+32 or 1+48 | server name 1+n | ALPN 1+n ) 16
 
-About 125 bytes. A ticket is good for its cipher suite and its server name; whether it also opens 0-RTT is decided in
-replay.py. The key exchange is never skipped (psk_dhe_ke only), so a stolen ticket key does not open old traffic.
-Which epochs seal and open is keys.py's.
+About 125 bytes. A ticket is valid for its cipher suite and its server name; replay.py decides whether it also opens
+0-RTT. The key exchange is never skipped (psk_dhe_ke only), so a stolen ticket key does not decrypt recorded traffic.
+keys/ring.py decides which epochs seal and open.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Final
 from velocity_edge.keys.ring import KeyRing
 
 _HEAD: Final = Struct(">HIQ4s")
-#: A ticket from the future by more than this was sealed by a broken clock.
+#: A ticket from the future by more than this was sealed under a wrong clock.
 CLOCK_SKEW_S: Final = 60.0
 NO_EARLY_DATA: Final = b"\0\0\0\0"
 
 
 @dataclass(frozen=True, slots=True)
 class TicketState:
-    """What a ticket says."""
+    """The content of a ticket."""
 
     suite_id: int
     age_add: int
@@ -34,7 +34,7 @@ class TicketState:
     secret: bytes = field(repr=False)
     server_name: str
     alpn: bytes
-    #: The AEAD nonce: the ticket's name for single use.
+    #: The AEAD nonce: identifies the ticket for single use.
     nonce: bytes
 
 
@@ -65,7 +65,7 @@ class Tickets:
         )
 
     def open(self, ticket: bytes, now_s: float) -> TicketState | None:
-        """Return what the ticket says, or None when it is not ours, too old, or from the future."""
+        """Return the content of a ticket, or None when no key opens it, it is too old, or from the future."""
         plain = self._ring.open(ticket)
         if plain is None:
             return None

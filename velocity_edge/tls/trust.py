@@ -1,7 +1,7 @@
-"""Whether a client believes a server's chain: dates, name, and a path to a root, by OpenSSL.
+"""Whether a client trusts a server's chain: dates, name, and a path to a root, by OpenSSL.
 
 The check itself is aioquic's `verify_certificate` (pyOpenSSL and service_identity; its OpenSSL verifies ML-DSA chains
-too). Here is only what a client may be told to trust, and the translation of the answer into our alerts.
+too). This file has the roots that a client can be told to trust, and the translation of errors into alerts.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Trust:
 
     #: PEM roots; None: the system's, or certifi's where the system has none.
     roots_pem: bytes | None = None
-    #: Accept anything: for a look at a server, never for its data.
+    #: Accept any chain: to inspect a server, never to use its data.
     insecure: bool = False
 
     def check(self, certificates: Sequence[x509.Certificate], server_name: str) -> None:
-        """Raise `Alert` when the chain (leaf first) is not to be believed for *server_name*."""
+        """Raise `Alert` when the chain (leaf first) is not trusted for *server_name*."""
         if self.insecure:
             return
         try:

@@ -1,7 +1,7 @@
 """The building blocks of TLS messages (RFC 8446 section 3.4): length-prefixed vectors, lists of numbers, extensions.
 
-Everything here is strict and raises `Alert` decode_error for what does not fit exactly. Which blocks make up which
-message is codec.py's and codec_client.py's.
+Everything here is strict and raises `Alert` decode_error for what does not fit exactly. The messages are in codec.py,
+codec_client.py and client_hello.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def whole(data: bytes, length_bytes: int) -> bytes:
 
 
 def filled(data: bytes, length_bytes: int) -> bytes:
-    """Return the one vector that *data* must consist of, where the presentation language asks for a byte or more."""
+    """Return the one vector that *data* must consist of, where its definition requires a byte or more."""
     if not (found := whole(data, length_bytes)):
         raise decode_error("a vector is empty where it must not be")
     return found

@@ -3,7 +3,8 @@
 The answer to a datagram leaves from the address it came to (IP_PKTINFO), also on a wildcard socket: anycast and
 multi-homed clients depend on it. IPv4 on a dual-stack socket is IPv4 to the engine (4 bytes, never mapped).
 
-Socket options are udp.py's. What a socket cannot send is lost and counted, QUIC repeats it; "would block" keeps it.
+Socket options are udp.py's. What a socket cannot send is dropped and counted, QUIC retransmits it; a socket that would
+block keeps it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from velocity_edge.quic.datagrams import Train
 
 log = logging.getLogger(__name__)
 
-#: A batch is what one turn takes in or sends: enough to spread the cost of a turn, little enough to stay fair.
+#: A batch is what one turn receives or sends: large enough to amortize a turn, small enough to stay fair.
 MAX_TRAINS: Final = 64
 #: The kernel's UDP_MAX_SEGMENTS was 64 until 6.9; a train must also fit one UDP length.
 _MAX_SEGMENTS: Final = 64
@@ -68,7 +69,7 @@ class PortableBatch:
         self._count = count
         self._trains: list[Train] = []
         self._without_gso: OrderedDict[Address, None] = OrderedDict()
-        #: Descriptor -> what its socket has dropped so far. Sockets outlive workers: we count from a first look.
+        #: Descriptor -> what its socket had dropped at the last read. The first read is the base: sockets outlive workers.
         self._overflows: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -103,7 +104,7 @@ class PortableBatch:
                 except (BlockingIOError, InterruptedError):
                     break
                 except OSError:
-                    # An ICMP error of an earlier answer, queued on the socket. It is read now, the next is a datagram.
+                    # An ICMP error of an earlier answer, queued on the socket. It is consumed now; a datagram follows.
                     self._count["send_errors"] += 1
                     continue
                 self._count["receive_calls"] += 1
@@ -134,7 +135,7 @@ class PortableBatch:
         return Train(data, segment_size, (_packed(name), name[1]), (local, port), listener, tos)
 
     def _note_overflow(self, fd: int, dropped: int) -> None:
-        # 32 bits that come round. A datagram that was queued before a drop may be read after one that tells of it.
+        # 32 bits that wrap. A datagram that was queued before a drop may be read after one that reports the drop.
         new = (dropped - self._overflows[fd]) & 0xFFFFFFFF
         if new < 1 << 31:
             self._count["socket_overflows"] += new

@@ -1,7 +1,7 @@
-"""Who must be woken when, for thousands of connections whose deadlines move all the time.
+"""The deadlines of thousands of connections, which move all the time.
 
 A heap of (deadline, connection) would keep a stale entry for each move: an idle deadline moves with every packet. So
-connections stand in days of one millisecond, moving is a set operation, and the heap holds each day once.
+connections are kept in days of one millisecond, a move is a set operation, and the heap holds each day once.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Calendar(Generic[T]):
         self._day_of: dict[T, int] = {}
 
     def set(self, item: T, deadline_ns: int) -> None:
-        """Wake *item* at that time (never earlier, up to a millisecond later), and no more when it was set to."""
-        # Rounded up: whoever is woken too early finds nothing due and would spin until it is.
+        """Set the deadline of *item*: it is due then or up to a millisecond later, and not at its earlier deadline."""
+        # Rounded up: an item that is due too early finds nothing to do, and the loop would spin.
         day = -(-deadline_ns // _DAY_NS)
         if self._day_of.get(item) == day:
             return
@@ -39,10 +39,10 @@ class Calendar(Generic[T]):
             items.add(item)
 
     def discard(self, item: T) -> None:
-        """Never wake *item*."""
+        """Remove the deadline of *item*."""
         day = self._day_of.pop(item, None)
         if day is not None:
-            # The emptied day stays in the heap until it comes: one entry per millisecond at most.
+            # The empty day stays in the heap until its time: one entry per millisecond at most.
             self._days[day].discard(item)
 
     def next_ns(self) -> int | None:

@@ -1,8 +1,8 @@
-"""The peer's unidirectional streams: control, QPACK encoder and decoder, and what we do not know. Pure.
+"""The peer's unidirectional streams: control, QPACK encoder and decoder, and unknown types. Pure.
 
-The twin of velocity_edge/quic/native/control.c. aioquic throws GOAWAY, CANCEL_PUSH and PRIORITY_UPDATE away unread and
-lets the QPACK streams end; here each frame is read as RFC 9114 section 7.2 and RFC 9218 section 7.2 say. Priorities are
-checked and not followed: this engine sends fairly. What is wrong is raised as aioquic's `ProtocolError`.
+The twin of velocity_edge/quic/native/control.c. aioquic discards GOAWAY, CANCEL_PUSH and PRIORITY_UPDATE unread and
+lets the QPACK streams end; here each frame is checked as RFC 9114 section 7.2 and RFC 9218 section 7.2 require.
+Priorities are checked and not followed: this engine sends fairly. An error is raised as aioquic's `ProtocolError`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MAX_INTEGER_BYTES: Final = 9
 
 
 class ExcessiveLoad(ProtocolError):
-    """The peer makes us work or remember too much."""
+    """The peer causes too much work or state."""
 
     error_code = ErrorCode.H3_EXCESSIVE_LOAD
 
@@ -54,7 +54,7 @@ class _Uni:
 
     kind: int | None = None
     buffer: bytes = b""
-    #: Of a frame that nobody wants: bytes to throw away.
+    #: Of an unknown frame: bytes to discard.
     skip_bytes: int = 0
     #: Of the decoder stream: bytes that may still follow in a Stream Cancellation.
     integer_left: int = 0
@@ -139,7 +139,7 @@ class PeerStreams:
             uni.buffer = uni.buffer[buf.tell() :]
 
     def _check(self, kind: int, length: int) -> bool:
-        """Judge a frame by its head; return whether its payload is wanted."""
+        """Check a frame by its type and length; return whether its payload is needed."""
         if not self._settings and kind != FrameType.SETTINGS:
             raise MissingSettingsError("the first frame is not SETTINGS")
         if kind in (FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE, *RESERVED_FRAME_TYPES) or (
@@ -158,7 +158,7 @@ class PeerStreams:
             self._settings = True
             settings = parse_settings(payload)
             if any(settings.get(name, 0) > 1 for name in _BOOLEANS):
-                raise SettingsError("SETTINGS that can't be")
+                raise SettingsError("a setting with an invalid value")
             return
         buf = Buffer(data=payload)
         try:
@@ -168,10 +168,10 @@ class PeerStreams:
         if kind == PRIORITY_UPDATE:
             # Bits of a stream id: 0 the server began it, 1 unidirectional.
             if element & 3 or element // 4 >= self._max_requests():
-                raise IdError("PRIORITY_UPDATE of no request that may be")
+                raise IdError("PRIORITY_UPDATE of a stream that cannot be a request")
             return
         if not buf.eof():
-            raise FrameError("a frame of one id holds something else")
+            raise FrameError("a frame with one id has more bytes")
         if kind == FrameType.GOAWAY:
             if self._goaway is not None and element > self._goaway:
                 raise IdError("GOAWAY of a larger id")
@@ -185,7 +185,7 @@ class PeerStreams:
 
 
 def _decoder(uni: _Uni) -> None:
-    """Stream Cancellations; all other instructions speak of a table that is not in use (RFC 9204 section 4.4)."""
+    """Accept Stream Cancellations; all other instructions need a dynamic table (RFC 9204 section 4.4)."""
     for octet in uni.buffer:
         if uni.integer_left:
             uni.integer_left -= 1

@@ -1,13 +1,14 @@
 """HTTP/3 framing of one connection: aioquic's H3Connection, bounded, and with what it lacks.
 
-    QPACK without dynamic tables   one byte must not become four kilobytes (78 MB out of 20 kB on stock aioquic)
+    QPACK without dynamic tables   one byte must not expand to four kilobytes (stock aioquic: 20 kB to 78 MB)
     bounded field sections         refused by their announced size, before they are buffered; and as decoded
     the peer's other streams       read whole by control.py
     GOAWAY                         stock aioquic does not send it
-    errors of a stream             stay with the stream: `StreamError`; stock closes the connection
+    errors of a stream             end the stream only: `StreamError`; stock closes the connection
 
-Requests come out as `RequestHead`; what a valid one is decides message.py. Answers do not go through aioquic: with no
-dynamic table a response is a HEADERS frame and a DATA frame on the stream (`head_frame`, `data_frame`).
+Requests come out as `RequestHead`; velocity_edge/http/message.py decides what a valid one is. Answers do not go through
+aioquic: with no dynamic table a response is a HEADERS frame and a DATA frame on the stream (`head_frame`,
+`data_frame_header`).
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ class EdgeH3(H3Connection):
         if frame_type == FrameType.HEADERS and stream.frame_size > _HARD_BOUND * self._limits.max_field_section_bytes:
             raise StreamError(ErrorCode.H3_EXCESSIVE_LOAD, "field section too large")
         if frame_type == FrameType.WEBTRANSPORT_STREAM:
-            # Never offered; stock aioquic would take it and everything that follows.
+            # Never offered; stock aioquic would accept it and everything that follows.
             raise FrameUnexpected("WebTransport was not negotiated")
 
     def _receive_stream_data_uni(self, stream: H3Stream, data: bytes, stream_ended: bool) -> list[Any]:
@@ -195,7 +196,7 @@ class EdgeH3(H3Connection):
         return frame
 
     def goaway(self, *, final: bool) -> None:
-        """RFC 9114 section 5.2: first "soon", then the first request that will not be processed."""
+        """Send GOAWAY (RFC 9114 section 5.2): first with the largest id, then with the first request not processed."""
         limit = self.last_request_id + 4 if final else _ALL_REQUESTS
         if final:
             self._refuse_from = limit

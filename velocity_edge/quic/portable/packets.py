@@ -1,4 +1,4 @@
-"""Packets that belong to no connection of ours: Retry, a refusal, Version Negotiation. Whole datagrams, by aioquic."""
+"""Packets that belong to no connection: Retry, a refusal, Version Negotiation. Whole datagrams, built by aioquic."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _MAX_REASON = 128
 
 
 def version_negotiation(asked: NegotiateVersion) -> bytes:
-    """RFC 9000 section 17.2.1: the ids trade places."""
-    # A version of the form 0x?a?a?a?a that nobody has (section 15), so that clients learn to skip what they don't know;
-    # never the one that was asked for, or the packet would have to be discarded (section 6.2).
+    """Build Version Negotiation: the ids are exchanged (RFC 9000 section 17.2.1)."""
+    # A reserved version of the form 0x?a?a?a?a (section 15), so that clients ignore unknown versions; never the one of
+    # the client, which would have to discard the packet (section 6.2).
     reserved = int.from_bytes(os.urandom(4), "big") & 0xF0F0F0F0 | 0x0A0A0A0A
     if reserved == asked.version:
         reserved ^= 0x10000000
@@ -33,7 +33,7 @@ def version_negotiation(asked: NegotiateVersion) -> bytes:
 
 
 def retry(initial: Initial, answer: Retry) -> bytes:
-    """RFC 9000 section 17.2.5."""
+    """Build a Retry packet (RFC 9000 section 17.2.5)."""
     packet: bytes = encode_quic_retry(
         version=initial.version,
         source_cid=answer.scid,
@@ -45,7 +45,7 @@ def retry(initial: Initial, answer: Retry) -> bytes:
 
 
 def refusal(initial: Initial, answer: Refuse) -> bytes:
-    """CONNECTION_CLOSE in an Initial, under the keys of the id that the client chose (RFC 9001 section 5.2)."""
+    """Build CONNECTION_CLOSE in an Initial packet, under the keys of the client's id (RFC 9001 section 5.2)."""
     crypto = CryptoPair()
     crypto.setup_initial(cid=initial.dcid, is_client=False, version=initial.version)
     builder = QuicPacketBuilder(

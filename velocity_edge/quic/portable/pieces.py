@@ -1,8 +1,8 @@
-"""What came of a stream ahead of what is missing: disjoint ranges in order, few of them.
+"""Stream data that came ahead of a gap: disjoint ranges in order, a bounded number of them.
 
-aioquic keeps such ranges in a list that it walks from the beginning for each frame, and as many as a peer likes: 8000
-bytes with gaps between them cost 12 seconds before his address was proven. Here a frame is found by bisection, and one
-gap too many ends the connection. `Pieces` has what aioquic's QuicStreamReceiver asks of a RangeSet.
+aioquic keeps such ranges in a list that it walks from the beginning for each frame, without a bound: 8000 bytes with
+gaps between them cost 12 seconds before the peer's address was validated. Here the position is found by bisection, and
+one gap too many ends the connection. `Pieces` has what aioquic's QuicStreamReceiver needs of a RangeSet.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 
 class Pieces:
-    """Ranges of offsets. `check(number of ranges)` is asked before there is one more, and may raise."""
+    """Ranges of offsets. `check(number of ranges)` is called before there is one more, and may raise."""
 
     __slots__ = ("_check", "_starts", "_stops")
 

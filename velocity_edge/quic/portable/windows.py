@@ -1,11 +1,11 @@
 """Receive windows that slide with what was consumed, for aioquic's QuicConnection on either side.
 
 Stock doubles a limit when half of it is behind the *highest offset seen*: a peer that sends one byte at the end of the
-window, seven times, makes it buffer 72 MiB, and so on for ever (aioquic #589). Here a limit is what was consumed plus a
-constant window, so a peer that outruns its reader waits, and that is the back-pressure.
+window, seven times, makes it buffer 72 MiB, and so on without end (aioquic #589). Here a limit is what was consumed
+plus a constant window, so a peer that is faster than its reader waits: that is the back-pressure.
 
-What surprises: stock decides inside the two overridden methods by looking at `used` and `highest_offset`; they are zero
-while it looks, and it only writes the frames.
+Stock decides inside the two overridden methods by `used` and `highest_offset`. They are zero while it runs, so that it
+only writes the frames.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SlidingWindows(QuicConnection):
     _connection_window = 0
 
     def use_windows(self, *, stream_bytes: int, connection_bytes: int) -> None:
-        """The same sizes as in the configuration, which says them to the peer."""
+        """Set the sizes; the same as in the configuration, which announces them to the peer."""
         self._stream_window, self._connection_window = stream_bytes, connection_bytes
 
     def stream(self, stream_id: int) -> QuicStream | None:
@@ -33,14 +33,14 @@ class SlidingWindows(QuicConnection):
         return self._streams.get(stream_id)
 
     def consume(self, stream_id: int, n_bytes: int) -> None:
-        """That much received data has been used up: the windows slide."""
+        """Count received data as consumed: the windows slide."""
         self._consumed_bytes += n_bytes
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.receiver.consumed_bytes = _consumed(stream) + n_bytes
 
     def consume_all(self, stream_id: int) -> None:
-        """Nobody will read this stream: what came and what a reset skipped is used up."""
+        """Count all of a stream as consumed that will not be read, what a reset skipped included."""
         stream = self._streams.get(stream_id)
         if stream is not None:
             self.consume(stream_id, stream.receiver.highest_offset - _consumed(stream))
@@ -73,5 +73,5 @@ class SlidingWindows(QuicConnection):
 
 
 def _consumed(stream: QuicStream) -> int:
-    """Return the bytes of *stream* that were used up. Kept on aioquic's object, so that it dies with it."""
+    """Return the consumed bytes of *stream*. The count is kept on aioquic's object and is freed with it."""
     return getattr(stream.receiver, "consumed_bytes", 0)

@@ -81,9 +81,7 @@ class TestMldsa:
 
     def test_halves_that_do_not_belong_together_are_refused(self, kind: str) -> None:
         other = mldsa_key.expand(kind, bytes(32))[1]
-        with pytest.raises(
-            ConfigError, match=r"cannot use k\.pem: the seed and the expanded .* do not belong together"
-        ):
+        with pytest.raises(ConfigError, match=r"cannot use k\.pem: the seed and the expanded .* do not match"):
             load_private_key(pkcs8(kind, forms(kind, other)["both"]), "k.pem")
 
     @pytest.mark.parametrize("cut", [0, 1, 31, 33, 40, 2000])
@@ -141,7 +139,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     # An algorithm that nobody has: 1.2.3.4.
     "an unknown algorithm": (
         armour("PRIVATE KEY", encode(0x30, b"\2\1\0" + encode(0x30, b"\6\3\x2a\3\4") + encode(4, bytes(32)))),
-        "ECDSA, RSA, Ed25519 or ML-DSA would be right",
+        "expected ECDSA, RSA, Ed25519 or ML-DSA",
     ),
 }
 

@@ -14,7 +14,8 @@ from velocity_edge.http.requests import Address
 from velocity_edge.keys import rotation
 from velocity_edge.keys.ring import ADDRESS_TOKEN, KeyRing, cid_configs
 from velocity_edge.keys.table import EpochTable, first_table
-from velocity_edge.quic.admission import INVALID_TOKEN, AdmissionControl, share_of_prefix
+from velocity_edge.quic.admission import AdmissionControl
+from velocity_edge.quic.admission_rules import INVALID_TOKEN, share_of_prefix
 from velocity_edge.quic.datagrams import Accept, Admission, Ignore, Initial, Refuse, Retry
 from velocity_edge.quic.half_open import FLIGHT_CPU_US, MAX_CPU_US, HalfOpen, prefix_of
 from velocity_edge.quic.limits import Limits
