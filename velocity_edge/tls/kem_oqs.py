@@ -6,7 +6,7 @@ must load and have what liboqs-python needs. Only then `oqs` is imported, while 
 output is kept from stdout. Call `find` before privileges are dropped.
 
 liboqs is optional: without it `cryptography` computes everything. Both are checked against each other
-(tests/unit/velocity_edge/tls/test_liboqs.py; tests/interop/test_liboqs_wasm.py where only a WebAssembly build is
+(tests/unit/velocity_edge/tls/test_kem_oqs.py; tests/interop/test_liboqs_wasm.py where only a WebAssembly build is
 available).
 """
 
