@@ -69,7 +69,7 @@ class PortableBatch:
         self._count = count
         self._trains: list[Train] = []
         self._without_gso: OrderedDict[Address, None] = OrderedDict()
-        #: Descriptor -> what its socket had dropped at the last read; the first is the base, as sockets outlive workers.
+        #: Descriptor -> what its socket had dropped at the last read; the first is the base: sockets outlive workers.
         self._overflows: dict[int, int] = {}
 
     def __len__(self) -> int:
