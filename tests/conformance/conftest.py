@@ -1,4 +1,4 @@
-"""Every test here runs once per engine; an engine that this machine has not is a loud skip."""
+"""Every test here runs once per engine; an engine that is not available is reported as skipped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.engine_driver import ENGINES, World
 
 @pytest.fixture(params=ENGINES)
 def world(request: pytest.FixtureRequest) -> Iterator[Callable[..., World]]:
-    """Make worlds; what must hold after any experiment is checked at the end."""
+    """Make worlds; their invariants are checked at the end."""
     worlds: list[World] = []
 
     def make(**options: Any) -> World:

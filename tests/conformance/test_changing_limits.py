@@ -1,4 +1,4 @@
-"""Limits change under live connections: what a peer was told stays true, what bounds the worker holds at once."""
+"""Limits change while connections are open: announced values stay, bounds of the worker apply at once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Make = Callable[..., World]
 
 
 def use(w: World, congestion_control: str = "cubic", **changes: object) -> None:
-    """What a worker does with another revision."""
+    """Apply other limits, as a worker does with another revision."""
     limits = replace(w.limits, **changes)  # type: ignore[arg-type]
     w.engine.use_settings(EngineSettings(w.worker_id, NODE_ID, limits, congestion_control))
     w.hooks.admission.limits = limits
     w.app.send_high_bytes = limits.send_high_bytes
 
 
-def test_a_connection_keeps_the_transport_parameters_that_it_was_told_and_the_next_gets_others(world: Make) -> None:
+def test_new_transport_parameters_are_for_new_connections_only(world: Make) -> None:
     w = world(limits=Limits(max_streams_bidi=5))
     old = w.ready()
     use(w, max_streams_bidi=2, stream_window_bytes=65_536, connection_window_bytes=131_072, idle_timeout_s=7.0)
@@ -40,7 +40,7 @@ def test_a_connection_keeps_the_transport_parameters_that_it_was_told_and_the_ne
     assert not any(response.over for response in hanging)
 
 
-def test_an_idle_connection_lives_as_long_as_it_was_told(world: Make) -> None:
+def test_an_idle_connection_keeps_its_announced_timeout(world: Make) -> None:
     w = world()
     client = w.ready()
     use(w, idle_timeout_s=2.0)
@@ -49,7 +49,7 @@ def test_an_idle_connection_lives_as_long_as_it_was_told(world: Make) -> None:
     assert not w.app.closed
 
 
-def test_a_header_section_may_be_as_large_as_the_connection_was_told(world: Make) -> None:
+def test_a_header_section_may_be_as_large_as_announced(world: Make) -> None:
     w = world()
     old = w.ready()
     use(w, max_field_section_bytes=1024)
@@ -62,7 +62,7 @@ def test_a_header_section_may_be_as_large_as_the_connection_was_told(world: Make
 
 
 @pytest.mark.parametrize("bound", ["max_connections", "max_half_open"])
-def test_bounds_of_the_worker_hold_at_once_and_end_nobody(world: Make, bound: str) -> None:
+def test_worker_bounds_apply_at_once_and_close_no_connection(world: Make, bound: str) -> None:
     w = world()
     clients = [w.ready() for _ in range(3)]
     use(w, **{bound: 3 if bound == "max_connections" else 0})
@@ -74,12 +74,12 @@ def test_bounds_of_the_worker_hold_at_once_and_end_nobody(world: Make, bound: st
     assert w.ready().fetch("/bytes/10").status == 200
 
 
-def test_the_rate_of_resets_holds_at_once(world: Make) -> None:
+def test_a_new_rate_of_resets_applies_at_once(world: Make) -> None:
     w = world(limits=Limits(max_resets_per_s=0))
 
     def resets() -> int:
         for _ in range(10):
-            # An id of ours whose connection is gone.
+            # A valid id whose connection ended.
             w.inject(w.address(), short(w.codec.issue(NODE_ID, w.worker_id)))
         return w.counters()["verdict_reset"]
 
@@ -92,7 +92,7 @@ def test_the_rate_of_resets_holds_at_once(world: Make) -> None:
     assert resets() == 4
 
 
-def test_an_answer_that_waits_for_room_is_finished_when_the_room_changes(world: Make) -> None:
+def test_a_waiting_answer_completes_after_the_bounds_change(world: Make) -> None:
     w = world()
     client = w.ready()
     response = client.get("/stream/2000000")
@@ -105,7 +105,7 @@ def test_an_answer_that_waits_for_room_is_finished_when_the_room_changes(world: 
     assert len(response.body) == 2_000_000
 
 
-def test_another_congestion_control_is_for_new_connections(world: Make) -> None:
+def test_new_congestion_control_is_for_new_connections_only(world: Make) -> None:
     w = world()
     old = w.ready()
     use(w, congestion_control="reno")
@@ -113,7 +113,7 @@ def test_another_congestion_control_is_for_new_connections(world: Make) -> None:
     assert [client.fetch("/bytes/300000").status for client in (old, new)] == [200, 200]
 
 
-def test_settings_that_make_no_sense_change_nothing(world: Make) -> None:
+def test_invalid_settings_change_nothing(world: Make) -> None:
     w = world()
     with pytest.raises((KeyError, ValueError), match="hope"):
         use(w, congestion_control="hope", max_streams_bidi=1)

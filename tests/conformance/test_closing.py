@@ -1,4 +1,4 @@
-"""However a connection ends, nothing of it stays, and late packets are answered ever more rarely or not at all."""
+"""However a connection ends, no state of it stays, and late packets are answered less and less often or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from velocity_edge.quic.limits import Limits
 Make = Callable[..., World]
 
 
-def test_an_idle_connection_ends_in_silence(world: Make) -> None:
+def test_an_idle_connection_ends_without_a_packet(world: Make) -> None:
     w = world(limits=Limits(idle_timeout_s=5.0))
     client = w.ready()
     client.fetch("/bytes/10")
@@ -26,7 +26,7 @@ def test_an_idle_connection_ends_in_silence(world: Make) -> None:
     assert w.counters()["connections_closed"] == 1
 
 
-def test_our_close_is_repeated_ever_more_rarely_and_then_forgotten(world: Make) -> None:
+def test_connection_close_is_repeated_less_and_less_often_and_then_forgotten(world: Make) -> None:
     w = world()
     client = w.ready()
     client.fetch("/bytes/10")
@@ -47,7 +47,7 @@ def test_our_close_is_repeated_ever_more_rarely_and_then_forgotten(world: Make) 
     assert w.counters()["verdict_reset"] == resets + 1
 
 
-def test_after_the_peers_close_nothing_is_answered(world: Make) -> None:
+def test_no_packet_is_answered_after_the_peer_closed(world: Make) -> None:
     w = world()
     client = w.ready()
     client.fetch("/bytes/10")
@@ -83,7 +83,7 @@ def test_a_handshake_that_raises_closes_its_connection_and_no_other(world: Make,
         resumed = early_data_accepted = False
 
         def feed(self, level: int, message: bytes) -> int:
-            raise RuntimeError("a bug of ours")
+            raise RuntimeError("a defect")
 
     w.hooks.handshake_with = lambda transport: Broken()
     bad = w.connect()
@@ -93,11 +93,11 @@ def test_a_handshake_that_raises_closes_its_connection_and_no_other(world: Make,
     assert good.fetch("/bytes/10").status == 200
 
 
-def test_upcalls_that_raise_are_counted_and_survived(world: Make) -> None:
+def test_upcalls_that_raise_are_counted_and_serving_continues(world: Make) -> None:
     w = world()
 
     def raise_(*anything: object) -> object:
-        raise RuntimeError("a bug of ours")
+        raise RuntimeError("a defect")
 
     w.hooks.admit_with = raise_  # type: ignore[assignment]
     w.connect()
@@ -118,7 +118,7 @@ def test_upcalls_that_raise_are_counted_and_survived(world: Make) -> None:
     assert w.ready().fetch("/bytes/10").status == 200
 
 
-def test_the_calendar_is_empty_when_everybody_has_gone(world: Make) -> None:
+def test_the_calendar_is_empty_after_all_connections_ended(world: Make) -> None:
     w = world(limits=Limits(idle_timeout_s=3.0))
     for _ in range(5):
         w.ready().fetch("/bytes/10")
@@ -130,7 +130,7 @@ def test_the_calendar_is_empty_when_everybody_has_gone(world: Make) -> None:
 
 
 def _late_packets(client: object, w: World, number: int) -> list[bytes]:
-    """Packets that the client would have sent: new, sound, and never delivered."""
+    """Packets that the client would have sent: new, valid, and never delivered."""
     quic = client.quic  # type: ignore[attr-defined]
     packets = []
     for n in range(number):

@@ -1,4 +1,4 @@
-"""Connections live on the ids that they hold through every change of keys; an engine knows on which keys they live."""
+"""Connections keep their ids through every change of keys; an engine counts connections by the keys of their ids."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_connections_are_counted_by_the_keys_of_their_ids(world: Make) -> None:
     assert w.engine.connections_by_config() == {}
 
 
-def test_an_id_that_a_client_made_up_is_nobodys(world: Make) -> None:
-    """Twenty bytes that look like an id of ours hold no epoch."""
+def test_an_id_chosen_by_a_client_counts_for_no_epoch(world: Make) -> None:
+    """Twenty bytes that look like an issued id count for no epoch."""
     w = world()
     client = StockClient(w, w.address())
     client.quic._peer_cid.cid = bytes([4 << 5 | 19]) + random.Random(1).randbytes(19)
@@ -74,7 +74,7 @@ def test_an_id_that_a_client_made_up_is_nobodys(world: Make) -> None:
     assert w.engine.connections_by_config() == {1: 1}
 
 
-def test_many_connections_come_and_go_and_the_counts_are_right(world: Make) -> None:
+def test_the_counts_hold_while_connections_open_and_close(world: Make) -> None:
     w, dice = world(), random.Random(7)
     table, clients = w.table, [w.ready() for _ in range(3)]
     for _ in range(60):
@@ -90,7 +90,7 @@ def test_many_connections_come_and_go_and_the_counts_are_right(world: Make) -> N
             case _:
                 assert dice.choice(clients).fetch("/bytes/10").status == 200
         for client in clients:
-            client.quic.send_ping(1)  # nobody idles out
+            client.quic.send_ping(1)  # keeps the connection from the idle timeout
         w.run(seconds=3)
         # What a client can use, the engine counts; it may hold an id a little longer than the client.
         counted = w.engine.connections_by_config()
@@ -104,13 +104,13 @@ def test_many_connections_come_and_go_and_the_counts_are_right(world: Make) -> N
 
 
 class TestThePortableEngine:
-    """It moves its clients to ids of the new keys by itself (RFC 9000 section 5.1.2); ngtcp2 has no way to."""
+    """It moves its clients to ids of the new keys by itself (RFC 9000 section 5.1.2); ngtcp2 cannot."""
 
     @pytest.fixture
     def w(self) -> World:
         return World("portable")
 
-    def test_a_client_that_speaks_gets_new_ids_and_gives_the_old_ones_back(self, w: World) -> None:
+    def test_an_active_client_gets_new_ids_and_retires_the_old_ones(self, w: World) -> None:
         client, table = w.ready(), w.table
         w.run(seconds=1)
         for number in (2, 3, 4):
@@ -121,7 +121,7 @@ class TestThePortableEngine:
             assert w.engine.connections_by_config() == {number: 1}
         w.close()
 
-    def test_a_silent_client_is_not_woken(self, w: World) -> None:
+    def test_an_idle_client_gets_no_packet(self, w: World) -> None:
         client = w.ready()
         w.run(seconds=1)
         sent = len(w.sent)
@@ -136,7 +136,7 @@ class TestThePortableEngine:
         assert configs_of(client) == {2}
         assert w.engine.connections_by_config() == {2: 1}
 
-    def test_it_works_on_a_bad_network(self) -> None:
+    def test_ids_change_despite_loss(self) -> None:
         w = World("portable", loss=0.2, reorder=0.3, duplicate=0.1, seed=5)
         client, table = w.ready(), w.table
         for number in range(2, 8):
@@ -146,7 +146,7 @@ class TestThePortableEngine:
             assert w.engine.connections_by_config() == {number % 7: 1}
         w.close()
 
-    def test_rotations_that_are_faster_than_the_client(self, w: World) -> None:
+    def test_rotations_faster_than_the_round_trip(self, w: World) -> None:
         client, table = w.ready(), w.table
         w.run(seconds=1)
         for _ in range(5):
@@ -161,7 +161,7 @@ class TestThePortableEngine:
         assert configs_of(client) == {6}
         assert w.engine.connections_by_config() == {6: 1}
 
-    def test_a_client_that_keeps_its_ids_costs_a_bounded_number_of_them(self, w: World) -> None:
+    def test_a_client_that_retires_no_ids_gets_a_bounded_number(self, w: World) -> None:
         client, table = w.ready(), w.table
         w.run(seconds=1)
         client.quic._retire_peer_cid = lambda connection_id: None

@@ -1,4 +1,4 @@
-"""What a peer may not say beside its requests ends the connection, with the error that the RFC names."""
+"""What a peer may not send on its unidirectional streams closes the connection, with the error of the RFC."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ V = varint
 
 
 class Silent(H3Connection):
-    """It opens no streams by itself (the test does), and reads none but answers."""
+    """It opens no streams by itself (the test does), and reads only answers."""
 
     def _init_connection(self) -> None:
         pass
@@ -46,7 +46,7 @@ def connect(w: World) -> StockClient:
 
 
 def outcome(w: World, client: StockClient) -> int | None:
-    """The error of the connection; None when it goes on, which a request proves."""
+    """The error of the connection; None when it stays open, which a request verifies."""
     w.run(lambda: client.terminated is not None, seconds=0.5)
     if client.terminated is None:
         stream_id = client.quic.get_next_available_stream_id()
@@ -72,9 +72,9 @@ def more(client: StockClient, stream_id: int, data: bytes, *, fin: bool = False)
 OPENING = b"\0" + frame(SETTINGS)
 CONTROL = {
     "SETTINGS": (b"", None),
-    "frames nobody knows": (frame(0x21, b"abc") + frame(0x4242) + b"\xff" * 8 + V(3) + b"abc", None),
-    "a large frame nobody knows": (frame(0x21, b"a" * 3000), None),
-    "a frame nobody knows that never ends": (V(0x21) + b"\xff" * 8 + b"x" * 500, None),
+    "unknown frames": (frame(0x21, b"abc") + frame(0x4242) + b"\xff" * 8 + V(3) + b"abc", None),
+    "a large unknown frame": (frame(0x21, b"a" * 3000), None),
+    "an unknown frame that never ends": (V(0x21) + b"\xff" * 8 + b"x" * 500, None),
     **{
         f"frame type {kind:#x}": (frame(kind, b"\0"), FRAME_UNEXPECTED)
         for kind in (DATA, HEADERS, 2, PUSH_PROMISE, 6, 8, 9)
@@ -103,7 +103,7 @@ CONTROL = {
     "PRIORITY_UPDATE of the last request": (frame(UPDATE, V(4 * 99) + b"u=1, i"), None),
     "PRIORITY_UPDATE beyond the limit": (frame(UPDATE, V(4 * 100) + b"u=1"), ID_ERROR),
     "PRIORITY_UPDATE of a control stream": (frame(UPDATE, V(2) + b"u=1"), ID_ERROR),
-    "PRIORITY_UPDATE of a stream of ours": (frame(UPDATE, V(1) + b"u=1"), ID_ERROR),
+    "PRIORITY_UPDATE of a stream of the server": (frame(UPDATE, V(1) + b"u=1"), ID_ERROR),
     "PRIORITY_UPDATE that means nothing": (frame(UPDATE, V(0) + b"\0!!"), None),
     "an empty PRIORITY_UPDATE": (frame(UPDATE), FRAME_ERROR),
     "PRIORITY_UPDATE that ends within its id": (frame(UPDATE, b"\x80\0"), FRAME_ERROR),
@@ -150,7 +150,7 @@ def test_frames_of_the_control_stream(world: Make, name: str, byte_by_byte: bool
         (V(SETTINGS) + V(5000), EXCESSIVE_LOAD),
     ],
 )
-def test_settings_come_first_and_make_sense(world: Make, data: bytes, expected: int | None) -> None:
+def test_settings_come_first_and_are_valid(world: Make, data: bytes, expected: int | None) -> None:
     w = world()
     client = connect(w)
     open_uni(client, b"\0" + data)
@@ -190,7 +190,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.parametrize("byte_by_byte", [False, True])
-def test_streams_of_one_direction(world: Make, name: str, byte_by_byte: bool) -> None:
+def test_unidirectional_streams(world: Make, name: str, byte_by_byte: bool) -> None:
     streams, expected = STREAMS[name]
     w = world()
     client = connect(w)
@@ -214,7 +214,7 @@ def test_streams_of_one_direction(world: Make, name: str, byte_by_byte: bool) ->
         (b"\x40", None),
     ],
 )
-def test_a_stream_of_one_direction_that_is_reset(world: Make, data: bytes, expected: int | None) -> None:
+def test_a_reset_unidirectional_stream(world: Make, data: bytes, expected: int | None) -> None:
     w = world()
     client = connect(w)
     stream_id = open_uni(client, data)
@@ -224,7 +224,7 @@ def test_a_stream_of_one_direction_that_is_reset(world: Make, data: bytes, expec
     assert outcome(w, client) == expected
 
 
-def test_streams_nobody_knows_do_not_use_up_the_streams(world: Make) -> None:
+def test_streams_of_unknown_types_do_not_use_up_the_limit(world: Make) -> None:
     w = world(limits=Limits(max_streams_uni=3))
     client = w.ready()
     for n in range(30):

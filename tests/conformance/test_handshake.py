@@ -1,4 +1,4 @@
-"""Whatever the group, the path or the token: a client of another make gets its answer, or a clear refusal."""
+"""With any group, path and token, clients of other implementations get their answer or a specific error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_each_group_is_agreed_when_its_share_is_sent(world: Make, group: int) ->
 
 
 @pytest.mark.parametrize("group", kex.GROUPS, ids=lambda group: kex.group_name(group))
-def test_each_group_is_asked_for_when_only_another_share_was_sent(world: Make, group: int) -> None:
+def test_a_retry_request_asks_for_each_group(world: Make, group: int) -> None:
     other = kex.X25519 if group != kex.X25519 else kex.SECP256R1
     w = world(policy=_only(group))
     client = OurClient.connected(w, groups=(other, group), shares=(other,))
@@ -97,14 +97,14 @@ def test_no_common_alpn_is_refused_with_an_alert(world: Make) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_bad_network_only_costs_time(world: Make, seed: int) -> None:
+def test_a_handshake_completes_despite_loss_and_reordering(world: Make, seed: int) -> None:
     w = world(loss=0.12, reorder=0.3, duplicate=0.1, seed=seed)
     client = w.ready()
     response = client.fetch("/bytes/60000", seconds=300)
     assert (response.status, len(response.body)) == (200, 60000)
 
 
-def test_retry_proves_the_address_and_the_ids_are_ours(world: Make) -> None:
+def test_retry_validates_the_address_and_issues_an_id(world: Make) -> None:
     w = world(limits=Limits(retry_threshold=0))
     client = w.ready()
     assert client.fetch("/bytes/10").status == 200
@@ -127,7 +127,7 @@ def test_a_retry_token_of_another_address_is_refused(world: Make) -> None:
     assert w.verdicts()["refused"] >= 1
 
 
-def test_new_token_spares_the_next_connection_the_retry(world: Make) -> None:
+def test_a_new_token_avoids_the_retry_of_the_next_connection(world: Make) -> None:
     w = world()
     client = w.ready()
     client.fetch("/bytes/10")
@@ -143,8 +143,8 @@ def test_new_token_spares_the_next_connection_the_retry(world: Make) -> None:
 @pytest.mark.parametrize(
     "order", ["12", "21", "2211", "1122", "2121", "123", "132", "213", "231", "312", "321", "332211"]
 )
-def test_a_hello_is_understood_in_any_order_of_its_datagrams(world: Make, order: str) -> None:
-    """A post-quantum hello takes two datagrams or three, and the network may deliver them as it likes, also twice."""
+def test_datagrams_of_a_hello_may_come_in_any_order(world: Make, order: str) -> None:
+    """A post-quantum hello has two or three datagrams, and the network may reorder and duplicate them."""
     w = world()
     client = OurClient(w, w.address(), padding_bytes=1100 if "3" in order else 0)
     w.attach(client.address, client)
@@ -161,8 +161,8 @@ def test_a_hello_is_understood_in_any_order_of_its_datagrams(world: Make, order:
     assert client.fetch("/bytes/1000").status == 200
 
 
-def test_an_address_that_a_token_proved_is_not_held_to_three_times_what_it_sent(world: Make) -> None:
-    """RFC 9000 section 8.1: a flight of 11 kB leaves at once, in the first round trip after the Retry."""
+def test_a_validated_address_has_no_amplification_limit(world: Make) -> None:
+    """RFC 9000 section 8.1: a flight of 11 kB is sent at once, in the first round trip after the Retry."""
     policy = tls_support.policy(tls_support.chain("mldsa44"))
     w = world(limits=Limits(retry_threshold=0), policy=policy)
     client = OurClient.connect(w)
@@ -181,7 +181,7 @@ def test_a_refusal_reaches_the_client(world: Make) -> None:
     assert w.verdicts() == {"refused": w.counters()["datagrams_received"]}
 
 
-def test_what_admission_ignores_is_counted_under_its_name(world: Make) -> None:
+def test_an_ignored_initial_is_counted_under_its_verdict(world: Make) -> None:
     w = world()
     w.hooks.admit_with = lambda initial: Ignore("verdict_dropped_half_open")
     w.connect()
@@ -190,7 +190,7 @@ def test_what_admission_ignores_is_counted_under_its_name(world: Make) -> None:
     assert w.sent == []
 
 
-def test_a_mark_of_the_shield_is_passed_to_admission(world: Make) -> None:
+def test_the_dscp_mark_of_xdp_reaches_admission(world: Make) -> None:
     w = world()
     client = w.connect(make=QuicConnection)
     [(datagram, _), *_] = client.quic.datagrams_to_send(w.now_ns / 1e9)
@@ -199,7 +199,7 @@ def test_a_mark_of_the_shield_is_passed_to_admission(world: Make) -> None:
     assert w.verdicts() == {"retried": 1}
 
 
-def test_an_unknown_version_is_answered_with_ours(world: Make) -> None:
+def test_an_unknown_version_gets_version_negotiation(world: Make) -> None:
     w = world()
     client = w.connect(supported_versions=[0x1A2A3A4A, 1], version=0x1A2A3A4A)
     w.run(lambda: client.ready)
@@ -208,8 +208,8 @@ def test_an_unknown_version_is_answered_with_ours(world: Make) -> None:
 
 
 @pytest.mark.parametrize("asked", [0x6B3343CF, 0x1A2A3A4A, 0xFF00001D])
-def test_version_negotiation_names_ours_and_one_that_nobody_has(world: Make, asked: int) -> None:
-    """A client that offers version 2 first is not left to its timeout; a reserved one is never the one it asked for."""
+def test_version_negotiation_lists_v1_and_a_reserved_version(world: Make, asked: int) -> None:
+    """A client that starts with version 2 gets an answer; the reserved version is never the one of the client."""
     w = world(limits=Limits(max_version_negotiations_per_s=1000))
     ids = b"\x08destined\x06source"
     for first in (0xC3, 0xD3, 0xE3, 0xF3, 0x83):
@@ -228,7 +228,7 @@ def test_version_negotiation_names_ours_and_one_that_nobody_has(world: Make, ask
 
 
 @pytest.mark.parametrize("again", ["max_idle_timeout", "grease", "a hundred others", "initial_source_connection_id"])
-def test_a_transport_parameter_twice_is_refused(world: Make, again: str) -> None:
+def test_a_repeated_transport_parameter_is_refused(world: Make, again: str) -> None:
     """RFC 9000 section 7.4: TRANSPORT_PARAMETER_ERROR."""
     w = world()
 
@@ -253,7 +253,7 @@ def test_a_transport_parameter_twice_is_refused(world: Make, again: str) -> None
     assert client.terminated.error_code == 0x08
 
 
-def test_parameters_that_nobody_knows_are_ignored(world: Make) -> None:
+def test_unknown_transport_parameters_are_ignored(world: Make) -> None:
     """RFC 9000 sections 7.4.2 and 18.1."""
     w = world()
 
@@ -282,7 +282,7 @@ def _tickets() -> Tickets:
     return Tickets(KeyRing(first_table(ROOT, 0.0), TICKET))
 
 
-def test_a_handshake_that_stops_is_dropped_in_time(world: Make) -> None:
+def test_an_incomplete_handshake_times_out(world: Make) -> None:
     w = world(limits=Limits(handshake_timeout_s=5.0))
     client = w.connect()
     [(datagram, _), *_] = client.quic.datagrams_to_send(w.now_ns / 1e9)
@@ -295,7 +295,7 @@ def test_a_handshake_that_stops_is_dropped_in_time(world: Make) -> None:
     assert w.counters()["handshakes_timed_out"] == 1
 
 
-def test_noise_in_the_shape_of_an_initial_leaves_nothing(world: Make) -> None:
+def test_an_undecryptable_initial_leaves_no_state(world: Make) -> None:
     w = world()
     noise = bytes([0xC3, 0, 0, 0, 1, 8]) + os.urandom(8) + bytes([8]) + os.urandom(8) + bytes([0, 0x44, 0x96])
     noise += os.urandom(1200 - len(noise))

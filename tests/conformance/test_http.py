@@ -1,4 +1,4 @@
-"""Requests and answers: what a handler sees of them, what a client sees, what happens when one of them goes away."""
+"""Requests and answers: what a handler gets, what a client gets, and what happens when one of them ends early."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_bodies_of_every_kind_arrive_whole(world: Make, path: str) -> None:
     assert closed.complete
 
 
-def test_a_worker_that_holds_more_than_its_share_serves_on_with_less(world: Make) -> None:
+def test_a_worker_above_its_memory_share_serves_with_less(world: Make) -> None:
     w = world(limits=Limits(max_unacked_bytes_per_worker=1, send_high_bytes=65_536, send_low_bytes=16_384))
     client = w.ready()
     responses = [client.get("/file/500000") for _ in range(4)]
@@ -73,7 +73,7 @@ def test_pieces_written_behind_a_file_stay_behind_it(world: Make) -> None:
     assert bytes(client.fetch("/").body) == pattern(1_000_000) + b"and more"
 
 
-def test_a_file_that_was_truncated_under_our_hands_resets_the_stream(world: Make) -> None:
+def test_a_file_truncated_meanwhile_resets_the_stream(world: Make) -> None:
     w = world()
     client = w.ready()
     w.app.handler = lambda request: w.engine.respond(request.stream, 200, [], FileRange(w.app, 0, 5_000_000))
@@ -92,8 +92,8 @@ def test_uploads_arrive_whole_and_with_credit_of_any_size(world: Make) -> None:
     assert bytes(response.body) == body
 
 
-def test_a_body_that_nobody_takes_stops_coming(world: Make) -> None:
-    """Back-pressure: without credit the peer may send one stream window, not a byte more; with credit it goes on."""
+def test_a_body_without_credit_stops(world: Make) -> None:
+    """Back-pressure: without credit the peer may send exactly one stream window; with credit it continues."""
     w = world(limits=Limits(stream_window_bytes=65_536, connection_window_bytes=262_144))
     client = w.ready()
     response = client.request("POST", "/deaf", body=pattern(400_000))
@@ -111,7 +111,7 @@ def test_a_body_that_nobody_takes_stops_coming(world: Make) -> None:
     assert response.body == b"400000"
 
 
-def test_bodies_nobody_took_do_not_use_up_the_connection(world: Make) -> None:
+def test_unread_bodies_do_not_use_up_the_connection_window(world: Make) -> None:
     w = world(limits=Limits(stream_window_bytes=65_536, connection_window_bytes=131_072))
     client = w.ready()
     for _ in range(6):
@@ -147,7 +147,7 @@ def test_interim_responses_come_before_the_answer(world: Make) -> None:
     assert (response.interim, response.status, response.body) == ([103], 200, b"ok")
 
 
-def test_a_hundred_tells_a_client_to_go_on(world: Make) -> None:
+def test_a_client_continues_after_100(world: Make) -> None:
     w = world()
     client = w.ready()
     by_path = w.app.respond_by_path
@@ -179,7 +179,7 @@ def test_a_hundred_requests_at_once(world: Make) -> None:
     assert w.engine.connections()[0][2] == 0
 
 
-def test_several_clients_do_not_disturb_each_other(world: Make) -> None:
+def test_several_clients_at_once(world: Make) -> None:
     w = world(loss=0.05, reorder=0.2, seed=3)
     clients = [w.connect() for _ in range(12)]
     w.run(lambda: all(client.ready for client in clients), seconds=120)
@@ -191,7 +191,7 @@ def test_several_clients_do_not_disturb_each_other(world: Make) -> None:
 # --- going away ------------------------------------------------------------------------------------------------------
 
 
-def test_a_client_that_cancels_is_reported_and_the_late_answer_is_refused(world: Make) -> None:
+def test_a_cancelled_request_is_reported_and_a_late_answer_refused(world: Make) -> None:
     w = world()
     client = w.ready()
     response = client.get("/hang")
@@ -229,8 +229,8 @@ def test_an_answer_before_the_end_of_the_request_lets_the_client_stop(world: Mak
     assert client.terminated is None
 
 
-def test_answers_before_the_end_of_a_request_are_nobodys_fault(world: Make) -> None:
-    """However many a second: a static site answers every upload so. The rest of the request is not asked for."""
+def test_answers_before_the_end_of_a_request_are_no_glitches(world: Make) -> None:
+    """At any rate: a static site answers every upload so. The rest of the request is not needed."""
     w = world(limits=Limits(max_glitches_per_s=5))
     client = w.ready()
     w.app.handler = lambda request: w.engine.respond(request.stream, 405, [], b"no")
@@ -248,7 +248,7 @@ def test_answers_before_the_end_of_a_request_are_nobodys_fault(world: Make) -> N
     assert w.engine.connections()[0][2] == 0
 
 
-def test_a_client_may_finish_what_it_sends_after_its_answer_and_is_asked_to_stop_when_that_takes_too_long(
+def test_an_upload_may_continue_after_its_answer_for_a_while(
     world: Make,
 ) -> None:
     """Chromium never shows an answer when it is asked to stop before it has sent everything."""
@@ -276,7 +276,7 @@ def _stopped(client: StockClient) -> dict[int, int]:
     return {e.stream_id: e.error_code for e in client.events if type(e).__name__ == "StopSendingReceived"}
 
 
-def test_answers_that_nobody_wants_any_more_are_counted(world: Make) -> None:
+def test_answers_to_cancelled_requests_are_counted(world: Make) -> None:
     w = world()
     client = w.ready()
     response = client.get("/file/3000000")
@@ -288,7 +288,7 @@ def test_answers_that_nobody_wants_any_more_are_counted(world: Make) -> None:
     assert (w.counters()["glitches"], w.counters()["streams_reset"]) == (1, 1)
 
 
-def test_a_stream_that_we_reset_ends_there(world: Make) -> None:
+def test_a_stream_that_the_server_resets_ends(world: Make) -> None:
     w = world()
     client = w.ready()
     w.app.handler = lambda request: w.engine.reset(request.stream, 0x10C)
@@ -298,7 +298,7 @@ def test_a_stream_that_we_reset_ends_there(world: Make) -> None:
     assert w.engine.connections()[0][2] == 0
 
 
-def test_answers_to_a_dead_connection_return_false(world: Make) -> None:
+def test_answers_on_a_closed_connection_return_false(world: Make) -> None:
     w = world()
     client = w.ready()
     client.get("/hang")
@@ -342,7 +342,7 @@ def test_streams_close_before_their_connection_and_once(world: Make) -> None:
 # --- GOAWAY ----------------------------------------------------------------------------------------------------------
 
 
-def test_goaway_says_soon_and_then_where_it_ends(world: Make) -> None:
+def test_goaway_has_the_largest_id_and_then_the_final_one(world: Make) -> None:
     w = world()
     client = w.ready()
     seen = _control_frames(client)
@@ -400,7 +400,7 @@ def test_a_frame_that_breaks_the_protocol_ends_the_connection(world: Make, frame
     assert w.app.closed[0].by_peer is False
 
 
-def test_frames_nobody_knows_are_ignored(world: Make) -> None:
+def test_unknown_frames_are_ignored(world: Make) -> None:
     w = world()
     client = w.ready()
     assert client.http is not None

@@ -1,4 +1,4 @@
-"""A malformed request is an error of its stream: no handler sees any of it, and the connection goes on."""
+"""A malformed request is an error of its stream: no handler gets any of it, and the connection stays open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA, HEADERS = 0, 1
 
 
 def send(w: World, client: StockClient, *pieces: bytes, fin: bool = True) -> Response:
-    """Send what is to be a request, in pieces that arrive one after the other."""
+    """Send a request in pieces that arrive one after the other."""
     stream_id = client.quic.get_next_available_stream_id()
     response = client.responses[stream_id] = Response(stream_id)
     for number, piece in enumerate(pieces, 1):
@@ -144,7 +144,7 @@ MALFORMED = {
     "CONNECT with a scheme and a path": request(method=b"CONNECT"),
     "CONNECT with an empty path": [*CONNECT, (b":path", b"")],
     "CONNECT with an empty scheme": [*CONNECT, (b":scheme", b"")],
-    "CONNECT to nobody": CONNECT[:1],
+    "CONNECT without an authority": CONNECT[:1],
     "CONNECT with host": [CONNECT[0], (b"host", b"example.com:443")],
     "CONNECT without a port": [CONNECT[0], (b":authority", b"example.com")],
     "CONNECT with an empty port": [CONNECT[0], (b":authority", b"example.com:")],
@@ -161,7 +161,7 @@ MALFORMED = {
 
 
 def test_a_malformed_request_is_an_error_of_its_stream(world: Make) -> None:
-    """All of them on one connection, which goes on."""
+    """All of them on one connection, which stays open."""
     w = world()
     client = w.ready()
     for number, (name, fields) in enumerate(MALFORMED.items(), 1):
@@ -172,8 +172,8 @@ def test_a_malformed_request_is_an_error_of_its_stream(world: Make) -> None:
     assert client.fetch("/bytes/1").status == 200
 
 
-def test_a_field_without_a_name_reaches_nobody(world: Make) -> None:
-    """pylsqpack takes none: on the portable engine it is an error of QPACK."""
+def test_a_field_without_a_name_reaches_no_handler(world: Make) -> None:
+    """pylsqpack accepts none: on the portable engine it is an error of QPACK."""
     w = world()
     client = w.ready()
     response = send(w, client, headers(request(extra=[(b"", b"1")])))
@@ -217,7 +217,7 @@ SOUND = {
 }
 
 
-def test_an_unusual_but_sound_request_is_served(world: Make) -> None:
+def test_an_unusual_but_valid_request_is_served(world: Make) -> None:
     w = world()
     client = w.ready()
     w.app.handler = lambda event: w.engine.respond(event.stream, 200, [], b"ok")
@@ -232,7 +232,7 @@ def test_an_unusual_but_sound_request_is_served(world: Make) -> None:
 
 
 @pytest.mark.parametrize("fields", [CONNECT, request(b"*", b"OPTIONS"), request(method=b"get"), request(method=b"FOO")])
-def test_methods_that_a_site_does_not_have_reach_it(world: Make, fields: list[Field]) -> None:
+def test_unknown_methods_reach_the_handler(world: Make, fields: list[Field]) -> None:
     w = world()
     client = w.ready()
     w.app.handler = lambda event: w.engine.respond(event.stream, 405, [], b"")
@@ -255,7 +255,7 @@ def test_methods_that_a_site_does_not_have_reach_it(world: Make, fields: list[Fi
     ],
 )
 @pytest.mark.parametrize("split", [False, True])
-def test_a_body_that_is_not_as_long_as_it_was_said_is_an_error_of_the_stream(
+def test_a_body_that_contradicts_content_length_is_a_stream_error(
     world: Make, length: bytes, frames: list[bytes], split: bool
 ) -> None:
     w = world()
@@ -268,7 +268,7 @@ def test_a_body_that_is_not_as_long_as_it_was_said_is_an_error_of_the_stream(
 
 
 @pytest.mark.parametrize("length", [b"3", b"003"])
-def test_a_body_that_is_as_long_as_it_was_said_is_taken(world: Make, length: bytes) -> None:
+def test_a_body_that_matches_content_length_is_accepted(world: Make, length: bytes) -> None:
     w = world()
     client = w.ready()
     body = frame(DATA, b"ab") + frame(DATA) + frame(DATA, b"c")
@@ -321,7 +321,7 @@ def large(n_bytes: int, **options: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("split", [False, True])
-def test_fields_above_the_limit_are_said_to_be_too_large_and_not_shown(world: Make, split: bool) -> None:
+def test_fields_above_the_limit_are_reported_as_too_large_without_content(world: Make, split: bool) -> None:
     w = world(limits=Limits(max_field_section_bytes=4096))
     client = w.ready()
     w.app.handler = lambda event: w.engine.respond(event.stream, 431 if event.fields_too_large else 200, [], b"")
@@ -349,7 +349,7 @@ def test_a_request_that_is_too_large_and_malformed_is_malformed(world: Make) -> 
     assert w.app.requests == []
 
 
-def test_trailers_above_the_limit_are_not_taken(world: Make) -> None:
+def test_trailers_above_the_limit_are_refused(world: Make) -> None:
     w = world(limits=Limits(max_field_section_bytes=1024))
     client = w.ready()
     trailers = headers([(b"x-%d" % n, b"v" * 200) for n in range(6)])
@@ -400,9 +400,7 @@ def test_a_stream_that_ends_without_a_request_is_an_error_of_the_stream(world: M
     ],
 )
 @pytest.mark.parametrize("byte_by_byte", [False, True])
-def test_what_breaks_the_framing_ends_the_connection(
-    world: Make, bytes_: bytes, error: int, byte_by_byte: bool
-) -> None:
+def test_a_framing_error_closes_the_connection(world: Make, bytes_: bytes, error: int, byte_by_byte: bool) -> None:
     w = world()
     client = w.ready()
     pieces = [bytes_[n : n + 1] for n in range(len(bytes_))] if byte_by_byte else [bytes_]

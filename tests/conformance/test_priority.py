@@ -1,4 +1,4 @@
-"""A client that says how urgent its requests are (RFC 9218) is served like any other, however many it makes."""
+"""A client that prioritises its requests (RFC 9218) is served like any other, for any number of requests."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def prioritise(client: StockClient, stream_id: int, value: bytes = b"u=1, i") ->
 
 
 @pytest.mark.parametrize("at_once", [5, 100])
-def test_every_request_may_be_prioritised_before_it_is_made(world: Make, at_once: int) -> None:
-    """As Chromium does. The stream limit moves on; whoever else knows the limit must move with it."""
+def test_a_request_may_be_prioritised_before_it_is_sent(world: Make, at_once: int) -> None:
+    """As Chromium does. The stream limit grows, and the check of priorities must follow it."""
     w = world(limits=Limits(max_streams_bidi=at_once))
     client = w.ready()
     for _ in range(2 * at_once + 50):
@@ -35,7 +35,7 @@ def test_every_request_may_be_prioritised_before_it_is_made(world: Make, at_once
 
 
 @pytest.mark.parametrize("at_once", [5, 100])
-def test_requests_at_the_edge_of_the_stream_limit_may_be_prioritised(world: Make, at_once: int) -> None:
+def test_requests_up_to_the_stream_limit_may_be_prioritised(world: Make, at_once: int) -> None:
     w = world(limits=Limits(max_streams_bidi=at_once))
     client = w.ready()
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""A datagram is taken by its owner, handed over once, answered with a reset when its owner is gone, or dropped."""
+"""A datagram is accepted by its owner, handed over once, answered with a reset when its owner ended, or dropped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PEER = (b"\xc0\x00\x02\x63", 4000)
 
 
 def short(cid: bytes, length: int = 100) -> bytes:
-    """A short-header packet that nobody can decrypt."""
+    """A short-header packet that cannot be decrypted."""
     return bytes([0x43]) + cid + bytes(length - 1 - len(cid))
 
 
@@ -45,7 +45,7 @@ def test_the_reset_tokens_are_those_of_the_key_table(world: Make) -> None:
         assert peer_id.stateless_reset_token == reset_token(reset_keys, peer_id.cid)
 
 
-def test_a_stray_is_handed_to_its_live_owner_with_time_and_addresses(world: Make) -> None:
+def test_a_stray_reaches_its_live_owner_with_time_and_addresses(world: Make) -> None:
     w = world(live=frozenset((7, 8)))
     datagram = short(w.codec.issue(NODE_ID, 8))
     w.give(Train(datagram, len(datagram), PEER, SERVER, 2, tos=0xB8))
@@ -67,7 +67,7 @@ def test_an_initial_that_carries_the_id_of_another_live_worker_is_a_stray(world:
     assert w.hooks.initials == []
 
 
-def test_each_datagram_of_a_train_is_looked_at(world: Make) -> None:
+def test_each_datagram_of_a_train_is_decided_alone(world: Make) -> None:
     """GRO joins by address and port; the kernel steered the train by its first datagram."""
     w = world(live=frozenset((7, 8, 9)))
     mine, gone = short(w.codec.issue(NODE_ID, 7)), short(w.codec.issue(NODE_ID, 99))
@@ -79,7 +79,7 @@ def test_each_datagram_of_a_train_is_looked_at(world: Make) -> None:
     assert w.verdicts() == {"handed_over": 3, "reset": 2, "dropped_malformed": 1}
 
 
-def test_what_was_handed_over_is_never_handed_on(world: Make) -> None:
+def test_a_datagram_is_handed_over_only_once(world: Make) -> None:
     w = world(live=frozenset((7, 8)))
     w.inject(PEER, short(w.codec.issue(NODE_ID, 8)), received_ns=w.now_ns)
     w.inject(PEER, short(w.codec.issue(NODE_ID, 99)), received_ns=w.now_ns)
@@ -89,8 +89,8 @@ def test_what_was_handed_over_is_never_handed_on(world: Make) -> None:
     assert w.counters()["datagrams_injected"] == 2
 
 
-def test_a_connection_lives_on_datagrams_that_others_received(world: Make) -> None:
-    """Two workers, and every datagram of the client reaches the wrong one."""
+def test_a_connection_works_by_hand_over_alone(world: Make) -> None:
+    """Two workers; every datagram of the client reaches the wrong one."""
     owner = world(worker_id=7, live=frozenset((7, 8)))
     client = owner.ready()
     other = world(worker_id=8, live=frozenset((7, 8)))
@@ -109,7 +109,7 @@ def _through(other: World, owner: World, address: tuple[bytes, int], datagram: b
     other.strays.clear()
 
 
-def test_the_id_of_a_worker_that_is_gone_gets_a_reset_that_its_client_believes(world: Make) -> None:
+def test_the_id_of_a_worker_that_ended_gets_a_valid_reset(world: Make) -> None:
     w = world(worker_id=7)
     client = OurClient.connected(w)
     client.fetch("/bytes/10")
@@ -123,7 +123,7 @@ def test_the_id_of_a_worker_that_is_gone_gets_a_reset_that_its_client_believes(w
     assert successor.verdicts()["reset"] >= 1
 
 
-def test_a_live_owner_is_never_spoken_for(world: Make) -> None:
+def test_no_reset_for_an_id_of_a_live_worker(world: Make) -> None:
     w = world(live=frozenset((7, 8)))
     for _ in range(50):
         w.inject(PEER, short(w.codec.issue(NODE_ID, 8)))
@@ -152,7 +152,7 @@ def test_a_reset_is_shorter_than_what_it_answers_and_looks_like_a_packet(world: 
 
 
 @pytest.mark.parametrize("length", [21, 30, 41])
-def test_what_is_too_short_to_be_a_packet_gets_no_reset(world: Make, length: int) -> None:
+def test_a_datagram_too_short_for_a_packet_gets_no_reset(world: Make, length: int) -> None:
     w = world()
     w.inject(PEER, short(w.codec.issue(NODE_ID, 99), length))
     assert w.sent == []
@@ -208,7 +208,7 @@ def test_version_negotiation_is_limited_and_never_for_small_datagrams(world: Mak
     ],
     ids=lambda value: value if isinstance(value, str) else value[:18].hex() or "empty",
 )
-def test_what_can_open_nothing_is_dropped_under_its_name(world: Make, datagram: bytes, verdict: str) -> None:
+def test_a_datagram_that_opens_nothing_is_dropped_under_its_verdict(world: Make, datagram: bytes, verdict: str) -> None:
     w = world()
     w.inject(PEER, datagram)
     assert w.verdicts() == {verdict: 1}
@@ -216,7 +216,7 @@ def test_what_can_open_nothing_is_dropped_under_its_name(world: Make, datagram: 
     assert w.hooks.initials == []
 
 
-def test_a_client_that_moves_is_followed(world: Make) -> None:
+def test_a_migrating_client_is_followed(world: Make) -> None:
     w = world()
     client = w.ready()
     client.fetch("/bytes/10")
@@ -227,7 +227,7 @@ def test_a_client_that_moves_is_followed(world: Make) -> None:
     assert w.sent[-1].peer == (b"\xcb\x00\x71\x05", 7777)
 
 
-def test_a_client_that_changes_its_id_is_the_same_connection(world: Make) -> None:
+def test_a_client_may_change_its_connection_id(world: Make) -> None:
     w = world()
     client = w.ready()
     w.run(seconds=1)
@@ -237,7 +237,7 @@ def test_a_client_that_changes_its_id_is_the_same_connection(world: Make) -> Non
     assert w.counters()["connections_opened"] == 1
 
 
-def test_answers_leave_by_the_listener_and_address_that_was_asked(world: Make) -> None:
+def test_answers_leave_by_the_listener_and_address_of_the_request(world: Make) -> None:
     w = world()
     client = w.connect()
     local = (b"\x0a\x00\x00\x02", 8443)

@@ -1,4 +1,4 @@
-"""A client that gives no credit for a while loses nothing; one that takes nothing for very long loses its connection.
+"""A client that gives no credit for a while loses nothing; one that takes nothing for very long is disconnected.
 
 RFC 9000 section 4.1: a sender that is blocked has nothing in flight, and the connection would end of idleness.
 """
@@ -18,7 +18,7 @@ PATHS = ("bytes", "file", "stream")
 
 
 def paused(w: World, path: str, **windows: int) -> tuple[StockClient, Callable[[], None], object]:
-    """A client that wants LENGTH bytes and gives no more credit than it began with, and how it goes on."""
+    """A client that requests LENGTH bytes and gives no more than its initial credit, and a function that gives more."""
     client = w.ready(idle_timeout=600.0, **windows)
     quic = client.quic
     original = quic._write_connection_limits, quic._write_stream_limits
@@ -37,7 +37,7 @@ def paused(w: World, path: str, **windows: int) -> tuple[StockClient, Callable[[
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("blocked", ["connection", "stream"])
-def test_a_reader_that_pauses_for_minutes_gets_all_of_it(world: Make, blocked: str, path: str) -> None:
+def test_a_reader_that_pauses_for_minutes_gets_the_whole_answer(world: Make, blocked: str, path: str) -> None:
     limits = Limits()
     w = world(limits=limits)
     small, large = 200_000, 1 << 24
@@ -55,7 +55,7 @@ def test_a_reader_that_pauses_for_minutes_gets_all_of_it(world: Make, blocked: s
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("pings", [False, True], ids=["silent", "with pings of its own"])
-def test_one_that_takes_nothing_for_longer_is_closed(world: Make, path: str, pings: bool) -> None:
+def test_a_stalled_reader_is_closed(world: Make, path: str, pings: bool) -> None:
     limits = Limits(stall_timeout_s=100.0)
     w = world(limits=limits)
     client, _, _ = paused(w, path, max_data=200_000, max_stream_data=200_000)
@@ -70,8 +70,8 @@ def test_one_that_takes_nothing_for_longer_is_closed(world: Make, path: str, pin
     assert w.engine.connections() == []
 
 
-def test_a_handler_that_takes_its_time_is_no_stall(world: Make) -> None:
-    """Nothing waits for the client then: it idles out, or lives by its own PINGs, as ever."""
+def test_a_slow_handler_is_not_a_stall(world: Make) -> None:
+    """Nothing waits for the client then: it times out when idle, or its own PINGs keep it."""
     w = world(limits=Limits(stall_timeout_s=20.0))
     client = w.ready(idle_timeout=600.0)
     response = client.get("/hang")
@@ -86,7 +86,7 @@ def test_a_handler_that_takes_its_time_is_no_stall(world: Make) -> None:
     assert w.counters()["stalled"] == 0
 
 
-def test_a_slow_reader_that_reads_is_no_stall(world: Make) -> None:
+def test_a_slow_reader_is_not_a_stall(world: Make) -> None:
     w = world(limits=Limits(stall_timeout_s=20.0))
     client, go_on, response = paused(w, "file", max_data=200_000, max_stream_data=200_000)
     quic = client.quic

@@ -103,7 +103,7 @@ class Application:
         self.bodies: dict[int, bytearray] = {}
         self.ended: set[int] = set()
         self.writable: list[int] = []
-        #: The bound that the engine has: whoever compares with another one waits for a wake-up that never comes.
+        #: The bound of the engine: a writer with another bound would wait for an event that never comes.
         self.send_high_bytes = Limits().send_high_bytes
         #: Streams whose bodies are kept but not credited.
         self.paths: dict[int, bytes] = {}
@@ -444,7 +444,7 @@ class Response:
 
 
 class StockClient:
-    """aioquic as anybody uses it: nothing of ours in it, so that a mistake of ours can't agree with itself."""
+    """Stock aioquic without our code, so that an error of our code is not on both sides."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """What a worker does with one datagram, before any connection does. Both engines follow these rules.
 
     the id is known here                         -> Deliver
-    the id names another live worker of ours     -> HandOver, once: a datagram that was handed over already is dropped
+    the id names another live worker of the node -> HandOver, once: a datagram that was handed over already is dropped
     unknown version, >= 1200 bytes               -> NegotiateVersion
     Initial, >= 1200 bytes, id of >= 8 bytes     -> Open: admission decides (admission.py)
     short header, id of this worker or of one

@@ -71,7 +71,7 @@ _MAX_SESSION_ID_BYTES: Final = 32
 _MIN_BINDER_BYTES: Final = 32
 
 #: A DNS host name (RFC 6066 section 3): labels of 1 to 63 bytes, no trailing dot, and no IP address, which is what a
-#: name with a numeric last label would be. The underscore and hyphens at the ends are in use and harm nobody.
+#: name with a numeric last label would be. The underscore and hyphens at the ends are in use and harmless.
 _HOST_NAME: Final = re.compile(rb"(?:[0-9A-Za-z_-]{1,63}\.)*(?![0-9]+\Z)[0-9A-Za-z_-]{1,63}")
 _MAX_HOST_NAME_BYTES: Final = 253
 

@@ -1,8 +1,8 @@
-"""aioquic's QuicConnection (1.7.2) as a server of ours: our TLS, our connection IDs, NEW_TOKEN.
+"""aioquic's QuicConnection (1.7.2) as a server connection: our TLS, our connection IDs, NEW_TOKEN.
 
     _initialize                    our TLS in the place of aioquic's; an address that a token proved counts as validated
     _handle_crypto_frame           tells our TLS the encryption level
-    _replenish_connection_ids      ids and reset tokens of ours, few of them
+    _replenish_connection_ids      our ids and reset tokens, few of them
     _handle_retire_connection_id_frame  an id that was never sent cannot be retired (stock issues a new one for each:
                                    four hundred in one packet)
     _write_new_connection_id_frame Retire Prior To, so that clients move to ids of new keys (stock: always 0)

@@ -13,7 +13,7 @@ from velocity_edge.wire.cid_codec import CidCodec
 
 @dataclass(frozen=True, slots=True)
 class NewId:
-    """A connection ID of ours and its stateless reset token (None: no key for it)."""
+    """A connection ID of this worker and its stateless reset token (None: no key for it)."""
 
     cid: bytes
     reset_token: bytes | None

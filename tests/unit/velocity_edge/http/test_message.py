@@ -1,4 +1,4 @@
-"""A header section is a sound request, whole, or it is Malformed: nothing in between, nothing else raised."""
+"""A header section is a valid request or Malformed is raised, and nothing else."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_pseudo_headers_come_in_any_order_but_first(
             parse_head([*fields, *pseudo])
 
 
-def test_host_stands_in_for_authority_and_must_not_contradict_it() -> None:
+def test_host_replaces_authority_and_must_not_contradict_it() -> None:
     without = [(k, v) for k, v in GOOD.items() if k != b":authority"]
     assert parse_head([*without, (b"host", b"b.example")]).authority == b"b.example"
     assert parse_head([*GOOD.items(), (b"host", b"a.example")]).authority == b"a.example"
@@ -67,7 +67,7 @@ def test_connect_has_an_authority_and_nothing_else() -> None:
         parse_head([(b":method", b"CONNECT"), (b":authority", b"a:443"), (b":path", b"/")])
 
 
-def test_a_length_is_said_once() -> None:
+def test_content_length_may_not_be_repeated() -> None:
     assert parse_head([*GOOD.items(), (b"content-length", b"05")]).content_length == 5
     for values_ in ([b"5", b"6"], [b"5", b"5"], [b"+5"], [b"5, 5"], [b""], [b"9" * 19], [b"5\xb2"]):
         with pytest.raises(Malformed):

@@ -1,4 +1,4 @@
-"""Every private key is either read or refused in a sentence that names the file and, where there is one, its repair."""
+"""Every private key is read, or refused with an error that names the file and, where there is one, the remedy."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TestMldsa:
         assert key.private_bytes_raw() == SEED
 
     @pytest.mark.parametrize("form", ["expanded", "bare expanded", "with the public key"])
-    def test_an_expanded_key_alone_gets_the_line_that_makes_another(self, kind: str, form: str) -> None:
+    def test_an_expanded_key_alone_is_refused_with_a_command_for_another(self, kind: str, form: str) -> None:
         data = pkcs8(kind, forms(kind, mldsa_key.expand(kind, SEED)[1])[form])
         with pytest.raises(ConfigError) as caught:
             load_private_key(data, "/etc/k.pem")
@@ -79,7 +79,7 @@ class TestMldsa:
             in text
         )
 
-    def test_halves_that_do_not_belong_together_are_refused(self, kind: str) -> None:
+    def test_halves_that_do_not_match_are_refused(self, kind: str) -> None:
         other = mldsa_key.expand(kind, bytes(32))[1]
         with pytest.raises(ConfigError, match=r"cannot use k\.pem: the seed and the expanded .* do not match"):
             load_private_key(pkcs8(kind, forms(kind, other)["both"]), "k.pem")
@@ -96,8 +96,8 @@ class TestMldsa:
                     load_private_key(pkcs8(kind, forms(kind, mldsa_key.expand(kind, SEED)[1], seed)[form]), "k.pem")
 
 
-def test_a_chain_whose_key_has_both_halves_travels_as_a_seed(tmp_path: Path) -> None:
-    """Workers of earlier versions read nothing else."""
+def test_a_key_with_both_halves_is_sent_as_a_seed(tmp_path: Path) -> None:
+    """Workers of earlier versions read only this form."""
     chain = support.chain("mldsa65")
     seed = chain.signer._key.private_bytes_raw()  # type: ignore[attr-defined]
     (tmp_path / "c.pem").write_bytes(chain.certificates[0].public_bytes(Encoding.PEM))
@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a certificate": (support.chain().certificates[0].public_bytes(Encoding.PEM), "not an unencrypted PEM"),
     "nothing": (b"", "not an unencrypted PEM private key"),
     "damaged base64": (private(EC_KEY).replace(b"MIG", b"M*G"), "not an unencrypted PEM private key"),
-    # An algorithm that nobody has: 1.2.3.4.
+    # An unknown algorithm: 1.2.3.4.
     "an unknown algorithm": (
         armour("PRIVATE KEY", encode(0x30, b"\2\1\0" + encode(0x30, b"\6\3\x2a\3\4") + encode(4, bytes(32)))),
         "expected ECDSA, RSA, Ed25519 or ML-DSA",
@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused_names_the_file_and_the_repair(case: str) -> None:
+def test_a_refusal_names_the_file_and_the_remedy(case: str) -> None:
     data, said = REFUSED[case]
     with pytest.raises(ConfigError) as caught:
         load_private_key(data, "k.pem")
@@ -153,7 +153,7 @@ def test_what_is_refused_names_the_file_and_the_repair(case: str) -> None:
     assert said in str(caught.value)
 
 
-def test_what_stands_around_a_key_does_not_matter() -> None:
+def test_text_around_a_key_is_ignored() -> None:
     key = private(EC_KEY, form=PrivateFormat.TraditionalOpenSSL)
     parameters = armour("EC PARAMETERS", bytes.fromhex("06082a8648ce3d030107"))
     certificate = support.chain().certificates[0].public_bytes(Encoding.PEM)
@@ -176,7 +176,7 @@ def test_keys_that_tls_does_not_sign_with_or_that_clients_refuse(tmp_path: Path,
         load_chain(tmp_path / "c.pem", tmp_path / "k.pem")
 
 
-def test_a_chain_in_the_wrong_order_says_so(tmp_path: Path) -> None:
+def test_a_chain_in_the_wrong_order_is_reported(tmp_path: Path) -> None:
     chain, root = support.chain(), support.authority().root
     pem_of = (root.public_bytes(Encoding.PEM), chain.certificates[0].public_bytes(Encoding.PEM))
     (tmp_path / "c.pem").write_bytes(b"".join(pem_of))
@@ -188,7 +188,7 @@ def test_a_chain_in_the_wrong_order_says_so(tmp_path: Path) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=120), st.sampled_from(sorted(KINDS)), st.booleans())
-def test_any_bytes_end_in_a_key_or_a_sentence(data: bytes, kind: str, framed: bool) -> None:
+def test_any_bytes_give_a_key_or_a_config_error(data: bytes, kind: str, framed: bool) -> None:
     try:
         load_private_key(pkcs8(kind, data) if framed else data, "k.pem")
     except ConfigError as error:

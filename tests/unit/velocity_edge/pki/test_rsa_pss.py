@@ -1,4 +1,4 @@
-"""An RSASSA-PSS key signs under rsa_pss_pss_*, any other RSA key under rsa_pss_rsae_*, and nobody mixes them up."""
+"""An RSASSA-PSS key signs under rsa_pss_pss_*, any other RSA key under rsa_pss_rsae_*, never the other way round."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def leaf(parameters: bytes | None) -> x509.Certificate:
     return x509.load_der_x509_certificate(encode(der.SEQUENCE, tbs, algorithm, signature))
 
 
-def test_an_rsa_key_signs_by_what_its_certificate_calls_it() -> None:
+def test_an_rsa_key_signs_by_the_algorithm_of_its_certificate() -> None:
     assert support.chain("rsa").schemes == RSAE
     assert certs.chain("x", [leaf(None)], key()).schemes == PSS
 
@@ -97,7 +97,7 @@ def test_a_client_that_knows_only_this_scheme_connects(scheme: int) -> None:
     assert pair.client.signature_scheme == scheme
 
 
-def test_a_client_without_these_schemes_is_told_so() -> None:
+def test_a_client_without_these_schemes_gets_an_alert() -> None:
     chain = certs.chain("x", [leaf(None)], key())
     pair = support.run(support.policy(chain), support.client(signature_schemes=RSAE))
     assert pair.alert == ("server", AlertDescription.HANDSHAKE_FAILURE)
@@ -105,7 +105,7 @@ def test_a_client_without_these_schemes_is_told_so() -> None:
 
 @pytest.mark.parametrize(("wrong", "pss"), [(0x0804, True), (0x0809, False)])
 def test_our_client_refuses_the_scheme_of_the_other_kind(wrong: int, pss: bool) -> None:
-    """The signature is sound, the name of it is not (RFC 8446 section 4.2.3)."""
+    """The signature is valid, its scheme is not (RFC 8446 section 4.2.3)."""
     chain = certs.chain("x", [leaf(None)], key()) if pss else support.chain("rsa")
 
     def rename(receiver: str, level: int, data: bytes) -> bytes:

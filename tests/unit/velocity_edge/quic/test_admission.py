@@ -82,7 +82,7 @@ def test_retry_and_back(why: dict[str, object]) -> None:
 
 
 class TestRetryToken:
-    """It is worth something to one address and port, for one id, for 10 seconds, on this node."""
+    """It is valid for one address and port, for one id, for 10 seconds, on this node."""
 
     def back(self, clock: Clock | None = None, **changes: object) -> object:
         clock = clock or Clock()
@@ -103,7 +103,7 @@ class TestRetryToken:
         clock.now_s += age_s
         assert isinstance(self.back(clock), Accept if accepted else Refuse)
 
-    def test_a_broken_one_closes(self) -> None:
+    def test_an_invalid_one_closes_the_connection(self) -> None:
         assert isinstance(control().knock(initial(token=b"R" + bytes(60))), Refuse)
 
     def test_while_draining(self) -> None:
@@ -114,8 +114,8 @@ class TestRetryToken:
         assert draining.knock(initial()) == Ignore("verdict_dropped_not_accepting")
         assert isinstance(draining.knock(initial(dcid=retry.scid, token=retry.token)), Accept)
 
-    def test_a_token_of_an_earlier_visit_does_not_open_a_worker_that_drains(self) -> None:
-        """Steering has somebody else for it; only who comes back from our own Retry is known nowhere else."""
+    def test_a_new_token_is_not_admitted_while_draining(self) -> None:
+        """Steering has another worker for it; only a client that comes back from this worker's Retry is admitted."""
         used = UsedTokens.private(0.0)
         token = control().address_token(PEER)
         draining = control(used=used)
@@ -123,7 +123,7 @@ class TestRetryToken:
         assert draining.knock(initial(token=token)) == Ignore("verdict_dropped_not_accepting")
         assert control(used=used).knock(initial(token=token)) == Accept(address_validated=True), "it was not used up"
 
-    def test_only_at_the_worker_that_its_id_names(self) -> None:
+    def test_valid_only_at_the_worker_of_its_id(self) -> None:
         retry = control().knock(initial(must_retry=True))
         assert isinstance(retry, Retry)
         back = initial(dcid=retry.scid, token=retry.token)
@@ -137,7 +137,7 @@ class TestRetryToken:
 
 
 class TestNewToken:
-    """It saves a known client the Retry; a bad one is as good as none."""
+    """It avoids the Retry for a known client; an invalid one is ignored."""
 
     def test_another_worker_and_port(self) -> None:
         token = control().address_token(PEER)
@@ -175,12 +175,12 @@ class TestNewToken:
 
 class TestLimits:
     @pytest.mark.parametrize("limits", [LIMITS, Limits(retry_threshold=10_000, max_half_open=20)])
-    def test_at_max_half_open_a_newcomer_still_gets_a_retry(self, limits: Limits) -> None:
+    def test_a_new_client_gets_a_retry_at_max_half_open(self, limits: Limits) -> None:
         token = control().address_token(PEER)
         for each in ({}, {"must_retry": True}, {"token": token}):
             assert isinstance(control(limits=limits).knock(initial(half_open=20, **each)), Retry)
 
-    def test_at_max_half_open_nobody_comes_in_with_a_retry_token_either(self) -> None:
+    def test_a_retry_token_is_not_admitted_at_max_half_open(self) -> None:
         door = control()
         retry = door.knock(initial(must_retry=True))
         assert isinstance(retry, Retry)
@@ -188,12 +188,12 @@ class TestLimits:
         assert door.knock(dataclasses.replace(back, half_open=20)) == Ignore("verdict_dropped_half_open")
         assert isinstance(door.knock(back), Accept), "when there is room again"
 
-    def test_connections_bound_everybody(self) -> None:
+    def test_max_connections_bounds_all_clients(self) -> None:
         token = control().address_token(PEER)
         for each in (b"", token):
             assert control().knock(initial(connections=100, token=each)) == Ignore("verdict_dropped_connections")
 
-    def test_an_id_of_ours_without_a_retry_token(self) -> None:
+    def test_an_id_of_this_node_without_a_retry_token(self) -> None:
         ours = CidCodec(cid_configs(TABLE)).issue(NODE, WORKER)
         for token in (b"", control().address_token(PEER)):
             assert control().knock(initial(dcid=ours, token=token)) == Ignore("verdict_dropped_foreign_id")
@@ -208,7 +208,7 @@ class TestLimits:
     st.integers(0, 30),
     st.booleans(),
 )
-def test_nothing_made_up_proves_an_address(
+def test_an_invented_token_validates_no_address(
     token: bytes, dcid: bytes, must_retry: bool, connections: int, half_open: int, accepting: bool
 ) -> None:
     door = control()
@@ -245,7 +245,7 @@ def network(number: int, host: int = 1) -> Address:
 
 
 class TestOnce:
-    """RFC 9000 section 8.1.4: a NEW_TOKEN token that was used proves nothing."""
+    """RFC 9000 section 8.1.4: a NEW_TOKEN token that was used validates no address."""
 
     def test_on_any_worker_of_the_node(self) -> None:
         used = UsedTokens.private(0.0)
@@ -266,8 +266,8 @@ class TestOnce:
         assert door.counters["tokens_seen_again"] == 0
 
 
-class TestWhatFailedGoesOnCounting:
-    """For as long as its handshake could have lasted; what was completed does not count at all."""
+class TestFailedHandshakesCount:
+    """They count until their timeout; completed ones do not count."""
 
     def test_until_its_time_is_over(self) -> None:
         clock = Clock()
@@ -288,7 +288,7 @@ class TestWhatFailedGoesOnCounting:
             door.half_open.complete(answer.opening)
         assert (len(door.half_open), door.half_open.prefixes) == (0, 0)
 
-    def test_a_dear_handshake_counts_as_several(self) -> None:
+    def test_an_expensive_handshake_counts_as_several(self) -> None:
         door = control()
         first = door.knock(initial())
         assert isinstance(first, Accept)
@@ -298,14 +298,14 @@ class TestWhatFailedGoesOnCounting:
         # 4, and those whose hellos are yet to come are taken to cost the same: 4 + 4 + 4.
         assert [type(answer) for answer in answers[:4]] == [Accept, Accept, Retry, Retry]
 
-    def test_a_pause_of_the_process_is_no_dear_handshake(self) -> None:
+    def test_a_pause_of_the_process_counts_for_a_bounded_cost(self) -> None:
         counted = HalfOpen()
         opening = counted.add(b"abc", 10)
         counted.spend(opening, 1_000_000)
         assert counted.load(b"abc", 0).of_prefix == MAX_CPU_US // FLIGHT_CPU_US
 
 
-class TestOneNetworkIsNotEverybody:
+class TestShareOfOneNetwork:
     def test_it_gets_a_tenth_and_leaves_room_for_the_others(self) -> None:
         limits = Limits()
         door = control(limits=limits)
@@ -316,7 +316,7 @@ class TestOneNetworkIsNotEverybody:
         assert answers[-1] == Ignore("verdict_dropped_prefix")
         assert isinstance(proven(door, network(8)), Accept)
 
-    def test_its_tokens_are_worth_nothing_then(self) -> None:
+    def test_its_new_tokens_are_ignored_then(self) -> None:
         door = control(limits=Limits(retry_threshold=200))
         tokens = [door.address_token(network(7)) for _ in range(300)]
         answers = [door.knock(initial(token=token, peer=network(7))) for token in tokens]
@@ -333,7 +333,7 @@ class TestOneNetworkIsNotEverybody:
         assert door.half_open.prefixes == 101
         assert len(door.half_open) <= 2048
 
-    def test_a_spoofed_address_takes_nothing_from_the_network_it_names(self) -> None:
+    def test_a_spoofed_address_does_not_use_up_the_share_of_its_network(self) -> None:
         door = control(limits=Limits())
         for _ in range(1000):
             door.knock(initial(peer=network(7)))
@@ -354,8 +354,8 @@ class TestOneNetworkIsNotEverybody:
         assert share <= -(-most // 8)
 
 
-#: What a stranger does: how long it waits, what its hello costs, whether it finishes, and what it proves.
-STRANGERS = st.lists(
+#: What a client does: how long it waits, what its hello costs, whether it finishes, and what it validates.
+CLIENTS = st.lists(
     st.tuples(
         st.sampled_from([0, 0, 0, 0, 50, 700, 2_500]),
         st.integers(0, 3_000),
@@ -366,11 +366,11 @@ STRANGERS = st.lists(
 )
 
 
-@given(STRANGERS)
-def test_after_any_history_what_was_done_for_strangers_in_any_window_is_bounded(
+@given(CLIENTS)
+def test_the_work_for_unvalidated_clients_is_bounded_in_any_window(
     history: list[tuple[int, int, str, int]],
 ) -> None:
-    """The window is as long as a handshake may take. What completed has shown its address and is nobody's waste."""
+    """The window is as long as a handshake may take. Completed handshakes do not count."""
     clock = Clock()
     limits = Limits(retry_threshold=12, max_half_open=40, handshake_timeout_s=5.0)
     door = control(clock=clock, limits=limits)

@@ -1,4 +1,4 @@
-"""What goes into a socket comes out of another, with its addresses, cut as it was, on both engines' batches."""
+"""Datagrams pass from socket to socket with their addresses and lengths, in the batches of both engines."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_train_arrives_as_it_left(engine: Any, sockets: Callable[..., socket.s
 
 
 @pytest.mark.parametrize(("wildcard", "dual", "asked"), [("0.0.0.0", False, "127.0.0.2"), ("::", True, "127.0.0.3")])
-def test_an_answer_leaves_from_the_address_that_was_asked(
+def test_an_answer_leaves_from_the_address_of_the_request(
     engine: Any, sockets: Callable[..., socket.socket], wildcard: str, dual: bool, asked: str
 ) -> None:
     server = sockets(wildcard, dual=dual) if dual else sockets(wildcard)
@@ -141,8 +141,8 @@ def test_each_train_leaves_by_the_socket_of_its_listener(engine: Any, sockets: C
     assert got == {(b"0", first.getsockname()), (b"1", second.getsockname())}
 
 
-def test_a_socket_that_would_block_keeps_what_was_not_sent(engine: Any, sockets: Callable[..., socket.socket]) -> None:
-    """SO_SNDBUF bounds what is in flight on loopback; whoever waits loses nothing and repeats nothing."""
+def test_a_socket_that_would_block_keeps_the_rest(engine: Any, sockets: Callable[..., socket.socket]) -> None:
+    """SO_SNDBUF bounds what is in flight on loopback; nothing is lost or sent twice."""
     sending, receiving = sockets("127.0.0.1"), sockets("127.0.0.1")
     sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
     receiving.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024 * 1024)
@@ -175,7 +175,7 @@ def _drain(batch: Any, sock: socket.socket, seen: list[bytes]) -> int:
     return len(seen)
 
 
-def test_a_destination_that_cannot_be_reached_is_counted_and_the_others_are_served(
+def test_an_unreachable_destination_is_counted_and_others_are_served(
     engine: Any, sockets: Callable[..., socket.socket]
 ) -> None:
     sending, receiving = sockets("127.0.0.1"), sockets("127.0.0.1")
@@ -199,7 +199,7 @@ def test_datagrams_that_the_kernel_dropped_are_counted(engine: Any, sockets: Cal
             sending.sendto(bytes(1200), receiving.getsockname())
 
     batch = engine.batch()
-    # What was dropped before the first look was somebody else's.
+    # What was dropped before the first read does not count.
     flood()
     batch.receive(receiving.fileno(), 5)
     batch.clear()
@@ -235,8 +235,8 @@ def test_an_empty_datagram_is_a_datagram(engine: Any, sockets: Callable[..., soc
     assert engine.counters()["verdict_dropped_malformed"] == 1
 
 
-def test_gso_that_a_path_refuses_is_given_up_for_that_destination_only() -> None:
-    """EIO or EINVAL for a train: the datagrams go one by one, and next time without asking."""
+def test_gso_is_disabled_for_a_destination_that_refuses_it() -> None:
+    """After EIO or EINVAL for a train its datagrams are sent one by one, and later ones at once."""
     from velocity_edge.quic.portable.batch import PortableBatch
     from velocity_edge.wire.counters import COUNTERS
 

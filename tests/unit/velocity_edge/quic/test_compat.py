@@ -20,7 +20,7 @@ OURS = [
 
 
 def overrides(kind: type) -> set[str]:
-    """What *kind* defines that a class of aioquic has too: the nearest one."""
+    """What *kind* overrides of the nearest class of aioquic."""
     found = {}
     for base in reversed(kind.__mro__[1:]):
         for name, value in kind.__dict__.items():
@@ -33,7 +33,7 @@ def test_nothing_has_drifted() -> None:
     assert compat.drift() == []
 
 
-def test_the_classes_that_the_list_is_about() -> None:
+def test_the_classes_with_overrides_are_found() -> None:
     assert {kind.__name__ for kind in OURS} >= {"EdgeConnection", "SlidingWindows", "EdgeH3", "ClientConnection"}
 
 

@@ -1,4 +1,4 @@
-"""Any bytes at all get exactly one decision, and each decision keeps its promise."""
+"""Any bytes get exactly one decision, and each decision holds what its documentation says."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ cids = st.one_of(
 
 @st.composite
 def datagrams(draw: st.DrawFn) -> bytes:
-    """Things that look like QUIC, and things that nearly do."""
+    """Datagrams that are QUIC, and some that nearly are."""
     first = draw(st.integers(0, 255))
     dcid = draw(cids)
     if not first & 0x80:
@@ -69,20 +69,20 @@ def test_every_datagram_gets_one_decision_that_holds(datagram: bytes, forwarded:
             assert verdict in VERDICTS
 
 
-def test_a_live_owner_comes_before_every_judgement_of_the_packet() -> None:
-    """What is wrong with it is the owner's to say, who may know the connection."""
+def test_a_packet_of_a_live_owner_is_not_checked_further() -> None:
+    """The owner checks it, who may have the connection."""
     small = bytes([0xC3, 0, 0, 0, 1, 20]) + LIVE + bytes(30)
     assert demux.decide(small, KNOWN, HERE, forwarded=False) == demux.HandOver(8)
     handshake = bytes([0xE3, 0, 0, 0, 1, 20]) + LIVE + bytes(30)
     assert demux.decide(handshake, KNOWN, HERE, forwarded=False) == demux.HandOver(8)
 
 
-def test_ids_of_both_live_key_epochs_are_understood() -> None:
+def test_ids_of_both_live_key_epochs_are_decoded() -> None:
     older = CidCodec([CODEC.configs[2]]).issue(1, 8)
     assert demux.decide(b"\x43" + older + bytes(40), KNOWN, HERE, forwarded=False) == demux.HandOver(8)
 
 
-def test_an_initial_after_a_retry_of_a_worker_that_is_gone_is_for_admission() -> None:
-    """Its token may be ours: any worker of the node can verify it."""
+def test_an_initial_with_the_id_of_a_worker_that_ended_goes_to_admission() -> None:
+    """Its token may be valid: any worker of the node can verify it."""
     datagram = bytes([0xC3, 0, 0, 0, 1, 20]) + GONE + b"\x04abcd" + b"\x03tok" + b"\x44\x60" + bytes(1300)
     assert demux.decide(datagram, KNOWN, HERE, forwarded=False) == demux.Open(1, GONE, b"abcd", b"tok")

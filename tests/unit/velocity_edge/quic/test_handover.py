@@ -1,4 +1,4 @@
-"""What one worker writes on a hand-over link another one reads back whole; anything else is a HandoverError."""
+"""A worker decodes exactly what another one encodes for a hand-over link; anything else is a HandoverError."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def trains(draw: st.DrawFn) -> Train:
 
 
 @given(trains())
-def test_what_was_written_is_read(train: Train) -> None:
+def test_a_train_survives_encoding(train: Train) -> None:
     assert handover.decode(handover.encode(train.data, train, train.received_ns)) == train
 
 
@@ -39,7 +39,7 @@ def test_any_bytes_are_a_train_or_a_handover_error(packet: bytes) -> None:
 
 
 @given(trains(), st.integers(0, handover.HEADER_LENGTH - 1), st.integers(1, 255))
-def test_a_changed_header_is_refused_or_says_something_else(train: Train, position: int, change: int) -> None:
+def test_a_changed_header_is_refused_or_decodes_differently(train: Train, position: int, change: int) -> None:
     packet = bytearray(handover.encode(train.data, train, train.received_ns))
     packet[position] ^= change
     try:
@@ -60,6 +60,6 @@ def test_the_bytes_are_the_documented_ones() -> None:
 
 
 @pytest.mark.parametrize("packet", [b"", bytes(51), bytes(52), b"\x02" + bytes(60), b"\x01" + bytes(60)])
-def test_short_old_and_timeless_packets_are_refused(packet: bytes) -> None:
+def test_invalid_packets_are_refused(packet: bytes) -> None:
     with pytest.raises(handover.HandoverError):
         handover.decode(packet)

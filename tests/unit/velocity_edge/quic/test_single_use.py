@@ -1,4 +1,4 @@
-"""A token counts as new once on a node, whatever process asks, and never when that cannot be known."""
+"""A token counts as new once on a node, in any process, and never when that cannot be determined."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_once_and_for_each_token(used: UsedTokens) -> None:
     assert [used.first_use(name(n), NOW_S, NOW_S) for n in (1, 1, 2, 9, 1, 9, 10)] == [1, 0, 1, 1, 0, 0, 1]
 
 
-def test_for_as_long_as_a_token_lives(used: UsedTokens) -> None:
-    """Two epochs are kept, so that a token that is used late is seen when it comes again."""
+def test_a_token_is_remembered_for_its_lifetime(used: UsedTokens) -> None:
+    """Two epochs are kept, so that a token that is used late is recognized when it comes again."""
     issued_s = NOW_S + 0.9 * DAY
     for now_s in (issued_s, issued_s + 0.5 * DAY, issued_s + DAY):
         assert used.first_use(name(int(now_s)), issued_s, now_s)
@@ -43,7 +43,7 @@ def test_for_as_long_as_a_token_lives(used: UsedTokens) -> None:
         assert not used.first_use(name(int(now_s)), issued_s, now_s)
 
 
-def test_an_epoch_that_is_over_makes_room_for_the_one_after_the_next(used: UsedTokens) -> None:
+def test_an_ended_epoch_is_cleared_for_a_later_one(used: UsedTokens) -> None:
     assert used.first_use(name(5), NOW_S, NOW_S)
     assert used.first_use(name(5), NOW_S + 2 * DAY, NOW_S + 2 * DAY)
     assert not used.first_use(name(5), NOW_S + 2 * DAY, NOW_S + 2 * DAY)
@@ -55,7 +55,7 @@ def test_what_was_issued_before_the_memory_was_made_counts_as_used(used: UsedTok
     assert used.first_use(name(1), NOW_S, NOW_S)
 
 
-def test_a_clock_that_was_ahead_does_not_close_the_door_until_then() -> None:
+def test_a_clock_that_was_ahead_does_not_refuse_tokens_until_then() -> None:
     for ahead_s in (30.0, DAY, 400 * DAY):
         used = UsedTokens(single_use.create(NOW_S + ahead_s))
         assert used.first_use(name(1), NOW_S + ahead_s, NOW_S + ahead_s)
@@ -65,13 +65,13 @@ def test_a_clock_that_was_ahead_does_not_close_the_door_until_then() -> None:
         used.close()
 
 
-def test_an_epoch_that_began_while_the_clock_was_ahead_is_given_up(used: UsedTokens) -> None:
+def test_an_epoch_begun_while_the_clock_was_ahead_is_replaced(used: UsedTokens) -> None:
     assert used.first_use(name(1), NOW_S + 400 * DAY, NOW_S + 400 * DAY)
     assert used.first_use(name(2), NOW_S + 1, NOW_S + 1)
     assert not used.first_use(name(2), NOW_S + 1, NOW_S + 1)
 
 
-def test_other_memory_is_told_apart() -> None:
+def test_other_memory_is_recognized() -> None:
     for content in (b"", b"vel-slab" + bytes(100), b"vel-once", b"vel-once" + bytes(PAGE * 2)):
         fd = os.memfd_create("other")
         os.pwrite(fd, content, 0)
@@ -85,7 +85,7 @@ def test_other_memory_is_told_apart() -> None:
         os.close(fd)
 
 
-def test_nobody_can_shrink_it() -> None:
+def test_its_size_is_sealed() -> None:
     fd = single_use.create(NOW_S)
     for size in (0, 1 << 30):
         with pytest.raises(PermissionError):
@@ -93,7 +93,7 @@ def test_nobody_can_shrink_it() -> None:
     os.close(fd)
 
 
-def test_memory_that_no_token_touched_takes_none() -> None:
+def test_pages_without_a_token_take_no_memory() -> None:
     fd = single_use.create(NOW_S)
     used = UsedTokens(os.dup(fd))
     assert used.first_use(name(1), NOW_S, NOW_S)
@@ -113,7 +113,7 @@ def _use_all(fd: int, count: int, begin: Any, result: Any) -> None:
     result.put(sum(used.first_use(name(8 * n), NOW_S, NOW_S) for n in range(count)))
 
 
-def test_processes_that_ask_at_the_same_time_do_not_both_get_a_yes() -> None:
+def test_concurrent_processes_do_not_both_use_a_token() -> None:
     """Four workers, the same two thousand tokens. None is lost to another's write in the same byte."""
     fork = multiprocessing.get_context("fork")
     fd = single_use.create(NOW_S)
@@ -139,7 +139,7 @@ def _hold_the_lock(fd: int, ready: Any) -> None:
         signal.pause()
 
 
-def test_a_process_that_stands_still_or_dies_holds_nobody_up() -> None:
+def test_a_stopped_or_ended_process_blocks_no_other() -> None:
     fork = multiprocessing.get_context("fork")
     fd = single_use.create(0.0)
     used = UsedTokens(fd)

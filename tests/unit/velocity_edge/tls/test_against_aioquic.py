@@ -1,4 +1,4 @@
-"""Stock aioquic 1.7.2 and qh3 complete handshakes with our TLS, on both sides, for all that they know.
+"""Stock aioquic 1.7.2 and qh3 complete handshakes with this TLS, on both sides, with all that they support.
 
 They are the independent opinion: a mistake that our server and our client share does not survive here.
 """
@@ -153,7 +153,7 @@ class TestStockClient:
         assert server.tls.handshake.group == expected
         assert not server.tls.handshake.retried
 
-    def test_a_group_we_refuse_is_handshake_failure(self) -> None:
+    def test_a_group_that_is_not_permitted_is_handshake_failure(self) -> None:
         client, _ = connect(support.policy(), groups=[Group.SECP521R1])
         assert closed_with(client) == 0x128
 
@@ -223,7 +223,7 @@ class TestStockServer:
 
 
 class TestOurs:
-    """Both ours over aioquic's transport: what only we can do."""
+    """Both sides ours over aioquic's transport: what stock aioquic does not support."""
 
     def both(self, policy: ServerPolicy, **options: Any) -> tuple[OurClient, OurServer]:
         client = OurClient(support.client(**options))
@@ -258,7 +258,7 @@ class TestOurs:
 
 
 def test_qh3_negotiates_x25519mlkem768() -> None:
-    """qh3 brings its own TLS and KEM (in Rust): an arithmetic that is not ours."""
+    """qh3 has a TLS and a KEM of its own (in Rust)."""
     configuration_module = pytest.importorskip("qh3.quic.configuration", reason="qh3 is not installed")
     connection_module = pytest.importorskip("qh3.quic.connection")
     client = connection_module.QuicConnection(

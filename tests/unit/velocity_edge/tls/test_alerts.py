@@ -1,4 +1,4 @@
-"""Each thing that a peer can do wrong ends in the alert that RFC 8446 names, with no key installed and nothing sent."""
+"""Each error of a peer gives the alert of RFC 8446, with no key installed and nothing sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def hello(**changes: object) -> bytes:
 
 
 def edit(change: Callable[[dict[int, bytes]], None], base: bytes | None = None) -> bytes:
-    """Change the extensions of a good hello."""
+    """Change the extensions of a valid hello."""
     base = base or hello()
     head, at = base[4:39], 39
     _, end = vector(base, at, len(base), 2)
@@ -217,7 +217,7 @@ def test_wrong_first_hellos(case: str) -> None:
     assert not server.done
 
 
-def test_the_hello_that_all_those_were_made_from_is_good() -> None:
+def test_the_unchanged_hello_is_valid() -> None:
     transport = RecordingTransport()
     assert support.server(support.policy(), transport).feed(Level.INITIAL, hello()) == -1
     assert [level for level, _ in transport.sent] == [Level.INITIAL, Level.HANDSHAKE]
@@ -230,7 +230,7 @@ def test_a_middlebox_session_id_is_refused() -> None:
 
 
 class TestSecondHello:
-    """After a HelloRetryRequest only the key share may change, and it must be the one that was asked for."""
+    """After a HelloRetryRequest only the key share may change, and it must be the requested one."""
 
     FIRST: dict[str, object] = {"groups": (kex.X25519_MLKEM768, kex.X25519)}  # noqa: RUF012
 
@@ -346,7 +346,7 @@ class TestReader:
 
 
 class TestTampering:
-    """Whatever is changed in a flight on its way, one side notices, and nobody completes."""
+    """Any change of a flight on its way is noticed by one side, and the handshake does not complete."""
 
     def altered(self, kind: int, receiver: str, change: Callable[[bytes], bytes], **options: object) -> Pair:
         def tamper(to: str, level: int, data: bytes) -> bytes:
@@ -494,8 +494,8 @@ class TestTampering:
             assert pair.alert == ("client", alert), found
 
 
-def test_a_bug_is_not_an_alert() -> None:
-    """Exceptions of ours pass through: the engine closes with INTERNAL_ERROR and logs them."""
+def test_an_internal_error_is_not_an_alert() -> None:
+    """Other exceptions pass through: the engine closes with INTERNAL_ERROR and logs them."""
 
     class Broken(RecordingTransport):
         def local_parameters(self) -> bytes:

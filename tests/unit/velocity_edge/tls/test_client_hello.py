@@ -1,4 +1,4 @@
-"""The step before the ClientHello is parsed: what it returns is what the handshake is about, also the second time."""
+"""The step before the ClientHello is parsed: what it returns enters the handshake, also after a HelloRetryRequest."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_each_handshake_has_an_opener_of_its_own() -> None:
     assert [opener.opened for opener in MADE] == [1, 1]
 
 
-def test_what_it_refuses_ends_the_handshake() -> None:
+def test_an_alert_of_the_opener_ends_the_handshake() -> None:
     class Refuses:
         def open(self, outer: bytes) -> bytes:
             raise illegal_parameter("the inner hello is not one")
@@ -76,7 +76,7 @@ def test_what_it_refuses_ends_the_handshake() -> None:
     assert pair.server.alert_reason == "the inner hello is not one"
 
 
-def test_what_it_returns_is_parsed_as_strictly() -> None:
+def test_the_opened_hello_is_parsed_as_strictly() -> None:
     class Broken:
         def open(self, outer: bytes) -> bytes:
             return outer[:-1]

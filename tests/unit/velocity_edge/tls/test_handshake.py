@@ -1,7 +1,7 @@
-"""Our server and our client agree on keys, group, suite and chain, in every combination, or one names the fault.
+"""Server and client agree on keys, group, suite and chain, in every combination, or one reports the error.
 
 Both sides derive every secret on their own, so equal secrets mean equal transcripts and key exchanges. That both are
-not wrong in the same way is tested by test_against_aioquic.py, test_schedule.py and tests/interop.
+not wrong in the same way is what test_against_aioquic.py and tests/interop are for.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def test_every_kind_of_certificate(kind: str) -> None:
 
 
 class TestGroups:
-    """The server's preference counts, and a post-quantum group is worth a round trip."""
+    """The server's preference decides, and a post-quantum group is worth a round trip."""
 
-    def test_server_preference_beats_the_order_of_shares(self) -> None:
+    def test_server_preference_precedes_the_order_of_shares(self) -> None:
         pair = support.run(
             support.policy(),
             support.client(groups=(kex.X25519, kex.X25519_MLKEM768), shares=(kex.X25519, kex.X25519_MLKEM768)),
@@ -131,7 +131,7 @@ class TestResumption:
         assert_agreed(pair)
         assert pair.server.resumed
 
-    def test_not_with_a_forgotten_epoch(self) -> None:
+    def test_not_with_a_removed_epoch(self) -> None:
         table = first_table(b"x" * 32, 0.0)
         pair = support.run(support.policy(tickets=tickets(table)), support.client(session=self.session()))
         assert_agreed(pair)
@@ -172,7 +172,7 @@ class TestResumption:
 
 
 def test_the_order_of_calls_on_the_transport() -> None:
-    """ngtcp2 completes our parameters when the Handshake write key is installed, and wants the peer's before 1-RTT."""
+    """ngtcp2 completes the local parameters with the Handshake write key, and needs the peer's before 1-RTT."""
     pair = support.run(support.policy(tickets=tickets()))
     assert pair.server_transport.calls == [
         "peer_parameters",
@@ -200,7 +200,7 @@ def test_refused_transport_parameters() -> None:
 
 
 class TestEarlyData:
-    """0-RTT needs the right node, age, protocol and a first use. Otherwise the handshake goes on in 1-RTT."""
+    """0-RTT needs the right node, age, protocol and a first use. Otherwise the handshake continues in 1-RTT."""
 
     class Once:
         def __init__(self) -> None:
@@ -259,7 +259,7 @@ class TestEarlyData:
 
 
 class TestTrust:
-    """The client refuses chains that it should not believe, with the alert that says why."""
+    """The client refuses untrusted chains, with the specific alert."""
 
     def refused(self, chain: certs.Chain, **options: object) -> tuple[str, int] | None:
         return support.run(support.policy(chain), support.client(**options)).alert
@@ -276,6 +276,6 @@ class TestTrust:
         chain = support.authority().issue(days=-1)
         assert self.refused(chain) == ("client", AlertDescription.CERTIFICATE_EXPIRED)
 
-    def test_insecure_accepts_all_that(self) -> None:
+    def test_insecure_accepts_all_of_them(self) -> None:
         chain = support.authority("p384").issue(["other.test"], days=-1)
         assert self.refused(chain, trust=Trust(insecure=True)) is None

@@ -1,4 +1,4 @@
-"""liboqs is used only where it is whole, nothing is ever installed, and it agrees with `cryptography` both ways.
+"""liboqs is used only where it is complete, nothing is installed, and it agrees with `cryptography` both ways.
 
 The library itself is in no Debian release; without it the last part skips (tests/interop/test_liboqs_wasm.py checks our
 keys and arithmetic against a WebAssembly build of it).
@@ -27,7 +27,7 @@ KEY_TYPES = {
 
 
 def describe(tmp_path: Path, may_start: tuple[str, ...] = ()) -> str:
-    """What `find` says in a fresh process whose liboqs, if any, is in *tmp_path*/lib."""
+    """What `find` returns in a new process whose liboqs, if any, is in *tmp_path*/lib."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("git", "cmake", "gcc", "ldconfig"):
@@ -68,7 +68,7 @@ class TestFind:
     def test_absent(self, tmp_path: Path) -> None:
         assert describe(tmp_path) == "cryptography (liboqs is not installed)"
 
-    def test_garbage(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_no_library(self, tmp_path: Path) -> None:
         (tmp_path / "lib").mkdir()
         (tmp_path / "lib" / "liboqs.so").write_bytes(b"garbage")
         assert "cannot be loaded" in describe(tmp_path)

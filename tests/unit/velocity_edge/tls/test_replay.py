@@ -1,4 +1,4 @@
-"""Early data of one ticket is taken once, by whichever worker comes first, and not at all when that cannot be known."""
+"""Early data of one ticket is accepted once, by one worker, and not at all when that cannot be determined."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_once(directory: int) -> None:
     assert not one.first_use(b"b" * 12, 1000.0, 1009.0)
 
 
-def test_a_replay_cannot_move_to_a_fresh_window(directory: int) -> None:
-    """It carries the same claim however late it arrives within the time that counts as fresh."""
+def test_a_replay_meets_the_same_window(directory: int) -> None:
+    """It carries the same claim, at any time that counts as fresh."""
     guard = DirectoryGuard(directory)
     for number, claimed_s in enumerate((1000.0, 1019.9, 1020.0)):
         name = bytes((number,)) * 12
@@ -35,7 +35,7 @@ def test_a_replay_cannot_move_to_a_fresh_window(directory: int) -> None:
         assert not guard.first_use(name, claimed_s, claimed_s + 10.0)
 
 
-def test_among_processes(directory: int) -> None:
+def test_once_among_processes(directory: int) -> None:
     names = [os.urandom(12) for _ in range(500)]
     readers = []
     for _ in range(4):
@@ -64,13 +64,13 @@ def test_old_windows_are_deleted(directory: int, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) <= 3
 
 
-def test_full_means_no(directory: int) -> None:
+def test_a_full_window_refuses(directory: int) -> None:
     guard = DirectoryGuard(directory, max_per_window=3)
     assert [guard.first_use(os.urandom(12), 1000.0, 1000.0) for _ in range(5)] == [True, True, True, False, False]
     assert guard.first_use(os.urandom(12), 1020.0, 1020.0)
 
 
-def test_an_error_means_no(tmp_path: Path) -> None:
+def test_an_error_refuses(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     os.close(fd)
     assert not DirectoryGuard(fd).first_use(b"a" * 12, 1000.0, 1000.0)

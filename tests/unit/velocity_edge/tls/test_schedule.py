@@ -1,4 +1,4 @@
-"""Our key schedule derives what aioquic's and the `cryptography` package's HKDF derive, from any inputs."""
+"""The key schedule derives the same as aioquic's and as HKDF of the `cryptography` package, from any inputs."""
 
 from __future__ import annotations
 

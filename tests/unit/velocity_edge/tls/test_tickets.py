@@ -1,4 +1,4 @@
-"""A session ticket opens for as long as it lives and not a moment before it was issued, whatever our clock says."""
+"""A session ticket opens during its lifetime, and not before it was issued, apart from clock skew."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sealed(by: Tickets, *, early_data: bytes = b"", alpn: bytes = b"h3") -> byte
     )
 
 
-def test_it_says_what_was_sealed() -> None:
+def test_a_ticket_opens_to_what_was_sealed() -> None:
     ours = tickets()
     ticket = sealed(ours, early_data=b"abcd")
     nonce = KeyRing.nonce_of(ticket)
@@ -49,7 +49,7 @@ def test_it_says_what_was_sealed() -> None:
         (-1e9, False),
     ],
 )
-def test_its_time(age_s: float, opens: bool) -> None:
+def test_lifetime_of_a_ticket(age_s: float, opens: bool) -> None:
     ours = tickets()
     assert (ours.open(sealed(ours), ISSUED_S + age_s) is not None) == opens
 
@@ -62,7 +62,7 @@ def test_no_lifetime_is_longer_than_a_week() -> None:
 
 
 @pytest.mark.parametrize("at", [0, 4, 20, -1])
-def test_what_was_changed_opens_nothing(at: int) -> None:
+def test_a_changed_ticket_does_not_open(at: int) -> None:
     ours = tickets()
     changed = bytearray(sealed(ours))
     changed[at] ^= 1

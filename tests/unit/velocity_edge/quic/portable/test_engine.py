@@ -1,4 +1,4 @@
-"""What the portable engine promises beyond the seam: its initial window, and the reason it gives for itself."""
+"""Properties of the portable engine alone: its initial window, its ids, and the reason why it was chosen."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from velocity_edge.quic.open_engine import Engine, open_engine
 from velocity_edge.quic.portable import PortableEngine
 
 
-def test_a_flight_of_fourteen_kilobytes_needs_one_round_trip_when_the_address_is_known() -> None:
-    """32 packets of initial window; with the usual ten the end of an ML-DSA-87 flight waits for the first ACKs."""
+def test_a_flight_of_14_kb_needs_one_round_trip_with_a_validated_address() -> None:
+    """The initial window is 32 packets; with ten the end of an ML-DSA-87 flight waits for the first ACKs."""
     w = World("portable", limits=Limits(retry_threshold=0), policy=tls_support.policy(tls_support.chain("mldsa87")))
     OurClient.connected(w)
     flight = sum(len(train.data) for train in w.sent[1:] if train.data[0] & 0x80)
@@ -25,7 +25,7 @@ def test_a_flight_of_fourteen_kilobytes_needs_one_round_trip_when_the_address_is
     w.close()
 
 
-def test_ids_that_a_client_gave_back_are_forgotten_after_a_while() -> None:
+def test_retired_ids_are_forgotten_after_a_while() -> None:
     w = World("portable")
     client = w.ready()
     for _ in range(60):
@@ -34,7 +34,7 @@ def test_ids_that_a_client_gave_back_are_forgotten_after_a_while() -> None:
         client.quic.send_ping(1)
     engine = w.engine
     assert isinstance(engine, PortableEngine)
-    # The client's first, four that live, the last eight that were given back.
+    # The client's first id, four active ones, the last eight that were retired.
     assert len(engine._table.by_cid) <= 13
     w.close()
 
@@ -44,7 +44,7 @@ def test_it_is_an_engine() -> None:
     assert engine.name == "portable"
 
 
-def test_auto_says_why_it_is_the_portable_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_gives_the_reason_for_the_portable_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "native_missing", lambda: "libngtcp2 is not installed")
     engine, reason = open_engine("auto", EngineSettings(7, NODE_ID, Limits()), None)  # type: ignore[arg-type]
     assert engine.name == "portable"
@@ -52,7 +52,7 @@ def test_auto_says_why_it_is_the_portable_one(monkeypatch: pytest.MonkeyPatch) -
     assert "no PMTUD" in reason
 
 
-def test_what_was_demanded_and_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_engine_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "native_missing", lambda: "libngtcp2 is not installed")
     settings = EngineSettings(7, NODE_ID, Limits())
     with pytest.raises(Unavailable, match=r"^cannot use the native engine: libngtcp2 is not installed"):
@@ -61,7 +61,7 @@ def test_what_was_demanded_and_cannot_be_had_is_an_error(monkeypatch: pytest.Mon
         open_engine("portable", EngineSettings(7, NODE_ID, Limits(), "bbr"), None)  # type: ignore[arg-type]
 
 
-def test_before_it_has_keys_it_takes_nothing() -> None:
+def test_datagrams_before_the_keys_are_dropped() -> None:
     engine = PortableEngine(EngineSettings(7, NODE_ID, Limits()), None)  # type: ignore[arg-type]
     batch = engine.batch()
     batch.append(Train(b"\x43" + bytes(60), 61, (bytes(4), 1), (bytes(4), 2), 0))
