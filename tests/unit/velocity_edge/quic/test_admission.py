@@ -1,5 +1,6 @@
-"""Newcomers whose address is not proven get a bounded part of a worker, whatever becomes of their handshakes; a token
-proves an address once, on any worker of the node; and no network takes what is left from the others.
+"""Clients without a validated address get a bounded part of a worker, however their handshakes end.
+
+A token validates an address once, on any worker of the node, and no network uses up the share of the others.
 """
 
 from __future__ import annotations
