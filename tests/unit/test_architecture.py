@@ -39,12 +39,7 @@ ROOM_CIRCLES_LEFT: list[set[str]] = []
 #: Decisions that still import a hand themselves.
 DECISIONS_WITH_HANDS_LEFT: set[str] = set()
 #: Modules with hands that decisions still import, directly or through others.
-HANDS_REACHED_LEFT = {
-    "velocity_edge.keys.ring",
-    "velocity_edge.tls.handshake",
-    "velocity_edge.tls.replay",
-    "velocity_edge.wire.cid_codec",
-}
+HANDS_REACHED_LEFT: set[str] = set()
 
 
 def is_decision(path: Path) -> bool:

@@ -12,11 +12,11 @@ from velocity_edge.http.requests import Address
 from velocity_edge.keys.ring import ADDRESS_TOKEN, KeyRing, cid_configs
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic import datagrams
-from velocity_edge.quic.admission_rules import AskRetry, decide
+from velocity_edge.quic.admission_rules import AskRetry, Proof, decide
 from velocity_edge.quic.datagrams import Accept, Ignore, Initial, Refuse, Retry, ServerTransport
 from velocity_edge.quic.half_open import HalfOpen, Load, Opening, prefix_of
 from velocity_edge.quic.limits import Limits
-from velocity_edge.quic.tokens import AddressTokens, Proof
+from velocity_edge.quic.tokens import AddressTokens
 from velocity_edge.tls.handshake import ServerHandshake
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.replay import ReplayGuard

@@ -24,16 +24,27 @@ Rates per prefix are limited by the packet program (bpf/xdp.c).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from velocity_edge.quic.datagrams import Accept, Ignore, Initial, Refuse
 from velocity_edge.quic.half_open import Load
 from velocity_edge.quic.limits import PREFIX_SHARE, Limits
-from velocity_edge.quic.tokens import RETRY, Proof
 
 #: QUIC transport error (RFC 9000 section 20.1).
 INVALID_TOKEN: Final = 0x0B
+#: The first byte of a Retry token (tokens.py).
+RETRY: Final = b"R"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a token proves: the peer receives at this address. After a Retry, `original_dcid` is its first id."""
+
+    original_dcid: bytes | None = None
+    #: Of a NEW_TOKEN token: its nonce, which is its name for single use, and when it was issued (wall time).
+    name: bytes = field(default=b"", compare=False)
+    issued_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

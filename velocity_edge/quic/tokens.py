@@ -13,14 +13,13 @@ Time is wall time, so that tokens survive a restart and work on other nodes; cal
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
 
 from velocity_edge.http.requests import Address
 from velocity_edge.keys.ring import KeyRing
+from velocity_edge.quic.admission_rules import RETRY, Proof
 
-RETRY: Final = b"R"
 NEW_TOKEN: Final = b"N"
 #: A client answers a Retry at once; it has had 3 PTOs by then.
 RETRY_LIFETIME_S: Final = 10.0
@@ -30,16 +29,6 @@ CLOCK_SKEW_S: Final = 5.0
 
 _ISSUED: Final = Struct(">Q")
 _RETRY_HEAD: Final = Struct(">QHB")
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """The peer can receive at its address. After a Retry, `original_dcid` is the id that it chose first."""
-
-    original_dcid: bytes | None = None
-    #: Of a NEW_TOKEN token: its nonce, which is its name for single use, and when it was issued (wall time).
-    name: bytes = field(default=b"", compare=False)
-    issued_s: float = field(default=0.0, compare=False)
 
 
 class AddressTokens:

@@ -16,12 +16,12 @@ from velocity_edge.keys import rotation
 from velocity_edge.keys.ring import ADDRESS_TOKEN, KeyRing, cid_configs
 from velocity_edge.keys.table import EpochTable, first_table
 from velocity_edge.quic.admission import AdmissionControl
-from velocity_edge.quic.admission_rules import INVALID_TOKEN, share_of_prefix
+from velocity_edge.quic.admission_rules import INVALID_TOKEN, Proof, share_of_prefix
 from velocity_edge.quic.datagrams import Accept, Admission, Ignore, Initial, Refuse, Retry
 from velocity_edge.quic.half_open import FLIGHT_CPU_US, MAX_CPU_US, HalfOpen, prefix_of
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.single_use import UsedTokens
-from velocity_edge.quic.tokens import AddressTokens, Proof
+from velocity_edge.quic.tokens import AddressTokens
 from velocity_edge.wire.cid_codec import CidCodec
 from velocity_edge.wire.counters import VERDICTS
 
