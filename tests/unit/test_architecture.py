@@ -1,7 +1,7 @@
 """Imports follow the arrows of docs/architecture.md: no circle between files or rooms, and decisions reach no hands.
 
-All lists of files are derived from the folders and from the files' docstrings (tests/support/source_tree.py). The lists
-of exceptions below only shrink: each entry is a place that is to be repaired.
+All lists of files are derived from the folders and from the files' docstrings (tests/support/source_tree.py). There are
+no exceptions.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.source_tree import (
     PACKAGES,
+    ROOT,
     chain,
     circles,
     docstring,
@@ -24,6 +25,7 @@ from tests.support.source_tree import (
     parsed,
     reached,
     room_graph,
+    with_derived_parts,
 )
 
 #: Standard library modules that reach outside the process or differ from run to run.
@@ -31,15 +33,6 @@ HANDS = {"asyncio", "multiprocessing", "os", "random", "secrets", "select", "sel
 HANDS |= {"subprocess", "threading", "time"}
 #: Reading the clock through datetime. Parsing and formatting a date needs no clock.
 CLOCK_READS = {"now", "today", "utcnow"}
-
-# --- exceptions that only shrink --------------------------------------------------------------------------------------
-
-FILE_CIRCLES_LEFT: list[set[str]] = []
-ROOM_CIRCLES_LEFT: list[set[str]] = []
-#: Decisions that still import a hand themselves.
-DECISIONS_WITH_HANDS_LEFT: set[str] = set()
-#: Modules with hands that decisions still import, directly or through others.
-HANDS_REACHED_LEFT: set[str] = set()
 
 
 def is_decision(path: Path) -> bool:
@@ -75,14 +68,13 @@ def test_a_package_imports_only_the_packages_below_it(path: Path) -> None:
 
 
 def test_files_do_not_import_each_other_in_a_circle() -> None:
-    found = [c for c in circles(module_graph()) if not any(c <= left for left in FILE_CIRCLES_LEFT)]
-    assert not found, "move what both need to a third file; an import inside a function or for type checkers counts"
+    assert not circles(module_graph()), (
+        "move what both need to a third file; an import inside a function or for type checkers counts"
+    )
 
 
 def test_rooms_do_not_import_each_other_in_a_circle() -> None:
-    graph = room_graph()
-    found = [c for c in circles(graph) if not any(c <= left for left in ROOM_CIRCLES_LEFT)]
-    assert not found, "move the file to the room that needs it, or what both need to a room below"
+    assert not circles(room_graph()), "move the file to the room that needs it, or what both need to a room below"
 
 
 def test_the_list_of_decisions_is_derived_from_the_folders() -> None:
@@ -93,16 +85,20 @@ def test_the_list_of_decisions_is_derived_from_the_folders() -> None:
 
 @pytest.mark.parametrize("name", DECISIONS)
 def test_a_decision_uses_no_hand(name: str) -> None:
-    if name not in DECISIONS_WITH_HANDS_LEFT:
-        assert not hands(modules()[name]), "let the caller pass the time, the random bytes or the file's content"
+    assert not hands(modules()[name]), "let the caller pass the time, the random bytes or the file's content"
 
 
 @pytest.mark.parametrize("name", DECISIONS)
 def test_a_decision_imports_no_module_with_hands(name: str) -> None:
     """Directly or through other modules. Modules that hold data or compute, in any room, may be imported."""
     graph = module_graph(types=False)
-    with_hands = {other for other in reached(graph, name) - {name} - HANDS_REACHED_LEFT if hands(modules()[other])}
+    with_hands = {other for other in reached(graph, name) - {name} if hands(modules()[other])}
     assert not [" -> ".join(chain(graph, name, other)) for other in sorted(with_hands)]
+
+
+def test_the_tables_and_drawings_of_the_architecture_are_those_of_the_tree() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    assert page == with_derived_parts(page), "python -m tests.support.source_tree --write"
 
 
 def test_every_file_opens_with_what_it_is_for() -> None:
