@@ -28,7 +28,7 @@ from tests.integration.test_upgrade import (
 from tests.support.installation import PACKAGES, REPOSITORY, Change, Programs
 from tests.support.node import require_engine, running_node
 
-pytestmark = [pytest.mark.slow, pytest.mark.root]
+pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.alone]
 
 #: The last commit before the packages were divided into rooms.
 BEFORE_ROOMS = "dd387e4"
