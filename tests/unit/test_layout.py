@@ -28,7 +28,6 @@ TESTED_ELSEWHERE = {
     "supervisor/steering": "tests/netns, tests/bpf and tests/property/test_steering_table.py: needs sockets",
     "velocity_edge": "tests/integration/test_runtime_folder.py: paths and files as a node leaves them",
     "velocity_edge/quic/native": "tests/conformance and tests/native: C behind the engine seam",
-    "workers/middleware": "tests/unit/workers/serve/test_exchanges.py: middleware runs around a handler",
 }
 
 

@@ -53,16 +53,16 @@ class AddHeaders(Middleware):
     def wrap(self, handler: Handler) -> Handler:
         """Return *handler* with the fields added to its responses."""
         fields, date = self._fields, self._date
-        names = frozenset(name for name, _ in fields)
+        names = frozenset((b"date", *(name for name, _ in fields)))
 
         def finish(response: Response) -> Response:
-            added = fields
+            added = (*fields, date())
             for name, _ in response.headers:
                 if name in names:
                     own = {name for name, _ in response.headers}
-                    added = tuple(field for field in fields if field[0] not in own)
+                    added = tuple(field for field in added if field[0] not in own)
                     break
-            return Response(response.status, (*response.headers, *added, date()), response.body, response.shared)
+            return Response(response.status, (*response.headers, *added), response.body, response.shared)
 
         async def later(response: Awaitable[Response]) -> Response:
             return finish(await response)
