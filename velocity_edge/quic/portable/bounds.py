@@ -111,9 +111,9 @@ class BoundedConnection(SlidingWindows):
 
     def _too_many_pieces(self, error_code: int, frame_type: int | None) -> NoReturn:
         self.memory_exceeded = True
-        self.close(error_code=error_code, frame_type=frame_type, reason_phrase="too many pieces")
+        self.close(error_code=error_code, frame_type=frame_type, reason_phrase="too many gaps in received data")
         # Ends the packet; the connection keeps the first reason.
-        raise QuicConnectionError(error_code, QuicFrameType.PADDING, "too many pieces")
+        raise QuicConnectionError(error_code, QuicFrameType.PADDING, "too many gaps in received data")
 
     def _handle_crypto_frame(self, context: Any, frame_type: int, buf: Buffer) -> None:
         position = buf.tell()

@@ -98,7 +98,7 @@ class Edge:
         match self._waiting.answers(self.quic.idle_timeout_s, now_ns):
             case Answers.STALLED:
                 self._count["stalled"] += 1
-                reason = "nothing of the answers was taken for too long"
+                reason = "the client does not read its responses"
                 self.quic.close(error_code=ErrorCode.H3_EXCESSIVE_LOAD, reason_phrase=reason)
             case Answers.PING:
                 self.quic.send_ping(0)
