@@ -76,16 +76,18 @@ def test_one_byte_crypto_frames_have_bounded_memory_and_cpu(world: Make, end: in
 
     attackers = [initials(in_packets(hello(), 1100)) for _ in range(6)]
     most = 0
-    began_s = time.process_time()
+    took_s = 0.0
     with Memory(w) as memory:
         for number, datagrams in enumerate(attackers):
             for datagram in datagrams:
                 before = memory.grown() if w.half_open() else 0
+                began_s = time.process_time()  # measuring memory takes longer than the attack
                 w.inject((bytes((10, 9, 8, number)), 5000), datagram)
+                took_s += time.process_time() - began_s
                 most = max(most, before)
         w.sent.clear()
     assert most < (number + 1) * 96 * KIB
-    assert time.process_time() - began_s < 5
+    assert took_s < 5
     assert [closed.error_code for closed in w.app.closed] == [CRYPTO_BUFFER_EXCEEDED] * len(attackers)
     assert w.counters()["memory_exceeded"] == len(attackers)
     assert w.half_open() == 0

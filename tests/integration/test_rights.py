@@ -24,13 +24,10 @@ from velocity_edge.status.document import NodeStatus
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 NO_BPF = "tier B (socket-ebpf): cannot create the map settings: needs CAP_BPF"
-FILTERED = (
-    "tier B (socket-ebpf): cannot create the map settings: bpf(2) is refused although CAP_BPF is there: "
-    "a seccomp filter or a user namespace does that"
-)
+FILTERED = "tier B (socket-ebpf): cannot create the map settings: bpf(2) was refused although the process has CAP_BPF: "
 NO_INTERFACE = "tier C (xdp): cannot choose an interface for the shield"
 AS_ZERO = "workers run as user id 0, without capabilities: "
-UNBOUND = "workers are not bound to CPUs: sched_setaffinity(2) says Operation not permitted"
+UNBOUND = "workers are not bound to CPUs: sched_setaffinity(2) failed: Operation not permitted"
 HIDE_BPFFS = "umount -l /sys/fs/bpf || true; mount -t tmpfs -o ro none /sys/fs/bpf"
 MANY = {"bpf": "EPERM", "sched_setaffinity": "EPERM", "setpriority": "EPERM", "clone3": "ENOSYS", "unshare": "EPERM"}
 MANY |= {"io_uring_setup": "EPERM", "userfaultfd": "EPERM", "setns": "EPERM"}
@@ -142,7 +139,11 @@ def test_hung_worker_is_ended_without_cap_kill(keep: list[str], tier: str) -> No
         ({"limits": {"NOFILE": [40, 40]}}, [], "cannot open the slots of "),
         ({"script": "mount -o remount,bind,ro /tmp || mount -o remount,bind,ro /"}, [], "cannot make the directory "),
         ({"keep": DOCKER}, ["--dispatch", "socket"], "cannot create the map settings: needs CAP_BPF"),
-        ({"keep": []}, ["--user", "nobody"], "cannot run workers as nobody: CAP_SETUID and CAP_SETGID would"),
+        (
+            {"keep": []},
+            ["--user", "nobody"],
+            "cannot run workers as nobody: to run them as nobody give the node CAP_SETUID and CAP_SETGID",
+        ),
         (
             {"users": [[0, 0, 1]], "setgroups": "deny"},
             ["--user", "nobody"],
@@ -156,7 +157,7 @@ def test_hung_worker_is_ended_without_cap_kill(keep: list[str], tier: str) -> No
         (
             {"uid": 12345, "owner": 12345, "environment": {"HOME": None, "VELOCITY_STATE_DIR": None}},
             [],
-            "cannot choose a folder for keys and certificates: user 12345 has no home; VELOCITY_STATE_DIR would",
+            "cannot choose a directory for keys and certificates: user 12345 has no home; set VELOCITY_STATE_DIR",
         ),
     ],
 )

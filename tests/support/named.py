@@ -18,8 +18,8 @@ import ast
 import builtins
 import importlib
 import io
+import os
 import re
-import subprocess
 import sys
 import tokenize
 from collections import defaultdict
@@ -34,6 +34,9 @@ from tests.support.source_tree import ROOT
 OWN = ("tests/support/named.py", "tests/unit/test_names.py")
 #: The changelog names files of earlier versions.
 NOT_READ = (*OWN, "CHANGELOG.md")
+#: Folders that are built, downloaded or temporary.
+_BUILT = {".git", ".venv", ".build", "dist", "__pycache__", ".hypothesis", ".pytest_cache", ".mypy_cache"}
+_BUILT |= {".ruff_cache"}
 _C_LIKE = (".c", ".h", ".go", ".pml")
 _WHOLE = (".service", ".conf", ".toml", ".yml", ".yaml", "")
 
@@ -66,12 +69,13 @@ class Prose:
 
 @cache
 def files() -> tuple[str, ...]:
-    """All files of the work tree that Git does not ignore."""
-    done = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return tuple(name for name in sorted(set(done.stdout.splitlines())) if (ROOT / name).is_file())
+    """All files of the work tree but what is built or downloaded (a copy of the tree has no Git)."""
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in _BUILT]
+        below = Path(folder).relative_to(ROOT)
+        found += [str(below / name) for name in names if not name.endswith((".so", ".o", ".pyc"))]
+    return tuple(sorted(found))
 
 
 def prose() -> Iterator[Prose]:
