@@ -11,6 +11,7 @@ they may belong to another run and are only listed; with VELOCITY_ALONE=1 (.ci/r
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root (namespaces, BPF programs, pins)"))
+
+
+def pytest_collection_finish() -> None:
+    """Many tests collect garbage, and would look at thousands of collected tests each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -114,6 +114,12 @@ def _parsed(source: str) -> ast.Module:
     return ast.parse(source)
 
 
+def forget() -> None:
+    """Drop what was parsed: it is large, and would slow down every garbage collection of later tests."""
+    _tokens.cache_clear()
+    _parsed.cache_clear()
+
+
 def _docstrings(tree: ast.Module) -> Iterator[ast.Constant]:
     for node in ast.walk(tree):
         if isinstance(node, _Documented) and node.body and isinstance(node.body[0], ast.Expr):

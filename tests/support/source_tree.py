@@ -13,8 +13,8 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -35,12 +35,13 @@ def modules() -> dict[str, Path]:
     return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
-@cache
+@lru_cache(maxsize=1)
 def parsed(path: Path) -> ast.Module:
-    """The syntax tree of a file; *path* is below the root."""
+    """The syntax tree of a file; *path* is below the root. Trees are not kept: they slow down garbage collection."""
     return ast.parse((ROOT / path).read_text())
 
 
+@cache
 def docstring(path: Path) -> str:
     """The text that a file opens with, or an empty one."""
     return ast.get_docstring(parsed(path)) or ""
@@ -52,21 +53,24 @@ def type_only(tree: ast.Module) -> set[ast.AST]:
     return {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
 
 
-def imports(path: Path, *, types: bool = True) -> Iterator[str]:
+@cache
+def imports(path: Path, *, types: bool = True) -> tuple[str, ...]:
     """The names that a file imports, at its top, inside functions and (*types*) for type checkers alone."""
     tree = parsed(path)
+    found: list[str] = []
     left_out = set() if types else type_only(tree)
     for node in ast.walk(tree):
         if node in left_out:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide which package is meant"
             module = node.module or ""
             for alias in node.names:
                 whole = f"{module}.{alias.name}"
-                yield whole if whole in modules() else module
+                found.append(whole if whole in modules() else module)
+    return tuple(found)
 
 
 @cache

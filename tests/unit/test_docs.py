@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.named import prose
+from tests.support import named
 
 TREE = Path(__file__).parents[2]
 DOCUMENTS = [TREE / "README.md", TREE / "CONTRIBUTING.md", *sorted((TREE / "docs").rglob("*.md"))]
 #: A path of ours begins with one of the folders at the top; CONTRIBUTING.md marks files that a change adds.
 _PATH = re.compile(r"`((?:velocity_edge|supervisor|workers|bpf|tests|docs|tools|bench|deploy)/[\w./-]*)`(?! \(new\))")
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _parsed_files() -> Iterator[None]:
+    yield
+    named.forget()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(TREE)))
@@ -27,7 +34,7 @@ def test_links_and_paths_exist(document: Path) -> None:
 def test_quoted_sections_exist() -> None:
     """`docs/keys.md, "Backup"` in a docstring or comment leads to a heading of that page."""
     missing = []
-    for one in prose():
+    for one in named.prose():
         for page, title in re.findall(r'(docs/[\w/-]+\.md),\s+(?:[#*]\s*)?"([^"]+)"', one.text):
             headings = re.findall(r"^#+ (.*)$", (TREE / page).read_text(), re.MULTILINE)
             if " ".join(title.split()) not in headings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.support import named
@@ -25,6 +27,12 @@ OTHERS = {
     # what the changes described in CONTRIBUTING.md add
     *("tests/unit/workers/middleware/test_networks.py", "workers/middleware/networks.py", "AllowNetworks"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _parsed_files() -> Iterator[None]:
+    yield
+    named.forget()
 
 
 def test_names_in_prose_exist() -> None:
