@@ -7,7 +7,6 @@ The reason for each number is given there. Durations and sizes are written with 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -95,8 +94,3 @@ class LimitsSection(Section):
     def limits(self) -> Limits:
         """Return them in the form that engines use."""
         return Limits(**self.model_dump())
-
-
-def fields_without_key() -> set[str]:
-    """Return the names that only one of this section and `Limits` has: none."""
-    return set(asdict(_DEFAULT)) ^ set(LimitsSection.model_fields)

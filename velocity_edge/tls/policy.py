@@ -69,11 +69,6 @@ class ServerPolicy:
     #: Makes the step before the parser, one per handshake.
     hello_opener: Callable[[], HelloOpener] = PlainHello
 
-    @property
-    def requires_pq(self) -> bool:
-        """Whether no classical key exchange is accepted."""
-        return all(group.post_quantum for group in self.groups)
-
 
 def server_policy(
     chains: Sequence[Chain],

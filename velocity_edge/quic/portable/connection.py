@@ -109,11 +109,6 @@ class EdgeConnection(BoundedConnection):
         return self._remote_initial_source_connection_id is None
 
     @property
-    def handshake_complete(self) -> bool:
-        """The client's Finished verified."""
-        return bool(self._handshake_complete)
-
-    @property
     def close_event(self) -> Any:
         """Why it closes, as soon as that is known. (Stock reports it only when the closing period is over.)"""
         return self._close_event

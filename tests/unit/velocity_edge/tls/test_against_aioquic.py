@@ -159,7 +159,7 @@ class TestStockClient:
 
     def test_required_pq_refuses_it(self) -> None:
         policy = support.policy(permit=["light", "balanced", "secure"])
-        assert policy.requires_pq
+        assert all(group.post_quantum for group in policy.groups)
         client, _ = connect(policy)
         assert closed_with(client) == 0x128
 
