@@ -6,10 +6,11 @@ pipeline.py; who calls them and what happens when one raises is decided in serve
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from velocity_edge.http.requests import Address, FileRange
 from workers.body import Body
@@ -21,6 +22,8 @@ H3_NO_ERROR: Final = 0x100
 H3_INTERNAL_ERROR: Final = 0x102
 H3_EXCESSIVE_LOAD: Final = 0x107
 
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
 TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 
 
@@ -31,7 +34,25 @@ class BodyCutShort(Exception):
 class Request:
     """One HTTP request. `path` is raw (percent-encoded, without the query); `host` is lower case, without the port."""
 
-    __slots__ = ("authority", "body", "early", "headers", "host", "method", "path", "peer", "query", "scheme")
+    __slots__ = (
+        "authority",
+        "body",
+        "claims",
+        "client",
+        "early",
+        "headers",
+        "host",
+        "id",
+        "method",
+        "params",
+        "path",
+        "peer",
+        "protocol",
+        "query",
+        "scheme",
+        "upstream_drop",
+        "upstream_fields",
+    )
 
     def __init__(
         self,
@@ -44,8 +65,9 @@ class Request:
         peer: Address | None = None,
         body: Body | None = None,
         early: bool = False,
+        protocol: bytes = b"",
     ) -> None:
-        """*target* is the :path pseudo-header: path and query."""
+        """*target* is the :path pseudo-header: path and query. *protocol*: of an extended CONNECT (RFC 9220)."""
         self.method = method
         self.scheme = scheme
         self.authority = authority
@@ -53,13 +75,57 @@ class Request:
         self.path, _, self.query = target.partition(b"?")
         self.headers = headers
         self.peer = peer
+        #: Who asks: the peer, or whom a trusted proxy names (X-Forwarded-For, Forwarded). Limits and lists use it.
+        self.client = peer
         self.body = body or Body(None)
         self.early = early
+        self.protocol = protocol
+        #: Values of the `{name}` segments of the route's path, decoded.
+        self.params: Mapping[str, str] = _NOTHING
+        #: What authentication found out about the client (claims of a token, `sub` of basic); None: not asked.
+        self.claims: Mapping[str, Any] | None = None
+        #: The request id: in the access log, in `x-request-id` towards upstreams, in traces. b"" until it is needed.
+        self.id = b""
+        #: What middleware changes in the request that goes to an upstream: fields added, names removed.
+        self.upstream_fields: list[tuple[bytes, bytes]] = []
+        self.upstream_drop: list[bytes] = []
 
     def header(self, name: bytes) -> bytes | None:
         """Return the field's value, several lines joined by a comma (RFC 9110 section 5.3); None when absent."""
         values = [value for key, value in self.headers if key == name]
         return b", ".join(values) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadEdit:
+    """Changes of a response's header section, whatever produces it. Names in lower case. Applied in this order."""
+
+    remove: frozenset[bytes] = frozenset()
+    #: Replace all fields of that name.
+    set: tuple[tuple[bytes, bytes], ...] = ()
+    #: In addition to others of that name (set-cookie, vary).
+    add: tuple[tuple[bytes, bytes], ...] = ()
+    #: Only where there is none of that name.
+    default: tuple[tuple[bytes, bytes], ...] = ()
+
+    def then(self, later: HeadEdit) -> HeadEdit:
+        """Return both: this one, then *later*."""
+        gone = later.remove | {name for name, _ in later.set}
+        kept = tuple(field for field in self.set if field[0] not in gone)
+        added = tuple(field for field in self.add if field[0] not in gone)
+        default = tuple(field for field in self.default if field[0] not in gone)
+        return HeadEdit(self.remove | later.remove, kept + later.set, added + later.add, default + later.default)
+
+    def apply(self, headers: Headers) -> Headers:
+        """Return *headers* with the changes."""
+        gone = self.remove | {name for name, _ in self.set}
+        fields = [field for field in headers if field[0] not in gone] if gone else list(headers)
+        fields += self.set
+        fields += self.add
+        if self.default:
+            present = {name for name, _ in fields}
+            fields += [field for field in self.default if field[0] not in present]
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +139,33 @@ class Response:
     #: and precondition. It is sent for the same question until the end of the second, if all middleware around the
     #: handler permits it (pipeline.py).
     shared: bool = False
+    #: Fields after the body (RFC 9110 section 6.5); called when the body is complete. Not with a complete body.
+    trailers: Callable[[], Headers] | None = None
+
+    def edited(self, edit: HeadEdit) -> Response:
+        """Return the response with the changes of *edit*."""
+        return replace(self, headers=edit.apply(self.headers))
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """An upstream answers: what a proxy's handler returns where the engine forwards by itself (http/upstreams.py).
+
+    Middleware sees it in place of a `Response`; it can change the head of the response, not the body
+    (`Middleware.reads_body`).
+    """
+
+    request: Request
+    #: Who chooses an upstream for each attempt and is told how it ended (workers/proxy).
+    route: Any
+    edit: HeadEdit = HeadEdit()
+
+    def edited(self, edit: HeadEdit) -> Forward:
+        """Return it with the changes of *edit* after those that it has."""
+        return replace(self, edit=self.edit.then(edit))
+
+
+Answer = Response | Forward
 
 
 def host_of(authority: bytes) -> bytes:

@@ -16,9 +16,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from workers.http import Request, Response
+from workers.http import Answer, Request
 
-Handler = Callable[[Request], Response | Awaitable[Response]]
+Handler = Callable[[Request], Answer | Awaitable[Answer]]
 
 
 class Middleware(ABC):
@@ -27,10 +27,23 @@ class Middleware(ABC):
     #: The effect depends on the authority, the target and Accept-Encoding of a request only, and on time only in whole
     #: seconds. With False, responses of handlers inside this middleware are never shared.
     same_for_all: bool = False
+    #: It reads or changes the body of responses. A proxy inside it passes bodies through Python, chunk by chunk.
+    reads_body: bool = False
 
     @abstractmethod
     def wrap(self, handler: Handler) -> Handler:
         """Return a handler that calls *handler*, or answers itself."""
+
+
+def then(result: Answer | Awaitable[Answer], change: Callable[[Answer], Answer]) -> Answer | Awaitable[Answer]:
+    """Return *result* of a handler with *change* applied, now or when it is there."""
+    if isinstance(result, Answer):
+        return change(result)
+    return _later(result, change)
+
+
+async def _later(result: Awaitable[Answer], change: Callable[[Answer], Answer]) -> Answer:
+    return change(await result)
 
 
 @dataclass(frozen=True, slots=True)

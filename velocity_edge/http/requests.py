@@ -36,6 +36,7 @@ class EventKind(enum.IntEnum):
     STREAM_WRITABLE = 3
     STREAM_CLOSED = 4
     CONNECTION_CLOSED = 5
+    UPSTREAM_ENDED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,66 @@ class ConnectionClosed:
     kind: int = EventKind.CONNECTION_CLOSED
 
 
-Event = HandshakeCompleted | RequestReceived | BodyReceived | StreamWritable | StreamClosed | ConnectionClosed
+class Outcome(enum.IntEnum):
+    """How an attempt to have a request answered by an upstream ended (upstreams.py)."""
+
+    #: The whole response was passed on.
+    COMPLETE = 0
+    #: No connection: refused, unreachable, TLS failed, no file descriptor. Nothing was sent.
+    CONNECT_FAILED = 1
+    CONNECT_TIMEOUT = 2
+    #: The connection ended before a complete response head. `reused` tells a kept-alive connection, which may have
+    #: been closed by the server meanwhile.
+    CLOSED_EARLY = 3
+    RESPONSE_TIMEOUT = 4
+    #: The response is no HTTP, or over a limit.
+    INVALID = 5
+    #: After the head: the connection ended, was invalid, or was idle for too long. The client's stream was reset.
+    TRUNCATED = 6
+    IDLE_TIMEOUT = 7
+    #: The client's stream or connection ended first; `StreamClosed` follows.
+    CLIENT_GONE = 8
+    #: The request body is above `max_body_bytes`: 413 is due unless a head was sent.
+    REQUEST_TOO_LARGE = 9
+    #: The client did not send its body for `idle_timeout_ns`: 408 is due unless a head was sent.
+    REQUEST_TIMEOUT = 10
+    CANCELLED = 11
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamEnded:
+    """An attempt of `Forwarding.forward` is over. Without `head_sent` the request still waits for an answer."""
+
+    stream: int
+    pool: int
+    outcome: int
+    #: Of the final response; 0 before its head.
+    status: int
+    head_sent: bool
+    #: Bytes of the request's body were sent: another attempt would lack them.
+    body_sent: bool
+    #: The attempt used a kept-alive connection.
+    reused: bool
+    request_bytes: int
+    response_bytes: int
+    #: From `forward` to the connection, to the response head, to the end; 0 when that was not reached.
+    connect_ns: int
+    head_ns: int
+    total_ns: int
+    #: For the log: "connection refused". Never bytes of the peer.
+    reason: str
+    kind: int = EventKind.UPSTREAM_ENDED
+
+
+Event = (
+    HandshakeCompleted
+    | RequestReceived
+    | BodyReceived
+    | StreamWritable
+    | StreamClosed
+    | ConnectionClosed
+    | UpstreamEnded
+)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

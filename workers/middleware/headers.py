@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from workers.handlers.static.conditions import format_date
-from workers.http import Headers, Request, Response
-from workers.pipeline import Handler, Middleware
+from workers.http import Answer, Forward, HeadEdit, Headers, Request, Response
+from workers.pipeline import Handler, Middleware, then
 
 #: Fields that are safe for every site. No content-security-policy: `default-src 'self'` breaks pages, and only their
 #: author knows what they load. No strict-transport-security: the operator may serve the same name by plain HTTP.
@@ -55,20 +55,18 @@ class AddHeaders(Middleware):
         fields, date = self._fields, self._date
         names = frozenset((b"date", *(name for name, _ in fields)))
 
-        def finish(response: Response) -> Response:
+        def finish(answer: Answer) -> Answer:
             added = (*fields, date())
-            for name, _ in response.headers:
+            if isinstance(answer, Forward):
+                return answer.edited(HeadEdit(default=added))
+            for name, _ in answer.headers:
                 if name in names:
-                    own = {name for name, _ in response.headers}
+                    own = {name for name, _ in answer.headers}
                     added = tuple(field for field in added if field[0] not in own)
                     break
-            return Response(response.status, (*response.headers, *added), response.body, response.shared)
+            return Response(answer.status, (*answer.headers, *added), answer.body, answer.shared, answer.trailers)
 
-        async def later(response: Awaitable[Response]) -> Response:
-            return finish(await response)
-
-        def handle(request: Request) -> Response | Awaitable[Response]:
-            response = handler(request)
-            return finish(response) if isinstance(response, Response) else later(response)
+        def handle(request: Request) -> Answer | Awaitable[Answer]:
+            return then(handler(request), finish)
 
         return handle

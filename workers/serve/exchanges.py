@@ -9,6 +9,8 @@ The fast path: a response that may be shared is sent again for the same question
 
 A turn has a time budget for handlers (turns.py). Requests above it, and bodies that are produced chunk by chunk, wait
 for later turns, in fair order between connections; a request for which there is no room to wait gets a 503.
+
+Long because all ways of an answer into the engine meet here.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 from velocity_edge.http.requests import (
     Event,
@@ -28,7 +30,7 @@ from velocity_edge.http.requests import (
     StreamWritable,
 )
 from workers.handlers.static.open_files import OpenFiles
-from workers.http import Response, body_length, plain
+from workers.http import Forward, Response, body_length, plain
 from workers.serve.access_log import AccessLog
 from workers.serve.backlog import weight_of
 from workers.serve.connections import Connections
@@ -84,6 +86,7 @@ class Exchanges:
             EventKind.STREAM_WRITABLE: self._on_writable,
             EventKind.STREAM_CLOSED: self._on_stream_closed,
             EventKind.CONNECTION_CLOSED: self.connections.on_closed,
+            EventKind.UPSTREAM_ENDED: lambda _: None,
         }
         self._handlers = tuple(handlers[kind] for kind in EventKind)
 
@@ -195,7 +198,9 @@ class Exchanges:
             else:
                 pipeline = revision.find(request.host, request.path, request.method)
                 may_share = pipeline.may_share
-                result = pipeline.handle(request)
+                answer = pipeline.handle(request)
+                assert not isinstance(answer, Forward), "no handler forwards yet"
+                result = cast("Response | Awaitable[Response]", answer)
         except Exception as error:
             result = internal_error(error, event)
         if isinstance(result, Response):
