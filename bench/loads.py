@@ -55,21 +55,21 @@ def _resumed(measured: Measured) -> tuple[float, float]:
     return _handshakes(measured)
 
 
-def _requests(measured: Measured) -> tuple[float, float]:
+def requests(measured: Measured) -> tuple[float, float]:
     count = int(measured.said["requests"])
     return count / measured.said["seconds"], _per_unit(measured, count)
 
 
-def _gbit(measured: Measured) -> tuple[float, float]:
+def gbit(measured: Measured) -> tuple[float, float]:
     n_bytes = int(measured.said["bytes"])
     return float(n_bytes * 8 / 1e9 / measured.said["seconds"]), _per_unit(measured, n_bytes / (1 << 20))
 
 
-def _p50(measured: Measured) -> tuple[float, float]:
+def p50(measured: Measured) -> tuple[float, float]:
     return float(measured.said["request_ms"]["p50"]), _per_unit(measured, measured.said["requests"])
 
 
-def _p99(measured: Measured) -> tuple[float, float]:
+def p99(measured: Measured) -> tuple[float, float]:
     return float(measured.said["request_ms"]["p99"]), 0
 
 
@@ -88,7 +88,7 @@ def _per_unit(measured: Measured, count: float) -> float:
     return 1e6 * measured.server_cpu_s * (float(measured.said["seconds"]) / measured.wall_s) / count
 
 
-def _get(name: str, connections: int, streams: int) -> tuple[str, ...]:
+def get(name: str, connections: int, streams: int) -> tuple[str, ...]:
     size = ("--path", f"/{name}", "--bytes", str(FILES[name]))
     return ("requests", *size, "--connections", str(connections), "--streams", str(streams))
 
@@ -110,14 +110,14 @@ LOADS = (
     Load("handshakes X25519", "/s", True, _CONNECT, _handshakes, group=CLASSICAL),
     Load("resumed X25519MLKEM768", "/s", True, (*_CONNECT, "--resume"), _resumed),
     Load("resumed X25519", "/s", True, (*_CONNECT, "--resume"), _resumed, group=CLASSICAL, quick=False),
-    Load("requests 1 KiB, 1 x 100", "/s", True, _get("1k", 1, 100), _requests, quick=False),
-    Load("requests 1 KiB, 10 x 100", "/s", True, _get("1k", 10, 100), _requests),
-    Load("requests 1 KiB, 100 x 10", "/s", True, _get("1k", 100, 10), _requests, quick=False),
-    Load("bulk 1 MiB, 10 connections", "Gbit/s", True, _get("1m", 10, 1), _gbit, quick=False),
-    Load("bulk 100 MiB, 1 connection", "Gbit/s", True, _get("100m", 1, 1), _gbit),
-    Load("bulk 100 MiB, 4 connections", "Gbit/s", True, _get("100m", 4, 1), _gbit, quick=False),
-    Load("p50 at 1,000 requests/s", "ms", False, (*_get("1k", 20, 1), "--rate", "1000"), _p50, quick=False),
-    Load("p99 at 1,000 requests/s", "ms", False, (*_get("1k", 20, 1), "--rate", "1000"), _p99),
+    Load("requests 1 KiB, 1 x 100", "/s", True, get("1k", 1, 100), requests, quick=False),
+    Load("requests 1 KiB, 10 x 100", "/s", True, get("1k", 10, 100), requests),
+    Load("requests 1 KiB, 100 x 10", "/s", True, get("1k", 100, 10), requests, quick=False),
+    Load("bulk 1 MiB, 10 connections", "Gbit/s", True, get("1m", 10, 1), gbit, quick=False),
+    Load("bulk 100 MiB, 1 connection", "Gbit/s", True, get("100m", 1, 1), gbit),
+    Load("bulk 100 MiB, 4 connections", "Gbit/s", True, get("100m", 4, 1), gbit, quick=False),
+    Load("p50 at 1,000 requests/s", "ms", False, (*get("1k", 20, 1), "--rate", "1000"), p50, quick=False),
+    Load("p99 at 1,000 requests/s", "ms", False, (*get("1k", 20, 1), "--rate", "1000"), p99),
     Load("p99 at 50 new connections/s", "ms", False, (*_CONNECT, "--rate", "50"), _connection_p99, quick=False),
 )
 

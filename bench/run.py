@@ -62,10 +62,11 @@ def main() -> int:
         return 1
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    print_tables(results, kinds, options.rounds, options.duration)
+    print_tables(results, kinds, options.rounds, options.duration, list(SERVERS))
     if options.json:
         rows = [{"load": load, "server": name, **asdict(f)} for (load, name), all_f in results.items() for f in all_f]
         options.json.write_text(json.dumps(rows, indent=1))
+    print_other("bench.proxied", *(["--quick"] if options.quick else []))
     print_other("bench.attacks", *(["--quick"] if options.quick else []))
     print_other("bench.verdicts")
     print_other("bench.handshake")
@@ -77,11 +78,24 @@ def measure_all(
 ) -> Results:
     """Start the servers, run all rounds of work, stop them."""
     site = servers.make_site(directory, make_certificate(directory, "localhost", SERVER_ADDRESS))
+    return measure_site(made, site, names, kinds, rounds, duration_s, SERVERS)
+
+
+def measure_site(
+    made: Lab,
+    site: Site,
+    names: list[str],
+    kinds: list[loads.Load],
+    rounds: int,
+    duration_s: float,
+    table: servers.Table,
+) -> Results:
+    """Start the servers of *table* that are in *names*, run all rounds of work, stop them."""
     results: Results = {}
     with contextlib.ExitStack() as running:
         started: list[Server] = []
         for index, name in enumerate(names):
-            if server := _start(made, site, name, FIRST_PORT + index):
+            if server := _start(made, site, name, FIRST_PORT + index, table):
                 running.callback(servers.stop, server)
                 started.append(server)
         for number in range(rounds):
@@ -89,22 +103,21 @@ def measure_all(
                 if load.once and number:
                     continue
                 for server in started if number % 2 == 0 else reversed(started):
-                    if figure := _one(made, server, load, duration_s):
+                    if figure := _one(made, server, load, duration_s, table[server.name][1]):
                         results.setdefault((load.name, server.name), []).append(figure)
                         say(f"round {number + 1}: {load.name}: {server.name}: {_said(figure, load)}")
     return results
 
 
-def _start(made: Lab, site: Site, name: str, port: int) -> Server | None:
+def _start(made: Lab, site: Site, name: str, port: int, table: servers.Table) -> Server | None:
     try:
-        return servers.start(made, site, name, port)
+        return servers.start(made, site, name, port, table)
     except BenchError as error:
         say(f"LEFT OUT: {error}")
         return None
 
 
-def _one(made: Lab, server: Server, load: loads.Load, duration_s: float) -> loads.Figure | None:
-    post_quantum = SERVERS[server.name][1]
+def _one(made: Lab, server: Server, load: loads.Load, duration_s: float, post_quantum: bool) -> loads.Figure | None:
     try:
         figure = loads.run(made, server, load, post_quantum, duration_s)
         if figure.foreign > NOISY and not load.once:
@@ -125,9 +138,9 @@ def _said(figure: loads.Figure, load: loads.Load) -> str:
     return text
 
 
-def print_tables(results: Results, kinds: list[loads.Load], rounds: int, duration_s: float) -> None:
+def print_tables(results: Results, kinds: list[loads.Load], rounds: int, duration_s: float, order: list[str]) -> None:
     """Two Markdown tables: the figures with ratios to the reference, and CPU per unit of work."""
-    names = [name for name in SERVERS if any(server == name for _, server in results)]
+    names = [name for name in order if any(server == name for _, server in results)]
     foreign = [figure.foreign for figures in results.values() for figure in figures]
     print(
         f"\n{_cpu_model()}, {os.cpu_count()} cores, Linux {platform.release()}; {rounds} rounds of {duration_s} s; ",
@@ -145,12 +158,24 @@ def print_tables(results: Results, kinds: list[loads.Load], rounds: int, duratio
     for load in kinds:
         figures = [results.get((load.name, name)) for name in names]
         if any(f and f[0].cpu_us for f in figures):
-            cells = [number_text(statistics.median(x.cpu_us for x in f)) if f else "-" for f in figures]
+            reference_us = _median_cpu(results.get((load.name, REFERENCE)))
+            cells = [_cpu_cell(f, reference_us) for f in figures]
             print(f"| {load.name} | " + " | ".join(cells) + " |")
 
 
 def _median(figures: list[loads.Figure] | None) -> float | None:
     return statistics.median(figure.value for figure in figures) if figures else None
+
+
+def _median_cpu(figures: list[loads.Figure] | None) -> float | None:
+    return statistics.median(figure.cpu_us for figure in figures) if figures else None
+
+
+def _cpu_cell(figures: list[loads.Figure] | None, reference_us: float | None) -> str:
+    if not figures:
+        return "-"
+    median_us = statistics.median(figure.cpu_us for figure in figures)
+    return number_text(median_us) + (f", {median_us / reference_us:.2f}x" if reference_us else "")
 
 
 def _cell(figures: list[loads.Figure] | None, reference: float | None) -> str:

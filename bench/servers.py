@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,11 +82,16 @@ https://localhost:{port}, https://{address}:{port} {{
 """
 
 
+#: What starts a server: its arguments and its environment.
+Command = Callable[[Lab, Site, int], tuple[list[str], dict[str, str]]]
+#: Name -> (command, whether it speaks X25519MLKEM768).
+Table = Mapping[str, tuple[Command, bool]]
+
 #: One thread at a time; and X25519MLKEM768, which Debian's Go programs omit unless it is enabled.
 GO = {"GOMAXPROCS": "1", "GODEBUG": "tlsmlkem=1"}
 
 
-def _velocity(engine: str, *dispatch: str) -> Callable[[Lab, Site, int], tuple[list[str], dict[str, str]]]:
+def _velocity(engine: str, *dispatch: str) -> Command:
     def command(lab: Lab, site: Site, port: int) -> tuple[list[str], dict[str, str]]:
         argv = lab.server_command(
             *(VENV / "velocity-edge", "serve", "--listen", f"{SERVER_ADDRESS}:{port}", "--root", site.root),
@@ -110,7 +115,9 @@ def _aioquic(lab: Lab, site: Site, port: int) -> tuple[list[str], dict[str, str]
     return argv, {}
 
 
-def _configured(template: str, name: str, *argv: str) -> Callable[[Lab, Site, int], tuple[list[str], dict[str, str]]]:
+def configured(template: str, name: str, *argv: str) -> Command:
+    """Return the command of a server of the sid root, whose configuration file is made from *template*."""
+
     def command(lab: Lab, site: Site, port: int) -> tuple[list[str], dict[str, str]]:
         path = site.directory / name
         path.write_text(
@@ -128,21 +135,20 @@ def _configured(template: str, name: str, *argv: str) -> Callable[[Lab, Site, in
     return command
 
 
-#: Name -> (command, whether it speaks X25519MLKEM768).
-SERVERS: dict[str, tuple[Callable[[Lab, Site, int], tuple[list[str], dict[str, str]]], bool]] = {
+SERVERS: Table = {
     "velocity-edge native": (_velocity("native"), True),
     "velocity-edge portable": (_velocity("portable"), True),
     # For bench/attacks.py: the shield has its cost also without an attack.
     "velocity-edge native, XDP": (_velocity("native", "--dispatch", "xdp", "--xdp", "wire"), True),
-    "nginx": (_configured(NGINX, "nginx.conf", "nginx", "-c"), True),
-    "Caddy": (_configured(CADDY, "Caddyfile", "caddy", "run", "--adapter", "caddyfile", "--config"), True),
+    "nginx": (configured(NGINX, "nginx.conf", "nginx", "-c"), True),
+    "Caddy": (configured(CADDY, "Caddyfile", "caddy", "run", "--adapter", "caddyfile", "--config"), True),
     "stock aioquic": (_aioquic, False),
 }
 
 
-def start(lab: Lab, site: Site, name: str, port: int) -> Server:
+def start(lab: Lab, site: Site, name: str, port: int, table: Table = SERVERS) -> Server:
     """Start a server and wait until it answers the load generator. Raises BenchError with the end of its log."""
-    command, post_quantum = SERVERS[name]
+    command, post_quantum = table[name]
     argv, environment = command(lab, site, port)
     log = site.directory / f"{name.replace(' ', '-')}.log"
     with log.open("wb") as output:
