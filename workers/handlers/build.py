@@ -19,6 +19,7 @@ from workers.handlers.static.beneath import Descriptor, probe
 from workers.handlers.static.listing import Listings
 from workers.handlers.static.open_files import OpenFiles
 from workers.handlers.static.site import StaticHandler, missing
+from workers.measures import Measures
 from workers.pipeline import Handler
 
 
@@ -31,6 +32,7 @@ class HandlerContext:
         self.open_files = open_files or OpenFiles()
         self.listings = Listings(clock)
         self.resources = Resources()
+        self.measures = Measures()
 
 
 def handler_of(

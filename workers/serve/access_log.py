@@ -25,6 +25,21 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamTimes:
+    """The last attempt of a proxied request, for its log line; a proxy sets it (`Exchange.upstream`)."""
+
+    #: As configured: "10.0.0.3:8080", "unix:/run/app.sock".
+    address: str
+    #: Of the upstream's response; 0 without one.
+    status: int
+    #: From the beginning of the attempt: to a connection, to the response head, to its end. 0: not reached.
+    connect_s: float
+    head_s: float
+    total_s: float
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
     """One answered request."""
 
