@@ -14,7 +14,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from velocity_edge.config.section import Problem, Section
-from velocity_edge.config.values import AbsolutePath, Duration, Hostname, Method, OneOrMore, RoutePath
+from velocity_edge.config.upstreams import Upstream
+from velocity_edge.config.values import AbsolutePath, Hostname, Method, OneOrMore, RoutePath
 
 #: RFC 9110 section 5.1: a field name is a token.
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -84,29 +85,6 @@ class FixedAnswer(Section):
                 yield ("headers",), f"cannot set {name!r}: the server sets it, or HTTP/3 does not allow it"
 
 
-class Timeouts(Section):
-    """Time-outs towards an upstream."""
-
-    connect_s: Duration = Field(default=10.0, alias="connect")
-    """Until the connection is established."""
-    response_s: Duration = Field(default=30.0, alias="response")
-    """Until the response begins."""
-    idle_s: Duration = Field(default=90.0, alias="idle")
-    """Between two chunks of a body."""
-
-
-class Upstream(Section):
-    """A server to which requests are forwarded. (Not implemented yet.)"""
-
-    upstream: str
-    """Address of the upstream, such as http://127.0.0.1:8080."""
-    preserve_host: bool = False
-    """Forward the client's host name instead of the upstream's."""
-    streaming: bool = False
-    """Forward bodies chunk by chunk as they arrive."""
-    timeouts: Timeouts = Timeouts()
-
-
 class ProxyAction(Upstream):
     """`type: proxy`: requests are forwarded to an upstream. (Not implemented yet.)"""
 
@@ -115,6 +93,7 @@ class ProxyAction(Upstream):
 
     def problems(self) -> Iterator[Problem]:
         """Yield that it is not implemented."""
+        yield from super().problems()
         yield ("type",), "cannot proxy yet: must be 'static', or let another server answer for this path"
 
 

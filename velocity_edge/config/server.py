@@ -15,7 +15,7 @@ from velocity_edge.config.limits import LimitsSection
 from velocity_edge.config.section import Problem, Section
 from velocity_edge.config.telemetry import Telemetry
 from velocity_edge.config.tls import Profiles, Tls
-from velocity_edge.config.values import Address, Duration, OneOrMore, format_address, parse_address
+from velocity_edge.config.values import Address, Duration, Network, OneOrMore, format_address, parse_address
 from velocity_edge.wire.messages import Listener
 
 
@@ -64,6 +64,9 @@ class Server(Section):
     """
     node_id: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] | None = None
     """The node ID in connection IDs (QUIC-LB server ID). Unset: a random one, kept in the state directory."""
+    trusted_proxies: Annotated[list[Network], OneOrMore, Field(max_length=256)] = []
+    """Networks of proxies in front of this node. Only from these `x-forwarded-for` and `forwarded` are believed: the
+    client is then the last address that is not in this list. From others the fields are replaced."""
     server_header: str = Field(default="velocity-edge", max_length=128, pattern=r"^[ -~]*$")
     """Value of the `server` response header. Empty: the header is not sent."""
 

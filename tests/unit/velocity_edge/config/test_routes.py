@@ -129,5 +129,5 @@ def test_a_proxy_is_a_route_of_its_host_and_collides_with_a_site_there() -> None
 
 
 def test_an_action_has_only_the_keys_of_its_type() -> None:
-    assert not set(FixedAnswer.model_fields) & (set(ProxyAction.model_fields) - {"type"})
+    assert not set(FixedAnswer.model_fields) & (set(ProxyAction.model_fields) - {"type", "headers"})
     assert "upstream" not in Site.model_fields
