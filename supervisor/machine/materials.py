@@ -1,4 +1,4 @@
-"""Files that a configuration names and that a worker may not open: certificates, private keys, the folders of sites.
+"""Files that a configuration names and that a worker may not open: certificates, keys, what `config/needs.py` lists.
 
 They are read and opened once per revision, and sent with `Configure`. An error in them is a `ConfigError` before the
 revision is sent to any worker.
@@ -7,6 +7,7 @@ revision is sent to any worker.
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from cryptography import x509
 
 from velocity_edge.config.model import Config
+from velocity_edge.config.needs import files_of
+from velocity_edge.config.section import Need, dotted_path
+from velocity_edge.config.servable import unused_middlewares
 from velocity_edge.errors import ConfigError
 from velocity_edge.pki.files import LoadedChain, fingerprint, load_chain, spki_pin
 from velocity_edge.pki.self_signed import self_signed
@@ -37,11 +41,11 @@ class Materials:
     warnings: list[str]
     #: `config` as it is sent to workers and to the next supervisor.
     config_json: dict[str, Any]
-    #: Path -> O_PATH descriptor.
+    #: Path -> descriptor: O_PATH for a directory, O_RDONLY for a file.
     roots: dict[str, int] = field(default_factory=dict)
 
     def close(self) -> None:
-        """Close the folders."""
+        """Close the files and directories."""
         for fd in self.roots.values():
             os.close(fd)
         self.roots.clear()
@@ -60,6 +64,7 @@ def gather(revision: int, config: Config, state_directory: Path) -> Materials:
             "server.tls: cannot serve without a certificate: configure certificate and private_key, or self_signed"
         )
     warnings = [warning for chain in loaded for warning in chain.warnings]
+    warnings += unused_middlewares(config.content)
     policy = server_policy(
         [chain_from_pem(chain.keyed) for chain in loaded],
         default_profile=config.server.profiles.default,
@@ -75,9 +80,10 @@ def gather(revision: int, config: Config, state_directory: Path) -> Materials:
         config.to_json(),
     )
     try:
-        for site in config.content.sites:
-            if str(site.root) not in materials.roots:
-                materials.roots[str(site.root)] = _open_root(site.root)
+        for need in files_of(config):
+            fd = _open(need)
+            if fd is not None:
+                materials.roots[str(need.path)] = fd
     except ConfigError:
         materials.close()
         raise
@@ -110,8 +116,17 @@ def _describe(chain: LoadedChain) -> Certificate:
     }
 
 
-def _open_root(root: Path) -> int:
+def _open(need: Need) -> int | None:
+    """Return a descriptor; None for a file that may be missing and is."""
+    # O_NONBLOCK: opening a FIFO must not wait for a writer.
+    flags = os.O_PATH | os.O_DIRECTORY if need.kind == "directory" else os.O_RDONLY | os.O_NONBLOCK
     try:
-        return os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(need.path, flags | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"content.sites: cannot use the root {root}: {error.strerror}") from None
+        if not need.required and isinstance(error, FileNotFoundError):
+            return None
+        raise ConfigError(f"{dotted_path(need.where)}: cannot use {need.path}: {error.strerror}") from None
+    if need.kind == "file" and not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ConfigError(f"{dotted_path(need.where)}: cannot use {need.path}: must be a file")
+    return fd

@@ -8,12 +8,17 @@ by `type`. routes.py resolves all three into one list. Each action becomes a han
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from velocity_edge.config.section import Problem, Section
+from velocity_edge.config.middlewares import Middleware
+from velocity_edge.config.middlewares.base import MiddlewareName
+from velocity_edge.config.middlewares.rate_limit import RateLimitRule
+from velocity_edge.config.middlewares.waf import WafRules
+from velocity_edge.config.section import KeyPath, Need, Problem, Section
 from velocity_edge.config.upstreams import Upstream
 from velocity_edge.config.values import AbsolutePath, Hostname, Method, OneOrMore, RoutePath
 
@@ -28,7 +33,19 @@ _RESERVED_FIELDS: Final = frozenset(
 _WITHOUT_BODY: Final = (204, 205, 304)
 
 
-class Site(Section):
+class Around(Section):
+    """What is around an action: keys that sites, proxies and routes have alike."""
+
+    middlewares: list[MiddlewareName] | None = None
+    """Names of the middlewares that apply, from the outside to the inside. Unset: those with `everywhere: true`. An
+    empty list: none."""
+    rate_limit: RateLimitRule | None = None
+    """In place of `content.rate_limit`."""
+    waf: WafRules | None = None
+    """In place of `content.waf`."""
+
+
+class Site(Around):
     """A host name and the directory that is served under it."""
 
     hostname: Hostname
@@ -60,6 +77,10 @@ class Site(Section):
         """Yield what is not implemented."""
         if self.fallback_endpoint is not None:
             yield ("fallback_endpoint",), "cannot point to a fallback yet: leave it out"
+
+    def needs(self) -> Iterator[Need]:
+        """Yield the root."""
+        yield Need(self.root, "directory", ("root",))
 
 
 class FixedAnswer(Section):
@@ -106,7 +127,7 @@ class _HostAndPath(Section):
     """Prefix of the paths that are forwarded."""
 
 
-class Proxy(Upstream, _HostAndPath):
+class Proxy(Upstream, _HostAndPath, Around):
     """A host name and the upstream for it. (Not implemented yet.)"""
 
 
@@ -119,7 +140,7 @@ class Match(Section):
     """Methods that it answers, such as GET or POST; GET includes HEAD. Others get a 405. Unset: every method."""
 
 
-class RouteSection(Section):
+class RouteSection(Around):
     """An action by path and method, on the hosts of every site (on every host when there are no sites)."""
 
     match: Match
@@ -135,11 +156,51 @@ class Content(Section):
     """Upstreams, by host name. (Not implemented yet.)"""
     routes: list[RouteSection] = []
     """Actions by path and method. They take precedence over the files of a site."""
+    middlewares: list[Middleware] = []
+    """What sites, proxies and routes can have around them, by name."""
+    rate_limit: RateLimitRule | None = None
+    """A limit for everything that is served."""
+    waf: WafRules | None = None
+    """Rules for everything that is served."""
+    templates_dir: AbsolutePath | None = None
+    """Directory of the templates of `type: template`."""
 
     def problems(self) -> Iterator[Problem]:
-        """Yield what is not implemented."""
+        """Yield what is not implemented, and names of middlewares that are defined twice or not at all."""
         if self.proxies:
             yield (
                 ("proxies",),
                 "cannot proxy yet: serve directories with content.sites, and let another server answer for these names",
             )
+        times = Counter(middleware.name for middleware in self.middlewares)
+        for i, middleware in enumerate(self.middlewares):
+            if times[middleware.name] > 1:
+                yield (
+                    ("middlewares", str(i), "name"),
+                    f"cannot define {middleware.name!r} twice: names must differ",
+                )
+        for where, around in self.users():
+            for i, name in enumerate(around.middlewares or ()):
+                if name not in times:
+                    known = ", ".join(sorted(times)) or "none"
+                    yield (*where, "middlewares", str(i)), f"cannot use {name!r}: content.middlewares defines {known}"
+
+    def needs(self) -> Iterator[Need]:
+        """Yield the directory of the templates."""
+        if self.templates_dir is not None:
+            yield Need(self.templates_dir, "directory", ("templates_dir",))
+
+    def users(self) -> Iterator[tuple[KeyPath, Around]]:
+        """Yield all that can have middlewares, with their places below this section."""
+        yield from ((("sites", str(i)), site) for i, site in enumerate(self.sites))
+        yield from ((("proxies", str(i)), proxy) for i, proxy in enumerate(self.proxies))
+        yield from ((("routes", str(i)), route) for i, route in enumerate(self.routes))
+
+    def unused(self) -> list[str]:
+        """Return the names of middlewares that protect nothing: no list has them, and they are not `everywhere`."""
+        named = {name for _, around in self.users() for name in around.middlewares or ()}
+        return [
+            middleware.name
+            for middleware in self.middlewares
+            if middleware.name not in named and not middleware.everywhere
+        ]

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from velocity_edge.config.env import VARIABLES
 from velocity_edge.config.model import Config
-from velocity_edge.config.sentences import types_in
+from velocity_edge.config.unions import said_by, sections_in, tags
 from velocity_edge.config.values import Written
 
 _HEAD: Final = """\
@@ -71,7 +71,7 @@ def _section(section: type[BaseModel], path: str) -> Iterator[str]:
     rows, deeper = [], []
     for name, info in section.model_fields.items():
         key = info.alias or name
-        models = [t for t in types_in(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
+        models = sections_in(info)
         if models and (path or not info.description):
             many = "[]" if get_origin(info.annotation) is list else ""
             below = f"{path}.{key}{many}" if path else key
@@ -88,8 +88,8 @@ def _section(section: type[BaseModel], path: str) -> Iterator[str]:
 
 def _variant(info: FieldInfo, model: type[BaseModel]) -> str:
     """Return which member of a union *model* is, such as " (type: static)"."""
-    key = info.discriminator
-    return f" ({key}: {get_args(model.model_fields[key].annotation)[0]})" if isinstance(key, str) else ""
+    key = said_by(info)
+    return f" ({key}: {tags(model, key)[0]})" if key else ""
 
 
 def _type(info: FieldInfo) -> str:

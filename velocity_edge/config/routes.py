@@ -10,7 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from velocity_edge.config.content import Content, FixedAnswer, Proxy, ProxyAction, Site
+from velocity_edge.config.content import Around, Content, FixedAnswer, Proxy, ProxyAction, Site
+from velocity_edge.config.middlewares import Middleware
+from velocity_edge.config.middlewares.rate_limit import RateLimitRule
+from velocity_edge.config.middlewares.waf import WafRules
 from velocity_edge.config.section import KeyPath, Problem, dotted_path
 
 #: What is done with a request. Consumers `match` it and end with `assert_never`.
@@ -18,6 +21,16 @@ Action = Site | FixedAnswer | Proxy | ProxyAction
 
 #: The host of routes when neither a site nor a proxy names one.
 ANY_HOST: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around an action, resolved: its own keys, else those of the whole content."""
+
+    #: From the outside to the inside.
+    middlewares: tuple[Middleware, ...] = ()
+    rate_limit: RateLimitRule | None = None
+    waf: WafRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +44,34 @@ class Route:
     action: Action
     #: The section of the configuration that it is from, such as ("content", "sites", "0").
     where: KeyPath
+    around: Surroundings
 
 
 def routes_of(content: Content) -> list[Route]:
     """Return all routes: of sites and proxies, then of `routes` on each of their hosts."""
     named: list[Route] = []
     for i, site in enumerate(content.sites):
-        where = ("content", "sites", str(i))
-        named += [Route(host, "/", (), site, where) for host in (site.hostname, *site.aliases)]
+        where, around = ("content", "sites", str(i)), surroundings(content, site)
+        named += [Route(host, "/", (), site, where, around) for host in (site.hostname, *site.aliases)]
     for i, proxy in enumerate(content.proxies):
-        named.append(Route(proxy.hostname, _prefix(proxy.path), (), proxy, ("content", "proxies", str(i))))
+        where, around = ("content", "proxies", str(i)), surroundings(content, proxy)
+        named.append(Route(proxy.hostname, _prefix(proxy.path), (), proxy, where, around))
     hosts = dict.fromkeys(route.host for route in named) or (ANY_HOST,)
-    matched = [
-        Route(host, _prefix(section.match.path), section.match.methods, section.action, ("content", "routes", str(i)))
-        for i, section in enumerate(content.routes)
-        for host in hosts
-    ]
+    matched: list[Route] = []
+    for i, section in enumerate(content.routes):
+        where, around, match = ("content", "routes", str(i)), surroundings(content, section), section.match
+        matched += [Route(host, _prefix(match.path), match.methods, section.action, where, around) for host in hosts]
     return [*named, *matched]
+
+
+def surroundings(content: Content, own: Around) -> Surroundings:
+    """Return what is around an action that has the keys *own*. Every name in its list is defined (content.py)."""
+    defined = {middleware.name: middleware for middleware in content.middlewares}
+    if own.middlewares is None:
+        middlewares = sorted((one for one in content.middlewares if one.everywhere), key=lambda one: one.layer)
+    else:
+        middlewares = [defined[name] for name in own.middlewares if name in defined]
+    return Surroundings(tuple(middlewares), own.rate_limit or content.rate_limit, own.waf or content.waf)
 
 
 def collisions(routes: Sequence[Route]) -> Iterator[Problem]:

@@ -11,7 +11,9 @@ there.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +21,18 @@ from pydantic import BaseModel, ConfigDict
 KeyPath = tuple[str, ...]
 #: A place and a sentence that begins with "cannot".
 Problem = tuple[KeyPath, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A file or a directory that a section names and that a worker reads through a descriptor (needs.py)."""
+
+    path: Path
+    kind: Literal["directory", "file"]
+    #: The key that names it, below the section.
+    where: KeyPath
+    #: False: when it is missing, workers do without (/etc/resolv.conf).
+    required: bool = True
 
 
 class Section(BaseModel):
@@ -31,6 +45,10 @@ class Section(BaseModel):
 
         Sections below this one report their own problems.
         """
+        yield from ()
+
+    def needs(self) -> Iterator[Need]:
+        """Yield the files and directories of this section that workers read. Sections below it yield their own."""
         yield from ()
 
 

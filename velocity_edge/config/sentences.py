@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Any, Final
 
 from pydantic import BaseModel
 
 from velocity_edge.config.model import Config
 from velocity_edge.config.section import KeyPath
+from velocity_edge.config.unions import keys, said_by, sections_in, tags
 
 _MUST_BE: Final = {
     "bool_type": "true or false",
@@ -65,7 +65,7 @@ def _real_steps(loc: tuple[int | str, ...], values: Any) -> Iterator[str]:
     """Yield the steps of *loc* that are keys of the file; pydantic adds names of its own."""
     for i, step in enumerate(loc):
         last = i == len(loc) - 1
-        if isinstance(values, dict) and values.get("type") == step and not last:
+        if isinstance(values, dict) and step in (values.get("type"), values.get("kind")) and not last:
             continue  # which member of a union
         if isinstance(values, dict) and (str(step) in values or last) and step != "[key]":
             yield str(step)
@@ -87,42 +87,27 @@ def _as_literal(path: KeyPath, context: Mapping[str, Any], section: Any) -> tupl
 def _unknown_key(path: KeyPath, values: Any) -> str:
     """Return the sentence for a key that the section at *path* does not have."""
     section: type[BaseModel] = Config
-    others: Mapping[str, type[BaseModel]] = {}
-    tag = ""
+    members: list[type[BaseModel]] = []
+    by = ""
     for step in path[:-1]:
         if isinstance(values, list):
             values = values[int(step)]
-            continue
-        values = values[step]
-        info = next((info for name, info in section.model_fields.items() if (info.alias or name) == step), None)
-        if info is None:
-            break
-        models = [t for t in types_in(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
-        section, others = models[0], {}
-        if isinstance(info.discriminator, str):
-            others = {str(get_args(m.model_fields[info.discriminator].annotation)[0]): m for m in models}
-            tag = values[info.discriminator]
-            section = others[tag]
-    key, keys = path[-1], _keys(section)
-    for other, model in others.items():
-        if key in _keys(model):
-            return f"cannot be used with type {tag!r}: only with type {other!r}"
-    if close := difflib.get_close_matches(key, keys, 1, 0.6):
+        else:
+            values = values[step]
+            info = next((info for name, info in section.model_fields.items() if (info.alias or name) == step), None)
+            members = sections_in(info) if info is not None else []
+            if info is None or not members:
+                break
+            section, by = members[0], said_by(info)
+        if by and isinstance(values, dict):
+            section = next(member for member in members if values[by] in tags(member, by))
+    key, known = path[-1], keys(section)
+    for other in members if by else ():
+        if key in keys(other):
+            return f"cannot be used with {by} {values[by]!r}: only with {by} {tags(other, by)[0]!r}"
+    if close := difflib.get_close_matches(key, known, 1, 0.6):
         return f'cannot understand this key; did you mean "{close[0]}"?'
-    return f"cannot understand this key; known here: {', '.join(sorted(keys))}"
-
-
-def _keys(section: type[BaseModel]) -> list[str]:
-    return [info.alias or name for name, info in section.model_fields.items()]
-
-
-def types_in(annotation: Any) -> Iterator[Any]:
-    """Yield the types that an annotation is made of: X, Y of list[X | Y]."""
-    if get_origin(annotation) in (list, Union, UnionType):
-        for argument in get_args(annotation):
-            yield from types_in(argument)
-    else:
-        yield annotation
+    return f"cannot understand this key; known here: {', '.join(sorted(known))}"
 
 
 def _nearest(value: Any, expected: str) -> str:

@@ -1,5 +1,5 @@
-"""Checks that a node can serve a configuration on this machine: it has a site, the directories can be opened, and the
-certificate chain and private key match.
+"""Checks that a node can serve a configuration on this machine: it has content, the files and directories that it names
+can be opened, and the certificate chain and private key match.
 
 No file stays open: the supervisor opens them again, and reports itself what has changed meanwhile. `serve` and
 `config lint` call this, so that an error is reported before anything is started.
@@ -8,9 +8,12 @@ No file stays open: the supervisor opens them again, and reports itself what has
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 
+from velocity_edge.config.content import Content
 from velocity_edge.config.load import Loaded, refuse
+from velocity_edge.config.needs import files_of
 from velocity_edge.config.section import Problem
 from velocity_edge.pki.files import UnusableFile, load_chain
 
@@ -20,12 +23,12 @@ def check(loaded: Loaded) -> tuple[str, ...]:
 
     Raises `ConfigError` when the configuration cannot be served from here, with the place of each reason.
     """
-    found = [*_content(loaded), *_roots(loaded)]
-    warnings: tuple[str, ...] = ()
+    found = [*_content(loaded), *_files(loaded)]
+    warnings = unused_middlewares(loaded.config.content)
     tls = loaded.config.server.tls
     if tls.certificate is not None and tls.private_key is not None:
         try:
-            warnings = load_chain(tls.certificate, tls.private_key).warnings
+            warnings += load_chain(tls.certificate, tls.private_key).warnings
         except UnusableFile as error:
             key = "private_key" if error.path == tls.private_key else "certificate"
             found.append((("server", "tls", key), str(error)))
@@ -34,8 +37,18 @@ def check(loaded: Loaded) -> tuple[str, ...]:
     return warnings
 
 
+def unused_middlewares(content: Content) -> tuple[str, ...]:
+    """Return a warning for each middleware that is defined and protects nothing."""
+    return tuple(
+        f"content.middlewares: {name!r} is used by no site, proxy or route: name it in their `middlewares`, "
+        "or set `everywhere: true`"
+        for name in content.unused()
+    )
+
+
 def _content(loaded: Loaded) -> Iterator[Problem]:
-    if not loaded.config.content.sites:
+    content = loaded.config.content
+    if not (content.sites or content.proxies or content.routes):
         yield (
             ("content", "sites"),
             "cannot serve without content: give a directory with --root, or sites in a configuration",
@@ -48,11 +61,18 @@ def _content(loaded: Loaded) -> Iterator[Problem]:
         )
 
 
-def _roots(loaded: Loaded) -> Iterator[Problem]:
-    for i, site in enumerate(loaded.config.content.sites):
+def _files(loaded: Loaded) -> Iterator[Problem]:
+    for need in files_of(loaded.config):
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_DIRECTORY if need.kind == "directory" else 0)
         try:
-            os.close(os.open(site.root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY))
+            fd = os.open(need.path, flags)
         except NotADirectoryError:
-            yield ("content", "sites", str(i), "root"), f"cannot use {site.root}: must be a directory"
+            yield need.where, f"cannot use {need.path}: must be a directory"
+            continue
         except OSError as error:
-            yield ("content", "sites", str(i), "root"), f"cannot use {site.root}: {error.strerror}"
+            if need.required or not isinstance(error, FileNotFoundError):
+                yield need.where, f"cannot use {need.path}: {error.strerror}"
+            continue
+        if need.kind == "file" and not stat.S_ISREG(os.fstat(fd).st_mode):
+            yield need.where, f"cannot use {need.path}: must be a file"
+        os.close(fd)

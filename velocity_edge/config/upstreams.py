@@ -7,13 +7,12 @@ time-outs are those of one worker towards one server.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
 from velocity_edge.config.balancing import FieldName, Health, LoadBalancing, Queue, Retries
-from velocity_edge.config.section import KeyPath, Problem, Section
+from velocity_edge.config.section import Need, Problem, Section
 from velocity_edge.config.upstream_url import UpstreamUrl, Url, parse_upstream
 from velocity_edge.config.values import AbsolutePath, Duration, Hostname, OneOrMore, RoutePath, Size
 
@@ -162,12 +161,12 @@ class Upstream(Section):
         named = [UpstreamServer(url=self.upstream)] if self.upstream is not None else self.upstreams
         return [(server, parse_upstream(server.url)) for server in named]
 
-    def files(self) -> Iterator[tuple[Path, KeyPath]]:
+    def needs(self) -> Iterator[Need]:
         """Yield the files that must be read before workers lose their rights, and the keys that name them."""
         for key in ("ca", "certificate", "private_key"):
             path = getattr(self.tls, key) if self.tls is not None else None
             if path is not None:
-                yield path, ("tls", key)
+                yield Need(path, "file", ("tls", key))
 
     def problems(self) -> Iterator[Problem]:
         """Yield servers that are missing, given twice, or contradict `protocol` and `tls`."""

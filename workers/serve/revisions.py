@@ -66,7 +66,10 @@ class Prepared:
 def prepare(
     number: int, config: Config, chains: Sequence[KeyedChain], roots: Mapping[str, Descriptor], context: HandlerContext
 ) -> Prepared:
-    """Return the revision. *roots*: path of a site's root -> its directory. Raises `VelocityError`."""
+    """Return the revision. *roots*: path -> what the supervisor opened there (config/needs.py).
+
+    Raises `VelocityError`.
+    """
     if not chains:
         raise ConfigError("cannot serve without a certificate: expected server.tls.certificate or self_signed")
     certificates = tuple(chain_from_pem(keyed, kem_oqs.find().make_signer) for keyed in chains)
@@ -89,13 +92,14 @@ def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerCon
         pipeline = pipelines.get(route.where)
         if pipeline is None:
             try:
+                around = middleware_of(route, server, date, roots)
                 handler = handler_of(
                     route.action, context, lease, roots=roots, max_body_bytes=server.limits.max_request_body_bytes
                 )
             except VelocityError as error:
                 # Which of several: `config show --origin` has its line.
                 raise type(error)(f"{dotted_path(route.where)} ({route.host}): {error}") from None
-            pipeline = pipelines[route.where] = fold(middleware_of(route.action, server, date), handler)
+            pipeline = pipelines[route.where] = fold(around, handler)
         methods = tables.setdefault((route.host, route.prefix), {})
         methods |= dict.fromkeys((method.encode() for method in route.methods or ("",)), pipeline)
     errors = around_errors(server, date)

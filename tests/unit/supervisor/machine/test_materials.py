@@ -47,6 +47,6 @@ def test_a_missing_file_is_named_and_no_descriptor_stays_open(tmp_path: Path, ch
     before = descriptors()
     with pytest.raises(ConfigError, match=said):
         materials.gather(1, config(tmp_path, **changes), tmp_path / "state")
-    with pytest.raises(ConfigError, match=r"cannot use the root .*nowhere: No such file"):
+    with pytest.raises(ConfigError, match=r"^content.sites\[0\].root: cannot use .*nowhere: No such file"):
         materials.gather(1, config(tmp_path / "nowhere"), tmp_path / "state")
     assert descriptors() == before

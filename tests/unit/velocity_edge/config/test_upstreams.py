@@ -123,7 +123,7 @@ def test_servers_are_text_or_sections() -> None:
 
 def test_the_files_of_tls_are_named() -> None:
     tls = {"ca": "/ca.pem", "certificate": "/c.pem", "private_key": "/k.pem"}
-    found = dict(upstream(upstream="https://a", tls=tls).files())
+    found = {need.path: need.where for need in upstream(upstream="https://a", tls=tls).needs()}
     assert found == {
         Path("/ca.pem"): ("tls", "ca"),
         Path("/c.pem"): ("tls", "certificate"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from velocity_edge.config.content import FixedAnswer, Site
+from velocity_edge.config.routes import Action, Route, Surroundings
 from velocity_edge.config.server import Server
 from workers.http import Request, Response
 from workers.middleware.build import around_errors, middleware_of
@@ -71,12 +72,16 @@ def fields_around(middlewares: object) -> set[bytes]:
 
 def test_sites_have_the_security_headers_unless_they_switch_them_off() -> None:
     server, date = Server(), Date(lambda: NOON_S)
+
+    def around(action: Action) -> object:
+        return middleware_of(Route("*", "/", (), action, (), Surroundings()), server, date, {})
+
     site = Site.model_validate_json('{"hostname": "*", "root": "/srv"}')
     bare = Site.model_validate_json('{"hostname": "*", "root": "/srv", "security_headers": false}')
     security = {name for name, _ in SECURITY}
-    assert fields_around(middleware_of(site, server, date)) == {b"server", b"date", *security}
-    assert fields_around(middleware_of(bare, server, date)) == {b"server", b"date"}
-    assert fields_around(middleware_of(FixedAnswer(type="static"), server, date)) == {b"server", b"date"}
+    assert fields_around(around(site)) == {b"server", b"date", *security}
+    assert fields_around(around(bare)) == {b"server", b"date"}
+    assert fields_around(around(FixedAnswer(type="static"))) == {b"server", b"date"}
 
 
 def test_an_empty_server_header_is_not_sent() -> None:
