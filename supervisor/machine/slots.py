@@ -1,8 +1,9 @@
 """The slots: fixed sets of descriptors that outlive the workers that use them.
 
 A slot is one UDP socket per listener, a hand-over link (a SEQPACKET pair: the slot's worker reads one end, all others
-write to the other), a slab of counters, and the memory of used tokens that all slots of the node share. There are twice
-as many slots as cores: core c has the slots c and c + cores, so that a new worker can run beside the one it replaces.
+write to the other), a slab of counters, and the memory that all slots of the node share: used tokens and the counts of
+rate limits. There are twice as many slots as cores: core c has the slots c and c + cores, so that a new worker can run
+beside the one it replaces.
 
 The supervisor keeps everything open until it stops. Copies travel to workers with `Equip` and `Keep`, and come back
 with `Held` when another supervisor adopts them; their order is in velocity_edge/wire/bundle.py.
@@ -14,12 +15,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from supervisor.machine import sockets
 from velocity_edge.quic import single_use
-from velocity_edge.wire import slab
+from velocity_edge.wire import rate_cells, slab
 from velocity_edge.wire.bundle import Bundle
 from velocity_edge.wire.messages import Listener
 
@@ -38,9 +39,10 @@ class Slot:
     link_send: socket.socket
     slab_fd: int
     slab: slab.Slab
-    #: The node's used tokens (`Slots`), and what a later version of the supervisor added: kept open for the next one of
+    #: What all slots share (`Slots`), and what a later version of the supervisor added: kept open for the next one of
     #: that version.
     used_tokens: int | None = None
+    rate_cells: int | None = None
     more: tuple[int, ...] = ()
 
     @classmethod
@@ -73,6 +75,7 @@ class Slot:
             slab_fd,
             mapped,
             bundle.used_tokens,
+            bundle.rate_cells,
             bundle.more,
         )
 
@@ -85,6 +88,7 @@ class Slot:
             (self.link_send.fileno(),),
             self.slab_fd,
             self.used_tokens,
+            self.rate_cells,
             self.more,
         )
 
@@ -94,9 +98,9 @@ class Slot:
             sock.close()
         self.slab.close()
         os.close(self.slab_fd)
-        for fd in self._trailing():
+        for fd in self.trailing:
             os.close(fd)
-        self.used_tokens, self.more = None, ()
+        self.used_tokens, self.rate_cells, self.more = None, None, ()
 
     def renew_slab(self, number: int) -> bool:
         """Give the slot a slab with the cells of this version, for its next worker; return whether it needed one.
@@ -113,17 +117,19 @@ class Slot:
         self.slab_fd, self.slab = fd, fresh
         return True
 
-    def share(self, used_tokens: int) -> None:
-        """Carry a copy of this memory of used tokens in place of another one."""
-        copy = os.dup(used_tokens)
-        replaced = [fd for fd in self._trailing() if single_use.is_ours(fd)]
-        self.more = tuple(fd for fd in self._trailing() if fd not in replaced)
-        self.used_tokens = copy
+    def share(self, used_tokens: int, rates: int) -> None:
+        """Carry copies of this memory of used tokens and of rates in place of others."""
+        copies = os.dup(used_tokens), os.dup(rates)
+        replaced = [fd for fd in self.trailing if single_use.is_ours(fd) or rate_cells.is_ours(fd)]
+        self.more = tuple(fd for fd in self.trailing if fd not in replaced)
+        self.used_tokens, self.rate_cells = copies
         for fd in replaced:
             os.close(fd)
 
-    def _trailing(self) -> list[int]:
-        return [*(() if self.used_tokens is None else (self.used_tokens,)), *self.more]
+    @property
+    def trailing(self) -> list[int]:
+        """The descriptors after the slab."""
+        return [*(fd for fd in (self.used_tokens, self.rate_cells) if fd is not None), *self.more]
 
 
 class Slots:
@@ -133,15 +139,16 @@ class Slots:
         self.cores = cores
         self.listeners = listeners
         self._slots = list(slots)
-        # Every slot carries the same memory of used tokens (velocity_edge/quic/single_use.py): the one that came back
-        # with a worker. Workers of a version without it and the service manager's store bring none. Where no slot has
-        # one, a new one is made, and no token from before proves an address.
-        trailing = (fd for slot in self._slots for fd in (slot.used_tokens, *slot.more))
-        held = [fd for fd in trailing if fd is not None and single_use.is_ours(fd)]
-        shared = os.dup(held[0]) if held else single_use.create(time.time())
+        # Every slot carries the same memory of used tokens (velocity_edge/quic/single_use.py) and of rates
+        # (velocity_edge/wire/rate_cells.py): the one that came back with a worker. Workers of a version without it and
+        # the service manager's store bring none. Where no slot has one, a new one is made: no token from before proves
+        # an address, and rate limits count from zero.
+        tokens = self._held(single_use.is_ours) or single_use.create(time.time())
+        rates = self._held(rate_cells.is_ours) or rate_cells.create()
         for slot in self._slots:
-            slot.share(shared)
-        os.close(shared)
+            slot.share(tokens, rates)
+        for fd in (tokens, rates):
+            os.close(fd)
 
     @classmethod
     def open(cls, wanted: list[Listener], cores: int) -> Slots:
@@ -163,6 +170,10 @@ class Slots:
             udp = [sockets.open_one_more(listener, listeners) for listener in listeners]
             slots[number] = Slot.fresh(udp, number)
         return cls(cores, listeners, (slots[number] for number in range(2 * cores))), missing
+
+    def _held(self, is_ours: Callable[[int], bool]) -> int | None:
+        """Return a copy of the first memory of that kind in a slot."""
+        return next((os.dup(fd) for slot in self._slots for fd in slot.trailing if is_ours(fd)), None)
 
     def __getitem__(self, number: int) -> Slot:
         return self._slots[number]

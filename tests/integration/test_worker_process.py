@@ -94,8 +94,10 @@ def test_worker_logs_a_supervisor_that_shares_no_used_tokens(bench: Bench) -> No
     """A supervisor of an earlier version shares none; the worker keeps its own record and serves."""
     for slot in bench.slots:
         assert slot.used_tokens is not None
-        os.close(slot.used_tokens)
-        slot.used_tokens = None
+        assert slot.rate_cells is not None
+        for fd in (slot.used_tokens, slot.rate_cells):
+            os.close(fd)
+        slot.used_tokens = slot.rate_cells = None
     worker = bench.start()
     bench.serve(worker)
     with H3Client(bench.port, bench.ca) as client:

@@ -13,6 +13,7 @@ from typing import assert_never
 from velocity_edge.config.content import FixedAnswer, Proxy, ProxyAction, Site
 from velocity_edge.config.routes import Action
 from velocity_edge.errors import ConfigError
+from velocity_edge.wire.rate_cells import RateCells
 from workers.handlers.fixed import FixedHandler, encoded
 from workers.handlers.resources import Lease, Resources
 from workers.handlers.static.beneath import Descriptor, probe
@@ -33,6 +34,8 @@ class HandlerContext:
         self.listings = Listings(clock)
         self.resources = Resources()
         self.measures = Measures()
+        #: Of this worker alone until its slot's are here (workers/process/worker.py).
+        self.rate_cells = RateCells.private()
 
 
 def handler_of(

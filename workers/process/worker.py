@@ -128,6 +128,7 @@ class Worker:
         if self.state.equipment is not None:
             raise RuntimeError("equipped twice")
         self.state.equipment = equipment = Equipment.of(order, descriptors)
+        self._handlers.rate_cells = equipment.rate_cells()
         self.supervision.successor_path = order.successor_path
         self._drop_privileges()
         slab = Slab(equipment.bundle.slab)

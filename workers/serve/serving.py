@@ -21,8 +21,10 @@ from velocity_edge.quic.engine_keys import engine_keys
 from velocity_edge.quic.open_engine import Engine, refuse_settings
 from velocity_edge.quic.single_use import UsedTokens
 from velocity_edge.wire import messages as m
+from velocity_edge.wire import rate_cells
 from velocity_edge.wire.bundle import Bundle
 from velocity_edge.wire.counters import LOSSES
+from velocity_edge.wire.rate_cells import RateCells
 from workers.handlers.static.open_files import OpenFiles
 from workers.http import H3_NO_ERROR
 from workers.serve.endpoint import Endpoint
@@ -66,6 +68,17 @@ class Equipment:
             "supervisor is upgraded and this worker restarted"
         )
         return UsedTokens.private(now_s)
+
+    def rate_cells(self) -> RateCells:
+        """Return the counts of rate limits: of the node, or of this worker when its supervisor has none."""
+        fd = self.bundle.rate_cells
+        if fd is not None and rate_cells.is_ours(fd):
+            return RateCells(os.dup(fd))
+        log.warning(
+            "the supervisor is of a version that does not share the counts of rate limits: each worker counts for "
+            "itself until the supervisor is upgraded and this worker restarted"
+        )
+        return RateCells.private()
 
     def held(self, slot: int) -> list[int]:
         """Return the descriptors of this worker's slot in the order of `Held`."""

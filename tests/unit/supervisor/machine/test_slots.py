@@ -6,7 +6,7 @@ import time
 from supervisor.machine.slots import Slot, Slots
 from velocity_edge.quic import single_use
 from velocity_edge.quic.single_use import UsedTokens
-from velocity_edge.wire import slab
+from velocity_edge.wire import rate_cells, slab
 from velocity_edge.wire.bundle import Bundle
 from velocity_edge.wire.messages import Listener
 
@@ -17,7 +17,7 @@ def test_slots_are_restored_from_their_descriptors() -> None:
     slots = Slots.open([LOOPBACK, LOOPBACK], cores=2)
     try:
         assert len(slots) == 4
-        assert len(slots.equipment(3)) == 2 + 1 + 4 + 1 + 1
+        assert len(slots.equipment(3)) == 2 + 1 + 4 + 1 + 2
         slots[3].slab.add({"requests": 5})
         copies = [os.dup(fd) for fd in slots[3].bundle.pack()]
         back = Slot.of(Bundle.unpack(copies, 2), 3)
@@ -37,21 +37,28 @@ def used_tokens_of(slots: Slots) -> list[int]:
     return [os.fstat(fds[0]).st_ino for fds in carried]
 
 
-def test_all_slots_share_one_memory_of_used_tokens_that_outlives_the_supervisor() -> None:
+def rates_of(slots: Slots) -> list[int]:
+    """Return the inode of the counts of rate limits that each slot carries."""
+    carried = [[fd for fd in slot.bundle.pack() if rate_cells.is_ours(fd)] for slot in slots]
+    assert carried == [[slot.rate_cells] for slot in slots]
+    return [os.fstat(fds[0]).st_ino for fds in carried]
+
+
+def test_all_slots_share_one_memory_that_outlives_the_supervisor() -> None:
     """Also with slots from workers of a version that does not have them, and with a slot that is opened anew."""
     slots = Slots.open([LOOPBACK], cores=2)
-    [before] = set(used_tokens_of(slots))
+    [before], [rates] = set(used_tokens_of(slots)), set(rates_of(slots))
     equipped = [os.fstat(fd).st_ino for fd in slots.equipment(2)]
     assert equipped.count(before) == 1
     held = {}
-    for number in (0, 1, 3):
+    for number in (0, 1, 2):
         copies = [os.dup(fd) for fd in slots[number].bundle.pack()]
-        if number == 1:
+        for _ in range(number):  # one knows no rates, one neither rates nor used tokens
             os.close(copies.pop())
         held[number] = Slot.of(Bundle.unpack(copies, 1), number)
     again, missing = Slots.adopt(slots.listeners, 2, held)
-    assert missing == [2]
-    assert set(used_tokens_of(again)) == {before}
+    assert missing == [3]
+    assert (set(used_tokens_of(again)), set(rates_of(again))) == ({before}, {rates})
     for each in (again, slots):
         each.close()
 
@@ -61,11 +68,13 @@ def test_a_node_that_lost_its_used_tokens_rejects_earlier_ones() -> None:
     held = {}
     for number, slot in enumerate(slots):
         copies = [os.dup(fd) for fd in slot.bundle.pack()]
-        os.close(copies.pop())
+        for fd in (copies.pop(), copies.pop()):
+            os.close(fd)
         held[number] = Slot.of(Bundle.unpack(copies, 1), number)
     issued_s = time.time()
     again, _ = Slots.adopt(slots.listeners, 1, held)
     assert set(used_tokens_of(again)).isdisjoint(used_tokens_of(slots))
+    assert set(rates_of(again)).isdisjoint(rates_of(slots))
     used = UsedTokens(os.dup(again[0].used_tokens or 0))
     assert not used.first_use(bytes(12), issued_s - 0.01, issued_s)
     assert used.first_use(bytes(12), issued_s + 1, issued_s + 1)
@@ -78,8 +87,8 @@ def test_a_slab_of_another_version_is_used_and_replaced_for_the_next_worker() ->
     try:
         old = slab.create("old", ("requests", "from_the_future", "connections"))
         copies = [os.dup(fd) for fd in slots[1].bundle.pack()]
-        for fd in (copies.pop(), copies.pop()):
-            os.close(fd)  # the used tokens and the slab
+        for fd in (copies.pop(), copies.pop(), copies.pop()):
+            os.close(fd)  # the rates, the used tokens and the slab
         extra = os.memfd_create("of a later version")
         back = Slot.of(Bundle.unpack([*copies, old, extra], 1), 1)
         worker = slab.Slab(old)

@@ -24,7 +24,7 @@ def test_unpack_is_the_inverse_of_pack(listeners: int, slots: int, trailing: int
         assert by_name["receive"] == bundle.receive
         assert by_name["slab"] == bundle.slab
         assert [by_name[f"udp-{index}"] for index in range(listeners)] == list(bundle.sockets)
-        assert [bundle.used_tokens, *bundle.more][:trailing] == descriptors[len(names) :]
+        assert [bundle.used_tokens, bundle.rate_cells, *bundle.more][:trailing] == descriptors[len(names) :]
         present = data.draw(st.integers(0, len(names) - 1))
         with pytest.raises(MissingDescriptors, match=rf"{names[present]}.* missing$"):
             Bundle.unpack(descriptors[:present], listeners, links)
@@ -39,17 +39,17 @@ def test_what_a_worker_returns_is_what_the_supervisor_keeps(
     held = Bundle.unpack(equip.only_link(slot).pack(), listeners)
     assert held.send == (equip.send[slot],)
     assert (held.sockets, held.receive, held.slab) == (equip.sockets, equip.receive, equip.slab)
-    assert (held.used_tokens, held.more) == (equip.used_tokens, equip.more)
+    assert (held.used_tokens, held.rate_cells, held.more) == (equip.used_tokens, equip.rate_cells, equip.more)
 
 
 def test_the_order_is_that_of_0_1_0() -> None:
     """Written out as that version counts them; these lists never change, they only grow at their ends."""
     fd = count(3)
     udp, receive, links, slab, tokens = [next(fd), next(fd)], next(fd), [next(fd) for _ in range(4)], next(fd), next(fd)
-    later = next(fd)
-    equip = Bundle(tuple(udp), receive, tuple(links), slab, tokens, (later,))
-    assert equip.pack() == [*udp, receive, *links, slab, tokens, later]
-    assert equip.only_link(3).pack() == [*udp, receive, links[3], slab, tokens, later]
+    rates, later = next(fd), next(fd)
+    equip = Bundle(tuple(udp), receive, tuple(links), slab, tokens, rates, (later,))
+    assert equip.pack() == [*udp, receive, *links, slab, tokens, rates, later]
+    assert equip.only_link(3).pack() == [*udp, receive, links[3], slab, tokens, rates, later]
     without_tokens = Bundle(tuple(udp), receive, (links[3],), slab)
     assert without_tokens.pack() == [*udp, receive, links[3], slab], "a slot in the service manager's store"
     assert layout(2) == ["udp-0", "udp-1", "receive", "send", "slab"]
@@ -61,6 +61,7 @@ def test_an_error_names_the_missing_descriptors() -> None:
         Bundle.unpack([3, 4], 2)
 
 
-def test_later_additions_cannot_take_the_place_of_the_used_tokens() -> None:
-    with pytest.raises(ValueError, match="used tokens"):
-        Bundle((), 3, (4,), 5, None, (6,))
+def test_later_additions_cannot_take_the_place_of_earlier_ones() -> None:
+    for used_tokens, rates, more in ((None, None, (6,)), (None, 6, ()), (6, None, (7,))):
+        with pytest.raises(ValueError, match="used tokens"):
+            Bundle((), 3, (4,), 5, used_tokens, rates, more)
