@@ -26,8 +26,10 @@ from supervisor.steering.base import Steering
 from supervisor.succession.fd_store import Store
 from supervisor.succession.quiesced_file import QuiescedFile
 from supervisor.succession.state_file import StateFile
+from supervisor.succession.sums_file import SumsFile
 from velocity_edge.paths import Places
 from velocity_edge.status.pressure import Pressure
+from velocity_edge.status.sums import Sums
 from velocity_edge.wire import messages
 from velocity_edge.wire.channel import Channel
 
@@ -79,14 +81,18 @@ class Resources(ABC):
     #: What does not work and the node does without, by name: for `status`.
     troubles: dict[str, Trouble] = field(default_factory=dict)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    #: What workers measure.
+    sums: Sums = field(default_factory=Sums)
     #: Program to become when `finished` (an upgrade); None: the node has stopped.
     successor: list[str] | None = None
     finished: asyncio.Future[int] = field(init=False)
     #: Sockets, programs and the lock are closed. Only requests that wait for the end of the node are still answered.
     closed: bool = False
     disable_file: KeptFile = field(init=False)
+    sums_file: SumsFile = field(init=False)
 
     def __post_init__(self) -> None:
+        self.sums_file = SumsFile(self.places.runtime)
         self.finished = self.loop.create_future()
         cost = "health checkers do not see what this node wants"
         self.disable_file = KeptFile(self.places.disable_file, cost, mode=0o644, folder_mode=0o755)
@@ -112,4 +118,5 @@ class Resources(ABC):
     def problems(self) -> list[str]:
         """Return what is wrong with files, for `status`."""
         found = [*self.state_file.problems, self.quiesced_file.problem, self.keyring.problem, self.disable_file.problem]
+        found.append(self.sums_file.problem)
         return [text for text in (*found, *(trouble.text for trouble in self.troubles.values())) if text]

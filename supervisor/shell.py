@@ -82,6 +82,7 @@ class Shell(Resources):
         if self.state_file.keep():
             self.disable_file.restore()
         self.quiesced_file.retry()
+        self.sums_file.save(self.sums, self.clock())
         self.keyring.retry()
         retry_disable_file(self)
 
@@ -148,6 +149,7 @@ class Shell(Resources):
         if self._timer:
             self._timer.cancel()
         self._save()
+        self.sums_file.save(self.sums)
         self.steering.release()
 
     def close(self) -> None:
@@ -165,6 +167,7 @@ class Shell(Resources):
         self.slots.close()
         for materials in self.materials.values():
             materials.close()
+        self.sums_file.forget()
         self.state_file.clear()
         self.state_file.close()
         self.closed = True

@@ -24,7 +24,7 @@ from supervisor.machine.keyring import Keyring
 from supervisor.machine.materials import Materials, gather
 from supervisor.machine.slots import Slot, Slots
 from supervisor.machine.systemd import ServiceManager, received
-from supervisor.node.happenings import Reload, Reported
+from supervisor.node.happenings import Reload
 from supervisor.node.node import Node
 from supervisor.node.worker import WorkerIds
 from supervisor.parameters import choose_cpus, kept_node_id, node_settings
@@ -162,6 +162,8 @@ def _begin(shell: Shell, ours: Materials, saved: SavedState | None, returned: li
     if saved is None:
         shell.happen(shell.quiesced_file.load())
         return
+    if returned:
+        shell.sums = shell.sums_file.load([worker.saved.worker_id for worker in returned])
     came = {}
     for worker in returned:
         assert worker.hello is not None
@@ -172,7 +174,7 @@ def _begin(shell: Shell, ours: Materials, saved: SavedState | None, returned: li
     shell.happen(translate.started(saved, came, shell.steering.lent(), node.settings, shell.clock(), roll=roll))
     for worker in returned:
         for report in worker.later:
-            shell.happen(Reported(worker.saved.worker_id, report))
+            worker_links.hear(shell, worker.saved.worker_id, report)
     if came and not roll:
         shell.materials[ours.revision] = ours
         try:

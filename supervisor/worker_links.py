@@ -35,6 +35,14 @@ def send(shell: Resources, worker_id: int, order: messages.Order, descriptors: S
     _watch_writable(shell, worker_id, channel)
 
 
+def hear(shell: Resources, worker_id: int, report: messages.Report) -> None:
+    """Take a report: measurements are summed, everything else is a matter of the node."""
+    if isinstance(report, messages.Measured):
+        shell.sums.take(worker_id, report.series, report.gone)
+    else:
+        shell.happen(Reported(worker_id, report))
+
+
 def _on_exit(shell: Resources, worker_id: int) -> None:
     _on_report(shell, worker_id)  # what it sent before it exited
     _detach_channel(shell, worker_id)
@@ -42,6 +50,8 @@ def _on_exit(shell: Resources, worker_id: int) -> None:
     shell.loop.remove_reader(process.pidfd)
     status = process.exit_status()
     process.close()
+    shell.sums.ended(worker_id)
+    shell.sums_file.save(shell.sums)
     shell.slots[shell.node.workers[worker_id].slot].slab.take_over()
     shell.happen(Exited(worker_id, status, out_of_memory=shell.out_of_memory.happened()))
 
@@ -59,7 +69,7 @@ def _on_report(shell: Resources, worker_id: int) -> None:
     for item in received:
         for fd in item.descriptors:
             os.close(fd)  # none was asked for; the node condemns a worker that sends `Held`
-        shell.happen(Reported(worker_id, item.message))
+        hear(shell, worker_id, item.message)
     if channel.closed and worker_id in shell.channels:
         _detach_channel(shell, worker_id)
         shell.happen(HungUp(worker_id))

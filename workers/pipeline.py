@@ -53,6 +53,8 @@ class Pipeline:
     handle: Handler
     #: A response that is marked `shared` may be sent to others who ask the same.
     may_share: bool
+    #: The site in metrics and logs: its first host name. "" for requests that no site answers.
+    site: str = ""
 
 
 def fold(middlewares: Sequence[Middleware], handler: Handler) -> Pipeline:

@@ -111,7 +111,12 @@ class Admin:
     async def metrics(self, _: web.Request) -> web.Response:
         """Return the page for Prometheus."""
         shell = self._shell
-        page = metrics.exposition(describe(shell), ready=shell.node.ready, socket_drops=shell.slots.drops())
+        page = metrics.exposition(
+            describe(shell),
+            ready=shell.node.ready,
+            socket_drops=shell.slots.drops(),
+            measured=shell.sums.table(),
+        )
         return web.Response(body=page, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     @property

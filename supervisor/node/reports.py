@@ -47,6 +47,8 @@ def heard(node: State, worker_id: int, report: messages.Report) -> None:
         case messages.Aborted():
             node.aborted.append(report)
             node.aborting.discard(worker_id)
+        case messages.Measured():
+            pass  # no decision depends on it: worker_links.py
         case _ as forgotten:
             assert_never(forgotten)
 

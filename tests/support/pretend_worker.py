@@ -67,7 +67,11 @@ class Pretend:
             if self.channel is None:
                 self.look_for_successor()
 
+    def measured(self) -> None:
+        self.say(m.Measured({"velocity_rate_limited_total": [(["pretend"], [self.answered])]}))
+
     def beat(self) -> None:
+        self.measured()
         if self.arguments.character != "busy" or self.cut:
             self.say(m.Heartbeat(0, 0, self.answered, 0.1, 1024, {}))
             return
@@ -157,6 +161,7 @@ class Pretend:
             return
         self.channel = Channel(end, m.decode_order)
         self.hello()
+        self.measured()
         # Its own descriptor last, as that is what a supervisor waits for.
         for slot, fds in reversed(self.held.items()):
             self.say(m.Held(slot), fds)

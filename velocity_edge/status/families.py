@@ -1,9 +1,9 @@
 """The metrics that workers report as series with labels: their names, help, labels and buckets. Pure.
 
 Counters without labels are cells of the slab (velocity_edge/wire/counters.py) and need no family. A worker keeps the
-series (workers/measures.py), reports those that changed every second, and the supervisor sums over workers
-of now and before. Both take only what is declared here, so neither a worker of another version nor a mistake can
-add a metric.
+series (workers/measures.py) and reports those that changed every second (`Measured`); the supervisor sums over workers
+of now and before (sums.py). Both take only what is declared here, so neither a worker of another version nor a mistake
+can add a metric.
 
 Values of labels come from the configuration or from fixed sets. `max_series` bounds a family in each process anyway:
 further series are counted as one whose labels are all `other`, and in velocity_metric_series_refused_total.

@@ -9,11 +9,6 @@ from velocity_edge.wire.counters import ADMISSION, COUNTERS, VERDICTS, WORK
 
 #: Metric -> (help, label, label value -> counter). One quantity each.
 LABELLED: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
-    "velocity_handshakes": (
-        "Handshakes by how they ended.",
-        "result",
-        {"completed": "handshakes_completed", "failed": "handshakes_failed", "timed_out": "handshakes_timed_out"},
-    ),
     "velocity_handshake_groups": (
         "Completed handshakes by key exchange group.",
         "group",
@@ -39,7 +34,7 @@ CUT_OFF: Final[Mapping[str, tuple[str, str]]] = {
 }
 #: Metric -> (help, counter).
 RENAMED: Final[Mapping[str, tuple[str, str]]] = {
-    "velocity_http_requests": ("Requests.", "requests"),
+    "velocity_handshake_requests": ("Connections that began a handshake.", "connections_opened"),
     "velocity_udp_gso_fallback": ("Batches sent as single datagrams because the kernel refused GSO.", "gso_fallbacks"),
 }
 #: Verdicts that also have a metric of their own, for dashboards and alerts.
@@ -49,8 +44,21 @@ FROM_VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
     "velocity_retries_sent": ("Retry packets sent.", "retried"),
 }
 
+#: Handshakes that were not completed: result -> counter. Completed ones are series of workers (families.py).
+NOT_COMPLETED: Final[Mapping[str, str]] = {"failed": "handshakes_failed", "timed_out": "handshakes_timed_out"}
+#: Why a connection got less than it could have: of the handbook. All but `client_profile` belong to velocity/1.
+DOWNGRADES: Final = (
+    "client_profile",  # a classical key exchange: the client offers no other
+    "client_profile_unsupported",
+    "no_hybrid_cert",
+    "policy_disabled",
+    "maintenance_window",
+)
+
 _NAMED: Final = {counter for _, _, by_value in LABELLED.values() for counter in by_value.values()} | {
     counter for _, counter in RENAMED.values()
 }
 #: Counters without another name. Verdicts are in velocity_dispatch_packets_total.
-PLAIN: Final = tuple(name for name in (*COUNTERS, *ADMISSION, *WORK) if name not in _NAMED and name not in VERDICTS)
+PLAIN: Final = tuple(
+    name for name in (*COUNTERS, *ADMISSION, *WORK) if name not in {*_NAMED, *NOT_COMPLETED.values(), *VERDICTS}
+)

@@ -4,7 +4,8 @@ Names have the prefix `velocity_`, base units and `_total` on counters; no label
 `active_connections` and `downgrade_events_total` also exist under the names of the deployment guide. Every counter of
 workers (velocity_edge/wire/counters.py) appears exactly once (metric_names.py).
 
-Counters are sums over the slabs of all slots, so they continue when a worker is replaced; they restart with the node.
+Counters are sums over the slabs of all slots, and series are sums over workers of now and before (sums.py), so they
+continue when a worker is replaced and when a supervisor adopts the node; they restart with the node.
 """
 
 from __future__ import annotations
@@ -18,25 +19,43 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from velocity_edge.status.document import NodeStatus
-from velocity_edge.status.metric_names import CLOSED, CUT_OFF, FROM_VERDICTS, LABELLED, PLAIN, RENAMED
+from velocity_edge.status.metric_names import (
+    CLOSED,
+    CUT_OFF,
+    DOWNGRADES,
+    FROM_VERDICTS,
+    LABELLED,
+    PLAIN,
+    RENAMED,
+)
 from velocity_edge.status.pressure import RULES
+from velocity_edge.status.series_metrics import series_metrics
+from velocity_edge.status.sums import Table
 from velocity_edge.wire.counters import CLOSES, LOSSES
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition(status: NodeStatus, *, ready: bool, socket_drops: Mapping[tuple[int, int], int]) -> bytes:
-    """Return the page for Prometheus. *socket_drops*: (slot, listener index) -> datagrams."""
+def exposition(
+    status: NodeStatus, *, ready: bool, socket_drops: Mapping[tuple[int, int], int], measured: Table | None = None
+) -> bytes:
+    """Return the page for Prometheus. *socket_drops*: (slot, listener index) -> datagrams.
+
+    *measured*: the series of workers (sums.py).
+    """
     registry = CollectorRegistry()
-    registry.register(_Node(status, ready, socket_drops))
+    registry.register(_Node(status, ready, socket_drops, measured or {}))
     return generate_latest(registry)
 
 
 class _Node(Collector):
-    def __init__(self, status: NodeStatus, ready: bool, socket_drops: Mapping[tuple[int, int], int]) -> None:
+    def __init__(
+        self, status: NodeStatus, ready: bool, socket_drops: Mapping[tuple[int, int], int], measured: Table
+    ) -> None:
         self._status = status
         self._ready = ready
         self._socket_drops = socket_drops
+        self._measured = measured
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
@@ -45,6 +64,7 @@ class _Node(Collector):
         yield from self._counters()
         yield from self._packets()
         yield from self._secrets()
+        yield from series_metrics(self._measured, self._status["counters"])
 
     def _node(self) -> Iterator[Metric]:
         status = self._status
@@ -82,7 +102,7 @@ class _Node(Collector):
             yield GaugeMetricFamily("velocity_config_reload_seconds", text, value=reload["took_s"])
         yield from self._drain()
         # Until velocity/1 is served, a classical key exchange is the only downgrade.
-        reasons = {"client_profile": status["counters"]["handshakes_classical"]}
+        reasons = dict.fromkeys(DOWNGRADES, 0) | {"client_profile": status["counters"]["handshakes_classical"]}
         for name in ("velocity_downgrade_events", "downgrade_events"):
             yield _labelled(name, "Handshakes with a weaker result than the node prefers.", "reason", reasons)
 
@@ -158,6 +178,11 @@ class _Node(Collector):
             yield CounterMetricFamily(
                 f"velocity_{counter}", "See velocity_edge/wire/counters.py.", value=counters[counter]
             )
+
+        running = counters.get("streams", 0)
+        for name in ("velocity_http_requests_in_flight", "velocity_active_requests"):
+            yield GaugeMetricFamily(name, "Requests that are not answered, or whose body is incomplete.", value=running)
+        yield CounterMetricFamily("velocity_0rtt_replay_rejections", "0: this version refuses all early data.", value=0)
 
     def _packets(self) -> Iterator[Metric]:
         packets = CounterMetricFamily(

@@ -27,6 +27,7 @@ from velocity_edge.tls import choices, codec
 from velocity_edge.tls.alerts import Alert, AlertDescription, decode_error, unexpected_message
 from velocity_edge.tls.choices import Choice
 from velocity_edge.tls.client_hello import ClientHello, parse_client_hello
+from velocity_edge.tls.kex import Group
 from velocity_edge.tls.policy import ServerPolicy
 from velocity_edge.tls.schedule import KeySchedule
 from velocity_edge.tls.transport import CONTINUE, HandshakeTransport, Level, TransportParameters
@@ -147,7 +148,7 @@ class ServerHandshake:
             self.early_data_accepted = resumption.early_data
         # The client's share is checked before anything is sent or installed.
         assert choice.share is not None
-        share, secret = choice.group.respond(choice.share)
+        share, secret = self._respond(choice.group, choice.share)
 
         if self.early_data_accepted:
             transport.install_key(False, Level.ZERO_RTT, suite.id, schedule.derive(b"c e traffic"))
@@ -183,6 +184,16 @@ class ServerHandshake:
         self._wants_tickets = codec.PSK_DHE_KE in hello.psk_modes
         self._schedule = schedule
         self.state = State.FINISHED
+
+    def _respond(self, group: Group, client_share: bytes) -> tuple[bytes, bytes]:
+        told, began_s, valid = self._policy.on_key_exchange, time.perf_counter(), False
+        try:
+            answer = group.respond(client_share)
+            valid = True
+        finally:
+            if told is not None:
+                told(group, time.perf_counter() - began_s, valid)
+        return answer
 
     # --- Finished ------------------------------------------------------------------------------------------------
 

@@ -68,6 +68,8 @@ class ServerPolicy:
     max_message_bytes: int = MAX_CLIENT_MESSAGE_BYTES
     #: Makes the step before the parser, one per handshake.
     hello_opener: Callable[[], HelloOpener] = PlainHello
+    #: Told of each key exchange: the group, its seconds, and whether the client's share was valid.
+    on_key_exchange: Callable[[Group, float, bool], None] | None = None
 
 
 def server_policy(
@@ -104,6 +106,12 @@ def server_policy(
         early_data=early_data,
         max_message_bytes=max_message_bytes,
     )
+
+
+def profile_of(group_id: int, default_profile: str, permit: Iterable[str]) -> str:
+    """Return the profile that a connection with this group belongs to: the default one if that has it."""
+    names = [default_profile, *(name for name in permit if name != default_profile)]
+    return next((name for name in names if group_id in PROFILES[name].groups), "other")
 
 
 def _in_order(lists: Iterable[Iterable[int]]) -> list[int]:

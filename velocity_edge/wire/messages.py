@@ -42,6 +42,7 @@ from velocity_edge.wire.orders import (
     UseKeys,
 )
 from velocity_edge.wire.reports import (
+    MAX_MEASURED,
     OLDEST_PROTOCOL,
     PROTOCOL_VERSION,
     Aborted,
@@ -50,6 +51,7 @@ from velocity_edge.wire.reports import (
     Held,
     Hello,
     KeysInUse,
+    Measured,
     Prepared,
     Ready,
     Refused,
@@ -60,6 +62,7 @@ from velocity_edge.wire.values import Epoch, KeyedChain, Left, Listener, OpenCon
 
 __all__ = [
     "EXIT_OUT_OF_MEMORY",
+    "MAX_MEASURED",
     "OLDEST_PROTOCOL",
     "PROTOCOL_VERSION",
     "Abort",
@@ -78,6 +81,7 @@ __all__ = [
     "KeysInUse",
     "Left",
     "Listener",
+    "Measured",
     "Message",
     "MessageError",
     "Move",

@@ -5,6 +5,7 @@ A worker reports facts; the supervisor decides from them and sends orders (order
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Final, Literal
 
 from pydantic.dataclasses import dataclass
@@ -124,7 +125,25 @@ class Aborted:
     kind: Literal["Aborted"] = "Aborted"
 
 
-Report = Hello | Held | Prepared | Refused | Ready | KeysInUse | Heartbeat | Drained | Aborted
+@dataclass(frozen=True, slots=True, config=WIRE)
+class Measured:
+    """Series that changed since the last such report, at most `MAX_MEASURED` of them: totals, not increments.
+
+    To a supervisor that the worker has just connected to, all series, in several reports. The families, their labels
+    and numbers are those of velocity_edge/status/families.py; a receiver ignores what it does not know.
+    """
+
+    #: Family -> (labels, numbers) of each series.
+    series: dict[str, list[tuple[list[str], list[float]]]]
+    #: Family -> labels of series whose subject is gone.
+    gone: dict[str, list[list[str]]] = field(default_factory=dict)
+    kind: Literal["Measured"] = "Measured"
+
+
+#: Series in one `Measured`: about 32 KiB of JSON, so that one report delays others by less than a millisecond.
+MAX_MEASURED: Final = 200
+
+Report = Hello | Held | Prepared | Refused | Ready | KeysInUse | Heartbeat | Drained | Aborted | Measured
 
 
 def speaks(hello: Hello) -> bool:

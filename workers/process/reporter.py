@@ -15,6 +15,7 @@ from velocity_edge.wire import messages as m
 from velocity_edge.wire.slab import Slab
 from velocity_edge.wire.titles import without_supervisor
 from workers.handlers.static.open_files import OpenFiles
+from workers.measures import Measures
 from workers.process.state import State
 from workers.process.supervision import Supervision
 from workers.process.vitals import LoopLag, Memory, Tally, show_title
@@ -34,12 +35,15 @@ class Reporter:
         memory: Memory,
         open_files: OpenFiles,
         slab: Slab,
+        measures: Measures,
     ) -> None:
         self._loop = loop
         self._state = state
         self.supervision = supervision
         self._memory = memory
         self._open_files = open_files
+        self._measures = measures
+        supervision.on_successor = self._report_all
         worker_id = state.identity.worker_id
         self.logs = logs.set_up(f"worker {worker_id}")
         self.lines = LineWriter(1, access_lines_lost)
@@ -92,7 +96,29 @@ class Reporter:
                 state.drain.left() if state.drain is not None else None,
             )
         )
+        self.report_measures()
         title(state, self.supervision, connections)
+
+    def report_measures(self) -> None:
+        """Report the series that changed. Without a supervisor they are reported to the next one."""
+        if self.supervision.orphaned:
+            return
+        gone = {name: [list(labels) for labels in keys] for name, keys in self._measures.forgotten().items()}
+        some: dict[str, list[tuple[list[str], list[float]]]] = {}
+        count = 0
+        for family, changed in self._measures.changes().items():
+            for labels, numbers in changed:
+                some.setdefault(family, []).append((list(labels), numbers))
+                count += 1
+                if count == m.MAX_MEASURED:
+                    self.supervision.report(m.Measured(some, gone))
+                    some, gone, count = {}, {}, 0
+        if some or gone:
+            self.supervision.report(m.Measured(some, gone))
+
+    def _report_all(self) -> None:
+        self._measures.everything()
+        self.report_measures()
 
     def _connections(self, counters: dict[str, int]) -> tuple[int, int]:
         """Return (all connections, those whose handshake is not complete)."""

@@ -59,6 +59,8 @@ class Supervision:
         self._channel: Channel[Order] | None = None
         self._writing = False
         self._retry: asyncio.TimerHandle | None = None
+        #: Called when there is another supervisor, which knows nothing that was measured.
+        self.on_successor: Callable[[], None] = lambda: None
         #: Where a successor listens; "" before `Equip`.
         self.successor_path = ""
 
@@ -73,6 +75,8 @@ class Supervision:
         self._loop.add_reader(end.fileno(), self._on_readable)
         self.report(self._hello())
         if not first:
+            # Before Held, which the adoption waits for: no counter of the node may seem to fall meanwhile.
+            self.on_successor()
             for held, descriptors in self._held():
                 self.report(held, descriptors)
 

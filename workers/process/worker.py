@@ -133,7 +133,13 @@ class Worker:
         self._drop_privileges()
         slab = Slab(equipment.bundle.slab)
         self._reporter = Reporter(
-            self._loop, self.state, self.supervision, self._memory, self._handlers.open_files, slab
+            self._loop,
+            self.state,
+            self.supervision,
+            self._memory,
+            self._handlers.open_files,
+            slab,
+            self._handlers.measures,
         )
 
     def _use_keys(self, order: m.UseKeys) -> None:
@@ -166,6 +172,7 @@ class Worker:
             first=first,
             progress=reporter.tally.progress,
             open_files=self._handlers.open_files,
+            measures=self._handlers.measures,
         )
         serving.endpoint.use_roster(self.state.roster.workers, unborn(self.state.roster))
         return serving
@@ -200,6 +207,7 @@ class Worker:
         self._candidates.close()
         if self._reporter is not None:
             self._reporter.count()
+            self._reporter.report_measures()
             self._reporter.lines.close(logs.CLOSE_S)
         if not self._stopped.done():
             self._stopped.set_result(None)

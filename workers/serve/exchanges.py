@@ -24,6 +24,7 @@ from velocity_edge.http.requests import (
     Event,
     EventKind,
     FileRange,
+    HandshakeCompleted,
     RequestReceived,
     Requests,
     StreamClosed,
@@ -31,9 +32,11 @@ from velocity_edge.http.requests import (
 )
 from workers.handlers.static.open_files import OpenFiles
 from workers.http import Forward, Response, body_length, plain
+from workers.measures import Measures
 from workers.serve.access_log import AccessLog
 from workers.serve.backlog import weight_of
 from workers.serve.connections import Connections
+from workers.serve.counted import HandshakeSeries, RequestSeries
 from workers.serve.exchange import Exchange, OpenExchanges, request_of
 from workers.serve.failures import CutShort, internal_error
 from workers.serve.responses import COMPLETE, Responses
@@ -57,11 +60,13 @@ class Exchanges:
         now_ns: Callable[[], int] = time.monotonic_ns,
         progress: Callable[[], None] = lambda: None,
         open_files: OpenFiles | None = None,
+        measures: Measures | None = None,
     ) -> None:
         """*start* runs a coroutine as a task of the worker; *flush_soon* has the engine's packets sent after this turn.
 
         *write_log* takes lines of the access log and must not wait. *clock* is wall time in seconds, *now_ns* measures
         turns. *progress* is called for each turn (vitals.py). *open_files* bounds what responses in flight keep open.
+        *measures* count requests and handshakes.
         """
         self._respond = engine.respond
         self._start = start
@@ -78,9 +83,12 @@ class Exchanges:
         self._shared = SharedAnswers(clock)
         self.responses = Responses(engine, flush_soon, self._turns, self._open_files, self._cut_short, send_high_bytes)
         self.connections = Connections()
+        measures = measures or Measures()
+        self._count = RequestSeries(measures).count
+        self.handshakes = HandshakeSeries(measures)
         self.access_log = AccessLog(write_log, clock)
         handlers: dict[EventKind, Callable[[Any], None]] = {
-            EventKind.HANDSHAKE_COMPLETED: self.connections.on_handshake,
+            EventKind.HANDSHAKE_COMPLETED: self._on_handshake,
             EventKind.REQUEST_RECEIVED: self._on_request,
             EventKind.BODY_RECEIVED: self._exchanges.on_body,
             EventKind.STREAM_WRITABLE: self._on_writable,
@@ -120,6 +128,10 @@ class Exchanges:
         """Number of open exchanges."""
         return len(self._open)
 
+    def _on_handshake(self, event: HandshakeCompleted) -> None:
+        self.connections.on_handshake(event)
+        self.handshakes.completed(event)
+
     def _on_request(self, event: RequestReceived) -> None:
         if self._turns.over:
             self._defer(event)
@@ -132,16 +144,14 @@ class Exchanges:
         if found is None:
             self._answer(event, key, came_s)
             return
-        headers, body = found
+        headers, body, site = found
         is_file = isinstance(body, FileRange)
         if is_file and not self._open_files.may_send(event.connection, body):
             self._answer(event, key, came_s)
             return
         if self._respond(event.stream, 200, headers, body) and is_file:
             self._open_files.sent(event.connection, event.stream, body)
-        revision = self._revision
-        if revision is not None and revision.access_line is not None:
-            self._log(event, revision, 200, body_length(body), came_s)
+        self._log(event, self._revision, 200, body_length(body), came_s, site)
 
     def _on_writable(self, event: StreamWritable) -> None:
         exchange = self._open.get(event.stream)
@@ -185,7 +195,7 @@ class Exchanges:
         exchange = self._open.get(stream) or self._exchanges.create(event)
         if not event.fin:
             self._open[stream] = exchange
-        may_share = False
+        may_share, site = False, ""
         try:
             request = (
                 None
@@ -197,7 +207,7 @@ class Exchanges:
                 result: Response | Awaitable[Response] = plain(status)
             else:
                 pipeline = revision.find(request.host, request.path, request.method)
-                may_share = pipeline.may_share
+                may_share, site = pipeline.may_share, pipeline.site
                 answer = pipeline.handle(request)
                 assert not isinstance(answer, Forward), "no handler forwards yet"
                 result = cast("Response | Awaitable[Response]", answer)
@@ -208,7 +218,7 @@ class Exchanges:
         if not isinstance(result, Response) or not isinstance(result.body, COMPLETE):
             self._open[stream] = exchange
             self._turns.charge_step()
-            exchange.task = self._start(self._run(exchange, event, revision, result, started_s))
+            exchange.task = self._start(self._run(exchange, event, revision, result, started_s, site))
             if revision is not None:
                 revision.enter()
                 exchange.task.add_done_callback(lambda _: revision.leave(result))
@@ -217,8 +227,8 @@ class Exchanges:
             if isinstance(result.body, FileRange) and self._open_files.crowded:
                 self._shared.forget()  # shared responses keep their files open
             else:
-                self._shared.remember(key, result)
-        self._log(event, revision, result.status, body_length(result.body), started_s)
+                self._shared.remember(key, result, site)
+        self._log(event, revision, result.status, body_length(result.body), started_s, site)
         self._exchanges.finish(exchange)
 
     async def _run(
@@ -228,6 +238,7 @@ class Exchanges:
         revision: Revision | None,
         result: Response | Awaitable[Response],
         started_s: float,
+        site: str,
     ) -> None:
         """Wait for a handler's response, then for its chunks. Raises nothing but CancelledError."""
         try:
@@ -241,15 +252,24 @@ class Exchanges:
             else:
                 self.responses.send(exchange, response)
                 sent = body_length(response.body)
-            self._log(event, revision, response.status, sent, started_s)
+            self._log(event, revision, response.status, sent, started_s, site)
         finally:
             exchange.task = None
             self._exchanges.finish(exchange)
             self._flush_soon()
 
     def _log(
-        self, event: RequestReceived, revision: Revision | None, status: int, body_bytes: int, started_s: float
+        self,
+        event: RequestReceived,
+        revision: Revision | None,
+        status: int,
+        body_bytes: int,
+        started_s: float,
+        site: str = "",
     ) -> None:
+        """Count an answered request, and log it if the revision says so."""
+        now_s = self._clock()
+        self._count(site, event.method, status, body_bytes, now_s - started_s)
         if revision is not None and revision.access_line is not None:
             peer = self.connections.peers.get(event.connection)
             self.access_log.add(revision.access_line, event, peer, status, body_bytes, started_s)

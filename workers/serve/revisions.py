@@ -8,7 +8,7 @@ released by `Prepared.close`, or when it was replaced and its last request has e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from velocity_edge.config.model import Config
 from velocity_edge.config.routes import routes_of
@@ -99,7 +99,7 @@ def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerCon
             except VelocityError as error:
                 # Which of several: `config show --origin` has its line.
                 raise type(error)(f"{dotted_path(route.where)} ({route.host}): {error}") from None
-            pipeline = pipelines[route.where] = fold(around, handler)
+            pipeline = pipelines[route.where] = replace(fold(around, handler), site=route.host)
         methods = tables.setdefault((route.host, route.prefix), {})
         methods |= dict.fromkeys((method.encode() for method in route.methods or ("",)), pipeline)
     errors = around_errors(server, date)

@@ -20,6 +20,7 @@ from velocity_edge.quic.datagrams import EngineSettings, Upcalls
 from velocity_edge.quic.engine_keys import engine_keys
 from velocity_edge.quic.open_engine import Engine, refuse_settings
 from velocity_edge.quic.single_use import UsedTokens
+from velocity_edge.tls.policy import profile_of
 from velocity_edge.wire import messages as m
 from velocity_edge.wire import rate_cells
 from velocity_edge.wire.bundle import Bundle
@@ -27,6 +28,7 @@ from velocity_edge.wire.counters import LOSSES
 from velocity_edge.wire.rate_cells import RateCells
 from workers.handlers.static.open_files import OpenFiles
 from workers.http import H3_NO_ERROR
+from workers.measures import Measures
 from workers.serve.endpoint import Endpoint
 from workers.serve.exchanges import Exchanges
 from workers.serve.revisions import Prepared
@@ -115,6 +117,7 @@ class Serving:
         first: Prepared,
         progress: Callable[[], None] = lambda: None,
         open_files: OpenFiles | None = None,
+        measures: Measures | None = None,
     ) -> Self:
         """Create all parts; nothing is received or sent before `use`. The first limits are those of *first*.
 
@@ -139,6 +142,7 @@ class Serving:
             clock=clock,
             progress=progress,
             open_files=open_files,
+            measures=measures,
         )
         endpoint = Endpoint(
             loop, engine, exchanges, sockets=equipment.bundle.sockets, link=equipment.link, links=equipment.links
@@ -161,7 +165,9 @@ class Serving:
             self.upcalls.admission.limits = settings.limits
             self.exchanges.responses.send_high_bytes = settings.limits.send_high_bytes
             self.settings = settings
-        self.upcalls.policy = prepared.policy(table)
+        profiles = prepared.config.server.profiles
+        self.exchanges.handshakes.profile_of = lambda group: profile_of(group, profiles.default, profiles.permit)
+        self._use_policy(prepared, table)
         prepared.lease.begin()
         self.exchanges.use(prepared.requests)
         first = self.active is None
@@ -178,7 +184,10 @@ class Serving:
         self.engine.use_keys(engine_keys(table))
         self.upcalls.admission.use_keys(table)
         if self.active is not None:
-            self.upcalls.policy = self.active.policy(table)
+            self._use_policy(self.active, table)
+
+    def _use_policy(self, prepared: Prepared, table: EpochTable) -> None:
+        self.upcalls.policy = replace(prepared.policy(table), on_key_exchange=self.exchanges.handshakes.key_exchange)
 
     def close_connections(self, older_than_s: float | None, cause: str, reason: str = "") -> tuple[int, int]:
         """Close connections that are older than this (None: all) with H3_NO_ERROR; count them as cut by *cause*.

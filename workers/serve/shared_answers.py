@@ -32,7 +32,7 @@ class SharedAnswers:
         """*clock* is wall time in seconds."""
         self._clock = clock
         self._second = 0
-        self._answers: dict[Key, tuple[Headers, bytes | FileRange]] = {}
+        self._answers: dict[Key, tuple[Headers, bytes | FileRange, str]] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -63,11 +63,11 @@ class SharedAnswers:
                 coding = value if coding is None else coding + b", " + value
         return event.authority, event.path, coding
 
-    def get(self, key: Key) -> tuple[Headers, bytes | FileRange] | None:
-        """Return the fields and the body of a 200."""
+    def get(self, key: Key) -> tuple[Headers, bytes | FileRange, str] | None:
+        """Return the fields and the body of a 200, and its site."""
         return self._answers.get(key)
 
-    def remember(self, key: Key, response: Response) -> None:
+    def remember(self, key: Key, response: Response, site: str) -> None:
         """Keep a 200 that may be shared."""
         body = response.body
         if not isinstance(body, bytes | FileRange):
@@ -75,5 +75,5 @@ class SharedAnswers:
         weight = len(body) if isinstance(body, bytes) else 0
         if len(self._answers) >= MAX_ANSWERS or self._bytes + weight > MAX_BYTES:
             self.forget()
-        self._answers[key] = (response.headers, body)
+        self._answers[key] = (response.headers, body, site)
         self._bytes += weight

@@ -6,6 +6,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from velocity_edge.status import metric_names, metrics
+from velocity_edge.status.families import FAMILIES
+from velocity_edge.status.sums import Table
 from velocity_edge.wire.counters import TOTALS, VERDICTS
 
 STATUS: Any = {
@@ -66,8 +68,16 @@ STATUS: Any = {
 }
 
 
+MEASURED: Table = {
+    "velocity_http_requests_total": {("GET", "200", "example.com", "h3"): [70001.0]},
+    "velocity_handshakes_total": {("h3", "X25519MLKEM768", "mldsa65", "completed", "false"): [70002.0]},
+    "velocity_upstream_healthy": {("10.0.0.3:80",): [2.0]},
+    "velocity_http_request_duration_seconds": {('a"b\n',): [7.5, 1, 2, *[0] * 15, 4]},
+}
+
+
 def samples() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    page = metrics.exposition(STATUS, ready=True, socket_drops={(0, 0): 4}).decode()
+    page = metrics.exposition(STATUS, ready=True, socket_drops={(0, 0): 4}, measured=MEASURED).decode()
     return {
         (s.name, tuple(sorted(s.labels.items()))): s.value
         for family in text_string_to_metric_families(page)
@@ -106,6 +116,58 @@ def test_metrics_of_the_guide_and_of_dashboards_have_their_values() -> None:
     assert found["velocity_udp_receive_drops_total", (("listener", "0.0.0.0:443"), ("slot", "0"))] == 4
     assert found["velocity_ticket_key_age_seconds", ()] == 10.0
     assert found["velocity_dispatch_packets_total", (("stage", "worker"), ("verdict", "delivered"))] == 5000
+
+
+def test_series_of_workers_are_exported_with_their_labels() -> None:
+    found = samples()
+    assert (
+        found[
+            "velocity_http_requests_total",
+            tuple(sorted({"method": "GET", "status": "200", "site": "example.com", "proto": "h3"}.items())),
+        ]
+        == 70001
+    )
+    assert found["velocity_upstream_healthy", (("upstream", "10.0.0.3:80"),)] == 2
+    assert found["velocity_pq_validation_failures_total", ()] == 0
+    by_result = {
+        dict(labels)["result"]: value for (name, labels), value in found.items() if name == "velocity_handshakes_total"
+    }
+    counters = STATUS["counters"]
+    assert by_result == {
+        "completed": 70002,
+        "failed": counters["handshakes_failed"],
+        "timed_out": counters["handshakes_timed_out"],
+    }
+
+
+def test_buckets_of_histograms_are_cumulative() -> None:
+    found = samples()
+    name = "velocity_http_request_duration_seconds"
+    buckets = {
+        dict(labels)["le"]: value for (found_name, labels), value in found.items() if found_name == f"{name}_bucket"
+    }
+    assert len(buckets) == len(FAMILIES[name].buckets) + 1
+    assert [buckets["0.0001"], buckets["0.00025"], buckets["30.0"], buckets["+Inf"]] == [1, 3, 3, 7]
+    site = (("site", 'a"b\n'),)
+    assert found[f"{name}_count", site] == 7
+    assert found[f"{name}_sum", site] == 7.5
+
+
+def test_every_family_is_on_the_page_before_it_has_a_series() -> None:
+    page = metrics.exposition(STATUS, ready=True, socket_drops={}).decode()
+    for name in FAMILIES:
+        assert f"# TYPE {name} " in page
+
+
+def test_every_reason_of_a_downgrade_is_exported() -> None:
+    found = {dict(labels).get("reason") for name, labels in samples() if name == "velocity_downgrade_events_total"}
+    assert found == {
+        "client_profile",
+        "client_profile_unsupported",
+        "no_hybrid_cert",
+        "policy_disabled",
+        "maintenance_window",
+    }
 
 
 def test_names_and_labels_are_valid() -> None:

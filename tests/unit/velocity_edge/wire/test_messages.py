@@ -34,6 +34,7 @@ REPORTS = [
     m.Heartbeat(1, 2, 3, 0.5, 4096, {0: 7, 6: 1}, m.Left(1, 2, [m.OpenConnection("example.com", 460.0, 2)])),
     m.Drained(2, 1),
     m.Aborted(3, 1),
+    m.Measured({"velocity_rate_limited_total": [(["login"], [3.0])]}, {"velocity_waf_total": [["sqli", "block"]]}),
 ]
 
 
