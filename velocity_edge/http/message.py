@@ -111,6 +111,12 @@ def check_trailers(section: Iterable[Field]) -> None:
             raise Malformed(f"{name!r} in trailers")
 
 
+def check_fields(section: Iterable[Field]) -> None:
+    """Raise `Malformed` unless *section* can be a header section without its pseudo-headers, of either direction."""
+    for name, value in section:
+        _check(name, value)
+
+
 def _check(name: bytes, value: bytes) -> None:
     if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
         raise Malformed(f"field {name[:40]!r}")

@@ -1,0 +1,1 @@
+"""Proxies: which upstream answers a request, how it is reached, and what becomes of its answer."""
