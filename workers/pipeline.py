@@ -13,7 +13,7 @@ is the only way from handler and middleware to a `Pipeline`, permits sharing onl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from workers.http import Answer, Request
@@ -29,6 +29,10 @@ class Middleware(ABC):
     same_for_all: bool = False
     #: It reads or changes the body of responses. A proxy inside it passes bodies through Python, chunk by chunk.
     reads_body: bool = False
+
+    def paths(self) -> Mapping[bytes, Handler]:
+        """Return paths that it answers itself on every host where it is used, such as the end of a login."""
+        return {}
 
     @abstractmethod
     def wrap(self, handler: Handler) -> Handler:
@@ -62,3 +66,10 @@ def fold(middlewares: Sequence[Middleware], handler: Handler) -> Pipeline:
     for middleware in reversed(middlewares):
         handler = middleware.wrap(handler)
     return Pipeline(handler, all(middleware.same_for_all for middleware in middlewares))
+
+
+def own_paths(middlewares: Sequence[Middleware]) -> Iterator[tuple[bytes, Middleware, Pipeline]]:
+    """Yield each path that one of *middlewares* answers itself, and the pipeline for it: what is around that one."""
+    for i, middleware in enumerate(middlewares):
+        for path, handler in middleware.paths().items():
+            yield path, middleware, Pipeline(fold(middlewares[:i], handler).handle, may_share=False)

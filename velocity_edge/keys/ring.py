@@ -1,6 +1,7 @@
 """The keys of an epoch, all derived from its root, and sealing with them.
 
     root of epoch e  --HKDF-SHA256-->  tickets · address tokens (Retry, NEW_TOKEN) · resets · CID block and mask
+                                       · cookies of logins and sessions
 
 Nodes with the same table derive the same keys. Which epochs seal, open and decode is in the table (table.py). The
 only other input are the random bytes of nonces, from the operating system unless the caller passes a function.
@@ -22,6 +23,9 @@ from velocity_edge.wire.cid import CidConfig
 
 TICKET: Final = b"ticket"
 ADDRESS_TOKEN: Final = b"address token"
+#: What a browser keeps for the OIDC middleware: of a login that has begun, and of a session.
+LOGIN_COOKIE: Final = b"login cookie"
+SESSION_COOKIE: Final = b"session cookie"
 _STATELESS_RESET: Final = b"stateless reset"
 _CID_BLOCK: Final = b"cid block"
 _CID_MASK: Final = b"cid mask"
@@ -76,6 +80,10 @@ class KeyRing:
             return aead.decrypt(sealed[4:16], sealed[16:], sealed[:4] + associated)
         except InvalidTag:
             return None
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Return whether the epoch that seals now sealed this text."""
+        return sealed[:4] == self._seal_name
 
     @staticmethod
     def nonce_of(sealed: bytes) -> bytes:

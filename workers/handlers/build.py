@@ -13,6 +13,7 @@ from typing import assert_never
 from velocity_edge.config.content import FixedAnswer, Proxy, ProxyAction, Site
 from velocity_edge.config.routes import Action
 from velocity_edge.errors import ConfigError
+from velocity_edge.keys.sealer import Sealer
 from velocity_edge.wire.rate_cells import RateCells
 from workers.handlers.fixed import FixedHandler, encoded
 from workers.handlers.resources import Lease, Resources
@@ -36,6 +37,8 @@ class HandlerContext:
         self.measures = Measures()
         #: Of this worker alone until its slot's are here (workers/process/worker.py).
         self.rate_cells = RateCells.private()
+        #: Follows the keys of the node (workers/process/worker.py).
+        self.sealer = Sealer()
 
 
 def handler_of(

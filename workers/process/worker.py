@@ -144,6 +144,7 @@ class Worker:
 
     def _use_keys(self, order: m.UseKeys) -> None:
         self.state.table = table_of(order)
+        self._handlers.sealer.use(self.state.table)
         if self.state.serving is not None:
             self.state.serving.use_keys(self.state.table)
         self.supervision.report(m.KeysInUse([epoch.epoch for epoch in order.epochs], order.seal_with, order.closed))

@@ -27,9 +27,9 @@ from workers.handlers.fixed import method_not_allowed
 from workers.handlers.resources import Lease
 from workers.handlers.static.beneath import Descriptor
 from workers.http import Request, Response, plain
-from workers.middleware.build import around_errors, middleware_of
+from workers.middleware.build import Parts, around_errors, middleware_of
 from workers.middleware.headers import Date
-from workers.pipeline import Pipeline, fold
+from workers.pipeline import Middleware, Pipeline, fold, own_paths
 from workers.serve.access_log import formatter
 from workers.serve.revision import Revision
 from workers.serve.router import Route, Router
@@ -86,13 +86,16 @@ def prepare(
 
 def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerContext, lease: Lease) -> Router[Pipeline]:
     server, date = config.server, Date(context.clock)
+    parts = Parts(server, date, roots, context, lease)
     pipelines: dict[KeyPath, Pipeline] = {}
+    arounds: dict[KeyPath, Sequence[Middleware]] = {}
+    owned: dict[tuple[str, str], tuple[Middleware, Pipeline]] = {}
     tables: dict[tuple[str, str], dict[bytes, Pipeline]] = {}
     for route in routes_of(config.content):
         pipeline = pipelines.get(route.where)
         if pipeline is None:
             try:
-                around = middleware_of(route, server, date, roots)
+                around = middleware_of(route, parts)
                 handler = handler_of(
                     route.action, context, lease, roots=roots, max_body_bytes=server.limits.max_request_body_bytes
                 )
@@ -100,8 +103,17 @@ def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerCon
                 # Which of several: `config show --origin` has its line.
                 raise type(error)(f"{dotted_path(route.where)} ({route.host}): {error}") from None
             pipeline = pipelines[route.where] = replace(fold(around, handler), site=route.host)
+            arounds[route.where] = around
+        for path, middleware, own in own_paths(arounds[route.where]):
+            place = route.host, path.decode("ascii")
+            if owned.setdefault(place, (middleware, replace(own, site=route.host)))[0] is not middleware:
+                raise ConfigError(f"{dotted_path(route.where)}: two middlewares answer {place[1]} on {place[0]}")
         methods = tables.setdefault((route.host, route.prefix), {})
         methods |= dict.fromkeys((method.encode() for method in route.methods or ("",)), pipeline)
+    for place, (_, own) in owned.items():
+        if place in tables:
+            raise ConfigError(f"content: cannot use {place[1]} on {place[0]} for a route: a middleware answers it")
+        tables[place] = {b"": own}
     errors = around_errors(server, date)
     routes: list[Route[Pipeline]] = []
     for (host, prefix), methods in tables.items():

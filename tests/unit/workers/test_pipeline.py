@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workers.http import Request, Response
-from workers.pipeline import Handler, Middleware, fold
+from workers.pipeline import Handler, Middleware, fold, own_paths
 
 
 class Named(Middleware):
@@ -41,3 +41,18 @@ def test_the_first_middleware_is_the_outermost() -> None:
 def test_sharing_requires_the_declaration_of_every_middleware(declared: list[bool | None], may_share: bool) -> None:
     middlewares = [Named("", [], same_for_all=same) for same in declared]
     assert fold(middlewares, lambda request: Response(200, shared=True)).may_share is may_share
+
+
+class WithPath(Named):
+    def paths(self) -> dict[bytes, Handler]:
+        return {b"/own": lambda request: Response(204)}
+
+
+def test_a_path_of_a_middleware_is_inside_of_those_before_it_and_is_never_shared() -> None:
+    order: list[str] = []
+    around = [Named("a", order, same_for_all=True), WithPath("b", order, same_for_all=True), Named("c", order)]
+    ((path, middleware, pipeline),) = own_paths(around)
+    answer = pipeline.handle(Request(b"GET", b"h", b"/own"))
+    assert (path, middleware, order, pipeline.may_share) == (b"/own", around[1], ["a"], False)
+    assert isinstance(answer, Response)
+    assert answer.status == 204

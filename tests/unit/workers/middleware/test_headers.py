@@ -5,8 +5,9 @@ from __future__ import annotations
 from velocity_edge.config.content import FixedAnswer, Site
 from velocity_edge.config.routes import Action, Route, Surroundings
 from velocity_edge.config.server import Server
+from workers.handlers.build import HandlerContext
 from workers.http import Request, Response
-from workers.middleware.build import around_errors, middleware_of
+from workers.middleware.build import Parts, around_errors, middleware_of
 from workers.middleware.headers import SECURITY, AddHeaders, Date
 from workers.pipeline import Handler, fold
 
@@ -74,7 +75,9 @@ def test_sites_have_the_security_headers_unless_they_switch_them_off() -> None:
     server, date = Server(), Date(lambda: NOON_S)
 
     def around(action: Action) -> object:
-        return middleware_of(Route("*", "/", (), action, (), Surroundings()), server, date, {})
+        context = HandlerContext(lambda: NOON_S)
+        parts = Parts(server, date, {}, context, context.resources.lease())
+        return middleware_of(Route("*", "/", (), action, (), Surroundings()), parts)
 
     site = Site.model_validate_json('{"hostname": "*", "root": "/srv"}')
     bare = Site.model_validate_json('{"hostname": "*", "root": "/srv", "security_headers": false}')
