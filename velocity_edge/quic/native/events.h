@@ -10,7 +10,7 @@
 
 #include "base.h"
 
-enum { VE_RECORD_FIELDS = 12 };
+enum { VE_RECORD_FIELDS = 16 };
 
 typedef struct ve_record {
     PyTypeObject *type;
