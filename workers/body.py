@@ -9,6 +9,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
+from velocity_edge.http.requests import Headers
+
 
 class BodyTooLarge(Exception):
     """The request body is larger than the handler accepts."""
@@ -21,7 +23,7 @@ class Body:
     or the connection is closed, the handler's task is cancelled, so that waiting for a chunk needs no error.
     """
 
-    __slots__ = ("_chunks", "_credit", "_fin", "_invite", "_waiter")
+    __slots__ = ("_chunks", "_credit", "_fin", "_invite", "_waiter", "trailers")
 
     def __init__(self, credit: Callable[[int], None] | None, invite: Callable[[], None] | None = None) -> None:
         """Without *credit* there is no body. *invite* sends 100 (Continue), before the first wait for a chunk."""
@@ -30,10 +32,13 @@ class Body:
         self._chunks: deque[bytes] = deque()
         self._fin = credit is None
         self._waiter: asyncio.Future[None] | None = None
+        #: Fields after the body, once it is complete (RFC 9110 section 6.5).
+        self.trailers: Headers = ()
 
-    def feed(self, data: bytes, fin: bool) -> None:
+    def feed(self, data: bytes, fin: bool, trailers: Headers = ()) -> None:
         """Add a chunk that arrived. The peer does not wait for a 100 (Continue) any more."""
         self._invite = None
+        self.trailers = trailers
         if data:
             self._chunks.append(data)
         self._fin = self._fin or fin

@@ -59,13 +59,18 @@ class Pipeline:
     may_share: bool
     #: The site in metrics and logs: its first host name. "" for requests that no site answers.
     site: str = ""
+    #: The handler knows WebSocket over HTTP/3 (RFC 9220): a 2xx with a body that is produced as it goes is a tunnel. A
+    #: handler says so by an attribute `tunnels = True`; a CONNECT never reaches another one, whose 200 would promise a
+    #: tunnel.
+    tunnels: bool = False
 
 
 def fold(middlewares: Sequence[Middleware], handler: Handler) -> Pipeline:
     """Wrap *handler*: the first middleware sees the request first and the response last."""
+    tunnels = bool(getattr(handler, "tunnels", False))
     for middleware in reversed(middlewares):
         handler = middleware.wrap(handler)
-    return Pipeline(handler, all(middleware.same_for_all for middleware in middlewares))
+    return Pipeline(handler, all(middleware.same_for_all for middleware in middlewares), tunnels=tunnels)
 
 
 def own_paths(middlewares: Sequence[Middleware]) -> Iterator[tuple[bytes, Middleware, Pipeline]]:

@@ -15,6 +15,7 @@ H3_FRAME_UNEXPECTED, H3_FRAME_ERROR, H3_EXCESSIVE_LOAD = 0x105, 0x106, 0x107
 H3_REQUEST_INCOMPLETE, H3_MESSAGE_ERROR, QPACK_DECOMPRESSION_FAILED = 0x10D, 0x10E, 0x200
 GET = request()
 CONNECT = [(b":method", b"CONNECT"), (b":authority", b"example.com:443")]
+TUNNEL = [*request(b"/bytes/1", b"CONNECT"), (b":protocol", b"websocket")]
 DATA, HEADERS = 0, 1
 
 
@@ -80,8 +81,18 @@ MALFORMED = {
     "a colon alone": [*GET, (b":", b"x")],
     ":status in a request": [*GET, (b":status", b"200")],
     ":Method": [(b":Method", b"GET"), *GET[1:]],
-    ":protocol that was not offered": [*GET, (b":protocol", b"websocket")],
-    "extended CONNECT that was not offered": request(method=b"CONNECT", extra=[(b":protocol", b"websocket")]),
+    # Extended CONNECT (RFC 8441 section 4, RFC 9220 section 3).
+    ":protocol without CONNECT": [*GET, (b":protocol", b"websocket")],
+    ":protocol twice": [*TUNNEL, TUNNEL[-1]],
+    ":protocol in CONNECT without a scheme and a path": [*CONNECT, TUNNEL[-1]],
+    **{f"extended CONNECT without {name.decode()}": [f for f in TUNNEL if f[0] != name] for name, _ in TUNNEL[1:4]},
+    **{
+        f":protocol {value!r}": [*TUNNEL[:4], (b":protocol", value)]
+        for value in (b"", b"web socket", b"a/b", b"a,b", b" websocket", b"a\r", b"\x80")
+    },
+    "extended CONNECT to *": [*TUNNEL[:3], (b":path", b"*"), TUNNEL[4]],
+    "extended CONNECT with a length": [*TUNNEL, (b"content-length", b"0")],
+    "extended CONNECT with upgrade": [*TUNNEL, (b"upgrade", b"websocket")],
     **{f":method {value!r}": request(method=value) for value in (b"", b"G ET", b"GET\r", b"GET\0", b"G:T", b"G\x80T")},
     **{f":scheme {value!r}": request(scheme=value) for value in (b"", b"1https", b"ht tp", b"https:", b"h\0")},
     # RFC 9114 section 4.3.1, RFC 3986 section 3.2.

@@ -26,7 +26,7 @@ VALUES = st.one_of(
         [
             *(b"GET", b"HEAD", b"CONNECT", b"OPTIONS", b"https", b"http", b"/", b"*", b"/a?b", b"localhost", b"a:443"),
             *(b"a:", b"[::1]", b"[::1]:443", b"u@h", b"0", b"5", b"05", b"1" * 18, b"1" * 19, b"trailers", b"Trailers"),
-            *(b"", b" x", b"x ", b"%41", b"%4", b"a.b-c_d~"),
+            *(b"", b" x", b"x ", b"%41", b"%4", b"a.b-c_d~", b"websocket"),
         ]
     ),
     st.lists(BYTES, max_size=6).map(bytes),
@@ -42,8 +42,12 @@ def nearly_requests(draw: st.DrawFn) -> list[Field]:
         draw(st.sampled_from([b"GET", b"OPTIONS", b"CONNECT"])),
         draw(st.sampled_from([b"a", b"a:1"])),
     )
-    if fields[0][1] == b"CONNECT" and draw(st.booleans()):
-        fields = [fields[0], fields[2]]
+    if fields[0][1] == b"CONNECT":
+        match draw(st.integers(0, 2)):
+            case 0:
+                fields = [fields[0], fields[2]]
+            case 1:
+                fields.append((b":protocol", b"websocket"))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(fields)))
         match draw(st.integers(0, 3)):
@@ -85,6 +89,7 @@ def test_both_engines_agree_on_every_byte_in_every_position(octet: int) -> None:
                 request(scheme=text),
                 request(authority=text),
                 request(authority=b"[" + text + b"]"),
+                request(method=b"CONNECT", extra=[(b":protocol", text)]),
             ),
             *(request(path=text), request(path=b"/" + text), request(authority=b"a:" + text)),
             *(request(extra=[(b"content-length", text)]), request(extra=[(b"te", text)])),

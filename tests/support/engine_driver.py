@@ -102,6 +102,8 @@ class Application:
         self.stream_closed: list[StreamClosed] = []
         self.bodies: dict[int, bytearray] = {}
         self.ended: set[int] = set()
+        #: Fields after a request's body, by stream.
+        self.trailers: dict[int, Any] = {}
         self.writable: list[int] = []
         #: The bound of the engine: a writer with another bound would wait for an event that never comes.
         self.send_high_bytes = Limits().send_high_bytes
@@ -166,6 +168,7 @@ class Application:
             self.engine.credit(event.stream, len(event.data))
         if event.fin:
             self.ended.add(event.stream)
+            self.trailers[event.stream] = list(event.trailers)
             answer = bytes(body) if path == b"/echo" else str(len(body)).encode()
             self.engine.respond(event.stream, 200, [], answer)
 
@@ -437,6 +440,9 @@ class Response:
     done: bool = False
     reset: int | None = None
     interim: list[int] = field(default_factory=list)
+    #: Fields of each informational response, and those after the body.
+    interim_headers: list[list[tuple[bytes, bytes]]] = field(default_factory=list)
+    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @property
     def over(self) -> bool:
@@ -550,6 +556,9 @@ class StockClient:
             status = int(headers.pop(b":status", b"0"))
             if 100 <= status < 200:
                 response.interim.append(status)
+                response.interim_headers.append(list(event.headers)[1:])
+            elif response.status:
+                response.trailers = list(event.headers)
             else:
                 response.status, response.headers = status, headers
         elif isinstance(event, DataReceived):

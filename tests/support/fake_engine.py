@@ -71,6 +71,7 @@ class Answer:
     file: FileRange | None = None
     fin: bool = False
     reset: int | None = None
+    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.headers if key == name), None)
@@ -167,6 +168,14 @@ class FakeEngine:
         self.buffered[stream] = self.buffered.get(stream, 0) + len(data)
         return self.buffered[stream]
 
+    def trailers(self, stream: int, fields: Any) -> bool:
+        if stream in self.gone:
+            return False
+        answer = self.answers[stream]
+        assert not answer.fin, "written after the end"
+        answer.trailers, answer.fin = list(fields), True
+        return True
+
     def credit(self, stream: int, n_bytes: int) -> None:
         self.credited[stream] = self.credited.get(stream, 0) + n_bytes
 
@@ -212,6 +221,9 @@ def request(
     fin: bool = True,
     connection: int = 1,
     early: bool = False,
+    protocol: bytes = b"",
 ) -> RequestReceived:
     """Return the event of a request."""
-    return RequestReceived(connection, stream, method, b"https", authority, path, tuple(headers), fin, early)
+    return RequestReceived(
+        connection, stream, method, b"https", authority, path, tuple(headers), fin, early, protocol=protocol
+    )

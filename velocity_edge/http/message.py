@@ -1,6 +1,6 @@
 """What a well-formed request is (RFC 9114 sections 4.1.2, 4.2, 4.3 and 10.3; RFC 9110 sections 5 and 6.5). Pure.
 
-aioquic's own validation is not enough: it requires no :path, allows WebSocket's :protocol, and treats a malformed
+aioquic's own validation is not enough: it requires no :path, has no rules for :protocol, and treats a malformed
 message as an error of the connection. Here it is an error of the stream, and every field that request smuggling uses is
 refused. velocity_edge/quic/native/message.c has the same rules in C.
 """
@@ -14,7 +14,8 @@ from typing import Final
 
 #: RFC 9110 section 5.6.2 (token), lower case as RFC 9114 section 4.2 demands.
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
-_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: A method, or the protocol of an extended CONNECT.
+_WORD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: RFC 9110 section 5.5: no controls but HTAB, no white space at the ends.
 _VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 #: RFC 3986 section 3.1.
@@ -31,11 +32,11 @@ _CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
 #: RFC 9110 section 6.5.1: framing, routing, authentication, modifiers and the form of the content come before it.
-_BEFORE_THE_CONTENT: Final = frozenset(
+_BEFORE_THE_CONTENT: Final = _CONNECTION_SPECIFIC.union(
     b"authorization content-encoding content-length content-range content-type cookie "
     b"expect host proxy-authorization range te trailer".split()
 )
-_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
+_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 #: RFC 9114 section 4.2.2: what a field costs beside its bytes.
 FIELD_OVERHEAD: Final = 32
 
@@ -56,6 +57,8 @@ class Head:
     path: bytes
     fields: list[Field]
     content_length: int | None
+    #: Of an extended CONNECT (RFC 9220); b"" in other requests.
+    protocol: bytes = b""
 
 
 def field_section_size(fields: Iterable[Field]) -> int:
@@ -86,7 +89,7 @@ def parse_head(section: Iterable[Field]) -> Head:
             host = value
         fields.append((name, value))
     method = pseudo.get(b":method", b"")
-    if not _METHOD.fullmatch(method):
+    if not _WORD.fullmatch(method):
         raise Malformed("no method")
     authority = pseudo.get(b":authority", host or b"")
     # RFC 9114 section 4.3.1: authority and host must be equal when both are there.
@@ -94,13 +97,37 @@ def parse_head(section: Iterable[Field]) -> Head:
     if target is None or host not in (None, authority):
         raise Malformed("authority")
     scheme, path = pseudo.get(b":scheme", b""), pseudo.get(b":path", b"")
-    if method == b"CONNECT":
+    protocol = pseudo.get(b":protocol")
+    if method == b"CONNECT" and protocol is None:
         # RFC 9114 section 4.4: only :method and :authority.
         if b":scheme" in pseudo or b":path" in pseudo or b":authority" not in pseudo or not target["port"]:
             raise Malformed("CONNECT with a scheme or a path, or without a port")
     elif not _SCHEME.fullmatch(scheme) or not (_PATH.fullmatch(path) or (method, path) == (b"OPTIONS", b"*")):
         raise Malformed("scheme or path")
-    return Head(method, scheme, authority, path, fields, content_length)
+    if protocol is not None and (
+        # RFC 8441 section 4. A tunnel has no content, and no length that an upstream could count with.
+        method != b"CONNECT" or not _WORD.fullmatch(protocol) or content_length is not None
+    ):
+        raise Malformed("protocol")
+    return Head(method, scheme, authority, path, fields, content_length, protocol or b"")
+
+
+def check_answer(status: int, fields: Iterable[Field]) -> None:
+    """Raise `ValueError` for a header section that must not be sent (RFC 9114 sections 4.2, 4.3.2 and 4.5)."""
+    if not 100 <= status <= 599 or status == 101:
+        raise ValueError(f"status {status}: expected 100, 102 to 599")
+    for field in fields:
+        if not _NAME.fullmatch(field[0]) or not _VALUE.fullmatch(field[1]):
+            raise ValueError(f"invalid header field: {field!r}")
+
+
+def check_answer_trailers(fields: Iterable[Field]) -> None:
+    """Raise `ValueError` unless *fields* may follow the body of a response."""
+    for field in fields:
+        if not _NAME.fullmatch(field[0]) or not _VALUE.fullmatch(field[1]):
+            raise ValueError(f"invalid header field: {field!r}")
+        if field[0] in _BEFORE_THE_CONTENT:
+            raise ValueError(f"field that must come before the content: {field!r}")
 
 
 def check_trailers(section: Iterable[Field]) -> None:

@@ -8,6 +8,8 @@ A carrier hands out one event per handshake, request or body chunk, never one pe
 is an int that is never used twice. An answer to one that is gone returns False.
 
 `now_ns` is CLOCK_MONOTONIC in nanoseconds everywhere.
+
+Long because events and answers are one vocabulary, and both sides of it read it as a whole.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 #: An address as the engines see it: packed IPv4 (4 bytes) or IPv6 (16 bytes, never IPv4-mapped), and a port. Of a
 #: link-local one (fe80::/10) bytes 4 to 7, zero on the wire, are the index of its interface, as BSD kernels keep it:
 #: two interfaces can have the same neighbour, and an answer must leave by the right one (RFC 4007).
 Address = tuple[bytes, int]
 Headers = Sequence[tuple[bytes, bytes]]
+#: Informational responses to one request: more would only cost memory until the client acknowledges them.
+MAX_INFORMATIONAL: Final = 16
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -74,6 +78,8 @@ class RequestReceived:
     early: bool = False
     #: The fields are more than `Limits.max_field_section_bytes`, and not here; nor are scheme, authority and path.
     fields_too_large: bool = False
+    #: Of an extended CONNECT (RFC 9220), e.g. `websocket`: the stream becomes a tunnel when the answer is 2xx.
+    protocol: bytes = b""
     kind: int = EventKind.REQUEST_RECEIVED
 
 
@@ -84,6 +90,8 @@ class BodyReceived:
     stream: int
     data: bytes
     fin: bool
+    #: With `fin`: valid fields after the body (RFC 9110 section 6.5), as many bytes as a header section at most.
+    trailers: Headers = ()
     kind: int = EventKind.BODY_RECEIVED
 
 
@@ -205,12 +213,22 @@ class Requests(Protocol):
     def respond(
         self, stream: int, status: int, headers: Headers, body: bytes | FileRange | None = None, *, fin: bool = True
     ) -> bool:
-        """Answer a request. With fin=False more follows by `write`. False when the stream is gone."""
+        """Answer a request. With fin=False more follows by `write`. False when the stream is gone.
+
+        Informational responses (100, 102 to 199) come before the answer; False after `MAX_INFORMATIONAL` of them.
+        Raises `ValueError` for a status or a field that must not be sent.
+        """
 
     def write(self, stream: int, data: bytes, *, fin: bool) -> int:
         """Add to the body; return the bytes now buffered, or -1 when the stream is gone.
 
         Above `Limits.send_high_bytes` the writer must wait for `StreamWritable`.
+        """
+
+    def trailers(self, stream: int, fields: Headers) -> bool:
+        """End a response that was begun with fin=False, with fields after its body (RFC 9110 section 6.5).
+
+        False when the stream is gone or its response has ended. Raises `ValueError` for a field that must not be sent.
         """
 
     def credit(self, stream: int, n_bytes: int) -> None:

@@ -59,6 +59,7 @@ def request_of(event: RequestReceived, body: Body, peer: Address | None) -> Requ
         peer=peer,
         body=body,
         early=event.early,
+        protocol=event.protocol,
     )
 
 
@@ -86,7 +87,7 @@ class OpenExchanges:
         if exchange.answered and exchange.task is None:
             self._discard(exchange, len(event.data), event.fin)
         else:
-            exchange.body.feed(event.data, event.fin)
+            exchange.body.feed(event.data, event.fin, event.trailers)
 
     def finish(self, exchange: Exchange) -> None:
         """After the response: close the exchange, or discard what the handler left of the request body."""

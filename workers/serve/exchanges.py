@@ -208,7 +208,10 @@ class Exchanges:
             else:
                 pipeline = revision.find(request.host, request.path, request.method)
                 may_share, site = pipeline.may_share, pipeline.site
-                answer = pipeline.handle(request)
+                if request.method == b"CONNECT" and not (pipeline.tunnels and request.protocol == b"websocket"):
+                    answer: Any = plain(501)  # RFC 9220 section 3, RFC 9110 section 15.6.2
+                else:
+                    answer = pipeline.handle(request)
                 assert not isinstance(answer, Forward), "no handler forwards yet"
                 result = cast("Response | Awaitable[Response]", answer)
         except Exception as error:

@@ -88,15 +88,17 @@ class Responses:
                         self.resume(exchange)
                     await exchange.writable
                     exchange.writable = None
+            trailers = response.trailers() if response.trailers is not None else ()
+            if trailers:
+                engine.trailers(stream, trailers)
+            else:
+                engine.write(stream, b"", fin=True)
         except BodyCutShort as error:
             self._cut_short.add(error, event)
             engine.reset(stream, H3_INTERNAL_ERROR)
-            return sent
         except Exception as error:
             internal_error(error, event)
             engine.reset(stream, H3_INTERNAL_ERROR)
-            return sent
-        engine.write(stream, b"", fin=True)
         return sent
 
     def resume(self, exchange: Exchange) -> None:

@@ -206,7 +206,7 @@ static int on_stream_reset(ngtcp2_conn *quic, int64_t id, uint64_t final_size, u
         return 0; /* after a complete request or response there is nothing to reset */
     }
     count_abandoned(connection, stream);
-    if (stream->responded) {
+    if (stream->responded && !stream->tunnel && stream->carrier == NULL) {
         return 0; /* the response may be complete without the rest of the request */
     }
     ve_stream_over(stream, false, code);

@@ -126,6 +126,7 @@ static PyMethodDef engine_methods[] = {
     {"expire", ve_engine_expire, METH_O, "Handle what is due."},
     {"respond", FAST(ve_engine_respond), METH_FASTCALL | METH_KEYWORDS, "Send a response."},
     {"write", FAST(ve_engine_write), METH_FASTCALL | METH_KEYWORDS, "Add to a response's body."},
+    {"trailers", FAST(ve_engine_trailers), METH_FASTCALL, "End a response with trailers."},
     {"credit", FAST(ve_engine_credit), METH_FASTCALL, "The handler consumed bytes of a request body."},
     {"reset", FAST(ve_engine_reset), METH_FASTCALL, "Abandon a stream both ways."},
     {"close", FAST(ve_engine_close), METH_VARARGS | METH_KEYWORDS, "Close a connection."},

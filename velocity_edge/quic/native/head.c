@@ -37,8 +37,7 @@ static PyObject *value_of(ve_module *module, const nghttp3_qpack_nv *field, PyOb
     return to_bytes(field->value);
 }
 
-/* A list of (name, value). NULL with an exception. */
-static PyObject *to_pairs(ve_module *module, const nghttp3_qpack_nv *fields, size_t count) {
+PyObject *ve_http_fields(ve_module *module, const nghttp3_qpack_nv *fields, size_t count) {
     PyObject *list = PyList_New((Py_ssize_t)count);
     for (size_t i = 0; list != NULL && i < count; i++) {
         PyObject *pair = PyTuple_New(2);
@@ -73,6 +72,7 @@ void ve_http_request_event(ve_stream *stream, const ve_sections *section, const 
     stream->request_ended = fin;
     stream->head = method.len == 4 && memcmp(method.base, "HEAD", 4) == 0;
     stream->body_left = head->content_length;
+    stream->tunnel = head->protocol != NULL;
     ve_priority_of_request(stream, section, head->pseudo);
     engine->counters[VE_requests]++;
     PyObject *values[] = {
@@ -82,10 +82,12 @@ void ve_http_request_event(ve_stream *stream, const ve_sections *section, const 
         value_of(module, shown->scheme, module->https),
         value_of(module, authority, module->empty),
         value_of(module, shown->path, module->empty),
-        too_large ? PyList_New(0) : to_pairs(module, section->fields + head->pseudo, section->count - head->pseudo),
+        too_large ? PyList_New(0)
+                  : ve_http_fields(module, section->fields + head->pseudo, section->count - head->pseudo),
         PyBool_FromLong(fin),
         PyBool_FromLong(stream->early),
         PyBool_FromLong(too_large),
+        value_of(module, shown->protocol, module->websocket),
     };
     ve_engine_event(engine, ve_record_new(&module->request_received, values));
 }

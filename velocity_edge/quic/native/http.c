@@ -82,6 +82,7 @@ int ve_http_start(ve_connection *connection) {
     }
     nghttp3_settings_default(&settings);
     settings.max_field_section_size = connection->max_field_section_bytes;
+    settings.enable_connect_protocol = 1; /* RFC 9220 section 3 */
     settings.qpack_max_dtable_capacity = 0;
     settings.qpack_encoder_max_dtable_capacity = 0;
     settings.qpack_blocked_streams = 0;

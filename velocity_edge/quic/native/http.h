@@ -28,6 +28,9 @@ enum {
     VE_FRAME_PRIORITY_UPDATE_PUSH = 0xf0701,
 };
 
+/* Informational responses to one request: more of them would only cost memory until they are acknowledged. */
+enum { VE_MAX_INTERIM = 16 };
+
 /* A unidirectional stream of the peer. */
 typedef struct ve_uni ve_uni;
 
@@ -66,6 +69,8 @@ int ve_http_receive(ve_connection *connection, ve_stream *stream, const uint8_t 
 
 /* --- head.c --- */
 
+/* A list of (name, value). NULL with an exception. */
+PyObject *ve_http_fields(ve_module *module, const nghttp3_qpack_nv *fields, size_t count);
 /* Make RequestReceived for a well-formed request. `fin`: the request ends here. */
 void ve_http_request_event(ve_stream *stream, const ve_sections *section, const ve_head *head, bool fin);
 
@@ -90,8 +95,14 @@ void ve_priorities_free(ve_peer_http *peer);
 
 /* --- response.c --- */
 
-/* Send a response: 1 sent, 0 the stream does not take one any more, -1 with an exception. An informational one may
- * be followed by others. */
+/* Send a response from Python: 1 sent, 0 the stream does not take one any more, -1 with an exception. An
+ * informational one may be followed by others, of which there are at most VE_MAX_INTERIM. */
 int ve_http_respond(ve_stream *stream, int status, PyObject *headers, PyObject *body, bool fin);
+/* The same with fields that begin at fields[1], names in lower case; fields[0] is for the status. Unless `fin`, a body
+ * follows by ve_stream_push_chunk(). 1 sent, 0 not taken (also: an invalid field), -1 no memory. */
+int ve_http_respond_fields(ve_stream *stream, int status, nghttp3_nv *fields, size_t n, bool fin);
+/* End a response with trailers, from Python and from C, or without any. The results are those of the functions above. */
+int ve_http_trailers(ve_stream *stream, PyObject *fields);
+int ve_http_submit_trailers(ve_stream *stream, const nghttp3_nv *fields, size_t n);
 
 #endif

@@ -42,7 +42,8 @@ static bool is_name(nghttp3_vec v) {
     return v.len > 0;
 }
 
-static bool is_method(nghttp3_vec v) {
+/* A token in any case: a method, or the protocol of an extended CONNECT. */
+static bool is_word(nghttp3_vec v) {
     for (size_t i = 0; i < v.len; i++) {
         if (!is_token(v.base[i])) {
             return false;
@@ -67,6 +68,11 @@ static bool is_value(nghttp3_vec v) {
         bad |= (c < 0x20 && c != '\t') || c == 0x7f;
     }
     return bad == 0;
+}
+
+bool ve_message_is_value(const uint8_t *value, size_t length) {
+    nghttp3_vec v = {(uint8_t *)(uintptr_t)value, length};
+    return is_value(v);
 }
 
 /* RFC 3986 section 3.1. */
@@ -191,8 +197,11 @@ static bool take_pseudo(const nghttp3_qpack_nv *field, ve_head *head) {
     case NGHTTP3_QPACK_TOKEN__PATH:
         where = &head->path;
         break;
+    case NGHTTP3_QPACK_TOKEN__PROTOCOL:
+        where = &head->protocol;
+        break;
     default:
-        return false; /* also :protocol: extended CONNECT is not offered (RFC 9220) */
+        return false;
     }
     if (*where != NULL) {
         return false;
@@ -208,16 +217,21 @@ static bool same(const nghttp3_qpack_nv *a, const nghttp3_qpack_nv *b) {
     return x.len == y.len && memcmp(x.base, y.base, x.len) == 0;
 }
 
-/* RFC 9114 section 4.3.1; section 4.4 for CONNECT. */
+/* RFC 9114 section 4.3.1; section 4.4 for CONNECT, RFC 8441 section 4 for extended CONNECT. */
 static bool is_target(const ve_head *head) {
     const nghttp3_qpack_nv *authority = head->authority != NULL ? head->authority : head->host;
     bool has_port = false;
-    if (head->method == NULL || !is_method(bytes_of(head->method->value)) || authority == NULL ||
+    if (head->method == NULL || !is_word(bytes_of(head->method->value)) || authority == NULL ||
         !is_authority(bytes_of(authority->value), &has_port) || (head->host != NULL && !same(authority, head->host))) {
         return false;
     }
     nghttp3_vec method = bytes_of(head->method->value);
-    if (equals(method, "CONNECT")) {
+    if (head->protocol != NULL) {
+        /* A tunnel has no content, and no length that an upstream could count with. */
+        if (!equals(method, "CONNECT") || !is_word(bytes_of(head->protocol->value)) || head->content_length >= 0) {
+            return false;
+        }
+    } else if (equals(method, "CONNECT")) {
         return head->scheme == NULL && head->path == NULL && head->authority != NULL && has_port;
     }
     if (head->scheme == NULL || !is_scheme(bytes_of(head->scheme->value)) || head->path == NULL) {
@@ -254,11 +268,12 @@ bool ve_message_request(const nghttp3_qpack_nv *fields, size_t count, ve_head *h
     return is_target(head);
 }
 
-bool ve_message_trailers(const nghttp3_qpack_nv *fields, size_t count) {
-    /* RFC 9110 section 6.5.1: framing, routing, authentication, request modifiers and content format are not
-       allowed. */
-    static const char *const before_the_content[] = {
+bool ve_message_may_trail(const uint8_t *name, size_t length) {
+    /* Framing, routing, authentication, modifiers and the form of the content come before it; connection-specific
+       fields have no place in HTTP/3. */
+    static const char *const not_after_the_content[] = {
         "authorization",
+        "connection",
         "content-encoding",
         "content-length",
         "content-range",
@@ -266,19 +281,29 @@ bool ve_message_trailers(const nghttp3_qpack_nv *fields, size_t count) {
         "cookie",
         "expect",
         "host",
-        "proxy-authorization",
-        "range",
+        "keep-alive",
         "te",
+        "proxy-authorization",
+        "proxy-connection",
+        "range",
         "trailer",
+        "transfer-encoding",
+        "upgrade",
     };
-    for (size_t i = 0; i < count; i++) {
-        if (is_pseudo(&fields[i]) || !is_field(&fields[i])) {
+    nghttp3_vec v = {(uint8_t *)(uintptr_t)name, length};
+    for (size_t k = 0; k < sizeof not_after_the_content / sizeof not_after_the_content[0]; k++) {
+        if (equals(v, not_after_the_content[k])) {
             return false;
         }
-        for (size_t k = 0; k < sizeof before_the_content / sizeof before_the_content[0]; k++) {
-            if (equals(bytes_of(fields[i].name), before_the_content[k])) {
-                return false;
-            }
+    }
+    return true;
+}
+
+bool ve_message_trailers(const nghttp3_qpack_nv *fields, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        nghttp3_vec name = bytes_of(fields[i].name);
+        if (is_pseudo(&fields[i]) || !is_field(&fields[i]) || !ve_message_may_trail(name.base, name.len)) {
+            return false;
         }
     }
     return true;

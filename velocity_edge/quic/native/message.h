@@ -13,6 +13,7 @@ typedef struct ve_head {
     const nghttp3_qpack_nv *scheme;
     const nghttp3_qpack_nv *authority;
     const nghttp3_qpack_nv *path;
+    const nghttp3_qpack_nv *protocol; /* extended CONNECT (RFC 9220) */
     const nghttp3_qpack_nv *host;
     int64_t content_length; /* -1: absent */
     size_t pseudo;          /* number of pseudo-header fields, which come first */
@@ -23,5 +24,11 @@ bool ve_message_request(const nghttp3_qpack_nv *fields, size_t count, ve_head *h
 
 /* Whether the fields are allowed as trailers. */
 bool ve_message_trailers(const nghttp3_qpack_nv *fields, size_t count);
+
+/* Whether a value may be received or sent (RFC 9110 section 5.5). */
+bool ve_message_is_value(const uint8_t *value, size_t length);
+
+/* Whether a field of this name may come after the content (RFC 9110 section 6.5.1); the name is a valid one. */
+bool ve_message_may_trail(const uint8_t *name, size_t length);
 
 #endif

@@ -62,9 +62,10 @@ static int find_classes(ve_module *state) {
                        "early_data_accepted duration_ns",
                        "HANDSHAKE_COMPLETED") == 0 &&
         ve_record_init(&state->request_received, requests, "RequestReceived",
-                       "connection stream method scheme authority path headers fin early fields_too_large",
+                       "connection stream method scheme authority path headers fin early fields_too_large protocol",
                        "REQUEST_RECEIVED") == 0 &&
-        ve_record_init(&state->body_received, requests, "BodyReceived", "stream data fin", "BODY_RECEIVED") == 0 &&
+        ve_record_init(&state->body_received, requests, "BodyReceived", "stream data fin trailers", "BODY_RECEIVED") ==
+            0 &&
         ve_record_init(&state->stream_writable, requests, "StreamWritable", "stream", "STREAM_WRITABLE") == 0 &&
         ve_record_init(&state->stream_closed, requests, "StreamClosed", "stream complete error_code",
                        "STREAM_CLOSED") == 0 &&
@@ -84,6 +85,8 @@ static int make_names(ve_module *state) {
         logging == NULL ? NULL : PyObject_CallMethod(logging, "getLogger", "s", "velocity_edge.quic.native");
     Py_XDECREF(logging);
     state->empty = PyBytes_FromStringAndSize("", 0);
+    state->no_fields = PyTuple_New(0);
+    state->websocket = PyBytes_FromString("websocket");
     state->https = PyBytes_FromString("https");
     state->get = PyBytes_FromString("GET");
     state->name_admit = PyUnicode_InternFromString("admit");
@@ -122,6 +125,8 @@ static int module_exec(PyObject *module) {
     X(file_range) \
     X(logger) \
     X(empty) \
+    X(no_fields) \
+    X(websocket) \
     X(https) \
     X(get) \
     X(name_admit) \

@@ -34,7 +34,9 @@ struct ve_module {
     PyObject *empty; /* b"" */
     PyObject *counter_names[VE_COUNTER_COUNT];
     PyObject *field_names[VE_FIELD_NAMES]; /* names of common fields, by nghttp3's QPACK token; made when first used */
+    PyObject *no_fields;                   /* () */
     PyObject *https;
+    PyObject *websocket;
     PyObject *get;
     PyObject *name_admit;
     PyObject *name_handshake;

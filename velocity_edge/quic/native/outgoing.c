@@ -27,7 +27,16 @@ static void no_longer_in_flight(ve_stream *stream, size_t length) {
     stream->connection->engine->unacked -= length;
 }
 
-static void free_chunk(ve_chunk *chunk) {
+ve_chunk *ve_chunk_new(size_t capacity) {
+    ve_chunk *chunk = malloc(sizeof *chunk + capacity);
+    if (chunk != NULL) {
+        memset(chunk, 0, sizeof *chunk);
+        chunk->data = (const uint8_t *)(chunk + 1);
+    }
+    return chunk;
+}
+
+void ve_chunk_free(ve_chunk *chunk) {
     Py_XDECREF(chunk->owner);
     free(chunk);
 }
@@ -43,7 +52,7 @@ void ve_stream_forget_response(ve_stream *stream) {
     while (stream->first != NULL) {
         ve_chunk *chunk = stream->first;
         stream->first = chunk->next;
-        free_chunk(chunk);
+        ve_chunk_free(chunk);
     }
     stream->last = stream->last_piece = stream->reading = NULL;
     stream->unsent = 0;
@@ -82,7 +91,7 @@ int ve_stream_push(ve_stream *stream, PyObject *bytes) {
     if (PyBytes_GET_SIZE(bytes) == 0) {
         return 0;
     }
-    ve_chunk *chunk = calloc(1, sizeof *chunk);
+    ve_chunk *chunk = ve_chunk_new(0);
     if (chunk == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -93,6 +102,11 @@ int ve_stream_push(ve_stream *stream, PyObject *bytes) {
     stream->unsent += chunk->length;
     append(stream, chunk);
     return 0;
+}
+
+void ve_stream_push_chunk(ve_stream *stream, ve_chunk *chunk) {
+    stream->unsent += chunk->length;
+    append(stream, chunk);
 }
 
 static int64_t attribute(PyObject *object, const char *name) {
@@ -128,21 +142,19 @@ int ve_stream_push_file(ve_stream *stream, PyObject *file_range) {
 /* Read the next piece of the file. False: the file is shorter than promised, or cannot be read. */
 static bool read_piece(ve_stream *stream) {
     size_t length = stream->file_left < FILE_PIECE ? (size_t)stream->file_left : FILE_PIECE;
-    ve_chunk *chunk = malloc(sizeof *chunk + length);
+    ve_chunk *chunk = ve_chunk_new(length);
     if (chunk == NULL) {
         return false;
     }
-    memset(chunk, 0, sizeof *chunk);
     uint8_t *bytes = (uint8_t *)(chunk + 1);
     ssize_t got;
     do {
         got = pread(stream->fd, bytes, length, (off_t)stream->file_offset);
     } while (got < 0 && errno == EINTR);
     if (got <= 0) {
-        free(chunk);
+        ve_chunk_free(chunk);
         return false;
     }
-    chunk->data = bytes;
     chunk->length = (size_t)got;
     stream->unsent += (size_t)got;
     stream->file_offset += (uint64_t)got;
@@ -208,7 +220,9 @@ size_t ve_stream_pull(ve_stream *stream, nghttp3_vec *vectors, size_t count, boo
     *end = stream->ended && stream->reading == NULL && stream->file_left == 0;
     if (stream->wants_writable && stream->unsent <= connection->engine->limits.send_low_bytes) {
         stream->wants_writable = false;
-        if (!stream->over && !stream->ended) {
+        if (stream->carrier != NULL) {
+            stream->carrier->type->writable(stream->carrier);
+        } else if (!stream->over && !stream->ended) {
             PyObject *values[] = {PyLong_FromUnsignedLongLong(stream->handle)};
             ve_engine_event(connection->engine, ve_record_new(&connection->engine->module->stream_writable, values));
         }
@@ -229,6 +243,6 @@ void ve_stream_acked(ve_stream *stream, uint64_t length) {
         if (stream->first == NULL) {
             stream->last = NULL;
         }
-        free_chunk(chunk);
+        ve_chunk_free(chunk);
     }
 }

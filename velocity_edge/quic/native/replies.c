@@ -1,4 +1,4 @@
-/* Methods that handlers call between turns: respond, write, credit, reset, close, goaway. */
+/* Methods that handlers call between turns: respond, write, trailers, credit, reset, close, goaway. */
 #include "surface.h"
 
 #include "connection.h"
@@ -77,6 +77,24 @@ PyObject *ve_engine_write(PyObject *self, PyObject *const *arguments, Py_ssize_t
     return result;
 }
 
+PyObject *ve_engine_trailers(PyObject *self, PyObject *const *arguments, Py_ssize_t n) {
+    ve_engine *engine = (ve_engine *)self;
+    if (n != 2) {
+        PyErr_SetString(PyExc_TypeError, "trailers(stream, fields)");
+        return NULL;
+    }
+    PyObject *fields = PySequence_Fast(arguments[1], "trailers must be a sequence of pairs of bytes");
+    ve_stream *stream = fields == NULL ? NULL : find_stream(engine, arguments[0]);
+    if (PyErr_Occurred() || !ve_engine_enter(engine)) {
+        Py_XDECREF(fields);
+        return NULL;
+    }
+    int done = stream == NULL ? 0 : ve_http_trailers(stream, fields);
+    engine->busy = false;
+    Py_DECREF(fields);
+    return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
 PyObject *ve_engine_credit(PyObject *self, PyObject *const *arguments, Py_ssize_t n) {
     ve_engine *engine = (ve_engine *)self;
     if (n != 2) {
@@ -89,15 +107,7 @@ PyObject *ve_engine_credit(PyObject *self, PyObject *const *arguments, Py_ssize_
         return NULL;
     }
     if (stream != NULL) {
-        ve_connection *connection = stream->connection;
-        bytes = bytes < stream->uncredited ? bytes : stream->uncredited;
-        stream->uncredited -= bytes;
-        ngtcp2_conn_extend_max_offset(connection->quic, bytes);
-        if (ngtcp2_conn_extend_max_stream_offset(connection->quic, stream->id, bytes) != 0) {
-            ve_connection_fail(connection, NGTCP2_CCERR_TYPE_TRANSPORT, NGTCP2_INTERNAL_ERROR, "");
-            connection->close_requested = true;
-        }
-        ve_connection_mark(connection);
+        ve_stream_credit(stream, bytes);
     }
     engine->busy = false;
     Py_RETURN_NONE;

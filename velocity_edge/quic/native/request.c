@@ -40,12 +40,18 @@ static int end_section(ve_stream *stream, const uint8_t *data, size_t length, bo
         goto done;
     }
     if (trailers) {
-        /* Trailers count against the same limit and are dropped: no handler uses them. */
+        /* Trailers have a limit of their own, of the same size. They are reported with the end of the request. */
         stream->trailers_done = true;
         if (section->bytes > connection->max_field_section_bytes) {
             rv = refuse(stream, VE_H3_EXCESSIVE_LOAD);
         } else if (!ve_message_trailers(section->fields, section->count)) {
             rv = refuse(stream, VE_H3_MESSAGE_ERROR);
+        } else if (section->count > 0) {
+            stream->trailers = ve_http_fields(connection->engine->module, section->fields, section->count);
+            if (stream->trailers == NULL) {
+                PyErr_Clear();
+                rv = NGTCP2_ERR_NOMEM;
+            }
         }
     } else if (!ve_message_request(section->fields, section->count, &head) || (fin && head.content_length > 0)) {
         rv = refuse(stream, VE_H3_MESSAGE_ERROR);

@@ -1,4 +1,4 @@
-/* Responses: their fields, and the bytes that nghttp3 asks for. */
+/* Responses: their fields, the bytes that nghttp3 asks for, trailers. */
 #include "http.h"
 
 #include "connection.h"
@@ -54,11 +54,31 @@ static int fill_field(nghttp3_nv *field, PyObject *pair) {
     field->value = (uint8_t *)PyBytes_AS_STRING(value);
     field->valuelen = (size_t)PyBytes_GET_SIZE(value);
     field->flags = NGHTTP3_NV_FLAG_NONE; /* nghttp3 copies */
-    if (!is_name(field->name, field->namelen) || !nghttp3_check_header_value(field->value, field->valuelen)) {
+    if (!is_name(field->name, field->namelen) || !ve_message_is_value(field->value, field->valuelen)) {
         PyErr_Format(PyExc_ValueError, "invalid header field: %R", pair);
         return -1;
     }
     return 0;
+}
+
+/* Fill `fields` from a sequence of pairs; they live as long as `*sequence`, a new reference. Returns their number, or
+ * -1 with an exception. */
+static Py_ssize_t fill_fields(nghttp3_nv fields[MAX_RESPONSE_FIELDS], PyObject *headers, PyObject **sequence) {
+    *sequence = PySequence_Fast(headers, "headers must be a sequence of pairs of bytes");
+    if (*sequence == NULL) {
+        return -1;
+    }
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(*sequence);
+    if (n > MAX_RESPONSE_FIELDS) {
+        PyErr_Format(PyExc_ValueError, "there are more than %d headers", MAX_RESPONSE_FIELDS);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (fill_field(&fields[i], PySequence_Fast_GET_ITEM(*sequence, i)) != 0) {
+            return -1;
+        }
+    }
+    return n;
 }
 
 static void count_response(ve_engine *engine, int status) {
@@ -67,47 +87,86 @@ static void count_response(ve_engine *engine, int status) {
     engine->counters[classes[status / 100 - 1]]++;
 }
 
-int ve_http_respond(ve_stream *stream, int status, PyObject *headers, PyObject *body, bool fin) {
+static bool has_no_body(const ve_stream *stream, int status) {
+    return stream->head || status == 204 || status == 304;
+}
+
+/* Fields that were checked, after room for the status. `nothing`: there is no body, `ended`: or none beyond what waits.
+ * 1 sent, 0 not taken, -1 no memory. */
+static int submit(ve_stream *stream, int status, nghttp3_nv *fields, size_t n, bool nothing, bool ended) {
     static const nghttp3_data_reader reader = {read_data};
     ve_connection *connection = stream->connection;
-    ve_engine *engine = connection->engine;
-    nghttp3_nv fields[MAX_RESPONSE_FIELDS + 1];
     char digits[4];
+    int rv;
+    if (stream->responded || connection->http == NULL) {
+        return 0;
+    }
+    snprintf(digits, sizeof digits, "%03d", status % 1000);
+    fields[0] = (nghttp3_nv){(uint8_t *)(uintptr_t)":status", (uint8_t *)digits, 7, 3, NGHTTP3_NV_FLAG_NONE};
+    if (status < 200) {
+        if (stream->informational == VE_MAX_INTERIM) {
+            return 0;
+        }
+        stream->informational++;
+        rv = nghttp3_conn_submit_info(connection->http, stream->id, fields, n);
+    } else {
+        rv = nghttp3_conn_submit_response(connection->http, stream->id, fields, n, nothing ? NULL : &reader);
+    }
+    if (rv != 0) {
+        return rv == NGHTTP3_ERR_NOMEM ? -1 : 0;
+    }
+    if (status >= 200) {
+        stream->responded = true;
+        stream->eof_given = nothing;
+        stream->ended = ended;
+    }
+    count_response(connection->engine, status);
+    ve_connection_mark(connection);
+    return 1;
+}
+
+static bool are_fields(const nghttp3_nv *fields, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (!is_name(fields[i].name, fields[i].namelen) || !ve_message_is_value(fields[i].value, fields[i].valuelen)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* 101 does not exist in HTTP/3 (RFC 9114 section 4.5). */
+static bool is_status(int status) {
+    return status >= 100 && status <= 599 && status != 101;
+}
+
+int ve_http_respond_fields(ve_stream *stream, int status, nghttp3_nv *fields, size_t n, bool fin) {
+    if (!is_status(status) || n > MAX_RESPONSE_FIELDS + 1 || !are_fields(fields + 1, n - 1)) {
+        return 0;
+    }
+    bool nothing = fin || has_no_body(stream, status);
+    return submit(stream, status, fields, n, nothing, nothing);
+}
+
+int ve_http_respond(ve_stream *stream, int status, PyObject *headers, PyObject *body, bool fin) {
+    nghttp3_nv fields[1 + MAX_RESPONSE_FIELDS];
+    PyObject *sequence = NULL;
     int result = -1;
-    PyObject *fast = PySequence_Fast(headers, "headers must be a sequence of pairs of bytes");
-    if (fast == NULL) {
+    if (!is_status(status)) {
+        PyErr_Format(PyExc_ValueError, "status %d: expected 100, 102 to 599", status);
         return -1;
     }
-    Py_ssize_t n = PySequence_Fast_GET_SIZE(fast);
-    if (status < 100 || status > 599 || n > MAX_RESPONSE_FIELDS) {
-        PyErr_Format(PyExc_ValueError, "status %d is out of range 100..599, or there are more than %d headers", status,
-                     MAX_RESPONSE_FIELDS);
+    Py_ssize_t n = fill_fields(fields + 1, headers, &sequence);
+    if (n < 0) {
         goto done;
     }
     if (stream->responded) {
         result = 0;
         goto done;
     }
-    snprintf(digits, sizeof digits, "%d", status);
-    fields[0] = (nghttp3_nv){(uint8_t *)(uintptr_t)":status", (uint8_t *)digits, 7, 3, NGHTTP3_NV_FLAG_NONE};
-    for (Py_ssize_t i = 0; i < n; i++) {
-        if (fill_field(&fields[i + 1], PySequence_Fast_GET_ITEM(fast, i)) != 0) {
-            goto done;
-        }
-    }
-    if (status < 200) {
-        int rv = nghttp3_conn_submit_info(connection->http, stream->id, fields, (size_t)n + 1);
-        result = rv == 0;
-        if (rv == 0) {
-            count_response(engine, status);
-            ve_connection_mark(connection);
-        }
-        goto done;
-    }
-    bool bodiless = stream->head || status == 204 || status == 304;
-    if (!bodiless && body != Py_None) {
+    bool bodiless = has_no_body(stream, status);
+    if (status >= 200 && !bodiless && body != Py_None) {
         int failed;
-        if (PyObject_TypeCheck(body, (PyTypeObject *)engine->module->file_range)) {
+        if (PyObject_TypeCheck(body, (PyTypeObject *)stream->connection->engine->module->file_range)) {
             failed = ve_stream_push_file(stream, body);
         } else if (PyBytes_Check(body)) {
             failed = ve_stream_push(stream, body);
@@ -120,21 +179,56 @@ int ve_http_respond(ve_stream *stream, int status, PyObject *headers, PyObject *
         }
     }
     bool nothing = bodiless || (fin && stream->first == NULL && stream->file_left == 0);
-    stream->ended = fin || bodiless;
-    stream->eof_given = nothing;
-    int rv =
-        nghttp3_conn_submit_response(connection->http, stream->id, fields, (size_t)n + 1, nothing ? NULL : &reader);
-    if (rv == NGHTTP3_ERR_NOMEM) {
+    result = submit(stream, status, fields, (size_t)n + 1, nothing, fin || bodiless);
+    if (result < 0) {
         PyErr_NoMemory();
-        goto done;
-    }
-    result = rv == 0;
-    if (rv == 0) {
-        stream->responded = true;
-        count_response(engine, status);
-        ve_connection_mark(connection);
+    } else if (status >= 200 && stream->held) {
+        ve_stream_discard(stream); /* no attempt follows */
     }
 done:
-    Py_DECREF(fast);
+    Py_XDECREF(sequence);
+    return result;
+}
+
+static bool are_trailers(const nghttp3_nv *fields, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (!ve_message_may_trail(fields[i].name, fields[i].namelen)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int ve_http_submit_trailers(ve_stream *stream, const nghttp3_nv *fields, size_t n) {
+    ve_connection *connection = stream->connection;
+    if (!stream->responded || stream->ended || connection->http == NULL || n > MAX_RESPONSE_FIELDS ||
+        !are_fields(fields, n) || !are_trailers(fields, n)) {
+        return 0;
+    }
+    if (n > 0) {
+        int rv = nghttp3_conn_submit_trailers(connection->http, stream->id, fields, n);
+        if (rv != 0) {
+            return rv == NGHTTP3_ERR_NOMEM ? -1 : 0;
+        }
+    }
+    stream->ended = true;
+    ve_http_resume(stream); /* nghttp3 asks for the end of the body, then sends the trailers */
+    return 1;
+}
+
+int ve_http_trailers(ve_stream *stream, PyObject *trailers) {
+    nghttp3_nv fields[MAX_RESPONSE_FIELDS];
+    PyObject *sequence = NULL;
+    int result = -1;
+    Py_ssize_t n = fill_fields(fields, trailers, &sequence);
+    if (n >= 0 && !are_trailers(fields, (size_t)n)) {
+        PyErr_Format(PyExc_ValueError, "trailers with a field that must come before the content: %R", trailers);
+    } else if (n >= 0) {
+        result = ve_http_submit_trailers(stream, fields, (size_t)n);
+        if (result < 0) {
+            PyErr_NoMemory();
+        }
+    }
+    Py_XDECREF(sequence);
     return result;
 }

@@ -1,4 +1,6 @@
-/* A request stream: opened, waiting for the peer, its request body, closed. */
+/* A request stream: opened, waiting for the peer, its request body, closed.
+ *
+ * Long because the three takers of a request body must be seen side by side: Python, a carrier, nobody. */
 #include "stream.h"
 
 #include "connection.h"
@@ -76,8 +78,16 @@ void ve_stream_over(ve_stream *stream, bool complete, uint64_t error_code) {
         return;
     }
     ve_stream_not_incomplete(stream);
+    if (stream->carrier != NULL) {
+        ve_carrier *carrier = stream->carrier;
+        stream->carrier = NULL;
+        stream->held = true; /* what it has not taken is nobody's */
+        carrier->type->gone(carrier);
+    }
     if (stream->headers_done) {
-        ve_stream_body_event(stream);
+        if (!stream->discards) {
+            ve_stream_body_event(stream);
+        }
         PyObject *values[] = {PyLong_FromUnsignedLongLong(stream->handle), PyBool_FromLong(complete),
                               PyLong_FromUnsignedLongLong(error_code)};
         ve_engine_event(engine, ve_record_new(&engine->module->stream_closed, values));
@@ -115,6 +125,7 @@ void ve_stream_free(ve_stream *stream) {
     }
     connection->stream_count--;
     connection->engine->stream_count--;
+    Py_XDECREF(stream->trailers);
     free(stream->body);
     free(stream);
 }
@@ -138,8 +149,13 @@ static int list_body(ve_stream *stream) {
     return 0;
 }
 
-int ve_stream_body(ve_stream *stream, const uint8_t *data, size_t length) {
+static int keep_body(ve_stream *stream, const uint8_t *data, size_t length) {
     /* Bounded by the window of the stream: the peer may not send more than was credited. */
+    if (stream->body_length + length > stream->body_capacity && stream->body_start > 0) {
+        stream->body_length -= stream->body_start;
+        memmove(stream->body, stream->body + stream->body_start, stream->body_length);
+        stream->body_start = 0;
+    }
     if (stream->body_length + length > stream->body_capacity) {
         size_t capacity = stream->body_capacity == 0 ? 4096 : stream->body_capacity;
         while (capacity < stream->body_length + length) {
@@ -152,10 +168,16 @@ int ve_stream_body(ve_stream *stream, const uint8_t *data, size_t length) {
         stream->body = body;
         stream->body_capacity = capacity;
     }
-    memcpy(stream->body + stream->body_length, data, length);
+    if (length > 0) {
+        memcpy(stream->body + stream->body_length, data, length);
+    }
     stream->body_length += length;
-    stream->uncredited += length;
     return list_body(stream);
+}
+
+int ve_stream_body(ve_stream *stream, const uint8_t *data, size_t length) {
+    stream->uncredited += length;
+    return keep_body(stream, data, length);
 }
 
 int ve_stream_body_end(ve_stream *stream) {
@@ -163,20 +185,83 @@ int ve_stream_body_end(ve_stream *stream) {
     return list_body(stream);
 }
 
+int ve_stream_unread(ve_stream *stream, const uint8_t *data, size_t length, bool fin) {
+    if (fin) {
+        stream->fin_given = false;
+    }
+    return keep_body(stream, data, length);
+}
+
+bool ve_stream_request_whole(const ve_stream *stream) {
+    return stream->request_ended && !stream->fin_given;
+}
+
+static void free_body(ve_stream *stream) {
+    free(stream->body);
+    stream->body = NULL;
+    stream->body_start = stream->body_length = stream->body_capacity = 0;
+}
+
+void ve_stream_credit(ve_stream *stream, uint64_t bytes) {
+    ve_connection *connection = stream->connection;
+    bytes = bytes < stream->uncredited ? bytes : stream->uncredited;
+    stream->uncredited -= bytes;
+    ngtcp2_conn_extend_max_offset(connection->quic, bytes);
+    if (ngtcp2_conn_extend_max_stream_offset(connection->quic, stream->id, bytes) != 0) {
+        ve_connection_fail(connection, NGTCP2_CCERR_TYPE_TRANSPORT, NGTCP2_INTERNAL_ERROR, "");
+        connection->close_requested = true;
+    }
+    ve_connection_mark(connection);
+}
+
+void ve_stream_take(ve_stream *stream, size_t length) {
+    stream->body_start += length;
+    if (stream->body_start == stream->body_length) {
+        stream->body_start = stream->body_length = 0;
+        if (stream->body_capacity > 65536 || stream->request_ended) {
+            free_body(stream);
+        }
+    }
+    ve_stream_credit(stream, length);
+}
+
+void ve_stream_discard(ve_stream *stream) {
+    stream->discards = true;
+    stream->held = false;
+    ve_stream_credit(stream, stream->body_length - stream->body_start);
+    free_body(stream);
+}
+
 void ve_stream_body_event(ve_stream *stream) {
     ve_engine *engine = stream->connection->engine;
     if (!stream->body_listed || stream->over) {
         return;
     }
-    PyObject *values[] = {PyLong_FromUnsignedLongLong(stream->handle),
-                          PyBytes_FromStringAndSize((char *)stream->body, (Py_ssize_t)stream->body_length),
-                          PyBool_FromLong(stream->body_fin)};
-    ve_engine_event(engine, ve_record_new(&engine->module->body_received, values));
     stream->body_listed = false;
-    stream->body_length = 0;
+    if (stream->discards) {
+        ve_stream_discard(stream);
+        return;
+    }
+    if (stream->carrier != NULL) {
+        stream->carrier->type->body(stream->carrier);
+        return;
+    }
+    if (stream->held) {
+        return;
+    }
+    PyObject *trailers = stream->body_fin ? stream->trailers : NULL;
+    PyObject *values[] = {PyLong_FromUnsignedLongLong(stream->handle),
+                          PyBytes_FromStringAndSize((char *)stream->body + stream->body_start,
+                                                    (Py_ssize_t)(stream->body_length - stream->body_start)),
+                          PyBool_FromLong(stream->body_fin),
+                          trailers != NULL ? trailers : Py_NewRef(engine->module->no_fields)};
+    if (trailers != NULL) {
+        stream->trailers = NULL; /* the event has the reference */
+    }
+    ve_engine_event(engine, ve_record_new(&engine->module->body_received, values));
+    stream->body_start = stream->body_length = 0;
     if (stream->body_fin) {
-        free(stream->body);
-        stream->body = NULL;
-        stream->body_capacity = 0;
+        stream->fin_given = true;
+        free_body(stream);
     }
 }

@@ -20,6 +20,19 @@ typedef struct ve_chunk {
     size_t given; /* bytes given to nghttp3 */
 } ve_chunk;
 
+/* What takes a request to another server and brings the response back (upstream_attempt.c). The stream tells it, outside
+ * of callbacks of ngtcp2 (but `writable`), what it must know. It has detached itself before it is freed. */
+typedef struct ve_carrier ve_carrier;
+typedef struct ve_carrier_type {
+    void (*body)(ve_carrier *carrier); /* bytes of the request body, or its end, are there to be taken */
+    void (*writable)(
+        ve_carrier *carrier);          /* the client has read: more may be pushed; called by nghttp3's data_reader */
+    void (*gone)(ve_carrier *carrier); /* the stream ends; it is not attached any more */
+} ve_carrier_type;
+struct ve_carrier {
+    const ve_carrier_type *type;
+};
+
 struct ve_stream {
     ve_connection *connection;
     int64_t id;
@@ -44,9 +57,12 @@ struct ve_stream {
     /* The request body. `body` collects what arrives in one turn, and the handle is in the list `bodies` of the
        engine. */
     uint8_t *body;
+    size_t body_start; /* bytes before it were taken by the carrier */
     size_t body_length;
     size_t body_capacity;
     uint64_t uncredited;
+    ve_carrier *carrier; /* takes the body instead of Python */
+    PyObject *trailers;  /* of the request, a list of pairs; NULL: none, or Python has them */
 
     /* The response. */
     ve_chunk *first;
@@ -60,6 +76,7 @@ struct ve_stream {
     int fd;
     uint64_t file_offset;
     uint64_t file_left;
+    uint8_t informational; /* number of informational responses */
 
     bool begun : 1;         /* nghttp3 knows the stream */
     bool prioritised : 1;   /* by PRIORITY_UPDATE */
@@ -72,7 +89,11 @@ struct ve_stream {
     bool head : 1;         /* method HEAD: the response has no body */
     bool body_listed : 1;  /* in the engine's list */
     bool body_fin : 1;     /* the end of the request waits for its event */
+    bool fin_given : 1;    /* Python was told the end of the request */
+    bool held : 1;         /* an attempt failed: the body waits for the next one, or for a response */
+    bool discards : 1;     /* nobody wants the rest of the request body */
     bool request_ended : 1;
+    bool tunnel : 1;         /* extended CONNECT */
     bool responded : 1;      /* the final header section is submitted */
     bool ended : 1;          /* no more body will be written */
     bool eof_given : 1;      /* nghttp3 knows the end */
@@ -104,8 +125,18 @@ void ve_stream_not_incomplete(ve_stream *stream);
 /* Bytes of the request body, or its end. 0, or -1 without memory. */
 int ve_stream_body(ve_stream *stream, const uint8_t *data, size_t length);
 int ve_stream_body_end(ve_stream *stream);
-/* Make BodyReceived, if one is due. */
+/* Bytes that Python gives back, which it had got by BodyReceived. 0, or -1 without memory. */
+int ve_stream_unread(ve_stream *stream, const uint8_t *data, size_t length, bool fin);
+/* Hand on what has come: by BodyReceived, or to the carrier. */
 void ve_stream_body_event(ve_stream *stream);
+/* The whole request was received, and its end is not with Python. */
+bool ve_stream_request_whole(const ve_stream *stream);
+/* The first `length` of the bytes that wait are used. */
+void ve_stream_take(ve_stream *stream, size_t length);
+/* Allow the client that many bytes more. */
+void ve_stream_credit(ve_stream *stream, uint64_t bytes);
+/* Drop the rest of the request body, now and from now on. */
+void ve_stream_discard(ve_stream *stream);
 
 /* --- outgoing.c --- */
 
@@ -115,6 +146,11 @@ bool ve_stream_answered(const ve_stream *stream);
 bool ve_connection_has_room(const ve_connection *connection);
 /* Add to the response. 0, or -1 with an exception. */
 int ve_stream_push(ve_stream *stream, PyObject *bytes);
+/* Memory for `capacity` bytes behind the struct, to which `data` points; NULL: there is none. */
+ve_chunk *ve_chunk_new(size_t capacity);
+void ve_chunk_free(ve_chunk *chunk);
+/* The same with memory of ours: takes the chunk over, which is not empty. */
+void ve_stream_push_chunk(ve_stream *stream, ve_chunk *chunk);
 int ve_stream_push_file(ve_stream *stream, PyObject *file_range);
 /* Bytes for nghttp3: the number of vectors filled. When it is 0, `*end` says whether the body is complete or there
  * is nothing just now. */

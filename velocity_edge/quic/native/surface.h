@@ -29,6 +29,7 @@ PyObject *ve_engine_strays(PyObject *self, PyObject *unused);
 /* replies.c */
 PyObject *ve_engine_respond(PyObject *self, PyObject *const *arguments, Py_ssize_t n, PyObject *names);
 PyObject *ve_engine_write(PyObject *self, PyObject *const *arguments, Py_ssize_t n, PyObject *names);
+PyObject *ve_engine_trailers(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
 PyObject *ve_engine_credit(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
 PyObject *ve_engine_reset(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
 PyObject *ve_engine_close(PyObject *self, PyObject *arguments, PyObject *keywords);

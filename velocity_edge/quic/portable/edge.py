@@ -2,18 +2,20 @@
 
 It reports the handshake and the end, and does what timers ask. Its streams are in streams.py, what it waits for in
 waiting.py, its answers in outbox.py; connections and their ids are in a table (table.py).
+
+Long because everything that an engine asks of a connection is here, one short method each.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aioquic.h3.connection import ErrorCode
 from aioquic.quic import events as quic_events
 
-from velocity_edge.http.requests import ConnectionClosed, Event, FileRange, HandshakeCompleted
+from velocity_edge.http.requests import ConnectionClosed, Event, FileRange, HandshakeCompleted, Headers
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.connection import EdgeConnection
 from velocity_edge.quic.portable.outbox import Held, Outbox, Stream
@@ -200,7 +202,7 @@ class Edge:
         self,
         stream: Stream,
         status: int,
-        headers: Iterable[tuple[bytes, bytes]],
+        headers: Headers,
         body: bytes | FileRange | None,
         fin: bool,
     ) -> bool:
@@ -208,15 +210,25 @@ class Edge:
         h3 = self._streams.h3
         if self.closed or stream.answered or h3 is None or self.quic.close_event is not None:
             return False
+        if not self._outbox.respond(stream, status, h3.head_frame(stream.stream_id, status, headers), body, fin):
+            return False
         self._count[f"responses_{status // 100}xx"] += 1
-        self._outbox.respond(stream, status, h3.head_frame(stream.stream_id, status, headers), body, fin)
         return True
 
     def write(self, stream: Stream, data: bytes, fin: bool) -> int:
         """Queue more of a body; return what is buffered, or -1."""
-        if self.closed or stream.ended or not stream.answered or self.quic.close_event is not None:
-            return -1
-        return self._outbox.write(stream, data, fin)
+        return self._outbox.write(stream, data, fin) if self._takes_more(stream) else -1
+
+    def trailers(self, stream: Stream, fields: Headers) -> bool:
+        """Queue the end of a response."""
+        h3 = self._streams.h3
+        if h3 is None or not self._takes_more(stream):
+            return False
+        self._outbox.end(stream, h3.trailers_frame(stream.stream_id, fields) if fields else b"")
+        return True
+
+    def _takes_more(self, stream: Stream) -> bool:
+        return not self.closed and stream.answered and not stream.ended and self.quic.close_event is None
 
     def pump(self, out: list[Event]) -> bool:
         """Read on in files and large bodies as far as the bounds allow. True when there is more to read."""

@@ -183,6 +183,15 @@ class PortableEngine:
         self._care.dirty[edge] = None
         return edge.write(it, data, fin)
 
+    def trailers(self, stream: int, fields: Headers) -> bool:
+        """End a response with trailers."""
+        found = self._table.streams.get(stream)
+        if found is None:
+            return False
+        edge, it = found
+        self._care.dirty[edge] = None
+        return edge.trailers(it, fields)
+
     def credit(self, stream: int, n_bytes: int) -> None:
         """The handler has consumed that much."""
         found = self._table.streams.get(stream)

@@ -13,7 +13,6 @@ aioquic: with no dynamic table a response is a HEADERS frame and a DATA frame on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -34,7 +33,17 @@ from aioquic.h3.events import HeadersReceived
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import StreamDataReceived
 
-from velocity_edge.http.message import Field, Head, Malformed, check_trailers, field_section_size, parse_head
+from velocity_edge.http.message import (
+    Field,
+    Head,
+    Malformed,
+    check_answer,
+    check_answer_trailers,
+    check_trailers,
+    field_section_size,
+    parse_head,
+)
+from velocity_edge.http.requests import Headers
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.control import PRIORITY_UPDATE, PRIORITY_UPDATE_PUSH, PeerStreams
 
@@ -118,12 +127,12 @@ class EdgeH3(H3Connection):
                 stream.headers_recv_state = HeadersState.AFTER_HEADERS
                 too_large = size_bytes > limit_bytes
                 if too_large:
-                    head = replace(head, scheme=b"", authority=b"", path=b"", fields=[])
+                    head = replace(head, scheme=b"", authority=b"", path=b"", fields=[], protocol=b"")
                 event: Any = RequestHead(stream.stream_id, head, stream_ended, too_large)
             else:
                 check_trailers(section)
                 stream.headers_recv_state = HeadersState.AFTER_TRAILERS
-                event = HeadersReceived(headers=[], stream_id=stream.stream_id, stream_ended=stream_ended)
+                event = HeadersReceived(headers=section, stream_id=stream.stream_id, stream_ended=stream_ended)
         except Malformed as error:
             raise StreamError(ErrorCode.H3_MESSAGE_ERROR, str(error)) from None
         if stream_ended:
@@ -185,13 +194,23 @@ class EdgeH3(H3Connection):
             Setting.QPACK_MAX_TABLE_CAPACITY: 0,
             Setting.QPACK_BLOCKED_STREAMS: 0,
             Setting.MAX_FIELD_SECTION_SIZE: self._limits.max_field_section_bytes,
+            Setting.ENABLE_CONNECT_PROTOCOL: 1,  # RFC 9220 section 3
         }
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def head_frame(self, stream_id: int, status: int, headers: Iterable[Field]) -> bytes:
-        """Return the HEADERS frame of a response."""
-        _, section = self._encoder.encode(stream_id, [(b":status", b"%d" % status), *headers])
+    def head_frame(self, stream_id: int, status: int, headers: Headers) -> bytes:
+        """Return the HEADERS frame of a response. Raises `ValueError`."""
+        check_answer(status, headers)
+        return self._headers_frame(stream_id, [(b":status", b"%d" % status), *headers])
+
+    def trailers_frame(self, stream_id: int, fields: Headers) -> bytes:
+        """Return the HEADERS frame that ends a response. Raises `ValueError`."""
+        check_answer_trailers(fields)
+        return self._headers_frame(stream_id, list(fields))
+
+    def _headers_frame(self, stream_id: int, fields: list[Field]) -> bytes:
+        _, section = self._encoder.encode(stream_id, fields)
         frame: bytes = encode_frame(FrameType.HEADERS, section)
         return frame
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from velocity_edge.http.requests import FileRange
+from velocity_edge.http.requests import MAX_INFORMATIONAL, FileRange, Headers
 from velocity_edge.quic.budget import PerSecond
 from velocity_edge.quic.limits import Limits
 from velocity_edge.quic.portable.connection import EdgeConnection
@@ -52,6 +52,10 @@ class Stream:
     head_only: bool
     request_ended: bool
     answered: bool = False
+    #: Informational responses that were sent.
+    informational: int = 0
+    #: Of the request, until it ends.
+    trailers: Headers = ()
     #: The FIN is queued; nothing can be added.
     ended: bool = False
     #: What is still to be read into packets: files, and bytes of a handler; how far the first one is.
@@ -76,12 +80,15 @@ class Outbox:
 
     def respond(
         self, stream: Stream, status: int, head_frame: bytes, body: bytes | FileRange | None, fin: bool
-    ) -> None:
-        """Queue the head, and the body or where to read it."""
+    ) -> bool:
+        """Queue the head, and the body or where to read it. False: there were enough informational responses."""
         stream_id = stream.stream_id
-        if 100 <= status < 200:
+        if status < 200:
+            stream.informational += 1
+            if stream.informational > MAX_INFORMATIONAL:
+                return False
             self._quic.send_stream_data(stream_id, head_frame)
-            return
+            return True
         stream.answered = True
         length = body.length if isinstance(body, FileRange) else len(body or b"")
         if stream.head_only or status in _NO_BODY:
@@ -95,6 +102,15 @@ class Outbox:
                 stream.pieces.append(body)
         self._quic.send_stream_data(stream_id, frame, end_stream=fin and not stream.pieces)
         stream.ended = fin
+        return True
+
+    def end(self, stream: Stream, trailers_frame: bytes) -> None:
+        """Queue the end of a body: its trailers."""
+        stream.ended = True
+        if stream.pieces:
+            stream.pieces.append(trailers_frame)
+        else:
+            self._quic.send_stream_data(stream.stream_id, trailers_frame, end_stream=True)
 
     def write(self, stream: Stream, data: bytes, fin: bool) -> int:
         """Queue more of a body; return what is buffered."""

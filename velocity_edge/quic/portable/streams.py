@@ -85,10 +85,13 @@ class Streams:
                 if stream is None:
                     continue
                 data = http.data if isinstance(http, DataReceived) else b""
+                if not isinstance(http, DataReceived):
+                    stream.trailers = http.headers
                 body += len(data)
                 stream.request_ended = http.stream_ended
                 if data or http.stream_ended:
-                    out.append(BodyReceived(stream.handle, data, http.stream_ended))
+                    trailers, stream.trailers = (stream.trailers, ()) if http.stream_ended else ((), stream.trailers)
+                    out.append(BodyReceived(stream.handle, data, http.stream_ended, trailers))
         except StreamError as error:
             self.glitch(now_ns)
             self.close(stream_id, error.error_code, out)
@@ -114,6 +117,7 @@ class Streams:
             fin=request.fin,
             early=early,
             fields_too_large=request.too_large,
+            protocol=head.protocol,
         )
 
     def reset_received(self, event: Any, now_ns: int, out: list[Event]) -> None:
