@@ -20,7 +20,7 @@ typedef struct ve_chunk {
     size_t given; /* bytes given to nghttp3 */
 } ve_chunk;
 
-/* What takes a request to another server and brings the response back (upstream_attempt.c). The stream tells it, outside
+/* What takes a request to another server and brings the response back. The stream tells it, outside
  * of callbacks of ngtcp2 (but `writable`), what it must know. It has detached itself before it is freed. */
 typedef struct ve_carrier ve_carrier;
 typedef struct ve_carrier_type {
