@@ -118,6 +118,11 @@ async def _begin(made: Connection, transport: asyncio.Transport, early: _Early) 
 async def _first_of(addresses: Sequence[SocketAddress], settings: PoolSettings) -> tuple[socket.socket, SocketAddress]:
     if not addresses:
         raise _failed("no address")
+    if len(addresses) == 1:
+        try:
+            return await _open(addresses[0], settings)
+        except OSError as error:
+            raise _failed(_words(error)) from None
     winner, _, errors = await staggered_race([partial(_open, one, settings) for one in addresses], _NEXT_AFTER_S)
     found: tuple[socket.socket, SocketAddress] | None = winner
     if found is None:

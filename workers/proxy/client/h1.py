@@ -256,6 +256,8 @@ class H1Connection(asyncio.Protocol):
         status, names = event.status_code, {name for name, _ in event.headers}
         if not 200 <= status <= 599:
             raise Unusable("a status code that does not exist")
+        if not event.http_version.startswith(b"1."):
+            raise Unusable("another version of HTTP")
         if b"transfer-encoding" in names and (b"content-length" in names or event.http_version != b"1.1"):
             raise Unusable("Transfer-Encoding with Content-Length, or of HTTP/1.0")
         if exchange.tunnel and status < 300:

@@ -50,29 +50,26 @@ class FrameFilter:
         self._empty = 0
 
     def feed(self, data: bytes) -> Iterator[bytes | Goaway]:
-        """Yield what is for h2, and each GOAWAY at its place. Raises `FrameError`."""
-        passed: list[bytes] = []
+        """Yield what is for h2, no two frames together, and each GOAWAY at its place. Raises `FrameError`.
+
+        h2 forgets what it has understood of one call when a later frame of it is wrong.
+        """
         at = 0
         while at < len(data):
             if self._left:
                 step = data[at : at + self._left]
                 self._left -= len(step)
-                passed.append(step)
+                yield step
             else:
                 step = data[at : at + _HEADER_BYTES + self._payload - len(self._part)]
                 self._part += step
                 if len(self._part) == _HEADER_BYTES + self._payload:
-                    goaway = self._complete(passed)
-                    if goaway is not None:
-                        if passed:
-                            yield b"".join(passed)
-                            passed = []
-                        yield goaway
+                    found = self._complete()
+                    if found is not None:
+                        yield found
             at += len(step)
-        if passed:
-            yield b"".join(passed)
 
-    def _complete(self, passed: list[bytes]) -> Goaway | None:
+    def _complete(self) -> bytes | Goaway | None:
         """Process the header of a frame, or a whole GOAWAY."""
         part, length, kind = bytes(self._part), int.from_bytes(self._part[:3], "big"), self._part[3]
         if kind == _GOAWAY and len(part) == _HEADER_BYTES:
@@ -83,13 +80,11 @@ class FrameFilter:
         self._part.clear()
         self._payload = 0
         if kind == _GOAWAY:
-            last, code = int.from_bytes(part[9:13], "big") & 0x7FFFFFFF, int.from_bytes(part[13:17], "big")
-            return Goaway(last, code)
+            return Goaway(int.from_bytes(part[9:13], "big") & 0x7FFFFFFF, int.from_bytes(part[13:17], "big"))
         if length > _MAX_FRAME_BYTES:
             raise FrameError("no HTTP/2, or a frame that is too large")
         self._empty = 0 if kind in (_DATA, _HEADERS) and length else self._empty + 1
         if self._empty > MAX_EMPTY_FRAMES:
             raise FrameError(f"more than {MAX_EMPTY_FRAMES} frames without content")
         self._left = length
-        passed.append(part)
-        return None
+        return part
