@@ -126,8 +126,8 @@ async def _first_of(addresses: Sequence[SocketAddress], settings: PoolSettings) 
     winner, _, errors = await staggered_race([partial(_open, one, settings) for one in addresses], _NEXT_AFTER_S)
     found: tuple[socket.socket, SocketAddress] | None = winner
     if found is None:
-        error = errors[0]
-        raise _failed(_words(error) if isinstance(error, OSError) else "no address answers")
+        first = errors[0]
+        raise _failed(_words(first) if isinstance(first, OSError) else "no address answers")
     return found
 
 
