@@ -23,7 +23,7 @@ class Body:
     or the connection is closed, the handler's task is cancelled, so that waiting for a chunk needs no error.
     """
 
-    __slots__ = ("_chunks", "_credit", "_fin", "_invite", "_waiter", "trailers")
+    __slots__ = ("_chunks", "_credit", "_fin", "_invite", "_read_bytes", "_waiter", "max_bytes", "trailers")
 
     def __init__(self, credit: Callable[[int], None] | None, invite: Callable[[], None] | None = None) -> None:
         """Without *credit* there is no body. *invite* sends 100 (Continue), before the first wait for a chunk."""
@@ -34,6 +34,9 @@ class Body:
         self._waiter: asyncio.Future[None] | None = None
         #: Fields after the body, once it is complete (RFC 9110 section 6.5).
         self.trailers: Headers = ()
+        self._read_bytes = 0
+        #: Bound that a middleware has set (middleware/body_limit.py); None: that of the configuration.
+        self.max_bytes: int | None = None
 
     def feed(self, data: bytes, fin: bool, trailers: Headers = ()) -> None:
         """Add a chunk that arrived. The peer does not wait for a 100 (Continue) any more."""
@@ -52,12 +55,15 @@ class Body:
         return self._fin
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield chunks."""
+        """Yield chunks. Raises `BodyTooLarge` above `max_bytes`."""
         while True:
             while self._chunks:
                 data = self._chunks.popleft()
                 if self._credit is not None:
                     self._credit(len(data))
+                self._read_bytes += len(data)
+                if self.max_bytes is not None and self._read_bytes > self.max_bytes:
+                    raise BodyTooLarge
                 yield data
             if self._fin:
                 return

@@ -30,6 +30,8 @@ class Surroundings:
     #: From the outside to the inside.
     middlewares: tuple[Middleware, ...] = ()
     rate_limit: RateLimitRule | None = None
+    #: The limit is the action's own: it counts apart from `content.rate_limit`.
+    own_rate_limit: bool = False
     waf: WafRules | None = None
 
 
@@ -68,10 +70,12 @@ def surroundings(content: Content, own: Around) -> Surroundings:
     """Return what is around an action that has the keys *own*. Every name in its list is defined (content.py)."""
     defined = {middleware.name: middleware for middleware in content.middlewares}
     if own.middlewares is None:
-        middlewares = sorted((one for one in content.middlewares if one.everywhere), key=lambda one: one.layer)
+        middlewares = sorted((one for one in content.middlewares if one.everywhere), key=lambda one: one.place())
     else:
         middlewares = [defined[name] for name in own.middlewares if name in defined]
-    return Surroundings(tuple(middlewares), own.rate_limit or content.rate_limit, own.waf or content.waf)
+    own_limit = own.rate_limit is not None
+    limit = own.rate_limit or content.rate_limit
+    return Surroundings(tuple(middlewares), limit, own_limit, own.waf or content.waf)
 
 
 def collisions(routes: Sequence[Route]) -> Iterator[Problem]:

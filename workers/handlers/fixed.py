@@ -33,18 +33,21 @@ class FixedHandler:
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         """Answer *request*, at once or when its body is complete."""
         head = request.method == b"HEAD"
-        if _announced_bytes(request) > self._max_body_bytes:
+        if _announced_bytes(request) > self._bound(request.body):
             return Response(413, self._too_large.headers) if head else self._too_large
         response = self.head if head else self.whole
         return response if request.body.complete else self._after(request.body, response)
 
     async def _after(self, body: Body, response: Response) -> Response:
-        size_bytes = 0
+        size_bytes, bound = 0, self._bound(body)
         async for data in body:
             size_bytes += len(data)
-            if size_bytes > self._max_body_bytes:
+            if size_bytes > bound:
                 return self._too_large
         return response
+
+    def _bound(self, body: Body) -> int:
+        return self._max_body_bytes if body.max_bytes is None else body.max_bytes
 
 
 def encoded(headers: Mapping[str, str]) -> Headers:

@@ -6,23 +6,37 @@ routes of a revision that name it, so that what it remembers or counts is shared
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Final, assert_never
 
-from velocity_edge.config.content import FixedAnswer, Proxy, ProxyAction, Site
+from velocity_edge.config.content import Content, FixedAnswer, Proxy, ProxyAction, Site
 from velocity_edge.config.middlewares import Middleware as Section
+from velocity_edge.config.middlewares.base import Layer
+from velocity_edge.config.middlewares.body_limit import BodyLimit
+from velocity_edge.config.middlewares.cors import Cors
 from velocity_edge.config.middlewares.headers import Headers
+from velocity_edge.config.middlewares.ip import IpLists
 from velocity_edge.config.middlewares.plugin import Plugin
-from velocity_edge.config.routes import Route
+from velocity_edge.config.middlewares.rate_limit import RateLimit, RateLimitRule
+from velocity_edge.config.middlewares.security_headers import SecurityHeaders
+from velocity_edge.config.routes import Route, Surroundings
 from velocity_edge.config.server import Server
 from velocity_edge.errors import ConfigError
 from workers.files import Roots
 from workers.handlers.build import HandlerContext
 from workers.handlers.resources import Lease
+from workers.middleware.body_limit import LimitBody
+from workers.middleware.cors import CrossOrigin
 from workers.middleware.edit_headers import EditHeaders
-from workers.middleware.headers import SECURITY, AddHeaders, Date
+from workers.middleware.headers import SECURITY, AddHeaders, Date, Defaults
+from workers.middleware.ip import IpFilter
+from workers.middleware.rate_limit import RateLimiter
 from workers.pipeline import Middleware
+
+#: The name of `content.rate_limit` in fields and metrics.
+EVERYTHING: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,40 +55,71 @@ class Parts:
 
 def middleware_of(route: Route, parts: Parts) -> Sequence[Middleware]:
     """Return the middleware around the handler of *route*. Raises `VelocityError`."""
+    sections = route.around.middlewares
     named = []
-    for section in route.around.middlewares:
-        if section.name not in parts.made:
-            parts.made[section.name] = _one(section, parts)
-        named.append(parts.made[section.name])
-    return [*_always(route, parts.server, parts.date), *named]
+    for section in sections:
+        apart = isinstance(section, RateLimit) and section.key == "route"
+        name = f"{section.name} {route.host}{route.prefix}" if apart else section.name
+        if name not in parts.made:
+            parts.made[name] = _one(section, route, parts)
+        named.append(parts.made[name])
+    # Rules for everything come first, except for what is cheaper: fields, and addresses.
+    first = sum(1 for _ in itertools.takewhile(lambda section: section.layer <= Layer.NETWORKS, sections))
+    always = _always(route, parts.server, parts.date)
+    return [always, *named[:first], *_limits(route, parts.context), *named[first:]]
 
 
-def _always(route: Route, server: Server, date: Date) -> Sequence[Middleware]:
+def _always(route: Route, server: Server, date: Date) -> Middleware:
     """Return what is around every action, also without `middlewares`."""
     match route.action:
         case Site() as site:
-            security = SECURITY if site.security_headers else ()
-            return [AddHeaders((*_own(server), *security), date)]
+            replaced = any(isinstance(section, SecurityHeaders) for section in route.around.middlewares)
+            security = SECURITY if site.security_headers and not replaced else ()
+            return AddHeaders((*_own(server), *security), date)
         case FixedAnswer() | Proxy() | ProxyAction():
-            return around_errors(server, date)
+            return AddHeaders(_own(server), date)
         case _ as unknown:
             assert_never(unknown)
 
 
-def _one(section: Section, parts: Parts) -> Middleware:
+def _limits(route: Route, context: HandlerContext) -> Sequence[Middleware]:
+    """Return the rate limit of the route, its own or that of everything."""
+    around = route.around
+    if around.rate_limit is None:
+        return []
+    name = f"{route.host}{route.prefix}" if around.own_rate_limit else EVERYTHING
+    return [_limiter(name, around.rate_limit, route, context)]
+
+
+def _limiter(name: str, rule: RateLimitRule, route: Route, context: HandlerContext) -> Middleware:
+    return RateLimiter(name, rule, f"{route.host}{route.prefix}", context.rate_cells, context.measures)
+
+
+def _one(section: Section, route: Route, parts: Parts) -> Middleware:
     """Return what an entry of `content.middlewares` defines."""
     match section:
+        case BodyLimit():
+            return LimitBody(section.max_body_bytes)
+        case Cors():
+            return CrossOrigin(section)
         case Headers():
             return EditHeaders(section)
+        case IpLists():
+            return IpFilter(section)
+        case RateLimit():
+            return _limiter(section.name, section, route, parts.context)
+        case SecurityHeaders():
+            return Defaults(section.fields())
         case Plugin():
             raise ConfigError("cannot load packages yet")
         case _ as unknown:
             assert_never(unknown)
 
 
-def around_errors(server: Server, date: Date) -> Sequence[Middleware]:
+def around_errors(content: Content, server: Server, date: Date, context: HandlerContext) -> Sequence[Middleware]:
     """Return the middleware around responses that belong to no action: no such host, path or method."""
-    return [AddHeaders(_own(server), date)]
+    nowhere = Route("", "", (), FixedAnswer(type="static"), (), Surroundings(rate_limit=content.rate_limit))
+    return [_always(nowhere, server, date), *_limits(nowhere, context)]
 
 
 def _own(server: Server) -> tuple[tuple[bytes, bytes], ...]:

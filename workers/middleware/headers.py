@@ -41,6 +41,20 @@ class Date:
         return self._field
 
 
+class Defaults(Middleware):
+    """Adds fields to responses that have none of that name."""
+
+    same_for_all = True
+
+    def __init__(self, fields: Headers) -> None:
+        self._edit = HeadEdit(default=tuple(fields))
+
+    def wrap(self, handler: Handler) -> Handler:
+        """Return *handler* with the fields added to its responses."""
+        edit = self._edit
+        return lambda request: then(handler(request), lambda answer: answer.edited(edit))
+
+
 class AddHeaders(Middleware):
     """Adds fields and the date to responses that have none of that name."""
 

@@ -114,7 +114,7 @@ def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerCon
         if place in tables:
             raise ConfigError(f"content: cannot use {place[1]} on {place[0]} for a route: a middleware answers it")
         tables[place] = {b"": own}
-    errors = around_errors(server, date)
+    errors = around_errors(config.content, server, date, context)
     routes: list[Route[Pipeline]] = []
     for (host, prefix), methods in tables.items():
         other = methods.pop(b"", None)

@@ -10,8 +10,16 @@ from typing import Annotated
 
 from pydantic import Field
 
+from velocity_edge.config.middlewares.body_limit import BodyLimit
+from velocity_edge.config.middlewares.cors import Cors
 from velocity_edge.config.middlewares.headers import Headers
+from velocity_edge.config.middlewares.ip import IpLists
 from velocity_edge.config.middlewares.plugin import Plugin
+from velocity_edge.config.middlewares.rate_limit import RateLimit
+from velocity_edge.config.middlewares.security_headers import SecurityHeaders
 
 #: One entry of `content.middlewares`.
-Middleware = Annotated[Headers | Plugin, Field(discriminator="kind")]
+Middleware = Annotated[
+    BodyLimit | Cors | Headers | IpLists | Plugin | RateLimit | SecurityHeaders,
+    Field(discriminator="kind"),
+]

@@ -25,6 +25,7 @@ class Layer(enum.IntEnum):
     credentials, is answered; compression is inside of what only reads heads.
     """
 
+    SECURITY = 0
     NETWORKS = 1
     WAF = 2
     RATE_LIMIT = 3
@@ -45,3 +46,7 @@ class MiddlewareSection(Section):
     """The name by which sites, proxies and routes use it."""
     everywhere: bool = False
     """Apply it to every site, proxy and route that has no list `middlewares` of its own."""
+
+    def place(self) -> Layer:
+        """Return the layer of this definition: that of its kind, unless a key decides."""
+        return self.layer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from velocity_edge.config.content import FixedAnswer, Site
+from velocity_edge.config.content import Content, FixedAnswer, Site
 from velocity_edge.config.routes import Action, Route, Surroundings
 from velocity_edge.config.server import Server
 from workers.handlers.build import HandlerContext
@@ -11,6 +11,7 @@ from workers.middleware.build import Parts, around_errors, middleware_of
 from workers.middleware.headers import SECURITY, AddHeaders, Date
 from workers.pipeline import Handler, fold
 
+CONTEXT = HandlerContext(lambda: 0.0)
 NOON_S = 784111777.9  # RFC 9110 section 5.6.7: Sun, 06 Nov 1994 08:49:37 GMT
 DATE = (b"date", b"Sun, 06 Nov 1994 08:49:37 GMT")
 REQUEST = Request(b"GET", b"a.test", b"/")
@@ -75,8 +76,7 @@ def test_sites_have_the_security_headers_unless_they_switch_them_off() -> None:
     server, date = Server(), Date(lambda: NOON_S)
 
     def around(action: Action) -> object:
-        context = HandlerContext(lambda: NOON_S)
-        parts = Parts(server, date, {}, context, context.resources.lease())
+        parts = Parts(server, date, {}, CONTEXT, CONTEXT.resources.lease())
         return middleware_of(Route("*", "/", (), action, (), Surroundings()), parts)
 
     site = Site.model_validate_json('{"hostname": "*", "root": "/srv"}')
@@ -89,4 +89,4 @@ def test_sites_have_the_security_headers_unless_they_switch_them_off() -> None:
 
 def test_an_empty_server_header_is_not_sent() -> None:
     quiet = Server.model_validate({"server_header": ""})
-    assert fields_around(around_errors(quiet, Date(lambda: NOON_S))) == {b"date"}
+    assert fields_around(around_errors(Content(), quiet, Date(lambda: NOON_S), CONTEXT)) == {b"date"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from velocity_edge.wire.rate_entry import EMPTY, MAX_WEIGHT, State
@@ -33,6 +33,7 @@ class Client:
 steps_us = st.lists(st.integers(0, 400_000), min_size=1, max_size=120)
 
 
+@settings(deadline=None)
 @given(limit=st.integers(1, 12), window_ms=st.integers(1, 3000), steps=steps_us)
 def test_no_window_has_more_than_the_limit_and_places_come_back(limit: int, window_ms: int, steps: list[int]) -> None:
     client = Client(Quota(limit, window_ms))
@@ -51,6 +52,7 @@ def test_no_window_has_more_than_the_limit_and_places_come_back(limit: int, wind
         assert 0 < verdict.more_after_s <= (window_ms + 2) / 1000 + window_ms / SLICES / 1000
 
 
+@settings(deadline=None)
 @given(limit=st.integers(1, 12), window_ms=st.integers(1, 3000), burst=st.integers(1, 8), steps=steps_us)
 def test_a_bucket_admits_its_depth_and_then_its_rate(limit: int, window_ms: int, burst: int, steps: list[int]) -> None:
     client = Client(Quota(limit, window_ms, burst))
