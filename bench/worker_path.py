@@ -22,7 +22,8 @@ from workers.handlers.static.site import StaticHandler
 from workers.middleware.headers import SECURITY, AddHeaders, Date
 from workers.pipeline import fold
 from workers.serve import turns
-from workers.serve.access_log import Formatter, json_line
+from workers.serve.access_lines import json_line
+from workers.serve.access_log import AccessRule
 from workers.serve.exchanges import Exchanges
 from workers.serve.revision import Revision
 from workers.serve.router import Route, Router
@@ -52,7 +53,7 @@ class NoEngine:
         return True
 
 
-def exchanges(root: Path, access_line: Formatter | None = None) -> Exchanges:
+def exchanges(root: Path, access: AccessRule | None = None) -> Exchanges:
     """Return a worker's objects for one site."""
     handler = StaticHandler(
         Descriptor(os.open(root, os.O_PATH | os.O_DIRECTORY)),
@@ -64,7 +65,7 @@ def exchanges(root: Path, access_line: Formatter | None = None) -> Exchanges:
         NoEngine(), lambda coroutine: None, lambda: None, send_high_bytes=1, write_log=lambda lines: None
     )  # type: ignore[arg-type]
     pipeline = fold([around], handler)
-    result.use(Revision(1, Router([Route("*", "/", pipeline)], pipeline, pipeline).find, access_line))
+    result.use(Revision(1, Router([Route("*", "/", pipeline)], pipeline, pipeline).find, access))
     return result
 
 
@@ -99,7 +100,7 @@ def main() -> None:
         for title, headers, hot, line in (
             ("hot, 1 field", BROWSER[:1], True, None),
             ("hot, browser", BROWSER, True, None),
-            ("hot, logged", BROWSER, True, json_line),
+            ("hot, logged", BROWSER, True, AccessRule(json_line)),
             ("routed, browser", BROWSER, False, None),
         ):
             median, least, most = measure(exchanges(root, line), headers, hot=hot)

@@ -1,13 +1,37 @@
-"""`server.telemetry`, also accepted as `telemetry`: metrics, logs and the access log. Short because each section
-has its own file."""
+"""`server.telemetry`, also accepted as `telemetry`: metrics, logs and the access log."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from velocity_edge.config.section import Problem, Section
 from velocity_edge.config.values import Address
+
+
+class AccessLog(Section):
+    """A line per request on standard output. `access_log: json` is short for `access_log: {format: json}`."""
+
+    format: Literal["off", "json", "clf", "extended"] = "off"
+    """`json`: an object. `clf`: the combined log format of Apache and nginx. `extended`: that, and after it `id=`,
+    `site=`, `proto=`, `rt=` (seconds) and, of proxied requests, `upstream=`, `us=` (status), `uct=`, `uht=`, `urt=`
+    (seconds to the connection, the head and the end) and `tries=`."""
+    sample: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Share of the requests that are logged. Those with a status of 500 or more always are."""
+    redact: bool = False
+    """Log a keyed hash in place of client addresses. It is the same for a client until the epoch keys rotate."""
+
+    @model_serializer(mode="wrap")
+    def _short(self, write: SerializerFunctionWrapHandler) -> Any:
+        """Write the word where it says everything: workers of earlier versions know only that."""
+        document = write(self)
+        return self.format if self == AccessLog(format=self.format) else document
+
+
+def _section_of(value: Any) -> Any:
+    return {"format": value} if isinstance(value, str) else value
 
 
 class Telemetry(Section):
@@ -17,8 +41,9 @@ class Telemetry(Section):
     """Address for Prometheus, /livez, /readyz and the status page, such as 127.0.0.1:9300. Unset: off."""
     structured_logs: bool = False
     """Log one JSON object per line instead of text."""
-    access_log: Literal["off", "json", "clf"] = "off"
-    """Log a line per request, as JSON or in the Common Log Format."""
+    access_log: Annotated[AccessLog, BeforeValidator(_section_of)] = AccessLog()
+    trust_request_id: bool = False
+    """Use the `x-request-id` of clients (1 to 128 letters, digits and `-_.:/+=`) in place of a new one."""
     otlp: str | None = None
     """OpenTelemetry collector. (Not implemented yet.)"""
 

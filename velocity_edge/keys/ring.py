@@ -26,6 +26,8 @@ ADDRESS_TOKEN: Final = b"address token"
 #: What a browser keeps for the OIDC middleware: of a login that has begun, and of a session.
 LOGIN_COOKIE: Final = b"login cookie"
 SESSION_COOKIE: Final = b"session cookie"
+#: Of hashes that stand for client addresses in logs.
+LOG_SALT: Final = b"log salt"
 _STATELESS_RESET: Final = b"stateless reset"
 _CID_BLOCK: Final = b"cid block"
 _CID_MASK: Final = b"cid mask"

@@ -1,61 +1,36 @@
-"""A line per response, as JSON or in the Common Log Format's combined form, collected and written in batches.
+"""The access log of a worker: which requests get a line (access_lines.py has its forms), written in batches.
 
 `bytes` is the length of the response's body, whether or not the client received all of it. Nothing here blocks: lines
 go to a writer with a thread of its own (velocity_edge/text/lines.py).
-
-Data from the client (target, agent, referrer) is escaped: no field can end its quotes or its line.
 """
 
 from __future__ import annotations
 
+import hashlib
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from velocity_edge.config.telemetry import AccessLog as Settings
 from velocity_edge.http.requests import Address, RequestReceived
 from velocity_edge.quic import udp
-from velocity_edge.text.json_text import json_text
+from workers.serve.access_lines import Access, Formatter, UpstreamTimes, clf_line, extended_line, json_line
+
+__all__ = ["AccessLog", "AccessRule", "UpstreamTimes", "access_lines_lost", "rule_of"]
 
 #: Waking the writing thread costs as much as formatting some lines.
 _LINES_AT_ONCE: Final = 256
 
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
 
 @dataclass(frozen=True, slots=True)
-class UpstreamTimes:
-    """The last attempt of a proxied request, for its log line; a proxy sets it (`Exchange.upstream`)."""
+class AccessRule:
+    """Which requests are logged, and how."""
 
-    #: As configured: "10.0.0.3:8080", "unix:/run/app.sock".
-    address: str
-    #: Of the upstream's response; 0 without one.
-    status: int
-    #: From the beginning of the attempt: to a connection, to the response head, to its end. 0: not reached.
-    connect_s: float
-    head_s: float
-    total_s: float
-    attempts: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """One answered request."""
-
-    time_s: float
-    peer: Address | None
-    method: bytes
-    authority: bytes
-    target: bytes
-    status: int
-    body_bytes: int
-    duration_s: float
-    agent: bytes
-    referrer: bytes
-
-
-Formatter = Callable[[Access], bytes]
+    line: Formatter
+    #: Share of the requests with a status below 500.
+    sample: float = 1.0
+    redact: bool = False
 
 
 class AccessLog:
@@ -66,15 +41,36 @@ class AccessLog:
         self._write = write
         self._clock = clock
         self._lines: list[bytes] = []
+        #: Above 1 the next request is logged: exactly the sampled share, spread evenly.
+        self._due = 0.0
+        #: Key of the hashes of addresses; changes with the epoch keys.
+        self.salt = b""
+
+    def wants(self, rule: AccessRule, status: int) -> bool:
+        """Return whether the next request is logged. To be asked once for each."""
+        if status >= 500 or rule.sample >= 1.0:
+            return True
+        self._due += rule.sample
+        if self._due < 1.0:
+            return False
+        self._due -= 1.0
+        return True
 
     def add(
         self,
-        line: Formatter,
+        rule: AccessRule,
         event: RequestReceived,
-        peer: Address | None,
+        client: Address | None,
         status: int,
         body_bytes: int,
         started_s: float,
+        *,
+        request_id: bytes = b"",
+        site: str = "",
+        proto: str = "h3",
+        group: str = "",
+        upstream: UpstreamTimes | None = None,
+        trace_id: str = "",
     ) -> None:
         """Add the line of a request that was received at *started_s* and answered now."""
         agent = referrer = b""
@@ -84,20 +80,25 @@ class AccessLog:
             elif name == b"referer":
                 referrer = value
         now_s = self._clock()
-        duration_s = now_s - started_s
         self._lines.append(
-            line(
+            rule.line(
                 Access(
                     now_s,
-                    peer,
+                    self._hash(client) if rule.redact else _host(client),
                     event.method,
                     event.authority,
                     event.path,
                     status,
                     body_bytes,
-                    duration_s,
+                    now_s - started_s,
                     agent,
                     referrer,
+                    request_id,
+                    site,
+                    proto,
+                    group,
+                    upstream,
+                    trace_id,
                 )
             )
         )
@@ -110,45 +111,16 @@ class AccessLog:
             lines, self._lines = self._lines, []
             self._write(b"".join(lines))
 
-
-def formatter(kind: str) -> Formatter | None:
-    """Return the formatter for the configuration's word: `json`, `clf`, or None for `off`."""
-    return {"off": None, "json": json_line, "clf": clf_line}[kind]
+    def _hash(self, client: Address | None) -> str:
+        return "-" if client is None else hashlib.blake2b(client[0], key=self.salt, digest_size=8).hexdigest()
 
 
-def json_line(access: Access) -> bytes:
-    """Return the line as JSON, with the field names of all logs of a node."""
-    return (
-        json_text(
-            {
-                "time": access.time_s,
-                "event": "access",
-                "peer": _host(access.peer),
-                "method": access.method.decode("latin-1"),
-                "host": access.authority.decode("latin-1"),
-                "target": access.target.decode("latin-1"),
-                "status": access.status,
-                "bytes": access.body_bytes,
-                "duration_ms": round(access.duration_s * 1000, 3),
-                "agent": access.agent.decode("utf-8", "replace"),
-                "referrer": access.referrer.decode("utf-8", "replace"),
-            }
-        )
-        + b"\n"
-    )
-
-
-def clf_line(access: Access) -> bytes:
-    """Return the line in the combined log format (Apache's and nginx's), in UTC."""
-    moment = time.gmtime(access.time_s)
-    when = (
-        f"{moment.tm_mday:02d}/{_MONTHS[moment.tm_mon - 1]}/{moment.tm_year:04d}"
-        f":{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d} +0000"
-    )
-    return (
-        f'{_host(access.peer)} - - [{when}] "{_escaped(access.method)} {_escaped(access.target)} HTTP/3" '
-        f'{access.status} {access.body_bytes} "{_escaped(access.referrer) or "-"}" "{_escaped(access.agent) or "-"}"\n'
-    ).encode()
+def rule_of(settings: Settings) -> AccessRule | None:
+    """Return the rule of a configuration; None when nothing is logged."""
+    line: Formatter | None = {"off": None, "json": json_line, "clf": clf_line, "extended": extended_line}[
+        settings.format
+    ]
+    return None if line is None else AccessRule(line, settings.sample, settings.redact)
 
 
 def access_lines_lost(lines: int) -> bytes:
@@ -162,10 +134,3 @@ def _host(peer: Address | None) -> str:
     address, interface = udp.unscoped(peer[0])
     host = socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
     return f"{host}%{interface}" if interface else host
-
-
-def _escaped(value: bytes) -> str:
-    """Return *value* in printable ASCII; quotes, backslashes and everything else as \\xNN (nginx's rule)."""
-    if value.isascii() and (text := value.decode()).isprintable() and '"' not in text and "\\" not in text:
-        return text
-    return "".join(chr(c) if 0x20 <= c < 0x7F and c not in b'"\\' else f"\\x{c:02X}" for c in value)

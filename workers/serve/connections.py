@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from velocity_edge.http.requests import Address, ConnectionClosed, HandshakeCompleted
+from velocity_edge.tls.kex import group_name
 from velocity_edge.wire.counters import CLOSES
 from velocity_edge.wire.error_codes import error_name, is_error
 
@@ -22,6 +23,8 @@ class Connections:
         self.peers: dict[int, Address] = {}
         #: Connection -> name that the client asked for (SNI), for the list of connections that remain in a drain.
         self._sites: dict[int, str] = {}
+        #: Connection -> name of its key exchange group, for the access log.
+        self.groups: dict[int, str] = {}
         #: Connections that this side closed with an error, by the names of counters.CLOSES.
         self.closes = dict.fromkeys(CLOSES, 0)
 
@@ -35,11 +38,13 @@ class Connections:
         """Add a connection whose handshake is complete."""
         self.peers[event.connection] = event.peer
         self._sites[event.connection] = event.server_name
+        self.groups[event.connection] = group_name(event.group)
 
     def on_closed(self, event: ConnectionClosed) -> None:
         """Remove a connection, and count its close if it is an error of the peer that this side detected."""
         self.peers.pop(event.connection, None)
         self._sites.pop(event.connection, None)
+        self.groups.pop(event.connection, None)
         if not event.by_peer and is_error(event.error_code, application=event.application):
             name = error_name(event.error_code, application=event.application)
             self.closes[f"closed_{name}"] += 1

@@ -14,7 +14,7 @@ from typing import Final
 from velocity_edge.http.requests import Address, BodyReceived, RequestReceived, Requests
 from workers.body import Body
 from workers.http import H3_NO_ERROR, Request
-from workers.serve.access_log import UpstreamTimes
+from workers.serve.access_lines import UpstreamTimes
 
 #: Bytes of a request body that are discarded after the response; then the stream is reset. It is the default of
 #: `max_request_body_bytes`. How long it may take is bounded by `request_timeout_s` in the engine.
@@ -24,7 +24,18 @@ _MAX_DISCARDED_BYTES: Final = 16 * 1024 * 1024
 class Exchange:
     """One request and its response."""
 
-    __slots__ = ("answered", "body", "connection", "discarded_bytes", "stream", "task", "upstream", "writable")
+    __slots__ = (
+        "answered",
+        "body",
+        "connection",
+        "discarded_bytes",
+        "request",
+        "site",
+        "stream",
+        "task",
+        "upstream",
+        "writable",
+    )
 
     def __init__(self, connection: int, stream: int, body: Body) -> None:
         self.connection = connection
@@ -36,6 +47,9 @@ class Exchange:
         #: The head of the response was sent.
         self.answered = False
         self.discarded_bytes = 0
+        #: What the handler got, and the site that it belongs to; None and "" when no handler was asked.
+        self.request: Request | None = None
+        self.site = ""
         #: Set by a proxy before the request is logged.
         self.upstream: UpstreamTimes | None = None
 

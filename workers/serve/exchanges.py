@@ -33,10 +33,10 @@ from velocity_edge.http.requests import (
 from workers.handlers.static.open_files import OpenFiles
 from workers.http import Forward, Response, body_length, plain
 from workers.measures import Measures
-from workers.serve.access_log import AccessLog
+from workers.serve.accounts import CLIENT_GONE, Accounts
 from workers.serve.backlog import weight_of
 from workers.serve.connections import Connections
-from workers.serve.counted import HandshakeSeries, RequestSeries
+from workers.serve.counted import HandshakeSeries
 from workers.serve.exchange import Exchange, OpenExchanges, request_of
 from workers.serve.failures import CutShort, internal_error
 from workers.serve.responses import COMPLETE, Responses
@@ -84,9 +84,9 @@ class Exchanges:
         self.responses = Responses(engine, flush_soon, self._turns, self._open_files, self._cut_short, send_high_bytes)
         self.connections = Connections()
         measures = measures or Measures()
-        self._count = RequestSeries(measures).count
         self.handshakes = HandshakeSeries(measures)
-        self.access_log = AccessLog(write_log, clock)
+        self._accounts = Accounts(self.connections, measures, write_log, clock)
+        self.access_log = self._accounts.access_log
         handlers: dict[EventKind, Callable[[Any], None]] = {
             EventKind.HANDSHAKE_COMPLETED: self._on_handshake,
             EventKind.REQUEST_RECEIVED: self._on_request,
@@ -151,7 +151,7 @@ class Exchanges:
             return
         if self._respond(event.stream, 200, headers, body) and is_file:
             self._open_files.sent(event.connection, event.stream, body)
-        self._log(event, self._revision, 200, body_length(body), came_s, site)
+        self._accounts.answered(event, self._revision, 200, body_length(body), came_s, site=site)
 
     def _on_writable(self, event: StreamWritable) -> None:
         exchange = self._open.get(event.stream)
@@ -186,7 +186,7 @@ class Exchanges:
             self._open[event.stream] = exchange
         response = plain(503, "", (b"retry-after", b"1"))
         self.responses.send(exchange, response)
-        self._log(event, self._revision, 503, body_length(response.body), came_s)
+        self._accounts.answered(event, self._revision, 503, body_length(response.body), came_s)
         self._exchanges.finish(exchange)
 
     def _answer(self, event: RequestReceived, key: Key | None, started_s: float) -> None:
@@ -195,7 +195,7 @@ class Exchanges:
         exchange = self._open.get(stream) or self._exchanges.create(event)
         if not event.fin:
             self._open[stream] = exchange
-        may_share, site = False, ""
+        may_share = False
         try:
             request = (
                 None
@@ -207,7 +207,8 @@ class Exchanges:
                 result: Response | Awaitable[Response] = plain(status)
             else:
                 pipeline = revision.find(request.host, request.path, request.method)
-                may_share, site = pipeline.may_share, pipeline.site
+                self._accounts.begin(request, revision)
+                exchange.request, exchange.site, may_share = request, pipeline.site, pipeline.may_share
                 if request.method == b"CONNECT" and not (pipeline.tunnels and request.protocol == b"websocket"):
                     answer: Any = plain(501)  # RFC 9220 section 3, RFC 9110 section 15.6.2
                 else:
@@ -221,17 +222,25 @@ class Exchanges:
         if not isinstance(result, Response) or not isinstance(result.body, COMPLETE):
             self._open[stream] = exchange
             self._turns.charge_step()
-            exchange.task = self._start(self._run(exchange, event, revision, result, started_s, site))
+            exchange.task = self._start(self._run(exchange, event, revision, result, started_s))
             if revision is not None:
                 revision.enter()
-                exchange.task.add_done_callback(lambda _: revision.leave(result))
+
+            def ended(task: asyncio.Task[None]) -> None:
+                if task.cancelled():  # perhaps before it had begun
+                    self._accounts.answered(event, revision, CLIENT_GONE, 0, started_s, exchange=exchange)
+                if revision is not None:
+                    revision.leave(result)
+
+            exchange.task.add_done_callback(ended)
             return
         if self.responses.send(exchange, result) and may_share and result.shared and key and result.status == 200:
             if isinstance(result.body, FileRange) and self._open_files.crowded:
                 self._shared.forget()  # shared responses keep their files open
             else:
-                self._shared.remember(key, result, site)
-        self._log(event, revision, result.status, body_length(result.body), started_s, site)
+                self._shared.remember(key, result, exchange.site)
+        length = body_length(result.body)
+        self._accounts.answered(event, revision, result.status, length, started_s, exchange=exchange)
         self._exchanges.finish(exchange)
 
     async def _run(
@@ -241,7 +250,6 @@ class Exchanges:
         revision: Revision | None,
         result: Response | Awaitable[Response],
         started_s: float,
-        site: str,
     ) -> None:
         """Wait for a handler's response, then for its chunks. Raises nothing but CancelledError."""
         try:
@@ -255,24 +263,8 @@ class Exchanges:
             else:
                 self.responses.send(exchange, response)
                 sent = body_length(response.body)
-            self._log(event, revision, response.status, sent, started_s, site)
+            self._accounts.answered(event, revision, response.status, sent, started_s, exchange=exchange)
         finally:
             exchange.task = None
             self._exchanges.finish(exchange)
             self._flush_soon()
-
-    def _log(
-        self,
-        event: RequestReceived,
-        revision: Revision | None,
-        status: int,
-        body_bytes: int,
-        started_s: float,
-        site: str = "",
-    ) -> None:
-        """Count an answered request, and log it if the revision says so."""
-        now_s = self._clock()
-        self._count(site, event.method, status, body_bytes, now_s - started_s)
-        if revision is not None and revision.access_line is not None:
-            peer = self.connections.peers.get(event.connection)
-            self.access_log.add(revision.access_line, event, peer, status, body_bytes, started_s)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from workers.pipeline import Pipeline
-from workers.serve.access_log import Formatter
+from workers.serve.access_log import AccessRule
 
 
 def _nothing() -> None:
@@ -24,7 +24,10 @@ class Revision:
     number: int
     #: Host, path and method of a request -> what answers it.
     find: Callable[[bytes, bytes, bytes], Pipeline]
-    access_line: Formatter | None = None
+    #: None: requests are not logged.
+    access: AccessRule | None = None
+    #: The `x-request-id` of clients is used.
+    trust_request_id: bool = False
     #: Called once, when the revision was replaced and no request uses it any more.
     release: Callable[[], None] = _nothing
     _running: int = field(default=0, init=False)

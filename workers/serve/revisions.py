@@ -30,7 +30,7 @@ from workers.http import Request, Response, plain
 from workers.middleware.build import Parts, around_errors, middleware_of
 from workers.middleware.headers import Date
 from workers.pipeline import Middleware, Pipeline, fold, own_paths
-from workers.serve.access_log import formatter
+from workers.serve.access_log import rule_of
 from workers.serve.revision import Revision
 from workers.serve.router import Route, Router
 
@@ -80,7 +80,8 @@ def prepare(
     except BaseException:
         lease.close()
         raise
-    requests = Revision(number, router.find, formatter(telemetry.access_log), lease.close)
+    access = rule_of(telemetry.access_log)
+    requests = Revision(number, router.find, access, telemetry.trust_request_id, lease.close)
     return Prepared(number, config, requests, certificates, lease)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from velocity_edge.keys.ring import LOG_SALT, derive
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic import single_use, udp
 from velocity_edge.quic.datagrams import EngineSettings, Upcalls
@@ -187,6 +188,8 @@ class Serving:
             self._use_policy(self.active, table)
 
     def _use_policy(self, prepared: Prepared, table: EpochTable) -> None:
+        [sealing] = [epoch for epoch in table.epochs if epoch.epoch == table.seal_with]
+        self.exchanges.access_log.salt = derive(sealing.root, LOG_SALT)
         self.upcalls.policy = replace(prepared.policy(table), on_key_exchange=self.exchanges.handshakes.key_exchange)
 
     def close_connections(self, older_than_s: float | None, cause: str, reason: str = "") -> tuple[int, int]:

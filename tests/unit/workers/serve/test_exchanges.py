@@ -24,7 +24,8 @@ from velocity_edge.http.requests import (
 from workers.body import BodyTooLarge
 from workers.http import BodyCutShort, Request, Response, plain
 from workers.pipeline import Handler, Middleware
-from workers.serve.access_log import clf_line, json_line
+from workers.serve.access_lines import clf_line, json_line
+from workers.serve.access_log import AccessRule
 from workers.serve.backlog import Backlog
 from workers.serve.exchanges import Exchanges
 from workers.serve.revision import Revision
@@ -395,7 +396,7 @@ async def test_a_body_that_arrives_while_its_request_waits_is_kept() -> None:
 
 
 async def test_the_access_log_has_the_time_that_a_request_waited() -> None:
-    stage = slow_stage(access_line=json_line)
+    stage = slow_stage(access=AccessRule(json_line))
     stage.handle(*[request(number) for number in range(5)])
     stage.clock.now_s += 0.5
     await stage.settle()
@@ -618,7 +619,7 @@ def test_established_connections_are_counted() -> None:
 
 
 def test_the_access_log_has_each_request_once_shared_or_not() -> None:
-    stage = Stage(shared, access_line=json_line)
+    stage = Stage(shared, access=AccessRule(json_line))
     stage.handle(handshake(1), request(1, b"/a?b", [(b"user-agent", b'cu"rl\n')]), request(2, b"/a?b"))
     assert stage.log == b""
     stage.exchanges.access_log.flush()
@@ -632,7 +633,7 @@ def test_the_access_log_has_each_request_once_shared_or_not() -> None:
 
 
 def test_the_common_log_format_escapes_data_of_the_client() -> None:
-    stage = Stage(shared, access_line=clf_line)
+    stage = Stage(shared, access=AccessRule(clf_line))
     stage.handle(handshake(1), request(1, b'/"\\\n', [(b"user-agent", b'" 200 1 "\xff')]))
     stage.exchanges.access_log.flush()
     assert stage.log == (
@@ -644,7 +645,7 @@ def test_the_common_log_format_escapes_data_of_the_client() -> None:
 
 
 def test_fields_above_the_limit_get_a_431_without_a_handler() -> None:
-    stage = Stage(shared, access_line=json_line)
+    stage = Stage(shared, access=AccessRule(json_line))
     stage.handle(request(1))
     stage.handle(replace(request(2, b"", authority=b""), fields_too_large=True))
     stage.handle(replace(request(3, b"", authority=b"", method=b"POST", fin=False), fields_too_large=True))
@@ -746,3 +747,33 @@ def test_the_reason_of_a_close_is_escaped_in_the_log(caplog: pytest.LogCaptureFi
     Stage(shared).handle(close_of(0x108, reason="no\x1b[2J\nsuch \u202e stream"), close_of(0x100))
     [line] = [record.getMessage() for record in caplog.records]
     assert line == r"closed a connection: h3_id_error (0x108): 'no\x1b[2J\nsuch \u202e stream'"
+
+
+# --- one record for each request -------------------------------------------------------------------------------------
+
+
+def record(stage: Stage) -> list[tuple[int, str]]:
+    stage.exchanges.access_log.flush()
+    return [(line["status"], line["id"]) for line in map(orjson.loads, stage.log.splitlines())]
+
+
+async def test_a_request_whose_client_leaves_is_recorded_once() -> None:
+    async def wait(_: Request) -> Response:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    stage = Stage(wait, access=AccessRule(json_line))
+    stage.handle(request(1))
+    await asyncio.sleep(0)
+    stage.handle(StreamClosed(1, False, 0))
+    stage.handle(request(2), StreamClosed(2, False, 0))  # before the handler has begun
+    await asyncio.gather(*stage.tasks, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert [status for status, _ in record(stage)] == [499, 499]
+
+
+def test_handlers_see_the_id_that_is_logged() -> None:
+    stage = Stage(shared, access=AccessRule(json_line), trust_request_id=True)
+    stage.handle(request(1, b"/", [(b"x-request-id", b"mine")]), request(2, b"/other"))
+    assert stage.asked[0].id == b"mine"
+    assert [ident for _, ident in record(stage)] == ["mine", stage.asked[1].id.decode()]
