@@ -66,7 +66,8 @@ class H2Upstream:
                 writer.write(parser.data_to_send())
         except (OSError, asyncio.CancelledError):
             pass
-        writer.close()
+        finally:
+            writer.close()
 
     def _on_event(self, parser: H2Connection, event: Event) -> None:
         self.events.append(event)

@@ -121,6 +121,7 @@ class ScriptedUpstream:
         try:
             if self.tls is not None:
                 sock = self.tls.wrap_socket(plain, server_side=True)
+                self._sockets.append(sock)
             self._run(sock)
         except OSError:
             pass

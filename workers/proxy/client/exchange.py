@@ -100,6 +100,12 @@ class Exchange:
         _settle(self.invited)
         _settle(self.head)
 
+    def refuse_tunnel(self) -> None:
+        """The answer is no tunnel but a response: what the client sends into it goes nowhere."""
+        self.tunnel = False
+        if self.upload is not None:
+            self.upload.cancel()
+
     def receive(self, data: bytes) -> None:
         """Bytes of the body."""
         self._chunks.append(data)
@@ -181,7 +187,7 @@ class Exchange:
         answered = bool(self.status)
         if answered and self.unread_bytes:
             self._active_s = now_s  # the client is behind, and its connection has time-outs of its own
-        idle = answered or not self.uploaded
+        idle = answered or not (self.uploaded or self.tunnel)
         limit_s = (settings.idle_timeout_ns if idle else settings.response_timeout_ns) / 1e9
         due_s = self._active_s + limit_s
         if now_s < due_s:

@@ -263,7 +263,7 @@ class H1Connection(asyncio.Protocol):
         if exchange.tunnel and status < 300:
             raise Unusable("a response to an upgrade that is neither 101 nor a refusal")
         if exchange.tunnel:
-            exchange.tunnel = False
+            exchange.refuse_tunnel()
         exchange.respond(status, response_fields(status, event.headers, *self._limits))
 
     def _on_upgrade(self, exchange: Exchange, event: h11.InformationalResponse) -> None:

@@ -294,7 +294,7 @@ class H2Connection(asyncio.Protocol):
             exchange.informational(status, kept)
             return
         if exchange.tunnel and status >= 300:
-            exchange.tunnel = False
+            exchange.refuse_tunnel()
         empty = exchange.is_head or status in (204, 304)
         for name, value in kept:
             if name == b"content-length" and value.isdigit():

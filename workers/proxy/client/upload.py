@@ -26,7 +26,11 @@ async def upload(
     try:
         if expects:
             await asyncio.wait([exchange.invited], timeout=_CONTINUE_S)
-        if expects and exchange.status:
+        if exchange.tunnel:
+            await asyncio.wait([exchange.head])
+            if not exchange.tunnel:
+                return  # refused: it has no body
+        elif expects and exchange.status:
             return  # answered without the body: the connection ends with the response
         while not exchange.over:
             exchange.waits_for_client = True
