@@ -51,10 +51,10 @@ def directory(root: Path) -> Descriptor:
     return Descriptor(os.open(root, os.O_PATH | os.O_DIRECTORY))
 
 
-def always(handler: Handler, *middleware: Middleware) -> Callable[[bytes, bytes, bytes], Pipeline]:
+def always(handler: Handler, *middleware: Middleware) -> Callable[[Request], Pipeline]:
     """Return a `Revision.find` that finds *handler* inside *middleware* for every request."""
     pipeline = fold(middleware, handler)
-    return lambda host, path, method: pipeline
+    return lambda request: pipeline
 
 
 def get(static: StaticHandler, target: bytes, *headers: tuple[bytes, bytes], method: bytes = b"GET") -> Response:

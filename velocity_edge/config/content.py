@@ -1,36 +1,28 @@
 """`content`: what is served: sites, proxies and routes.
 
-What is done with a request is an action: `Site` (files), `FixedAnswer` or `Upstream`. Each has only its own keys: the
-model refuses a key of another kind of action. `sites` and `proxies` are actions with a host name; `routes` choose one
-by `type`. routes.py resolves all three into one list. Each action becomes a handler in workers/handlers/build.py.
+What is done with a request is an action: a site (files), a proxy, or an action of a route (actions.py). `sites` and
+`proxies` are actions with a host name; `routes` choose one by `type` for the requests that match (match.py). routes.py
+resolves all three into one list.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from velocity_edge.config.actions import FixedAnswer, ProxyAction
+from velocity_edge.config.match import Match
 from velocity_edge.config.middlewares import Middleware
 from velocity_edge.config.middlewares.base import MiddlewareName
 from velocity_edge.config.middlewares.rate_limit import RateLimitRule
 from velocity_edge.config.middlewares.waf import WafRules
+from velocity_edge.config.patterns import PathPattern
 from velocity_edge.config.section import KeyPath, Need, Problem, Section
 from velocity_edge.config.upstreams import Upstream
-from velocity_edge.config.values import AbsolutePath, Hostname, Method, OneOrMore, RoutePath
-
-#: RFC 9110 section 5.1: a field name is a token.
-_FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-#: Lengths and dates are set by the server; the others are connection-specific and malformed in HTTP/3 (RFC 9114
-#: section 4.2).
-_RESERVED_FIELDS: Final = frozenset(
-    ("content-length", "date", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te")
-)
-#: Statuses of which a response has no body (RFC 9110).
-_WITHOUT_BODY: Final = (204, 205, 304)
+from velocity_edge.config.values import AbsolutePath, Hostname, OneOrMore
 
 
 class Around(Section):
@@ -83,65 +75,21 @@ class Site(Around):
         yield Need(self.root, "directory", ("root",))
 
 
-class FixedAnswer(Section):
-    """`type: static`: a fixed answer, sent when the request is complete."""
-
-    type: Literal["static"]
-    """`static`"""
-    status: Annotated[int, Field(ge=200, le=599)] = 200
-    """Status of the answer."""
-    body: str = ""
-    """Body of the answer, as UTF-8."""
-    headers: dict[str, Annotated[str, Field(pattern=r"^[ -~]*$")]] = {}
-    """Fields of the answer. Without a `content-type`, a body is plain text."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield a body or a field that such an answer cannot have."""
-        if self.status in _WITHOUT_BODY and self.body:
-            yield ("body",), f"cannot be combined with status {self.status}: that status has no body (RFC 9110)"
-        for name in self.headers:
-            if not _FIELD_NAME.fullmatch(name):
-                yield ("headers",), f"cannot use {name!r}: must be a field name such as cache-control"
-            elif name.lower() in _RESERVED_FIELDS:
-                yield ("headers",), f"cannot set {name!r}: the server sets it, or HTTP/3 does not allow it"
-
-
-class ProxyAction(Upstream):
-    """`type: proxy`: requests are forwarded to an upstream. (Not implemented yet.)"""
-
-    type: Literal["proxy"]
-    """`proxy`"""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield that it is not implemented."""
-        yield from super().problems()
-        yield ("type",), "cannot proxy yet: must be 'static', or let another server answer for this path"
-
-
 class _HostAndPath(Section):
     """The requests that a proxy is for."""
 
     hostname: Hostname
     """The name, as in `sites`."""
-    path: RoutePath = "/"
-    """Prefix of the paths that are forwarded."""
+    path: PathPattern = "/"
+    """Prefix of the paths that are forwarded, as in `match.path` of a route."""
 
 
 class Proxy(Upstream, _HostAndPath, Around):
     """A host name and the upstream for it. (Not implemented yet.)"""
 
 
-class Match(Section):
-    """Which requests a route is for."""
-
-    path: RoutePath
-    """Prefix of the path, in whole segments: `/api` matches `/api` and `/api/x`, not `/apix`. The longest one wins."""
-    methods: Annotated[list[Method], OneOrMore] = []
-    """Methods that it answers, such as GET or POST; GET includes HEAD. Others get a 405. Unset: every method."""
-
-
 class RouteSection(Around):
-    """An action by path and method, on the hosts of every site (on every host when there are no sites)."""
+    """An action for the requests that match."""
 
     match: Match
     action: Annotated[FixedAnswer | ProxyAction, Field(discriminator="type")]

@@ -73,7 +73,7 @@ def _section(section: type[BaseModel], path: str) -> Iterator[str]:
         key = info.alias or name
         models = sections_in(info)
         if models and (path or not info.description):
-            many = "[]" if get_origin(info.annotation) is list else ""
+            many = {list: "[]", dict: ".NAME"}.get(get_origin(info.annotation) or str, "")
             below = f"{path}.{key}{many}" if path else key
             deeper += [(model, f"{below}{_variant(info, model)}") for model in models]
         else:

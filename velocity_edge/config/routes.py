@@ -6,14 +6,17 @@ the same list, what is accepted here can be served there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from velocity_edge.config.content import Around, Content, FixedAnswer, Proxy, ProxyAction, Site
+from velocity_edge.config.actions import FixedAnswer, ProxyAction
+from velocity_edge.config.content import Around, Content, Proxy, Site
+from velocity_edge.config.match import HeaderMatch
 from velocity_edge.config.middlewares import Middleware
 from velocity_edge.config.middlewares.rate_limit import RateLimitRule
 from velocity_edge.config.middlewares.waf import WafRules
+from velocity_edge.config.patterns import Pattern, parse_pattern
 from velocity_edge.config.section import KeyPath, Problem, dotted_path
 
 #: What is done with a request. Consumers `match` it and end with `assert_never`.
@@ -37,16 +40,21 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Requests to `host` whose path is below `prefix`, with one of `methods` (none: any), are for `action`."""
+    """Requests to `host` whose path matches `pattern`, with one of `methods` (none: any), are for `action`."""
 
     host: str
-    #: Without a slash at its end; "/" for every path.
-    prefix: str
+    pattern: Pattern
     methods: Sequence[str]
     action: Action
     #: The section of the configuration that it is from, such as ("content", "sites", "0").
     where: KeyPath
     around: Surroundings
+    #: Conditions on fields: names in lower case.
+    headers: tuple[tuple[str, HeaderMatch], ...] = ()
+
+
+#: Sites have every path of their host.
+_EVERYTHING: Final = parse_pattern("/")
 
 
 def routes_of(content: Content) -> list[Route]:
@@ -54,16 +62,30 @@ def routes_of(content: Content) -> list[Route]:
     named: list[Route] = []
     for i, site in enumerate(content.sites):
         where, around = ("content", "sites", str(i)), surroundings(content, site)
-        named += [Route(host, "/", (), site, where, around) for host in (site.hostname, *site.aliases)]
+        named += [Route(host, _EVERYTHING, (), site, where, around) for host in (site.hostname, *site.aliases)]
     for i, proxy in enumerate(content.proxies):
         where, around = ("content", "proxies", str(i)), surroundings(content, proxy)
-        named.append(Route(proxy.hostname, _prefix(proxy.path), (), proxy, where, around))
-    hosts = dict.fromkeys(route.host for route in named) or (ANY_HOST,)
+        named.append(Route(proxy.hostname, parse_pattern(proxy.path), (), proxy, where, around))
+    hosts = _hosts([route.host for route in named], content)
     matched: list[Route] = []
     for i, section in enumerate(content.routes):
         where, around, match = ("content", "routes", str(i)), surroundings(content, section), section.match
-        matched += [Route(host, _prefix(match.path), match.methods, section.action, where, around) for host in hosts]
+        headers = tuple((name.lower(), match.headers[name]) for name in sorted(match.headers, key=str.lower))
+        matched += [
+            Route(host, match.pattern, match.methods, section.action, where, around, headers)
+            for host in match.host or hosts
+        ]
     return [*named, *matched]
+
+
+def _hosts(named: Sequence[str], content: Content) -> list[str]:
+    """Return the hosts of routes that name none: all that anything names, and every other one without a site or proxy.
+
+    A host that only a route names has the others' paths, too: the exact host alone decides where a request is looked
+    up (workers/serve/router.py).
+    """
+    of_routes = [host for section in content.routes for host in section.match.host]
+    return list(dict.fromkeys((*named, *of_routes, *(() if named else (ANY_HOST,)))))
 
 
 def surroundings(content: Content, own: Around) -> Surroundings:
@@ -83,9 +105,10 @@ def collisions(routes: Sequence[Route]) -> Iterator[Problem]:
 
     A route for every method excludes others for the same path: which one is meant would depend on the order.
     """
-    taken: dict[tuple[str, str], dict[str, Route]] = {}
+    taken: dict[Hashable, dict[str, Route]] = {}
     for route in routes:
-        methods = taken.setdefault((route.host, route.prefix), {})
+        conditions = tuple((name, condition.model_dump_json()) for name, condition in route.headers)
+        methods = taken.setdefault((route.host, route.pattern.shape, conditions), {})
         for method in route.methods or ("",):
             other = (
                 methods.get(method) or methods.get("") or (next(iter(methods.values()), None) if not method else None)
@@ -109,8 +132,4 @@ def _collision(route: Route, method: str, other: Route) -> Problem:
             return (
                 *route.where,
                 "match",
-            ), f"cannot answer {method or 'every method'} {route.prefix} twice: {place} has it"
-
-
-def _prefix(path: str) -> str:
-    return path.rstrip("/") or "/"
+            ), f"cannot answer {method or 'every method'} {route.pattern.text} twice: {place} has it"

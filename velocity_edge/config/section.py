@@ -61,6 +61,9 @@ def all_problems(value: Any, where: KeyPath = ()) -> Iterator[Problem]:
     elif isinstance(value, list):
         for i, entry in enumerate(value):
             yield from all_problems(entry, (*where, str(i)))
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield from all_problems(entry, (*where, str(key)))
 
 
 def dotted_path(path: KeyPath) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from pydantic import BaseModel
 
@@ -88,17 +88,17 @@ def _unknown_key(path: KeyPath, values: Any) -> str:
     """Return the sentence for a key that the section at *path* does not have."""
     section: type[BaseModel] = Config
     members: list[type[BaseModel]] = []
-    by = ""
+    by, of_mapping = "", False
     for step in path[:-1]:
-        if isinstance(values, list):
-            values = values[int(step)]
+        if isinstance(values, list) or of_mapping:
+            values, of_mapping = values[int(step) if isinstance(values, list) else step], False
         else:
             values = values[step]
             info = next((info for name, info in section.model_fields.items() if (info.alias or name) == step), None)
             members = sections_in(info) if info is not None else []
             if info is None or not members:
                 break
-            section, by = members[0], said_by(info)
+            section, by, of_mapping = members[0], said_by(info), get_origin(info.annotation) is dict
         if by and isinstance(values, dict):
             section = next(member for member in members if values[by] in tags(member, by))
     key, known = path[-1], keys(section)

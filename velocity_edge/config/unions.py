@@ -15,11 +15,11 @@ from pydantic.fields import FieldInfo
 
 
 def types_in(annotation: Any) -> Iterator[Any]:
-    """Yield the types that an annotation is made of: X, Y of list[X | Y]."""
+    """Yield the types that an annotation is made of: X, Y of list[X | Y]; of a mapping those of its values, too."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from types_in(annotation.__origin__)
-    elif origin in (list, Union, UnionType):
+    elif origin in (list, dict, Union, UnionType):
         for argument in get_args(annotation):
             yield from types_in(argument)
     else:
@@ -27,7 +27,7 @@ def types_in(annotation: Any) -> Iterator[Any]:
 
 
 def sections_in(info: FieldInfo) -> list[type[BaseModel]]:
-    """Return the sections that a key can have, or its entries if it is a list."""
+    """Return the sections that a key can have, or the entries of its list or mapping."""
     return [t for t in types_in(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
 
 

@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
-from velocity_edge.config.content import FixedAnswer, Proxy, ProxyAction, Site
+from velocity_edge.config.actions import FixedAnswer, ProxyAction
+from velocity_edge.config.content import Proxy, Site
 from velocity_edge.config.routes import Action
 from velocity_edge.errors import ConfigError
 from velocity_edge.keys.sealer import Sealer

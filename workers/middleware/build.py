@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
-from velocity_edge.config.content import Content, FixedAnswer, Proxy, ProxyAction, Site
+from velocity_edge.config.actions import FixedAnswer, ProxyAction
+from velocity_edge.config.content import Content, Proxy, Site
 from velocity_edge.config.middlewares import Middleware as Section
 from velocity_edge.config.middlewares.base import Layer
 from velocity_edge.config.middlewares.body_limit import BodyLimit
@@ -21,6 +22,7 @@ from velocity_edge.config.middlewares.ip import IpLists
 from velocity_edge.config.middlewares.plugin import Plugin
 from velocity_edge.config.middlewares.rate_limit import RateLimit, RateLimitRule
 from velocity_edge.config.middlewares.security_headers import SecurityHeaders
+from velocity_edge.config.patterns import parse_pattern
 from velocity_edge.config.routes import Route, Surroundings
 from velocity_edge.config.server import Server
 from velocity_edge.errors import ConfigError
@@ -59,7 +61,7 @@ def middleware_of(route: Route, parts: Parts) -> Sequence[Middleware]:
     named = []
     for section in sections:
         apart = isinstance(section, RateLimit) and section.key == "route"
-        name = f"{section.name} {route.host}{route.prefix}" if apart else section.name
+        name = f"{section.name} {route.host}{route.pattern.text}" if apart else section.name
         if name not in parts.made:
             parts.made[name] = _one(section, route, parts)
         named.append(parts.made[name])
@@ -87,12 +89,12 @@ def _limits(route: Route, context: HandlerContext) -> Sequence[Middleware]:
     around = route.around
     if around.rate_limit is None:
         return []
-    name = f"{route.host}{route.prefix}" if around.own_rate_limit else EVERYTHING
+    name = f"{route.host}{route.pattern.text}" if around.own_rate_limit else EVERYTHING
     return [_limiter(name, around.rate_limit, route, context)]
 
 
 def _limiter(name: str, rule: RateLimitRule, route: Route, context: HandlerContext) -> Middleware:
-    return RateLimiter(name, rule, f"{route.host}{route.prefix}", context.rate_cells, context.measures)
+    return RateLimiter(name, rule, f"{route.host}{route.pattern.text}", context.rate_cells, context.measures)
 
 
 def _one(section: Section, route: Route, parts: Parts) -> Middleware:
@@ -118,7 +120,9 @@ def _one(section: Section, route: Route, parts: Parts) -> Middleware:
 
 def around_errors(content: Content, server: Server, date: Date, context: HandlerContext) -> Sequence[Middleware]:
     """Return the middleware around responses that belong to no action: no such host, path or method."""
-    nowhere = Route("", "", (), FixedAnswer(type="static"), (), Surroundings(rate_limit=content.rate_limit))
+    nowhere = Route(
+        "", parse_pattern("/"), (), FixedAnswer(type="static"), (), Surroundings(rate_limit=content.rate_limit)
+    )
     return [_always(nowhere, server, date), *_limits(nowhere, context)]
 
 

@@ -206,7 +206,7 @@ class Exchanges:
                 status = 503 if revision is None else 431 if event.fields_too_large else 400
                 result: Response | Awaitable[Response] = plain(status)
             else:
-                pipeline = revision.find(request.host, request.path, request.method)
+                pipeline = revision.find(request)
                 self._accounts.begin(request, revision)
                 exchange.request, exchange.site, may_share = request, pipeline.site, pipeline.may_share
                 if request.method == b"CONNECT" and not (pipeline.tunnels and request.protocol == b"websocket"):

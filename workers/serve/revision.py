@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
+from workers.http import Request
 from workers.pipeline import Pipeline
 from workers.serve.access_log import AccessRule
 
@@ -22,8 +23,8 @@ class Revision:
     """What requests need of one configuration: which pipeline, and how they are logged."""
 
     number: int
-    #: Host, path and method of a request -> what answers it.
-    find: Callable[[bytes, bytes, bytes], Pipeline]
+    #: A request -> what answers it.
+    find: Callable[[Request], Pipeline]
     #: None: requests are not logged.
     access: AccessRule | None = None
     #: The `x-request-id` of clients is used.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from velocity_edge.config.model import Config
+from velocity_edge.config.patterns import parse_pattern
 from velocity_edge.config.routes import routes_of
 from velocity_edge.config.section import KeyPath, dotted_path
 from velocity_edge.errors import ConfigError, VelocityError
@@ -31,8 +32,10 @@ from workers.middleware.build import Parts, around_errors, middleware_of
 from workers.middleware.headers import Date
 from workers.pipeline import Middleware, Pipeline, fold, own_paths
 from workers.serve.access_log import rule_of
+from workers.serve.conditions import condition
+from workers.serve.path_routes import Answers, Route
 from workers.serve.revision import Revision
-from workers.serve.router import Route, Router
+from workers.serve.router import Router
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,11 @@ def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerCon
     pipelines: dict[KeyPath, Pipeline] = {}
     arounds: dict[KeyPath, Sequence[Middleware]] = {}
     owned: dict[tuple[str, str], tuple[Middleware, Pipeline]] = {}
-    tables: dict[tuple[str, str], dict[bytes, Pipeline]] = {}
-    for route in routes_of(config.content):
+    configured = routes_of(config.content)
+    # What depends on a field of the request must not be sent to another one: none of these hosts shares responses.
+    by_headers = {route.host for route in configured if route.headers}
+    routes: list[Route[Pipeline]] = []
+    for route in configured:
         pipeline = pipelines.get(route.where)
         if pipeline is None:
             try:
@@ -109,28 +115,33 @@ def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerCon
             place = route.host, path.decode("ascii")
             if owned.setdefault(place, (middleware, replace(own, site=route.host)))[0] is not middleware:
                 raise ConfigError(f"{dotted_path(route.where)}: two middlewares answer {place[1]} on {place[0]}")
-        methods = tables.setdefault((route.host, route.prefix), {})
-        methods |= dict.fromkeys((method.encode() for method in route.methods or ("",)), pipeline)
-    for place, (_, own) in owned.items():
-        if place in tables:
-            raise ConfigError(f"content: cannot use {place[1]} on {place[0]} for a route: a middleware answers it")
-        tables[place] = {b"": own}
+        routes.append(
+            Route(
+                route.host,
+                route.pattern,
+                replace(pipeline, may_share=False) if route.host in by_headers else pipeline,
+                [method.encode() for method in route.methods],
+                tuple(condition(name, match) for name, match in route.headers),
+                tuple((name, match.model_dump_json()) for name, match in route.headers),
+            )
+        )
+    taken = {(route.host, route.pattern.text) for route in configured}
+    for (host, text), (_, own) in owned.items():
+        if (host, text) in taken:
+            raise ConfigError(f"content: cannot use {text} on {host} for a route: a middleware answers it")
+        routes.append(Route(host, parse_pattern(text, exact=True), own))
     errors = around_errors(config.content, server, date, context)
-    routes: list[Route[Pipeline]] = []
-    for (host, prefix), methods in tables.items():
-        other = methods.pop(b"", None)
-        if b"GET" in methods:
-            methods.setdefault(b"HEAD", methods[b"GET"])
-        routes.append(Route(host, prefix, other or fold(errors, method_not_allowed(methods)), methods))
+    answers = Answers(
+        fold(errors, _no_such_host),
+        fold(errors, lambda request: plain(404)),
+        fold(errors, lambda request: plain(400)),
+        lambda methods: fold(errors, method_not_allowed(methods)),
+    )
     try:
-        return Router(routes, fold(errors, _no_such_host), fold(errors, _no_such_path))
+        return Router(routes, answers)
     except ValueError as error:
         raise ConfigError(f"content: cannot use it: {error}") from None
 
 
 def _no_such_host(request: Request) -> Response:
     return plain(421, "This server has no site of that name.")
-
-
-def _no_such_path(request: Request) -> Response:
-    return plain(404)

@@ -204,7 +204,8 @@ WRONG += [
             "{path: api}",
             "{type: static}",
             "3:16: content.routes[0].match.path: cannot use 'api': must be a path as "
-            "in a request, such as /api or /a%20b",
+            "in a request, such as /api, /a%20b, /users/{id} or "
+            "/files/{rest...}",
         ),
         (
             "{path: /a, methods: get}",
@@ -294,7 +295,8 @@ WRONG += [
         (
             "{path: /a}",
             "{type: proxy}",
-            "3:27: content.routes[0].action.upstream: cannot be left out",
+            "3:27: content.routes[0].action.upstream: cannot be left out: must be an address such as "
+            "http://127.0.0.1:8080, or use upstreams",
         ),
         (
             "{path: /}",

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from velocity_edge.config.content import Content, FixedAnswer, ProxyAction, Site
+from velocity_edge.config.actions import FixedAnswer, ProxyAction
+from velocity_edge.config.content import Content, Site
 from velocity_edge.config.load import load
 from velocity_edge.config.model import Config
 from velocity_edge.config.routes import collisions, routes_of
@@ -100,7 +101,7 @@ def test_the_version_before_finds_every_key_that_it_requires(config: Config) -> 
 def test_routes_are_on_the_hosts_of_every_site(config: Config) -> None:
     site = config.content.sites[0]
     health, api = (route.action for route in config.content.routes)
-    found = [(r.host, r.prefix, list(r.methods), r.action, r.where) for r in routes_of(config.content)]
+    found = [(r.host, r.pattern.text, list(r.methods), r.action, r.where) for r in routes_of(config.content)]
     assert found == [
         ("*", "/", [], site, ("content", "sites", "0")),
         ("a.test", "/", [], site, ("content", "sites", "0")),
@@ -113,7 +114,7 @@ def test_routes_are_on_the_hosts_of_every_site(config: Config) -> None:
 
 def test_routes_without_sites_are_on_every_host() -> None:
     content = Content.model_validate({"routes": [{"match": {"path": "/"}, "action": {"type": "static"}}]})
-    assert [(r.host, r.prefix, type(r.action)) for r in routes_of(content)] == [("*", "/", FixedAnswer)]
+    assert [(r.host, r.pattern.text, type(r.action)) for r in routes_of(content)] == [("*", "/", FixedAnswer)]
 
 
 def test_a_proxy_is_a_route_of_its_host_and_collides_with_a_site_there() -> None:
@@ -122,7 +123,7 @@ def test_a_proxy_is_a_route_of_its_host_and_collides_with_a_site_there() -> None
         '{"hostname": "a", "path": "/api/", "upstream": "http://b"}, {"hostname": "a", "upstream": "http://b"}]}'
     )
     routes = routes_of(content)
-    assert [(r.host, r.prefix) for r in routes] == [("a", "/"), ("a", "/api"), ("a", "/")]
+    assert [(r.host, r.pattern.text) for r in routes] == [("a", "/"), ("a", "/api"), ("a", "/")]
     assert list(collisions(routes)) == [
         (("content", "proxies", "1", "hostname"), "cannot serve 'a' twice: content.sites[0] has it")
     ]

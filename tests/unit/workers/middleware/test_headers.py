@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from velocity_edge.config.content import Content, FixedAnswer, Site
+from velocity_edge.config.actions import FixedAnswer
+from velocity_edge.config.content import Content, Site
+from velocity_edge.config.patterns import parse_pattern
 from velocity_edge.config.routes import Action, Route, Surroundings
 from velocity_edge.config.server import Server
 from workers.handlers.build import HandlerContext
@@ -77,7 +79,7 @@ def test_sites_have_the_security_headers_unless_they_switch_them_off() -> None:
 
     def around(action: Action) -> object:
         parts = Parts(server, date, {}, CONTEXT, CONTEXT.resources.lease())
-        return middleware_of(Route("*", "/", (), action, (), Surroundings()), parts)
+        return middleware_of(Route("*", parse_pattern("/"), (), action, (), Surroundings()), parts)
 
     site = Site.model_validate_json('{"hostname": "*", "root": "/srv"}')
     bare = Site.model_validate_json('{"hostname": "*", "root": "/srv", "security_headers": false}')

@@ -56,7 +56,7 @@ class Worker:
     def get(self, host: bytes, path: bytes, method: bytes = b"GET") -> Response:
         assert self.active is not None
         request = Request(method, host, path)
-        response: Response | Awaitable[Response] = self.active.requests.find(host, path, method).handle(request)
+        response: Response | Awaitable[Response] = self.active.requests.find(request).handle(request)
         assert isinstance(response, Response)
         return response
 
@@ -78,7 +78,7 @@ def open_descriptors() -> int:
 
 def handler_behind(prepared: Prepared, host: bytes) -> object:
     """Return the handler inside the middleware that adds fields."""
-    handle: Any = prepared.requests.find(host, b"/", b"GET").handle
+    handle: Any = prepared.requests.find(Request(b"GET", host, b"/")).handle
     return next(
         cell.cell_contents for cell in handle.__closure__ if type(cell.cell_contents).__name__ == "StaticHandler"
     )
@@ -121,6 +121,15 @@ def test_routes_of_one_path_are_one_entry_with_a_405_for_other_methods(tmp_path:
     assert (b"x-a", b"1") in worker.get(b"h", b"/b", b"POST").headers
     assert worker.get(b"h", b"/c").status == 404
     assert worker.get(b"other", b"/a").status == 421
+
+
+def test_a_host_with_conditions_on_fields_shares_no_response(worker: Worker) -> None:
+    """A shared response is found by host, path and coding alone."""
+    beta = {"match": {"path": "/", "host": "a", "headers": {"x-beta": True}}, "action": {"type": "static"}}
+    plain = {"match": {"path": "/", "host": ["a", "b"]}, "action": {"type": "static"}}
+    made = worker.prepare(routes=[beta, plain])
+    shares = {host: made.requests.find(Request(b"GET", host, b"/")).may_share for host in (b"a", b"b")}
+    assert shares == {b"a": False, b"b": True}
 
 
 def test_a_proxy_of_a_later_version_is_refused(worker: Worker) -> None:

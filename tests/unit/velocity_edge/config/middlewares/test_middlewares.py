@@ -30,7 +30,7 @@ def content(*middlewares: dict[str, Any], **routes: list[str] | None) -> Content
 
 
 def names(of: Content) -> dict[str, list[str]]:
-    return {route.prefix: [one.name for one in route.around.middlewares] for route in routes_of(of)}
+    return {route.pattern.text: [one.name for one in route.around.middlewares] for route in routes_of(of)}
 
 
 def test_a_list_decides_alone_and_its_order_counts() -> None:
