@@ -163,7 +163,7 @@ def pipelines(content: dict[str, Any]) -> dict[str, Pipeline]:
     def made(route: Route) -> Pipeline:
         return fold(middleware_of(route, parts), lambda _: plain(200))
 
-    found = {route.prefix: made(route) for route in routes_of(parsed)}
+    found = {route.pattern.text: made(route) for route in routes_of(parsed)}
     return found | {"": fold(around_errors(parsed, Server(), date, context), lambda _: plain(404))}
 
 
