@@ -78,7 +78,7 @@ $(STAMPS)/run: requirements.txt pyproject.toml tools/setup
 	@mkdir -p $(STAMPS) && touch $@
 
 # When it cannot be built no stamp is written, so that every build reports it.
-$(STAMPS)/native: $(STAMPS)/run $(NATIVE_SOURCES) tools/native-deps
+$(STAMPS)/native: $(STAMPS)/run $(NATIVE_SOURCES) tools/native-deps tools/llhttp requirements-llhttp.txt
 	@if tools/setup native; then touch $@; fi
 
 $(STAMPS)/dev: $(STAMPS)/run requirements-dev.txt

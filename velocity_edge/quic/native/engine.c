@@ -5,6 +5,7 @@
 #include "life.h"
 #include "module.h"
 #include "surface.h"
+#include "upstream.h"
 
 static PyObject *engine_batch(PyObject *self, PyObject *unused) {
     (void)unused;
@@ -67,6 +68,7 @@ static void engine_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     engine->busy = true;
+    ve_upstreams_free(engine);
     while (engine->open_first != NULL) {
         ve_connection_free(engine->open_first);
     }
@@ -131,6 +133,7 @@ static PyMethodDef engine_methods[] = {
     {"reset", FAST(ve_engine_reset), METH_FASTCALL, "Abandon a stream both ways."},
     {"close", FAST(ve_engine_close), METH_VARARGS | METH_KEYWORDS, "Close a connection."},
     {"goaway", FAST(ve_engine_goaway), METH_VARARGS | METH_KEYWORDS, "Send GOAWAY."},
+    {"forwarding", ve_engine_forwarding, METH_NOARGS, "Upstream connections of this engine."},
     {"connections", ve_engine_connections, METH_NOARGS, "(connection, age in ns, open streams) of each."},
     {"connections_by_config", ve_engine_connections_by_config, METH_NOARGS, "CID config id -> number of connections."},
     {"connections_on", ve_engine_connections_on, METH_O, "Connections with IDs of these CID config ids."},

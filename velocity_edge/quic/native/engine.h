@@ -45,6 +45,7 @@ struct ve_engine {
     ve_handles streams;
     ve_timers timers;
     ve_io io;
+    struct ve_upstreams *upstreams; /* upstream_turn.c; NULL: nothing is forwarded */
 
     ve_connection *open_first;
     size_t open_count;

@@ -4,6 +4,8 @@
 #include "surface.h"
 #include "tls.h"
 
+#include <openssl/ssl.h>
+
 static const char *const COUNTER_NAMES[VE_COUNTER_COUNT] = {
 #define X(name) #name,
     VE_COUNTERS(X)
@@ -79,6 +81,30 @@ static int find_classes(ve_module *state) {
     return result;
 }
 
+/* What forwarding needs of velocity_edge/http/upstreams.py. */
+static int find_upstream_classes(ve_module *state) {
+    PyObject *requests = PyImport_ImportModule("velocity_edge.http.requests");
+    PyObject *upstreams = requests == NULL ? NULL : PyImport_ImportModule("velocity_edge.http.upstreams");
+    PyObject *errors = upstreams == NULL ? NULL : PyImport_ImportModule("velocity_edge.errors");
+    state->velocity_error = errors == NULL ? NULL : PyObject_GetAttrString(errors, "VelocityError");
+    int found = state->velocity_error == NULL
+                    ? -1
+                    : ve_record_init(&state->upstream_ended, requests, "UpstreamEnded",
+                                     "stream pool outcome status head_sent body_sent reused request_bytes "
+                                     "response_bytes connect_ns head_ns total_ns reason",
+                                     "UPSTREAM_ENDED") |
+                          ve_record_init(&state->pool_counts, upstreams, "PoolCounts",
+                                         "open idle running connects connects_failed requests reused", NULL) |
+                          ve_record_init(&state->forward_request, upstreams, "ForwardRequest",
+                                         "method target authority fields drop add protocol max_body_bytes "
+                                         "response_remove response_set response_add response_default",
+                                         NULL);
+    Py_XDECREF(errors);
+    Py_XDECREF(upstreams);
+    Py_XDECREF(requests);
+    return found;
+}
+
 static int make_names(ve_module *state) {
     PyObject *logging = PyImport_ImportModule("logging");
     state->logger =
@@ -99,14 +125,16 @@ static int make_names(ve_module *state) {
 
 static int module_exec(PyObject *module) {
     ve_module *state = PyModule_GetState(module);
+    OPENSSL_init_ssl(0, NULL); /* it reads its configuration now: later no file can be opened */
     if (ve_crypto_init(&state->crypto) != 0) {
         PyErr_SetString(PyExc_ImportError, "libcrypto has no AES-GCM, ChaCha20-Poly1305 or AES-ECB");
         return -1;
     }
-    if (check_counters(state) != 0 || find_classes(state) != 0 || make_names(state) != 0 ||
-        add_type(module, &ve_engine_spec, &state->engine_type) != 0 ||
+    if (check_counters(state) != 0 || find_classes(state) != 0 || find_upstream_classes(state) != 0 ||
+        make_names(state) != 0 || add_type(module, &ve_engine_spec, &state->engine_type) != 0 ||
         add_type(module, &ve_batch_spec, &state->batch_type) != 0 ||
-        add_type(module, &ve_transport_spec, &state->transport_type) != 0) {
+        add_type(module, &ve_transport_spec, &state->transport_type) != 0 ||
+        add_type(module, &ve_forwarding_spec, &state->forwarding_type) != 0) {
         return -1;
     }
     return 0;
@@ -118,11 +146,13 @@ static int module_exec(PyObject *module) {
     X(engine_type) \
     X(batch_type) \
     X(transport_type) \
+    X(forwarding_type) \
     X(accept) \
     X(retry) \
     X(refuse) \
     X(ignore) \
     X(file_range) \
+    X(velocity_error) \
     X(logger) \
     X(empty) \
     X(no_fields) \
@@ -143,7 +173,10 @@ static int module_exec(PyObject *module) {
     X(body_received) \
     X(stream_writable) \
     X(stream_closed) \
-    X(connection_closed)
+    X(connection_closed) \
+    X(upstream_ended) \
+    X(pool_counts) \
+    X(forward_request)
 /* clang-format on */
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {

@@ -17,6 +17,7 @@ struct ve_module {
     PyTypeObject *engine_type;
     PyTypeObject *batch_type;
     PyTypeObject *transport_type;
+    PyTypeObject *forwarding_type;
     ve_record train;
     ve_record initial;
     ve_record handshake_completed;
@@ -25,11 +26,15 @@ struct ve_module {
     ve_record stream_writable;
     ve_record stream_closed;
     ve_record connection_closed;
+    ve_record upstream_ended;
+    ve_record pool_counts;
+    ve_record forward_request; /* only read */
     PyObject *accept;
     PyObject *retry;
     PyObject *refuse;
     PyObject *ignore;
     PyObject *file_range;
+    PyObject *velocity_error;
     PyObject *logger;
     PyObject *empty; /* b"" */
     PyObject *counter_names[VE_COUNTER_COUNT];

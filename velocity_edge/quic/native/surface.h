@@ -6,6 +6,7 @@
 
 extern PyType_Spec ve_engine_spec;        /* engine.c */
 extern PyType_Spec ve_batch_spec;         /* trains.c */
+extern PyType_Spec ve_forwarding_spec;    /* forwarding.c */
 extern PyMethodDef ve_module_functions[]; /* functions.c */
 
 /* Begin a call. False (with an exception): the engine is in use, by an upcall of the same thread or by another
@@ -19,7 +20,15 @@ static inline bool ve_engine_enter(ve_engine *engine) {
     return true;
 }
 
+/* forwarding.c */
+PyObject *ve_engine_forwarding(PyObject *self, PyObject *unused);
+
 /* turns.c */
+
+/* Begin a turn at this time; false with an exception. */
+bool ve_engine_enter_at(ve_engine *engine, PyObject *now);
+/* End it: its events, or the exception that an upcall must not suppress. */
+PyObject *ve_engine_leave(ve_engine *engine);
 PyObject *ve_engine_receive(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
 PyObject *ve_engine_send(PyObject *self, PyObject *const *arguments, Py_ssize_t n);
 PyObject *ve_engine_expire(PyObject *self, PyObject *now);

@@ -9,7 +9,7 @@
 #include "stream.h"
 
 /* Read `now_ns`. The time of the engine never goes back: ngtcp2 asserts that. */
-static bool enter_at(ve_engine *engine, PyObject *now) {
+bool ve_engine_enter_at(ve_engine *engine, PyObject *now) {
     unsigned long long now_ns = PyLong_AsUnsignedLongLong(now);
     if (PyErr_Occurred() || !ve_engine_enter(engine)) {
         return false;
@@ -31,7 +31,7 @@ static void flush_bodies(ve_engine *engine) {
 }
 
 /* Return the events of a turn, or raise what an upcall must not suppress. */
-static PyObject *leave_with_events(ve_engine *engine) {
+PyObject *ve_engine_leave(ve_engine *engine) {
     flush_bodies(engine);
     engine->busy = false;
     if (engine->interrupt != NULL) {
@@ -65,7 +65,7 @@ PyObject *ve_engine_receive(PyObject *self, PyObject *const *arguments, Py_ssize
         return NULL;
     }
     ve_batch *batch = as_batch(engine, arguments[0]);
-    if (batch == NULL || !enter_at(engine, arguments[1])) {
+    if (batch == NULL || !ve_engine_enter_at(engine, arguments[1])) {
         return NULL;
     }
     batch->busy = true;
@@ -81,7 +81,7 @@ PyObject *ve_engine_receive(PyObject *self, PyObject *const *arguments, Py_ssize
     }
     ve_batch_clear(batch);
     batch->busy = false;
-    return leave_with_events(engine);
+    return ve_engine_leave(engine);
 }
 
 static bool send_answers(ve_engine *engine, ve_batch *batch) {
@@ -136,7 +136,7 @@ PyObject *ve_engine_send(PyObject *self, PyObject *const *arguments, Py_ssize_t 
         PyErr_SetString(PyExc_ValueError, "send() requires an empty batch");
         return NULL;
     }
-    if (!enter_at(engine, arguments[1])) {
+    if (!ve_engine_enter_at(engine, arguments[1])) {
         return NULL;
     }
     ve_batch_clear(batch);
@@ -151,14 +151,14 @@ PyObject *ve_engine_send(PyObject *self, PyObject *const *arguments, Py_ssize_t 
 
 PyObject *ve_engine_expire(PyObject *self, PyObject *now) {
     ve_engine *engine = (ve_engine *)self;
-    if (!enter_at(engine, now)) {
+    if (!ve_engine_enter_at(engine, now)) {
         return NULL;
     }
     ve_connection *due;
     while ((due = ve_timer_first(&engine->timers)) != NULL && due->deadline_ns <= engine->now_ns) {
         ve_connection_expire(due);
     }
-    return leave_with_events(engine);
+    return ve_engine_leave(engine);
 }
 
 PyObject *ve_engine_next_timer_ns(PyObject *self, PyObject *unused) {
