@@ -155,6 +155,12 @@ _ALL: Final = (
     # --- middleware
     Family("velocity_auth_total", "counter", "Decisions of authentication.", ("middleware", "result")),
     Family("velocity_rate_limited_total", "counter", "Requests over a rate limit (429).", ("rule",)),
+    Family(
+        "velocity_compressed_bytes_total",
+        "counter",
+        "Bytes of responses that were compressed on the fly: stage=before or after.",
+        ("stage",),
+    ),
     Family("velocity_waf_total", "counter", "Requests that a WAF rule matched, by its action.", ("rule", "action")),
     # --- telemetry itself
     Family(

@@ -81,6 +81,7 @@ class RateCells:
         if not self._sets or size != _HEAD_BYTES + self._sets * _SET_BYTES:
             raise NotShared(f"{size} bytes")
         self._fd = fd
+        self._close = os.close  # when the interpreter ends, there is no `os` any more
         self._memory = mmap.mmap(fd, size)
         #: Changes without the lock, because its holder did not run.
         self.contended = 0
@@ -142,7 +143,7 @@ class RateCells:
         """Unmap, and close the descriptor. Idempotent."""
         if self._fd >= 0:
             self._memory.close()
-            os.close(self._fd)
+            self._close(self._fd)
             self._fd = -1
 
     def __del__(self) -> None:

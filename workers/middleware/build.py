@@ -16,6 +16,7 @@ from velocity_edge.config.content import Content, Proxy, Site
 from velocity_edge.config.middlewares import Middleware as Section
 from velocity_edge.config.middlewares.base import Layer
 from velocity_edge.config.middlewares.body_limit import BodyLimit
+from velocity_edge.config.middlewares.compress import Compress
 from velocity_edge.config.middlewares.cors import Cors
 from velocity_edge.config.middlewares.headers import Headers
 from velocity_edge.config.middlewares.ip import IpLists
@@ -30,6 +31,8 @@ from workers.files import Roots
 from workers.handlers.build import HandlerContext
 from workers.handlers.resources import Lease
 from workers.middleware.body_limit import LimitBody
+from workers.middleware.compress import Compression
+from workers.middleware.compressors import Kept
 from workers.middleware.cors import CrossOrigin
 from workers.middleware.edit_headers import EditHeaders
 from workers.middleware.headers import SECURITY, AddHeaders, Date, Defaults
@@ -102,6 +105,8 @@ def _one(section: Section, route: Route, parts: Parts) -> Middleware:
     match section:
         case BodyLimit():
             return LimitBody(section.max_body_bytes)
+        case Compress():
+            return Compression(section, parts.lease.take(Kept, "", Kept), parts.context.measures)
         case Cors():
             return CrossOrigin(section)
         case Headers():

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from velocity_edge.config.middlewares.body_limit import BodyLimit
+from velocity_edge.config.middlewares.compress import Compress
 from velocity_edge.config.middlewares.cors import Cors
 from velocity_edge.config.middlewares.headers import Headers
 from velocity_edge.config.middlewares.ip import IpLists
@@ -20,6 +21,6 @@ from velocity_edge.config.middlewares.security_headers import SecurityHeaders
 
 #: One entry of `content.middlewares`.
 Middleware = Annotated[
-    BodyLimit | Cors | Headers | IpLists | Plugin | RateLimit | SecurityHeaders,
+    BodyLimit | Compress | Cors | Headers | IpLists | Plugin | RateLimit | SecurityHeaders,
     Field(discriminator="kind"),
 ]
