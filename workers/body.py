@@ -54,6 +54,17 @@ class Body:
         """Whether the whole body arrived, read or not."""
         return self._fin
 
+    @property
+    def unread(self) -> bool:
+        """Whether chunks wait to be read."""
+        return bool(self._chunks)
+
+    def hand_over(self) -> list[bytes]:
+        """Return unread chunks and forget them; whoever sends them on extends the credit."""
+        chunks = list(self._chunks)
+        self._chunks.clear()
+        return chunks
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield chunks. Raises `BodyTooLarge` above `max_bytes`."""
         while True:

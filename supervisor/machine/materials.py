@@ -91,10 +91,11 @@ def gather(revision: int, config: Config, state_directory: Path) -> Materials:
 
 
 def _names(config: Config) -> list[str]:
-    """Return the names of the self-signed certificate: the configured ones, and the names of sites."""
+    """Return the names of the self-signed certificate: the configured ones, and those of sites and proxies."""
     names = [*config.server.tls.names]
     for site in config.content.sites:
         names += [name for name in (site.hostname, *site.aliases) if name != "*"]
+    names += [proxy.hostname for proxy in config.content.proxies if proxy.hostname != "*"]
     return list(dict.fromkeys(names))
 
 

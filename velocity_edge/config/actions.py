@@ -49,15 +49,10 @@ class FixedAnswer(Section):
 
 
 class ProxyAction(Upstream):
-    """`type: proxy`: requests are forwarded to an upstream. (Not implemented yet.)"""
+    """`type: proxy`: requests are forwarded to an upstream."""
 
     type: Literal["proxy"]
     """`proxy`"""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield that it is not implemented."""
-        yield from super().problems()
-        yield ("type",), "cannot proxy yet: must be 'static', or let another server answer for this path"
 
 
 def _field_problems(headers: Mapping[str, str]) -> Iterator[Problem]:

@@ -85,7 +85,7 @@ class _HostAndPath(Section):
 
 
 class Proxy(Upstream, _HostAndPath, Around):
-    """A host name and the upstream for it. (Not implemented yet.)"""
+    """A host name and the upstream for it."""
 
 
 class RouteSection(Around):
@@ -101,7 +101,7 @@ class Content(Section):
     sites: list[Site] = []
     """Directories, by host name."""
     proxies: list[Proxy] = []
-    """Upstreams, by host name. (Not implemented yet.)"""
+    """Upstreams, by host name."""
     routes: list[RouteSection] = []
     """Actions by path and method. They take precedence over the files of a site."""
     middlewares: list[Middleware] = []
@@ -114,12 +114,7 @@ class Content(Section):
     """Directory of the templates of `type: template`."""
 
     def problems(self) -> Iterator[Problem]:
-        """Yield what is not implemented, and names of middlewares that are defined twice or not at all."""
-        if self.proxies:
-            yield (
-                ("proxies",),
-                "cannot proxy yet: serve directories with content.sites, and let another server answer for these names",
-            )
+        """Yield names of middlewares that are defined twice or not at all."""
         times = Counter(middleware.name for middleware in self.middlewares)
         for i, middleware in enumerate(self.middlewares):
             if times[middleware.name] > 1:

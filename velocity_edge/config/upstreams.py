@@ -7,6 +7,7 @@ time-outs are those of one worker towards one server.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
@@ -21,6 +22,12 @@ from velocity_edge.config.values import AbsolutePath, Duration, Hostname, OneOrM
 _FRAMING: Final = frozenset(
     ("connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
+
+#: How this machine resolves names; a worker cannot open them later.
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
+HOSTS: Final = Path("/etc/hosts")
+#: Where systems keep the certificate authorities that they trust: Debian and Alpine, Fedora. The first that exists.
+SYSTEM_ROOTS: Final = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
 
 FieldValue = Annotated[str, Field(pattern=r"^[ -~]*$", max_length=8192)]
 
@@ -163,10 +170,19 @@ class Upstream(Section):
 
     def needs(self) -> Iterator[Need]:
         """Yield the files that must be read before workers lose their rights, and the keys that name them."""
-        for key in ("ca", "certificate", "private_key"):
-            path = getattr(self.tls, key) if self.tls is not None else None
+        for name in ("ca", "certificate", "private_key"):
+            path = getattr(self.tls, name) if self.tls is not None else None
             if path is not None:
-                yield Need(path, "file", ("tls", key))
+                yield Need(path, "file", ("tls", name))
+        key = "upstream" if self.upstream is not None else "upstreams"
+        urls = [url for _, url in self.servers()]
+        if any(url.is_name for url in urls):
+            yield Need(RESOLV_CONF, "file", (key,), required=False)
+            yield Need(HOSTS, "file", (key,), required=False)
+        tls = self.tls or UpstreamTls()
+        if any(url.scheme == "https" for url in urls) and tls.verify and tls.ca is None:
+            for system_roots in SYSTEM_ROOTS:
+                yield Need(system_roots, "file", (key,), required=False)
 
     def problems(self) -> Iterator[Problem]:
         """Yield servers that are missing, given twice, or contradict `protocol` and `tls`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from velocity_edge.http.requests import Event, Headers
 
@@ -90,6 +90,14 @@ class PoolCounts:
     connects_failed: int
     requests: int
     reused: int
+
+
+@runtime_checkable
+class CanForward(Protocol):
+    """An engine that carries requests to upstreams by itself."""
+
+    def forwarding(self) -> Forwarding:
+        """Return its upstream connections: always the same object."""
 
 
 class Forwarding(Protocol):

@@ -7,16 +7,21 @@ as a directory that cannot be read, is found here, before a revision is activate
 from __future__ import annotations
 
 import os
+import random
+import time
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from velocity_edge.config.actions import FixedAnswer, ProxyAction
 from velocity_edge.config.content import Proxy, Site
 from velocity_edge.config.routes import Action
+from velocity_edge.config.server import Server
 from velocity_edge.errors import ConfigError
+from velocity_edge.http.forwarded import TrustedProxies
 from velocity_edge.keys.sealer import Sealer
 from velocity_edge.wire.rate_cells import RateCells
 from workers.handlers.fixed import FixedHandler, encoded
+from workers.handlers.proxied import proxy_of
 from workers.handlers.resources import Lease, Resources
 from workers.handlers.static.beneath import Descriptor, probe
 from workers.handlers.static.listing import Listings
@@ -24,6 +29,9 @@ from workers.handlers.static.open_files import OpenFiles
 from workers.handlers.static.site import StaticHandler, missing
 from workers.measures import Measures
 from workers.pipeline import Handler
+from workers.proxy.client import Client
+from workers.proxy.context import ProxyContext
+from workers.proxy.dns import Resolver
 
 
 class HandlerContext:
@@ -36,6 +44,9 @@ class HandlerContext:
         self.listings = Listings(clock)
         self.resources = Resources()
         self.measures = Measures()
+        self.proxies = ProxyContext(
+            time.monotonic, random.random, _new_id, self.measures, Client, Resolver(random.random)
+        )
         #: Of this worker alone until its slot's are here (workers/process/worker.py).
         self.rate_cells = RateCells.private()
         #: Follows the keys of the node (workers/process/worker.py).
@@ -48,20 +59,30 @@ def handler_of(
     lease: Lease,
     *,
     roots: Mapping[str, Descriptor],
-    max_body_bytes: int,
+    server: Server,
+    reads_body: bool,
 ) -> Handler:
     """Return the handler for *action*. Raises `VelocityError`.
 
-    *roots*: path of a site's root -> its directory, as it came with the configuration. *max_body_bytes*: bound of
-    request bodies.
+    *roots*: path of a site's root -> its directory, as it came with the configuration. *reads_body*: a middleware
+    around the handler does (pipeline.py).
     """
     match action:
         case Site():
             return _static(action, context, lease, roots)
         case FixedAnswer():
+            max_body_bytes = server.limits.max_request_body_bytes
             return FixedHandler(action.status, encoded(action.headers), action.body.encode(), max_body_bytes)
         case Proxy() | ProxyAction():
-            raise ConfigError("cannot proxy yet")
+            return proxy_of(
+                action,
+                context.proxies,
+                lease,
+                roots,
+                max_body_bytes=server.limits.max_request_body_bytes,
+                trusted=TrustedProxies(server.trusted_proxies),
+                reads_body=reads_body,
+            )
         case _ as unknown:
             assert_never(unknown)
 
@@ -84,3 +105,7 @@ def _static(site: Site, context: HandlerContext, lease: Lease, roots: Mapping[st
     # Another directory may be at this path since the revision before.
     lease.when_active(lambda: handler.use_root(root))
     return handler
+
+
+def _new_id() -> bytes:
+    return os.urandom(16).hex().encode()

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from velocity_edge.http.forwarded import TrustedProxies
 from velocity_edge.http.requests import Address, BodyReceived, RequestReceived, Requests
 from workers.body import Body
 from workers.http import H3_NO_ERROR, Request
@@ -54,8 +55,13 @@ class Exchange:
         self.upstream: UpstreamTimes | None = None
 
 
-def request_of(event: RequestReceived, body: Body, peer: Address | None) -> Request | None:
-    """Return the request; None when :authority and Host contradict each other or both are missing."""
+def request_of(
+    event: RequestReceived, body: Body, peer: Address | None, trusted: TrustedProxies | None = None
+) -> Request | None:
+    """Return the request; None when :authority and Host contradict each other or both are missing.
+
+    *trusted* proxies in front say who its client is.
+    """
     authority = event.authority
     for name, value in event.headers:
         if name == b"host":
@@ -64,7 +70,7 @@ def request_of(event: RequestReceived, body: Body, peer: Address | None) -> Requ
             authority = value
     if not authority:
         return None
-    return Request(
+    request = Request(
         event.method,
         authority,
         event.path,
@@ -75,6 +81,9 @@ def request_of(event: RequestReceived, body: Body, peer: Address | None) -> Requ
         early=event.early,
         protocol=event.protocol,
     )
+    if trusted and peer is not None:
+        request.client = trusted.client(peer, event.headers)
+    return request
 
 
 class OpenExchanges:

@@ -197,11 +197,9 @@ class Exchanges:
             self._open[stream] = exchange
         may_share = False
         try:
-            request = (
-                None
-                if event.fields_too_large
-                else request_of(event, exchange.body, self.connections.peers.get(event.connection))
-            )
+            trusted = None if revision is None else revision.trusted
+            peer = self.connections.peers.get(event.connection)
+            request = None if event.fields_too_large else request_of(event, exchange.body, peer, trusted)
             if revision is None or request is None:
                 status = 503 if revision is None else 431 if event.fields_too_large else 400
                 result: Response | Awaitable[Response] = plain(status)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
+from velocity_edge.http.forwarded import TrustedProxies
 from workers.http import Request
 from workers.pipeline import Pipeline
 from workers.serve.access_log import AccessRule
@@ -29,6 +30,8 @@ class Revision:
     access: AccessRule | None = None
     #: The `x-request-id` of clients is used.
     trust_request_id: bool = False
+    #: Proxies in front of this node, which say who a client is.
+    trusted: TrustedProxies | None = None
     #: Called once, when the revision was replaced and no request uses it any more.
     release: Callable[[], None] = _nothing
     _running: int = field(default=0, init=False)

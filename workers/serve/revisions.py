@@ -15,6 +15,7 @@ from velocity_edge.config.patterns import parse_pattern
 from velocity_edge.config.routes import routes_of
 from velocity_edge.config.section import KeyPath, dotted_path
 from velocity_edge.errors import ConfigError, VelocityError
+from velocity_edge.http.forwarded import TrustedProxies
 from velocity_edge.keys.ring import TICKET, KeyRing
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic.open_engine import fastest_suites
@@ -84,7 +85,8 @@ def prepare(
         lease.close()
         raise
     access = rule_of(telemetry.access_log)
-    requests = Revision(number, router.find, access, telemetry.trust_request_id, lease.close)
+    trusted = TrustedProxies(config.server.trusted_proxies)
+    requests = Revision(number, router.find, access, telemetry.trust_request_id, trusted, lease.close)
     return Prepared(number, config, requests, certificates, lease)
 
 
@@ -103,9 +105,8 @@ def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerCon
         if pipeline is None:
             try:
                 around = middleware_of(route, parts)
-                handler = handler_of(
-                    route.action, context, lease, roots=roots, max_body_bytes=server.limits.max_request_body_bytes
-                )
+                reads_body = any(middleware.reads_body for middleware in around)
+                handler = handler_of(route.action, context, lease, roots=roots, server=server, reads_body=reads_body)
             except VelocityError as error:
                 # Which of several: `config show --origin` has its line.
                 raise type(error)(f"{dotted_path(route.where)} ({route.host}): {error}") from None

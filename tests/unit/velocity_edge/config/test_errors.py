@@ -309,19 +309,6 @@ WRONG += [
 #: Keys that the guide names and that are not implemented: refused with their position, never ignored.
 NOT_BUILT = [
     (
-        "content:\n  proxies:\n    - {hostname: a, upstream: 'http://b'}",
-        "2:3: content.proxies: cannot proxy yet",
-    ),
-    (
-        "content:\n  routes:\n    - match: {path: /api}\n      action: {type: proxy, upstream: 'http://b'}",
-        "4:16: content.routes[0].action.type: cannot proxy yet",
-    ),
-    (
-        "content:\n  routes:\n   - match:\n         path: /api\n     action:\n         type: proxy\n"
-        "         upstream: http://127.0.0.1:4000\n         streaming: true",
-        "6:10: content.routes[0].action.type: cannot proxy yet",
-    ),
-    (
         "content:\n  sites:\n    - {hostname: a, root: x, fallback_endpoint: y}",
         "3:30: content.sites[0].fallback_endpoint: cannot point to a fallback yet",
     ),

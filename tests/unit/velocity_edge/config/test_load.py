@@ -30,18 +30,8 @@ ROOT = Path(__file__).parents[4]
 GUIDE = Path(__file__).parent / "serve.simple.yaml"
 
 
-def test_the_example_of_the_guide_is_accepted_except_for_its_proxies() -> None:
-    with pytest.raises(ConfigError) as caught:
-        load(GUIDE, environment={})
-    (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"{GUIDE}:19:4: content.proxies: cannot proxy yet: ")
-
-
-def test_the_example_of_the_guide_without_proxies_has_the_expected_values(tmp_path: Path) -> None:
-    text = GUIDE.read_text()
-    file = tmp_path / "serve.simple.yaml"
-    file.write_text(re.sub(r"   proxies:\n.*(?=tickets:)", "", text, flags=re.DOTALL))
-    config = load(file, environment={})
+def test_the_example_of_the_guide_has_the_expected_values() -> None:
+    config = load(GUIDE, environment={})
     assert config.server.addresses == [Listener("0.0.0.0", 4433)]
     assert config.server.tls.certificate == Path("/etc/velocity/certs/fullchain.pem")
     assert config.server.profiles.permit == ["light", "balanced", "secure"]
@@ -54,9 +44,11 @@ def test_the_example_of_the_guide_without_proxies_has_the_expected_values(tmp_pa
     assert config.tickets.storage == Path("/var/lib/velocity/tickets.json")
 
 
-def test_the_proxies_of_the_guide_are_parsed() -> None:
-    (proxy,) = parse(GUIDE.read_text(), "guide").values["content"]["proxies"]
-    assert proxy["timeouts"] == {"connect": "5s", "response": "45s", "idle": "2m"}
+def test_the_proxies_of_the_guide_have_the_expected_values() -> None:
+    (proxy,) = load(GUIDE, environment={}).content.proxies
+    assert (proxy.hostname, proxy.path, proxy.preserve_host) == ("api.example.com", "/", True)
+    assert [str(url) for _, url in proxy.servers()] == ["http://127.0.0.1:8080"]
+    assert (proxy.timeouts.connect_s, proxy.timeouts.response_s, proxy.timeouts.idle_s) == (5.0, 45.0, 120.0)
 
 
 def test_widening_changes_only_entries_whose_siblings_are_indented_deeper() -> None:

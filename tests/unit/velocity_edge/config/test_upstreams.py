@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from velocity_edge.config.section import all_problems
 from velocity_edge.config.upstream_url import UpstreamUrl, Url, parse_upstream
-from velocity_edge.config.upstreams import Upstream
+from velocity_edge.config.upstreams import SYSTEM_ROOTS, Upstream
 
 
 def upstream(**keys: object) -> Upstream:
@@ -121,11 +121,15 @@ def test_servers_are_text_or_sections() -> None:
     assert [url.host for _, url in upstream(upstreams="http://a").servers()] == ["a"]
 
 
-def test_the_files_of_tls_are_named() -> None:
+def test_the_files_of_tls_and_of_names_are_needed() -> None:
     tls = {"ca": "/ca.pem", "certificate": "/c.pem", "private_key": "/k.pem"}
-    found = {need.path: need.where for need in upstream(upstream="https://a", tls=tls).needs()}
+    found = {need.path: (need.where, need.required) for need in upstream(upstream="https://a", tls=tls).needs()}
     assert found == {
-        Path("/ca.pem"): ("tls", "ca"),
-        Path("/c.pem"): ("tls", "certificate"),
-        Path("/k.pem"): ("tls", "private_key"),
+        Path("/ca.pem"): (("tls", "ca"), True),
+        Path("/c.pem"): (("tls", "certificate"), True),
+        Path("/k.pem"): (("tls", "private_key"), True),
+        Path("/etc/resolv.conf"): (("upstream",), False),
+        Path("/etc/hosts"): (("upstream",), False),
     }
+    assert not list(upstream(upstream="http://127.0.0.1").needs())
+    assert {need.path for need in upstream(upstream="https://127.0.0.1").needs()} == set(SYSTEM_ROOTS)

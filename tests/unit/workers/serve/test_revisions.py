@@ -132,9 +132,9 @@ def test_a_host_with_conditions_on_fields_shares_no_response(worker: Worker) -> 
     assert shares == {b"a": False, b"b": True}
 
 
-def test_a_proxy_of_a_later_version_is_refused(worker: Worker) -> None:
-    proxied = {"match": {"path": "/"}, "action": {"type": "proxy", "upstream": "http://b"}}
-    with pytest.raises(ConfigError, match=r"^content\.routes\[0\] \(\*\): cannot proxy yet"):
+def test_a_proxy_whose_files_did_not_come_is_refused(worker: Worker) -> None:
+    proxied = {"match": {"path": "/"}, "action": {"type": "proxy", "upstream": "https://b", "tls": {"ca": "/x"}}}
+    with pytest.raises(ConfigError, match=r"^content\.routes\[0\] \(\*\): cannot read /x: it did not come"):
         worker.prepare(routes=[proxied])
 
 
