@@ -164,6 +164,7 @@ def running_node(
         code = node.process.wait(STOPS_WITHIN_S)
         assert code == 0, f"the node ended with {code}:\n{node.log[-3000:]}"
         assert tracebacks or "Traceback" not in node.log, node.log[-5000:]
+        assert tracebacks or "imported after" not in node.log, node.log[-5000:]
     except BaseException:
         sys.stderr.write(f"--- log of the node ---\n{node.log[-6000:]}\n")
         raise

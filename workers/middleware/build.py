@@ -15,11 +15,15 @@ from velocity_edge.config.actions import FixedAnswer, ProxyAction
 from velocity_edge.config.content import Content, Proxy, Site
 from velocity_edge.config.middlewares import Middleware as Section
 from velocity_edge.config.middlewares.base import Layer
+from velocity_edge.config.middlewares.basic import Basic
 from velocity_edge.config.middlewares.body_limit import BodyLimit
 from velocity_edge.config.middlewares.compress import Compress
 from velocity_edge.config.middlewares.cors import Cors
+from velocity_edge.config.middlewares.forward_auth import ForwardAuth
 from velocity_edge.config.middlewares.headers import Headers
 from velocity_edge.config.middlewares.ip import IpLists
+from velocity_edge.config.middlewares.jwt import Jwt
+from velocity_edge.config.middlewares.oidc import Oidc
 from velocity_edge.config.middlewares.plugin import Plugin
 from velocity_edge.config.middlewares.rate_limit import RateLimit, RateLimitRule
 from velocity_edge.config.middlewares.security_headers import SecurityHeaders
@@ -30,6 +34,8 @@ from velocity_edge.errors import ConfigError
 from workers.files import Roots
 from workers.handlers.build import HandlerContext
 from workers.handlers.resources import Lease
+from workers.middleware.auth.build import guard_of
+from workers.middleware.auth.strip import StripIdentity
 from workers.middleware.body_limit import LimitBody
 from workers.middleware.compress import Compression
 from workers.middleware.compressors import Kept
@@ -54,6 +60,8 @@ class Parts:
     roots: Roots
     context: HandlerContext
     lease: Lease
+    #: Fields in which upstreams learn who a client is, of all definitions.
+    asserted: frozenset[str] = frozenset()
     #: Name of a definition -> what was made of it.
     made: dict[str, Middleware] = field(default_factory=dict)
 
@@ -71,7 +79,8 @@ def middleware_of(route: Route, parts: Parts) -> Sequence[Middleware]:
     # Rules for everything come first, except for what is cheaper: fields, and addresses.
     first = sum(1 for _ in itertools.takewhile(lambda section: section.layer <= Layer.NETWORKS, sections))
     always = _always(route, parts.server, parts.date)
-    return [always, *named[:first], *_limits(route, parts.context), *named[first:]]
+    strip = [StripIdentity(sorted(parts.asserted))] if parts.asserted else []
+    return [always, *strip, *named[:first], *_limits(route, parts.context), *named[first:]]
 
 
 def _always(route: Route, server: Server, date: Date) -> Middleware:
@@ -103,6 +112,8 @@ def _limiter(name: str, rule: RateLimitRule, route: Route, context: HandlerConte
 def _one(section: Section, route: Route, parts: Parts) -> Middleware:
     """Return what an entry of `content.middlewares` defines."""
     match section:
+        case Basic() | ForwardAuth() | Jwt() | Oidc():
+            return guard_of(section, parts.context, parts.lease, parts.roots)
         case BodyLimit():
             return LimitBody(section.max_body_bytes)
         case Compress():

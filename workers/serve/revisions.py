@@ -92,7 +92,8 @@ def prepare(
 
 def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerContext, lease: Lease) -> Router[Pipeline]:
     server, date = config.server, Date(context.clock)
-    parts = Parts(server, date, roots, context, lease)
+    asserted = frozenset(name for section in config.content.middlewares for name in section.asserts())
+    parts = Parts(server, date, roots, context, lease, asserted)
     pipelines: dict[KeyPath, Pipeline] = {}
     arounds: dict[KeyPath, Sequence[Middleware]] = {}
     owned: dict[tuple[str, str], tuple[Middleware, Pipeline]] = {}

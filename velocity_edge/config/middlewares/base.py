@@ -8,6 +8,7 @@ routes.py resolves both.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -50,3 +51,7 @@ class MiddlewareSection(Section):
     def place(self) -> Layer:
         """Return the layer of this definition: that of its kind, unless a key decides."""
         return self.layer
+
+    def asserts(self) -> Sequence[str]:
+        """Return the fields in which upstreams learn who the client is: nobody but this node may set them."""
+        return ()

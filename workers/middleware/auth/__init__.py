@@ -1,0 +1,1 @@
+"""Middleware that establishes who the client is: OpenID Connect, bearer tokens, passwords, another server."""
