@@ -35,5 +35,6 @@ def password(name: str) -> int:
 def _asked() -> bytes:
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)).encode()
+    # A longer one is read far enough to be refused.
     line = sys.stdin.buffer.readline(MAX_PASSWORD_BYTES + 3)
     return line.rstrip(b"\r\n")
