@@ -183,6 +183,7 @@ async def _serve(shell: Shell, begin: Any, reloads: Reloads, config: Config) -> 
                     Rotation(shell).in_time(),
                     periodic.count_arrivals(shell),
                     periodic.watch_pressure(shell),
+                    periodic.keep_history(shell),
                     periodic.feed_watchdog(shell),
                 )
             ]

@@ -28,6 +28,7 @@ from supervisor.succession.quiesced_file import QuiescedFile
 from supervisor.succession.state_file import StateFile
 from supervisor.succession.sums_file import SumsFile
 from velocity_edge.paths import Places
+from velocity_edge.status.history import History
 from velocity_edge.status.pressure import Pressure
 from velocity_edge.status.sums import Sums
 from velocity_edge.wire import messages
@@ -83,6 +84,7 @@ class Resources(ABC):
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     #: What workers measure.
     sums: Sums = field(default_factory=Sums)
+    history: History = field(default_factory=History)
     #: Program to become when `finished` (an upgrade); None: the node has stopped.
     successor: list[str] | None = None
     finished: asyncio.Future[int] = field(init=False)

@@ -6,6 +6,7 @@
           /v1/readyz       200 when the node takes new clients, else 503
           /v1/livez        200
           /v1/metrics      Prometheus
+          /v1/history      the last hour in steps of 10 s; ?after=T: what came after (seconds since 1970)
           /v1/config       the resolved configuration
           /v1/tickets      the epochs of the keys, no key
     POST  /v1/VERB         the verbs of velocity_edge/admin/verbs.py; the body has the fields of the verb's request
@@ -66,6 +67,7 @@ class Admin:
         get("/v1/readyz", self.readyz)
         get("/v1/livez", self.livez)
         get("/v1/metrics", self.metrics)
+        get("/v1/history", self.history)
         get("/v1/tickets", self._tickets)
         for verb in VERBS:
             self.app.router.add_post(verb.path, self._post(verb))
@@ -118,6 +120,14 @@ class Admin:
             measured=shell.sums.table(),
         )
         return web.Response(body=page, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def history(self, request: web.Request) -> web.Response:
+        """Return the samples of the last hour, or those after a moment."""
+        try:
+            after_s = float(request.query.get("after", "0"))
+        except ValueError:
+            raise BadRequest("cannot understand after: expected seconds since 1970") from None
+        return web.json_response(self._shell.history.document(after_s), headers={"Cache-Control": "no-store"})
 
     @property
     def _etag(self) -> str:

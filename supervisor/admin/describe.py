@@ -29,6 +29,7 @@ from velocity_edge.status.document import (
 )
 from velocity_edge.status.document import Rollout as RolloutStatus
 from velocity_edge.status.pressure import Episode
+from velocity_edge.status.upstream_rows import upstream_rows
 from velocity_edge.text import logs
 from velocity_edge.wire.counters import VERDICTS
 from velocity_edge.wire.slab import total
@@ -80,6 +81,8 @@ def describe(shell: Shell) -> NodeStatus:
         "last_reload": _last_reload(shell, wall_s - now_s),
         "rollout": _rollout(shell),
         "pressure": [_pressure(episode, wall_s - now_s) for episode in shell.pressure.in_force.values()],
+        "traffic": shell.history.traffic(),
+        "upstreams": upstream_rows(shell.sums.table()),
         "degraded": list(degraded(shell, buffers)),
     }
 

@@ -14,6 +14,7 @@ from supervisor.machine.admin_socket import AdminSocket
 from supervisor.machine.kept import RETRY_S
 from supervisor.node.happenings import Counted
 from supervisor.shell import Shell
+from velocity_edge.status.history import EVERY_S
 from velocity_edge.status.pressure import totals_of
 from velocity_edge.wire.slab import total
 
@@ -49,6 +50,17 @@ async def watch_pressure(shell: Shell) -> None:
         for line in shell.pressure.observe(totals_of(counters, shell.steering.counters()), shell.clock()):
             level = logging.INFO if line.over else logging.WARNING
             log.log(level, "%s", line.text, extra={"rule": line.rule})
+
+
+async def keep_history(shell: Shell) -> None:
+    """Take a sample for the last hour (velocity_edge/status/history.py)."""
+    while True:
+        counters = total(slot.slab for slot in shell.slots)
+        totals = totals_of(counters, shell.steering.counters())
+        beats = [worker.heartbeat for worker in shell.node.workers.values() if worker.heartbeat]
+        connections = sum(beat.connections for beat in beats)
+        shell.history.observe(totals, shell.sums.table(), connections, shell.clock(), shell.wall_clock())
+        await asyncio.sleep(EVERY_S)
 
 
 async def feed_watchdog(shell: Shell) -> None:

@@ -505,7 +505,11 @@ def test_metrics_listener_serves_metrics_and_page_without_secrets() -> None:
         page = get("/metrics")
         names = [line.split("{")[0].split(" ")[0] for line in page.splitlines() if line and line[0] != "#"]
         assert "velocity_active_connections" in names
-        assert "velocity_http_requests_total" in names
+        assert "# TYPE velocity_http_requests_total counter" in page
+        assert "pid" not in json.loads(get("/status.json"))["workers"][0]
+        assert json.loads(get("/history.json?after=1"))["every_s"] == 10.0
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            get("/history.json?after=x")
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(base + "/v1/status")
 

@@ -53,8 +53,9 @@ def require() -> str:
 class Chromium:
     """A browser for one host: *host* is mapped to loopback and contacted with QUIC from the start."""
 
-    def __init__(self, host: str, port: int, spki_pin: str) -> None:
-        self.origin = f"https://{host}:{port}"
+    def __init__(self, host: str, port: int, spki_pin: str, *, scheme: str = "https") -> None:
+        """*scheme*: `http` for a page that is not served by HTTP/3."""
+        self.origin = f"{scheme}://{host}:{port}"
         self._profile = tempfile.mkdtemp(prefix="ve-chromium-")
         read_end, write_commands = os.pipe()
         read_answers, write_end = os.pipe()
@@ -93,7 +94,7 @@ class Chromium:
     def __enter__(self) -> Chromium:
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Network", "Page", "Runtime"):
+        for domain in ("Log", "Network", "Page", "Runtime"):
             self._call(f"{domain}.enable", page=True)
         return self
 
@@ -131,6 +132,32 @@ class Chromium:
             resources={r["url"].removeprefix(self.origin): r["protocol"] for r in responses},
             screenshot_png=base64.b64decode(shot["data"]),
         )
+
+    def look_at(self, width: int, height: int, *, dark: bool) -> None:
+        """Have a screen of this size in CSS pixels, and a preference for the colours."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._call("Emulation.setDeviceMetricsOverride", page=True, **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", page=True, features=[scheme])
+
+    def picture(self, *, whole: bool = False) -> bytes:
+        """Return what the screen shows as PNG; *whole*: the page, also what is below the screen."""
+        shot = self._call("Page.captureScreenshot", page=True, format="png", captureBeyondViewport=whole)
+        return base64.b64decode(shot["data"])
+
+    def complaints(self) -> list[str]:
+        """Return what the browser has complained about since the page was opened: errors, warnings, violations."""
+        self.evaluate("0")  # what it has said until now has arrived
+        found = []
+        for event in self._events:
+            match event:
+                case {"method": "Runtime.exceptionThrown", "params": {"exceptionDetails": details}}:
+                    found.append(str(details.get("exception", details).get("description", details)))
+                case {"method": "Runtime.consoleAPICalled", "params": {"type": "error" | "warning", "args": arguments}}:
+                    found.append(str([argument.get("value") for argument in arguments]))
+                case {"method": "Log.entryAdded", "params": {"entry": {"level": "error" | "warning", "text": text}}}:
+                    found.append(str(text))
+        return found
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression on the page; of a promise, its result."""

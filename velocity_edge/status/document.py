@@ -1,7 +1,7 @@
 """The status document: the JSON of `GET /v1/status`, which the supervisor fills and the command line reads.
 
 It has facts only; cli/status.py and banner.py decide what a person sees. Keys are added, never renamed; `api_version`
-changes when one is removed.
+changes when one is removed. Long because it is one document.
 """
 
 from __future__ import annotations
@@ -183,6 +183,43 @@ class Pressure(TypedDict):
     total: int
 
 
+class Traffic(TypedDict):
+    """The last minute, or what there is of it. Quantiles are None when nothing was measured."""
+
+    window_s: float
+    requests_per_s: float
+    #: Responses with a status of 500 or more.
+    errors_per_s: float
+    handshakes_per_s: float
+    #: Datagrams that the node dropped, by any stage.
+    dropped_per_s: float
+    sent_bytes_per_s: float
+    p50_s: float | None
+    p99_s: float | None
+    handshake_p95_s: float | None
+    #: Completed handshakes with a post-quantum group, of all; None without handshakes.
+    pq_share: float | None
+
+
+class Upstream(TypedDict):
+    """One server that requests are proxied to. Numbers count since the start of the node."""
+
+    upstream: str
+    #: Workers that consider it healthy; None: unknown.
+    healthy_workers: int | None
+    requests: int
+    errors_5xx: int
+    #: Attempts without a complete response.
+    failed: int
+    retries: int
+    ejections: int
+    #: Connections.
+    running: int
+    idle: int
+    p50_s: float | None
+    p99_s: float | None
+
+
 class NodeStatus(TypedDict):
     """A node. Times are seconds; `*_at_s` since 1970."""
 
@@ -226,5 +263,8 @@ class NodeStatus(TypedDict):
     rollout: Rollout | None
     #: Rules in force.
     pressure: list[Pressure]
+    #: None: the supervisor has just started.
+    traffic: NotRequired[Traffic | None]
+    upstreams: NotRequired[list[Upstream]]
     #: What is wrong, one sentence each.
     degraded: list[str]
