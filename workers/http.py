@@ -12,7 +12,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 
-from velocity_edge.http.requests import Address, FileRange
+from velocity_edge.http.requests import Address, FileRange, UpstreamEnded
 from workers.body import Body
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -43,6 +43,7 @@ class Request:
         "headers",
         "host",
         "id",
+        "inform",
         "method",
         "params",
         "path",
@@ -50,6 +51,7 @@ class Request:
         "protocol",
         "query",
         "scheme",
+        "upstream",
         "upstream_drop",
         "upstream_fields",
     )
@@ -89,6 +91,10 @@ class Request:
         #: What middleware changes in the request that goes to an upstream: fields added, names removed.
         self.upstream_fields: list[tuple[bytes, bytes]] = []
         self.upstream_drop: list[bytes] = []
+        #: Sends an informational response (1xx) before the final one, where there is somebody to send it to.
+        self.inform: Callable[[int, Headers], None] | None = None
+        #: For the access log: the server of a proxy's last attempt, how that ended, and the number of attempts.
+        self.upstream: tuple[str, UpstreamEnded, int] | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """Return the field's value, several lines joined by a comma (RFC 9110 section 5.3); None when absent."""

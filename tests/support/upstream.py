@@ -52,6 +52,7 @@ class Upstream:
         else:
             self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        self._server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
@@ -141,10 +142,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes, *fields: tuple[str, str]) -> None:
         self.send_response(status)
-        for name, value in (("content-length", str(len(body))), ("x-upstream", self.server_side.name), *fields):
+        if status != 204:
+            self.send_header("content-length", str(len(body)))
+        for name, value in (("x-upstream", self.server_side.name), *fields):
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command != "HEAD" and status != 204:
             self.wfile.write(body)
 
     def _wait(self) -> None:

@@ -176,6 +176,7 @@ class Worker:
             measures=self._handlers.measures,
         )
         serving.endpoint.use_roster(self.state.roster.workers, unborn(self.state.roster))
+        self._handlers.proxies.forwarding = serving.forwarding
         return serving
 
     def _activate(self, revision: int) -> None:

@@ -140,6 +140,7 @@ class Group:
     def ended(self, trip: Trip, member: Member, end: UpstreamEnded) -> Response | Verdict:
         """Take in how an attempt ended; return the answer that the client gets, AGAIN or OVER."""
         trip.last = end
+        trip.request.upstream = (member.name, end, trip.attempts)
         outcome = Outcome(end.outcome)
         attempt = Attempt(
             trip.request.method, outcome, end.head_sent, end.body_sent, end.reused, bool(trip.request.protocol)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from velocity_edge.http.forwarded import TrustedProxies
 from velocity_edge.http.requests import Outcome, UpstreamEnded
 from velocity_edge.http.upstreams import ForwardRequest
+from workers.body import BodyTooLarge
 from workers.http import Answer, BodyCutShort, Forward, HeadEdit, Request, Response, plain
 from workers.proxy.answers import answer_to
 from workers.proxy.client.answers import Attempt, AttemptFailed, UpstreamResponse
@@ -40,12 +41,16 @@ class RouteRules:
 class ProxyHandler:
     """A `Handler` for one route."""
 
+    #: pipeline.py: it knows WebSocket.
+    tunnels = True
+
     def __init__(self, group: Group, rules: RouteRules, context: ProxyContext, *, reads_body: bool = False) -> None:
         """*reads_body*: a middleware around it does (pipeline.py)."""
         self.group = group
         self._rules = rules
         self._context = context
-        self._reads_body = reads_body
+        # HTTP/2 of the engine is to come.
+        self._in_python = reads_body or any(server.pool.protocol != "h1" for server, _ in group.settings.servers)
 
     def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
         """Forward *request*, or refuse it at once."""
@@ -54,7 +59,7 @@ class ProxyHandler:
             return refusal
         if not request.id:
             request.id = self._context.new_id()
-        if self._context.forwarding is not None and not self._reads_body:
+        if self._context.forwarding is not None and not self._in_python:
             return Forward(request, self, self._rules.edit)
         return self._ask(request)
 
@@ -74,7 +79,7 @@ class ProxyHandler:
             changed.drop,
             changed.add,
             request.protocol,
-            NO_LIMIT if request.protocol else self._rules.max_body_bytes,
+            NO_LIMIT if request.protocol else self._max_body_bytes(request),
             tuple(edit.remove),
             edit.set,
             edit.add + self.sticky(request, member),
@@ -96,9 +101,13 @@ class ProxyHandler:
         if climbs(request.path):
             return plain(400, "The path must not contain '..' segments.")
         announced = request.header(b"content-length")
-        if announced is not None and announced.isdigit() and int(announced[:19]) > self._rules.max_body_bytes:
+        if announced is not None and announced.isdigit() and int(announced[:19]) > self._max_body_bytes(request):
             return plain(413)
         return None
+
+    def _max_body_bytes(self, request: Request) -> int:
+        own = request.body.max_bytes
+        return self._rules.max_body_bytes if own is None else own
 
     # --- by the Python client ----------------------------------------------------------------------------------------
 
@@ -113,9 +122,13 @@ class ProxyHandler:
             forward = self.forward_request(request, changed, member, self._rules.edit)
             body = None if request.body.complete and not request.body.unread else request.body
             try:
-                answer = await member.server.client().request(forward, body)
+                answer = await member.server.client().request(
+                    forward, body, trailers=lambda: request.body.trailers, on_informational=request.inform
+                )
             except AttemptFailed as failure:
                 end = self._end(failure.outcome, failure.attempt, begun_s, 0, failure.reason)
+            except BodyTooLarge:
+                end = self._end(Outcome.REQUEST_TOO_LARGE, Attempt(body_sent=True), begun_s, 0, "")
             except BaseException:
                 self.group.ended(trip, member, self._end(Outcome.CLIENT_GONE, Attempt(), begun_s, 0, ""))
                 raise

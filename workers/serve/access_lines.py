@@ -18,7 +18,7 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTimes:
-    """The last attempt of a proxied request, for its log line; a proxy sets it (`Exchange.upstream`)."""
+    """The last attempt of a proxied request, for its log line; from what a proxy leaves in `Request.upstream`."""
 
     #: As configured: "10.0.0.3:8080", "unix:/run/app.sock".
     address: str

@@ -13,6 +13,7 @@ from typing import Final
 from velocity_edge.http.requests import RequestReceived
 from workers.http import Request
 from workers.measures import Measures
+from workers.serve.access_lines import UpstreamTimes
 from workers.serve.access_log import AccessLog
 from workers.serve.connections import Connections
 from workers.serve.counted import RequestSeries
@@ -78,5 +79,12 @@ class Accounts:
             request_id=request_id or self._ids.of(event.headers, trust=revision.trust_request_id),
             site=site,
             group=connections.groups.get(connection, ""),
-            upstream=exchange.upstream if exchange is not None else None,
+            upstream=_upstream_times(request),
         )
+
+
+def _upstream_times(request: Request | None) -> UpstreamTimes | None:
+    if request is None or request.upstream is None:
+        return None
+    address, end, attempts = request.upstream
+    return UpstreamTimes(address, end.status, end.connect_ns * 1e-9, end.head_ns * 1e-9, end.total_ns * 1e-9, attempts)

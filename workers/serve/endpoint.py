@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from velocity_edge.http.upstreams import Forwarding
 from velocity_edge.quic import handover, udp
 from velocity_edge.quic.datagrams import Batch, Datagrams
 from workers.serve.exchanges import Exchanges
@@ -66,6 +67,7 @@ class Endpoint:
         #: A socket would block: the outgoing batch is kept until it is writable.
         self._blocked = False
         self._running = False
+        self._forwarding: Forwarding | None = None
         #: Strays that were dropped because their owner's link was full or closed.
         self.handover_full = 0
 
@@ -81,12 +83,20 @@ class Endpoint:
                 log.warning("listener %d: this kernel does not support %s", listener, ", ".join(missing))
             self._loop.add_reader(fd, self._on_readable, fd, listener)
         self._loop.add_reader(self._link, self._on_link)
+        if self._forwarding is not None:
+            self._loop.add_reader(self._forwarding.fileno(), self._on_upstreams)
         self.flush_soon()
+
+    def use_forwarding(self, forwarding: Forwarding) -> None:
+        """Drive these upstream connections, too. Before `start`."""
+        self._forwarding = forwarding
 
     def stop(self) -> None:
         """Stop receiving and sending. Packets in the sockets stay there for the next worker of the slot."""
         self._running = False
         self._loop.remove_reader(self._link)
+        if self._forwarding is not None:
+            self._loop.remove_reader(self._forwarding.fileno())
         for fd in self._sockets:
             self._loop.remove_reader(fd)
             self._loop.remove_writer(fd)
@@ -139,6 +149,13 @@ class Endpoint:
                 self._take_in()
                 batch.append(train)
         self._turn()
+
+    def _on_upstreams(self) -> None:
+        assert self._forwarding is not None
+        events = self._forwarding.turn(time.monotonic_ns())
+        if events:
+            self._exchanges.handle(events)
+        self._flush()
 
     def _turn(self) -> None:
         self._take_in()

@@ -15,7 +15,6 @@ from velocity_edge.http.forwarded import TrustedProxies
 from velocity_edge.http.requests import Address, BodyReceived, RequestReceived, Requests
 from workers.body import Body
 from workers.http import H3_NO_ERROR, Request
-from workers.serve.access_lines import UpstreamTimes
 
 #: Bytes of a request body that are discarded after the response; then the stream is reset. It is the default of
 #: `max_request_body_bytes`. How long it may take is bounded by `request_timeout_s` in the engine.
@@ -30,11 +29,11 @@ class Exchange:
         "body",
         "connection",
         "discarded_bytes",
+        "forwarded",
         "request",
         "site",
         "stream",
         "task",
-        "upstream",
         "writable",
     )
 
@@ -48,11 +47,11 @@ class Exchange:
         #: The head of the response was sent.
         self.answered = False
         self.discarded_bytes = 0
+        #: The engine has it, or will have it when a server has room (forwards.py).
+        self.forwarded = False
         #: What the handler got, and the site that it belongs to; None and "" when no handler was asked.
         self.request: Request | None = None
         self.site = ""
-        #: Set by a proxy before the request is logged.
-        self.upstream: UpstreamTimes | None = None
 
 
 def request_of(

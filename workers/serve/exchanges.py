@@ -18,9 +18,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 from velocity_edge.http.requests import (
+    BodyReceived,
     Event,
     EventKind,
     FileRange,
@@ -29,9 +31,11 @@ from velocity_edge.http.requests import (
     Requests,
     StreamClosed,
     StreamWritable,
+    UpstreamEnded,
 )
+from velocity_edge.http.upstreams import Forwarding
 from workers.handlers.static.open_files import OpenFiles
-from workers.http import Forward, Response, body_length, plain
+from workers.http import Answer, Forward, Response, body_length, plain
 from workers.measures import Measures
 from workers.serve.accounts import CLIENT_GONE, Accounts
 from workers.serve.backlog import weight_of
@@ -39,6 +43,7 @@ from workers.serve.connections import Connections
 from workers.serve.counted import HandshakeSeries
 from workers.serve.exchange import Exchange, OpenExchanges, request_of
 from workers.serve.failures import CutShort, internal_error
+from workers.serve.forwards import Forwards, Job
 from workers.serve.responses import COMPLETE, Responses
 from workers.serve.revision import Revision
 from workers.serve.shared_answers import Key, SharedAnswers
@@ -90,13 +95,18 @@ class Exchanges:
         handlers: dict[EventKind, Callable[[Any], None]] = {
             EventKind.HANDSHAKE_COMPLETED: self._on_handshake,
             EventKind.REQUEST_RECEIVED: self._on_request,
-            EventKind.BODY_RECEIVED: self._exchanges.on_body,
+            EventKind.BODY_RECEIVED: self._on_body,
             EventKind.STREAM_WRITABLE: self._on_writable,
             EventKind.STREAM_CLOSED: self._on_stream_closed,
             EventKind.CONNECTION_CLOSED: self.connections.on_closed,
-            EventKind.UPSTREAM_ENDED: lambda _: None,
+            EventKind.UPSTREAM_ENDED: self._on_upstream_ended,
         }
         self._handlers = tuple(handlers[kind] for kind in EventKind)
+        self._forwards: Forwards | None = None
+
+    def use_forwarding(self, forwarding: Forwarding) -> None:
+        """Have the engine forward requests by itself."""
+        self._forwards = Forwards(forwarding, self._exchanges, self.responses, self._flush_soon, self._forwarded)
 
     def use(self, revision: Revision | None) -> None:
         """Answer requests with this revision from now on; running ones finish with theirs. None: with 503."""
@@ -153,6 +163,23 @@ class Exchanges:
             self._open_files.sent(event.connection, event.stream, body)
         self._accounts.answered(event, self._revision, 200, body_length(body), came_s, site=site)
 
+    def _on_body(self, event: BodyReceived) -> None:
+        if self._forwards is None or not self._forwards.on_body(event):
+            self._exchanges.on_body(event)
+
+    def _on_upstream_ended(self, event: UpstreamEnded) -> None:
+        if self._forwards is not None:
+            self._forwards.on_ended(event)
+
+    def _forward(
+        self, exchange: Exchange, event: RequestReceived, revision: Revision | None, forward: Forward, started_s: float
+    ) -> None:
+        assert self._forwards is not None and revision is not None, "only an engine that forwards gets it"  # noqa: PT018
+        self._forwards.start(exchange, event, revision, forward, started_s)
+
+    def _forwarded(self, job: Job, status: int, body_bytes: int) -> None:
+        self._accounts.answered(job.event, job.revision, status, body_bytes, job.started_s, exchange=job.exchange)
+
     def _on_writable(self, event: StreamWritable) -> None:
         exchange = self._open.get(event.stream)
         if exchange is not None and exchange.writable is not None:
@@ -164,8 +191,12 @@ class Exchanges:
         if self._open_files.in_flight:
             self._open_files.release(event.stream)
         exchange = self._open.pop(event.stream, None)
-        if exchange is not None and exchange.task is not None:
+        if exchange is None:
+            return
+        if exchange.task is not None:
             exchange.task.cancel()
+        elif exchange.forwarded and self._forwards is not None:
+            self._forwards.on_stream_closed(event.stream)
 
     def _defer(self, event: RequestReceived) -> None:
         """Answer a request in a later turn; with 503 now if too much waits already."""
@@ -202,7 +233,7 @@ class Exchanges:
             request = None if event.fields_too_large else request_of(event, exchange.body, peer, trusted)
             if revision is None or request is None:
                 status = 503 if revision is None else 431 if event.fields_too_large else 400
-                result: Response | Awaitable[Response] = plain(status)
+                result: Response | Awaitable[Answer] = plain(status)
             else:
                 pipeline = revision.find(request)
                 self._accounts.begin(request, revision)
@@ -211,8 +242,10 @@ class Exchanges:
                     answer: Any = plain(501)  # RFC 9220 section 3, RFC 9110 section 15.6.2
                 else:
                     answer = pipeline.handle(request)
-                assert not isinstance(answer, Forward), "no handler forwards yet"
-                result = cast("Response | Awaitable[Response]", answer)
+                if isinstance(answer, Forward):
+                    self._forward(exchange, event, revision, answer, started_s)
+                    return
+                result = answer
         except Exception as error:
             result = internal_error(error, event)
         if isinstance(result, Response):
@@ -220,6 +253,8 @@ class Exchanges:
         if not isinstance(result, Response) or not isinstance(result.body, COMPLETE):
             self._open[stream] = exchange
             self._turns.charge_step()
+            if exchange.request is not None:
+                exchange.request.inform = partial(self.responses.inform, stream)
             exchange.task = self._start(self._run(exchange, event, revision, result, started_s))
             if revision is not None:
                 revision.enter()
@@ -246,16 +281,20 @@ class Exchanges:
         exchange: Exchange,
         event: RequestReceived,
         revision: Revision | None,
-        result: Response | Awaitable[Response],
+        result: Response | Awaitable[Answer],
         started_s: float,
     ) -> None:
         """Wait for a handler's response, then for its chunks. Raises nothing but CancelledError."""
         try:
             try:
-                response = result if isinstance(result, Response) else await result
+                answer = result if isinstance(result, Response) else await result
             except Exception as error:
-                response = internal_error(error, event)
-            response = self.responses.within_bounds(event, response)
+                answer = internal_error(error, event)
+            if isinstance(answer, Forward):
+                exchange.task = None
+                self._forward(exchange, event, revision, answer, started_s)
+                return
+            response = self.responses.within_bounds(event, answer)
             if not isinstance(response.body, COMPLETE):
                 sent = await self.responses.stream(exchange, response, response.body, event)
             else:
@@ -264,5 +303,6 @@ class Exchanges:
             self._accounts.answered(event, revision, response.status, sent, started_s, exchange=exchange)
         finally:
             exchange.task = None
-            self._exchanges.finish(exchange)
+            if not exchange.forwarded:
+                self._exchanges.finish(exchange)
             self._flush_soon()

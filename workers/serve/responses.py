@@ -12,7 +12,7 @@ from typing import Final
 
 from velocity_edge.http.requests import FileRange, RequestReceived, Requests
 from workers.handlers.static.open_files import OpenFiles
-from workers.http import H3_INTERNAL_ERROR, BodyCutShort, Response, plain
+from workers.http import H3_INTERNAL_ERROR, BodyCutShort, Headers, Response, plain
 from workers.serve.exchange import Exchange
 from workers.serve.failures import CutShort, internal_error
 from workers.serve.turns import Turns
@@ -63,6 +63,11 @@ class Responses:
             return False
         self._open_files.sent(exchange.connection, exchange.stream, body)
         return True
+
+    def inform(self, stream: int, status: int, headers: Headers) -> None:
+        """Send an informational response, such as 103. 100 is sent when the body is read (exchange.py)."""
+        if status > 101 and self._respond(stream, status, headers, None, fin=False):
+            self._flush_soon()
 
     async def stream(
         self, exchange: Exchange, response: Response, chunks: AsyncIterable[bytes], event: RequestReceived

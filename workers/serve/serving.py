@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from velocity_edge.http.upstreams import CanForward, Forwarding
 from velocity_edge.keys.ring import LOG_SALT, derive
 from velocity_edge.keys.table import EpochTable
 from velocity_edge.quic import single_use, udp
@@ -97,6 +98,8 @@ class Serving:
     exchanges: Exchanges
     endpoint: Endpoint
     settings: EngineSettings
+    #: Upstream connections of the engine, if it has them.
+    forwarding: Forwarding | None = None
     active: Prepared | None = None
     #: Connections that got their final GOAWAY, in any drain (drain_plan.py says why that is kept).
     told: set[int] = field(default_factory=set)
@@ -148,7 +151,11 @@ class Serving:
         endpoint = Endpoint(
             loop, engine, exchanges, sockets=equipment.bundle.sockets, link=equipment.link, links=equipment.links
         )
-        return cls(engine, upcalls, exchanges, endpoint, settings)
+        forwarding = engine.forwarding() if isinstance(engine, CanForward) else None
+        if forwarding is not None:
+            exchanges.use_forwarding(forwarding)
+            endpoint.use_forwarding(forwarding)
+        return cls(engine, upcalls, exchanges, endpoint, settings, forwarding)
 
     def settings_of(self, prepared: Prepared) -> EngineSettings:
         """Return the engine settings of a revision. Raises `Unavailable` when this engine does not support them."""
