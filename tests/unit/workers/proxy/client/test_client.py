@@ -245,7 +245,7 @@ async def test_a_body_above_the_limit_is_not_sent_whole(length: int | None) -> N
         with pytest.raises(AttemptFailed) as caught:
             await client.request(replace(POST, fields=fields, max_body_bytes=5), chunks(b"abc", b"def"))
         assert caught.value.outcome == Outcome.REQUEST_TOO_LARGE
-        assert upstream.connections == (length is None)
+        await until(lambda: upstream.connections == (length is None), "the connection to be counted")
         client.close()
 
 
