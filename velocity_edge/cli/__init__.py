@@ -39,6 +39,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     ),
     "dispatch": ("velocity_edge.cli.dispatch:dispatch", "Show the packet programs, or detach them."),
     "client": ("velocity_edge.cli.client:client", "Fetch a URL over HTTP/3, or probe what a server supports."),
+    "gateway": ("velocity_edge.cli.gateway:gateway", "Let HTTP/1.1 programs use a node: HTTP/1.1 in, HTTP/3 out."),
     "cid": ("velocity_edge.cli.cid:cid", "Decode the node and the worker in a connection ID."),
     "password": ("velocity_edge.cli.password:password", "Make an entry for a file of users (kind: basic)."),
     "config": ("velocity_edge.cli.config:config", "Check or show a configuration."),

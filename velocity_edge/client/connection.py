@@ -159,6 +159,11 @@ class ClientH3(H3Connection):
         self._decoder = pylsqpack.Decoder(0, 0)
         super()._init_connection()
 
+    def forget(self, stream_id: int) -> None:
+        """Free a request stream that was reset."""
+        self._stream.pop(stream_id, None)
+        self.without_content.discard(stream_id)
+
     def _get_local_settings(self) -> dict[int, int]:
         return {
             Setting.QPACK_MAX_TABLE_CAPACITY: 0,

@@ -17,6 +17,8 @@ class Options:
     """How to connect. The defaults suit a public site."""
 
     insecure: bool = False
+    #: SHA-256 of the server's public key, in place of authorities and names.
+    pin: bytes = b""
     cafile: Path | None = None
     #: Group ids to offer, in order; None: all, hybrids first.
     groups: tuple[int, ...] | None = None
@@ -48,6 +50,8 @@ def client_policy(parts: SplitResult, options: Options) -> ClientPolicy:
     trust = trust_file(options.cafile) if options.cafile is not None else Trust()
     if options.insecure:
         trust = Trust(insecure=True)
+    if options.pin:
+        trust = Trust(pin=options.pin)
     more: dict[str, Any] = {}
     if options.groups is not None:
         more["groups"] = options.groups

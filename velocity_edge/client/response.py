@@ -13,16 +13,31 @@ from typing import Any
 
 from aioquic.h3.events import DataReceived, HeadersReceived
 
-from velocity_edge.errors import CannotDo
+from velocity_edge.errors import CannotDo, Unavailable
 
 
 class Response:
     """A response while it arrives. Iterate over it for the content, or `await read()`."""
 
-    def __init__(self, consumed: Callable[[int], None], wait: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-        """*consumed* gets the number of bytes that a reader took; *wait* returns when its event is set, or raises."""
+    def __init__(
+        self,
+        consumed: Callable[[int], None],
+        wait: Callable[[asyncio.Event], Awaitable[None]],
+        abandon: Callable[[], None] = lambda: None,
+    ) -> None:
+        """*consumed* gets the number of bytes that a reader took; *wait* returns when its event is set, or raises.
+
+        *abandon* tells the server that the rest is not wanted.
+        """
         self.status = 0
         self.headers: list[tuple[str, str]] = []
+        #: Fields after the content.
+        self.trailers: list[tuple[str, str]] = []
+        #: Called for each interim response (1xx).
+        self.on_informational: Callable[[int, list[tuple[str, str]]], None] = lambda status, headers: None
+        #: Sends the content of the request, where it is produced while the response arrives.
+        self.upload: asyncio.Task[None] | None = None
+        self._abandon = abandon
         self._consumed = consumed
         self._wait = wait
         self._chunks: deque[bytes] = deque()
@@ -69,17 +84,43 @@ class Response:
         if isinstance(event, HeadersReceived):
             pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
             status = int(dict(pairs).get(":status", "0"))
-            # Interim responses (1xx) are skipped.
-            if status >= 200:
+            fields = [(name, value) for name, value in pairs if name[:1] != ":"]
+            if self.status:
+                self.trailers = fields
+            elif status >= 200:
                 self.status = status
-                self.headers = [(name, value) for name, value in pairs if name[:1] != ":"]
+                self.headers = fields
+            else:
+                self.on_informational(status, fields)
         elif isinstance(event, DataReceived) and event.data:
             self._chunks.append(event.data)
-        self._ended = self._ended or event.stream_ended
+        if event.stream_ended:
+            self._ended = True
+            self._stop_upload()
         self._changed.set()
 
     def fail(self, error: Exception) -> None:
         """End the response: readers get what has arrived, then *error*."""
         if not self._ended:
             self.error = error
+            self._stop_upload()
         self._changed.set()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more arrives."""
+        return self._ended or self.error is not None
+
+    def abandon(self) -> None:
+        """Give up what has not arrived and what has not been read. After the end this does nothing to the server."""
+        unread = sum(map(len, self._chunks))
+        self._chunks.clear()
+        if unread:
+            self._consumed(unread)
+        if not self.over:
+            self.fail(Unavailable("cannot read a response that was abandoned"))
+            self._abandon()
+
+    def _stop_upload(self) -> None:
+        if self.upload is not None and self.upload is not asyncio.current_task(self.upload.get_loop()):
+            self.upload.cancel()

@@ -6,6 +6,8 @@ too). This file has the roots that a client can be told to trust, and the transl
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from aioquic import tls
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import crypto
 
 from velocity_edge.errors import ConfigError
@@ -27,9 +30,16 @@ class Trust:
     roots_pem: bytes | None = None
     #: Accept any chain: to inspect a server, never to use its data.
     insecure: bool = False
+    #: SHA-256 of the leaf's public key (SubjectPublicKeyInfo): only this one is accepted, whoever issued it.
+    pin: bytes = b""
 
     def check(self, certificates: Sequence[x509.Certificate], server_name: str) -> None:
         """Raise `Alert` when the chain (leaf first) is not trusted for *server_name*."""
+        if self.pin:
+            spki = certificates[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            if not hmac.compare_digest(hashlib.sha256(spki).digest(), self.pin):
+                raise Alert(AlertDescription.BAD_CERTIFICATE, "the certificate's key is not the pinned one")
+            return
         if self.insecure:
             return
         try:

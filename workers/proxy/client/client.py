@@ -104,9 +104,11 @@ class Client:
         """Return the first chunk: a GET whose end came in a frame of its own has no body, and needs no framing."""
         try:
             async with asyncio.timeout(self._settings.idle_timeout_ns / 1e9):
-                return await anext(chunks, None)
+                first = await anext(chunks, None)
         except TimeoutError:
             raise AttemptFailed(Outcome.REQUEST_TIMEOUT, "the client sent nothing of its body", attempt) from None
+        attempt.body_sent = first is not None  # read, so that another attempt would lack it
+        return first
 
 
 def _chunks(body: AsyncIterable[bytes] | bytes | None) -> AsyncIterator[bytes]:

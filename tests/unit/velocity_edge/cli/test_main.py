@@ -58,8 +58,10 @@ def test_every_verb_of_the_table_has_help(run: Run, verb: str) -> None:
 def test_only_the_command_line_imports_the_command_line() -> None:
     """The supervisor has what both need from velocity_edge/status and velocity_edge/exits.py."""
     graph = module_graph()
-    importers = {name for name, imported in graph.items() if any(n.startswith("velocity_edge.cli") for n in imported)}
-    assert {name for name in importers if not name.startswith("velocity_edge.cli")} == {"velocity_edge.__main__"}
+    importers = {
+        name for name, imported in graph.items() if any(f"{n}.".startswith("velocity_edge.cli.") for n in imported)
+    }
+    assert {name for name in importers if not f"{name}.".startswith("velocity_edge.cli.")} == {"velocity_edge.__main__"}
 
 
 def test_without_a_verb_help_is_printed(run: Run) -> None:
