@@ -15,11 +15,23 @@ enum {
 
 /* --- what the stream tells --- */
 
+/* Then the attempt has ended. */
+static bool is_too_large(ve_attempt *attempt) {
+    const ve_stream *stream = attempt->stream;
+    uint64_t bytes = attempt->request_bytes + (stream->body_length - stream->body_start);
+    if (attempt->content_length > 0 && !attempt->websocket && (uint64_t)attempt->content_length > bytes) {
+        bytes = (uint64_t)attempt->content_length;
+    }
+    if (bytes <= attempt->max_body_bytes) {
+        return false;
+    }
+    ve_attempt_abandon(attempt, VE_REQUEST_TOO_LARGE, "the request body is too large");
+    return true;
+}
+
 static void on_body(ve_carrier *carrier) {
     ve_attempt *attempt = VE_OWNER(ve_attempt, carrier, carrier);
-    ve_stream *stream = attempt->stream;
-    if (attempt->request_bytes + (stream->body_length - stream->body_start) > attempt->max_body_bytes) {
-        ve_attempt_abandon(attempt, VE_REQUEST_TOO_LARGE, "the request body is too large");
+    if (is_too_large(attempt)) {
         return;
     }
     if (attempt->upstream != NULL && attempt->upstream->protocol != NULL) {
@@ -218,7 +230,7 @@ void ve_attempt_abandon(ve_attempt *attempt, ve_outcome outcome, const char *rea
     ve_attempt_end(attempt, outcome, reason);
 }
 
-void ve_attempt_begin(ve_attempt *attempt, ve_pool *pool, ve_stream *stream) {
+bool ve_attempt_begin(ve_attempt *attempt, ve_pool *pool, ve_stream *stream) {
     attempt->carrier.type = &carrier_type;
     attempt->owner = pool->owner;
     attempt->pool = pool;
@@ -230,4 +242,8 @@ void ve_attempt_begin(ve_attempt *attempt, ve_pool *pool, ve_stream *stream) {
     stream->held = false;
     pool->running++;
     pool->requests++;
+    if (attempt->websocket) {
+        attempt->max_body_bytes = UINT64_MAX; /* it is a tunnel */
+    }
+    return !is_too_large(attempt);
 }
