@@ -167,6 +167,7 @@ struct ve_upstreams {
     ve_chunk *reading;    /* the one that is parsed; NULL: it was kept */
     ve_grave *graves;
     bool turning;
+    bool ending; /* the engine is being freed: no events, nothing for clients */
 };
 
 /* One attempt to have a request answered. The request was validated, and is in memory of its own behind the struct. */

@@ -170,6 +170,9 @@ static uint64_t since(const ve_attempt *attempt, uint64_t then_ns) {
 
 static void emit(ve_attempt *attempt, ve_outcome outcome, const char *reason) {
     ve_engine *engine = attempt->owner->engine;
+    if (attempt->owner->ending) {
+        return;
+    }
     PyObject *values[] = {
         PyLong_FromUnsignedLongLong(attempt->handle),
         PyLong_FromUnsignedLongLong(attempt->pool->handle),
@@ -204,7 +207,9 @@ void ve_attempt_end(ve_attempt *attempt, ve_outcome outcome, const char *reason)
     if (stream != NULL) {
         stream->carrier = NULL;
         stream->wants_writable = false;
-        if (outcome == VE_COMPLETE) {
+        if (attempt->owner->ending) {
+            stream->held = true;
+        } else if (outcome == VE_COMPLETE) {
             ve_stream_discard(stream);
         } else if (attempt->head_sent) {
             ve_stream_reset(stream, VE_H3_INTERNAL_ERROR);
