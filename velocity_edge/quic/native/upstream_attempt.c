@@ -160,7 +160,9 @@ static void detach(ve_attempt *attempt) {
 static PyObject *text_of(const char *reason) {
     char text[160];
     snprintf(text, sizeof text, "%s", reason);
-    text[0] = (char)tolower((unsigned char)text[0]);
+    if (text[0] != 0 && islower((unsigned char)text[1])) {
+        text[0] = (char)tolower((unsigned char)text[0]); /* of strerror(); not an abbreviation */
+    }
     return PyUnicode_DecodeASCII(text, (Py_ssize_t)strlen(text), "replace");
 }
 
