@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from supervisor.admin.describe_keys import degraded_keys
+from supervisor.admin.unhealthy import unhealthy
 from supervisor.machine import sockets
 from supervisor.node.lifecycle import NodeState, WorkerState
 from supervisor.shell import Shell
 from velocity_edge import __version__
 from velocity_edge.status.document import Buffers
+from velocity_edge.status.upstream_rows import upstream_rows
 
 
 def degraded(shell: Shell, buffers: Buffers) -> Iterator[str]:
@@ -32,6 +34,7 @@ def degraded(shell: Shell, buffers: Buffers) -> Iterator[str]:
         if worker.busy:
             silent_s = shell.clock() - worker.heard_s
             yield f"worker {worker.worker_id} is busy: heartbeat late by {silent_s:.0f} s, but it makes progress"
+    yield from unhealthy(shell.active.config.content, upstream_rows(shell.sums.table()))
     yield from degraded_keys(shell)
     if node.last_reload and not node.last_reload.ok:
         yield f"the last reload was refused: {node.last_reload.reason}"

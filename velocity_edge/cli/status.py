@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
 import click
@@ -14,7 +14,7 @@ from velocity_edge.cli.output import show_json, show_raw
 from velocity_edge.cli.units import count, duration, size
 from velocity_edge.exits import Exit
 from velocity_edge.status.banner import dispatch_lines
-from velocity_edge.status.document import NodeStatus, WorkerStatus
+from velocity_edge.status.document import NodeStatus, Upstream, WorkerStatus
 from velocity_edge.text.printable import printable
 
 _GROUPS: Final = {
@@ -36,6 +36,20 @@ _COLUMNS: Final = (
     "memory",
     "age",
     "pid",
+)
+#: `healthy`: the number of workers that consider it so; `failed`: attempts without a complete response.
+_UPSTREAM_COLUMNS: Final = (
+    "upstream",
+    "healthy",
+    "running",
+    "idle",
+    "requests",
+    "5xx",
+    "failed",
+    "retries",
+    "ejections",
+    "p50",
+    "p99",
 )
 
 
@@ -59,7 +73,8 @@ def status(as_json: bool) -> int:
 def screen(found: NodeStatus, now_s: float, *, colour: bool = False) -> str:
     """Return the screen for a status, every line printable. *now_s*: seconds since 1970."""
     traffic = (*_traffic(found), *_pressure(found, now_s))
-    parts = (*_head(found, now_s), "", *_workers(found["workers"]), "", *traffic, *_end(found))
+    upstreams = [*_upstreams(found["upstreams"]), ""] if found.get("upstreams") else []
+    parts = (*_head(found, now_s), "", *_workers(found["workers"]), "", *upstreams, *traffic, *_end(found))
     lines, state = [printable(part) for part in parts], printable(found["state"])
     if colour:
         lines[0] = (
@@ -125,14 +140,39 @@ def _left(found: NodeStatus) -> Iterator[str]:
 
 
 def _workers(workers: list[WorkerStatus]) -> Iterator[str]:
-    rows = [_COLUMNS, *(_row(worker) for worker in workers)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    left = ("state", "version", "engine")
+    return _table([_COLUMNS, *(_row(worker) for worker in workers)], left)
+
+
+def _upstreams(upstreams: list[Upstream]) -> Iterator[str]:
+    return _table([_UPSTREAM_COLUMNS, *(_upstream(row) for row in upstreams)], ("upstream",))
+
+
+def _table(rows: list[tuple[str, ...]], left: Container[str]) -> Iterator[str]:
+    """Yield *rows*, the first of which has the names of the columns; those in *left* begin at the same place."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = (
-            cell.ljust(width) if name in ("state", "version", "engine") else cell.rjust(width)
-            for cell, width, name in zip(row, widths, _COLUMNS, strict=True)
+            cell.ljust(width) if name in left else cell.rjust(width)
+            for cell, width, name in zip(row, widths, rows[0], strict=True)
         )
         yield "  ".join(cells).rstrip()
+
+
+def _upstream(row: Upstream) -> tuple[str, ...]:
+    healthy = row["healthy_workers"]
+    return (
+        row["upstream"],
+        "?" if healthy is None else "NONE" if healthy == 0 else str(healthy),
+        count(row["running"]),
+        count(row["idle"]),
+        count(row["requests"]),
+        count(row["errors_5xx"]),
+        count(row["failed"]),
+        count(row["retries"]),
+        count(row["ejections"]),
+        *("-" if (time_s := row[key]) is None else f"{time_s * 1000:.1f} ms" for key in ("p50_s", "p99_s")),
+    )
 
 
 def _row(worker: WorkerStatus) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from workers.pipeline import Handler
 from workers.proxy.client import Client
 from workers.proxy.context import ProxyContext
 from workers.proxy.dns import Resolver
+from workers.proxy.overview import Overview
 
 
 class HandlerContext:
@@ -45,7 +46,13 @@ class HandlerContext:
         self.resources = Resources()
         self.measures = Measures()
         self.proxies = ProxyContext(
-            time.monotonic, random.random, _new_id, self.measures, Client, Resolver(random.random)
+            time.monotonic,
+            random.random,
+            _new_id,
+            self.measures,
+            Client,
+            Resolver(random.random),
+            Overview(self.measures),
         )
         #: Of this worker alone until its slot's are here (workers/process/worker.py).
         self.rate_cells = RateCells.private()

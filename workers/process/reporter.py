@@ -6,6 +6,7 @@ It also has the worker's log and the access log's writer, whose lost lines are c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -36,13 +37,16 @@ class Reporter:
         open_files: OpenFiles,
         slab: Slab,
         measures: Measures,
+        show: Callable[[], None] = lambda: None,
     ) -> None:
+        """*show* sets gauges among *measures*; it is called every second."""
         self._loop = loop
         self._state = state
         self.supervision = supervision
         self._memory = memory
         self._open_files = open_files
         self._measures = measures
+        self._show = show
         supervision.on_successor = self._report_all
         worker_id = state.identity.worker_id
         self.logs = logs.set_up(f"worker {worker_id}")
@@ -96,6 +100,7 @@ class Reporter:
                 state.drain.left() if state.drain is not None else None,
             )
         )
+        self._show()
         self.report_measures()
         title(state, self.supervision, connections)
 

@@ -140,6 +140,7 @@ class Worker:
             self._handlers.open_files,
             slab,
             self._handlers.measures,
+            self._handlers.proxies.overview.show,
         )
 
     def _use_keys(self, order: m.UseKeys) -> None:

@@ -14,6 +14,7 @@ from velocity_edge.http.requests import Headers
 from velocity_edge.http.upstreams import Forwarding, ForwardRequest, PoolCounts, PoolSettings, SocketAddress
 from workers.measures import Measures
 from workers.proxy.client.answers import UpstreamResponse
+from workers.proxy.overview import Overview
 
 
 class UpstreamClient(Protocol):
@@ -69,4 +70,5 @@ class ProxyContext:
     measures: Measures
     make_client: Callable[[PoolSettings], UpstreamClient]
     names: Names
+    overview: Overview
     forwarding: Forwarding | None = None

@@ -54,9 +54,10 @@ Lookup = Callable[[str], Awaitable[Found]]
 class Resolver:
     """The names of one worker."""
 
-    def __init__(self, random: Callable[[], float], lookup: Lookup | None = None) -> None:
-        """*random*: from 0 to 1. *lookup* in place of the DNS."""
+    def __init__(self, random: Callable[[], float], lookup: Lookup | None = None, port: int = 53) -> None:
+        """*random*: from 0 to 1. *lookup* in place of the DNS; *port* of the name servers."""
         self._random = random
+        self._port = port
         self._lookup = lookup or self._ask
         self._hosts: dict[str, tuple[str, ...]] = {}
         self._resolver = _resolver("")
@@ -65,6 +66,7 @@ class Resolver:
     def use(self, resolv_conf: str, hosts: str) -> None:
         """Use the content of these files from now on."""
         self._resolver = _resolver(resolv_conf)
+        self._resolver.port = self._port
         self._hosts = parse_hosts(hosts)
 
     def watch(self, host: str, on_result: OnResult) -> _Watch:

@@ -1,20 +1,17 @@
-"""The metrics of one server: responses, times, errors, retries, ejections, connections, health. Pure.
+"""The metrics of one server that are counted with each request: responses, times, errors, retries, ejections. Pure.
 
-Series are kept here because they are counted for each request; they are forgotten with the server.
+What an upstream has at the moment (connections, health) is in overview.py.
 """
 
 from __future__ import annotations
 
 from velocity_edge.http.requests import Outcome, UpstreamEnded
-from velocity_edge.http.upstreams import PoolCounts
 from workers.measures import Counter, Measures
 
 _REQUESTS = "velocity_upstream_requests_total"
 _ERRORS = "velocity_upstream_errors_total"
 _DURATION = "velocity_upstream_request_duration_seconds"
 _CONNECT = "velocity_upstream_connect_duration_seconds"
-_CONNECTIONS = "velocity_upstream_connections"
-_HEALTHY = "velocity_upstream_healthy"
 _RETRIES = "velocity_upstream_retries_total"
 _EJECTIONS = "velocity_upstream_ejections_total"
 
@@ -31,9 +28,6 @@ class ServerSeries:
         self._connect = measures.histogram(_CONNECT, (upstream,))
         self._retries = measures.counter(_RETRIES, (upstream,))
         self._ejections = measures.counter(_EJECTIONS, (upstream,))
-        self._healthy = measures.gauge_of(_HEALTHY, (upstream,))
-        self._idle = measures.gauge_of(_CONNECTIONS, (upstream, "idle"))
-        self._running = measures.gauge_of(_CONNECTIONS, (upstream, "running"))
 
     def ended(self, end: UpstreamEnded) -> None:
         """Count an attempt."""
@@ -60,15 +54,3 @@ class ServerSeries:
     def ejected(self) -> None:
         """Count that the server is left out for a while."""
         self._ejections.value += 1
-
-    def show(self, healthy: bool, counts: PoolCounts) -> None:
-        """Set the gauges."""
-        self._healthy.value = float(healthy)
-        self._idle.value = counts.idle
-        self._running.value = counts.open - counts.idle
-
-    def forget(self) -> None:
-        """Remove the gauges: the server is gone. Counters stay, as what was counted has happened."""
-        self._measures.forget(_HEALTHY, (self._upstream,))
-        for state in ("idle", "running"):
-            self._measures.forget(_CONNECTIONS, (self._upstream, state))

@@ -72,6 +72,7 @@ class Server:
         self._watch: Watch | None = None
         self._probe: Probe | None = None
         self._closed = False
+        context.overview.add(self)
         url = settings.url
         if not url.is_name:
             self._addresses = (url.socket or (url.host, url.port),)
@@ -100,7 +101,7 @@ class Server:
             forwarding.close(pool)
         if self._client is not None:
             self._client.close()
-        self._series.forget()
+        self._context.overview.remove(self)
 
     @property
     def awaited(self) -> bool:
@@ -170,12 +171,6 @@ class Server:
     def usable(self) -> bool:
         """Whether it gets requests while another one does as well."""
         return not self.unresolved and self.health.usable(self._context.clock())
-
-    def show(self) -> PoolCounts:
-        """Set the gauges; return the counts of its connections."""
-        counts = self.counts()
-        self._series.show(self.usable(), counts)
-        return counts
 
     def _failed(self, end: UpstreamEnded) -> bool | None:
         """Return whether the server is to blame; None when the attempt says nothing about it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.support.command_line import run_verb
 from tests.support.pretend_admin import PretendAdmin, sample_status
 from velocity_edge.cli.health import verdict
 from velocity_edge.cli.status import screen
+from velocity_edge.status.document import Upstream
 
 
 def test_status_is_one_screen_without_colour(node: PretendAdmin, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,3 +56,31 @@ def test_status_shows_pressure_which_does_not_affect_the_exit_code() -> None:
     line = "PRESSURE: new clients must validate: 1 380/s for 12 s, 16 560 in all (retry)"
     assert line in screen(found, 1_000_012.0).splitlines()
     assert verdict(found)[0] == 0
+
+
+def test_status_has_a_row_for_each_upstream() -> None:
+    found = sample_status()
+    row: Upstream = {
+        "upstream": "http://10.0.0.1:8080", "healthy_workers": 0, "requests": 1200, "errors_5xx": 3, "failed": 2,
+        "retries": 1, "ejections": 4, "running": 5, "idle": 6, "p50_s": 0.0012, "p99_s": None,
+    }  # fmt: skip
+    found["upstreams"] = [row, {**row, "upstream": "unix:/x", "healthy_workers": 2}]
+    lines = screen(found, 1_000_012.0).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("upstream "))
+    names = [
+        "upstream",
+        "healthy",
+        "running",
+        "idle",
+        "requests",
+        "5xx",
+        "failed",
+        "retries",
+        "ejections",
+        "p50",
+        "p99",
+    ]
+    assert lines[at].split() == names
+    cells = ["http://10.0.0.1:8080", "NONE", "5", "6", "1 200", "3", "2", "1", "4", "1.2 ms", "-"]
+    assert re.split(r" {2,}", lines[at + 1]) == cells
+    assert lines[at + 2].split()[:2] == ["unix:/x", "2"]
