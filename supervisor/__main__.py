@@ -1,6 +1,7 @@
 """`python -I -m supervisor`: runs a node. `velocity-edge serve` becomes this process (exec).
 
     --config FILE   the configuration            --set JSON    flags, as {"server.workers": 2}
+    --edge-config FILE   a second one, merged into `content`
     --worker-program JSON   program to start instead of `python -I -m workers` (tests)
     --roll          restart adopted workers (an upgrade does)
     --check         with the same options: print the version if this installation could start a node, else the reason
@@ -69,6 +70,7 @@ def main() -> int:
     """Run a node until it stops; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -I -m supervisor", description="Run a velocity-edge node.")
     parser.add_argument("--config", type=Path)
+    parser.add_argument("--edge-config", type=Path)
     parser.add_argument("--set", dest="overrides", type=orjson.loads, default={}, metavar="JSON")
     parser.add_argument("--worker-program", type=orjson.loads, default=None, metavar="JSON")
     parser.add_argument("--roll", action="store_true", help="restart adopted workers (an upgrade does)")
@@ -94,7 +96,9 @@ def main() -> int:
         return 0
 
     def load_config() -> Config:
-        return load(arguments.config, arguments.overrides)
+        return load(arguments.config, arguments.overrides, edge=arguments.edge_config)
+
+    files = [path for path in (arguments.config, arguments.edge_config) if path is not None]
 
     try:
         if arguments.check:
@@ -102,7 +106,7 @@ def main() -> int:
             check(load_config(), places, arguments.worker_program)
             print(__version__)
             return 0
-        return asyncio.run(_run(load_config, arguments.config, arguments.worker_program, arguments.roll))
+        return asyncio.run(_run(load_config, files, arguments.worker_program, arguments.roll))
     except VelocityError as error:
         for line in str(error).splitlines():
             _print(f"velocity-edge: {printable(line)}", 2)
@@ -125,7 +129,7 @@ def _end_orphans() -> int:
     return 0
 
 
-async def _run(load_config: Any, file: Path | None, worker_program: list[str] | None, roll: bool) -> int:
+async def _run(load_config: Any, files: list[Path], worker_program: list[str] | None, roll: bool) -> int:
     config: Config = load_config()
     # Enough for the sockets, links and slabs of all slots, and for descriptors that are sent to workers.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -145,7 +149,7 @@ async def _run(load_config: Any, file: Path | None, worker_program: list[str] | 
     telemetry = config.server.telemetry
     lines = logs.set_up("supervisor", structured=telemetry.structured_logs, level=config.server.log_level)
     try:
-        reloads = Reloads(shell, load_config, file, lines, own_program=worker_program is not None)
+        reloads = Reloads(shell, load_config, files, lines, own_program=worker_program is not None)
         code = await _serve(shell, begin, reloads, config)
     finally:
         lines.close()

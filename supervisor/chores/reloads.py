@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from supervisor.node.happenings import Happening, Reload, ReloadFailed, Restart,
 from supervisor.parameters import node_settings, worker_options
 from supervisor.shell import Shell
 from velocity_edge.config.model import Config
+from velocity_edge.config.needs import files_of
 from velocity_edge.errors import CannotDo, ConfigError, Unavailable
 from velocity_edge.machine.worker_user import Rights, choose
 from velocity_edge.quic.open_engine import native_missing
@@ -34,9 +35,9 @@ class Reloads:
     """The reloads of one node."""
 
     def __init__(
-        self, shell: Shell, load: Callable[[], Config], file: Path | None, logs: Logs, *, own_program: bool = False
+        self, shell: Shell, load: Callable[[], Config], files: Sequence[Path], logs: Logs, *, own_program: bool = False
     ) -> None:
-        """*load* reads the configuration as it was read at the start; *file* is the one to watch.
+        """*load* reads the configuration as it was read at the start; *files* are the ones to watch.
 
         With *own_program*, a test chose the program of the workers: its command line never changes.
         """
@@ -45,7 +46,7 @@ class Reloads:
         self._own_program = own_program
         shell.on_activated = self.adapt
         self._load = load
-        self._file = file
+        self._files = tuple(files)
         self._watch = Watch(self._watched())
 
     def reload(self) -> int:
@@ -115,8 +116,19 @@ class Reloads:
     def _watched(self) -> Signature:
         config = self._shell.active.config
         tls = config.server.tls
-        paths = [self._file, tls.certificate, tls.private_key]
-        return signature([path for path in paths if path is not None], [site.root for site in config.content.sites])
+        needs = list(files_of(config))
+        files = [*self._files, *(path for path in (tls.certificate, tls.private_key) if path is not None)]
+        files += [need.path for need in needs if need.kind == "file" and (need.required or need.path.exists())]
+        folders = [need.path for need in needs if need.kind == "directory"]
+        return signature([*files, *self._templates(config)], folders)
+
+    def _templates(self, config: Config) -> list[Path]:
+        """Return the files of `content.templates_dir`: workers read them once, when they prepare a revision."""
+        folder = config.content.templates_dir
+        try:
+            return sorted(path for path in folder.iterdir() if path.is_file()) if folder is not None else []
+        except OSError:
+            return []
 
 
 def _engine_missing(config: Config) -> str:

@@ -15,6 +15,7 @@ import click
 import orjson
 
 from velocity_edge.cli.output import show
+from velocity_edge.cli.serve_proxy import proxies, proxy_options
 from velocity_edge.config.load import load_with_origins
 from velocity_edge.config.servable import check
 from velocity_edge.errors import CannotDo
@@ -37,12 +38,11 @@ FLAGS: Final = {
     "dispatch.mode": "--dispatch",
     "dispatch.interfaces": "--xdp",
     "content.sites": "--root",
+    "content.proxies": "--proxy",
 }
 
 #: Flags that the deployment guide or its handbook names and that are not implemented yet.
 _NOT_BUILT: Final = {
-    "--edge-config": "cannot use an edge configuration yet: serve folders with --root or content.sites",
-    "--proxy": "cannot proxy yet: serve folders with --root or content.sites",
     "--alpn": "cannot choose protocols yet: the node speaks h3",
     "--fallback-alpn": "cannot point to a fallback yet",
     "--fallback-host": "cannot point to a fallback yet",
@@ -77,6 +77,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--index", multiple=True, help="File to serve for a folder (index.html). Repeatable.")
 @click.option("--listings", is_flag=True, help="List the files of folders without an index.")
 @click.option("--config", "-c", "file", type=_FILE, help="Configuration file (docs/configuration.md).")
+@click.option(
+    "--edge-config",
+    "edge",
+    type=_FILE,
+    envvar="VELOCITY_EDGE_CONFIG",
+    help="File with routes and middlewares (docs/edge.md).",
+)
+@proxy_options
 @click.option("--listen", "-l", multiple=True, metavar="ADDRESS:PORT", help="UDP address (0.0.0.0:4433). Repeatable.")
 @click.option("--self-signed", is_flag=True, help="Create a self-signed certificate, to try the node.")
 @click.option("--domain", multiple=True, help="Additional name in the self-signed certificate. Repeatable.")
@@ -101,21 +109,23 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--dry-run", is_flag=True, help="Check everything and start nothing.")
 @_not_built
-def serve(file: Path | None, settings: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
-    """Run a node that serves a folder, or a configuration.
+def serve(file: Path | None, edge: Path | None, settings: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
+    """Run a node that serves a folder, a server behind it, or a configuration.
 
     \b
     velocity-edge serve --root public --self-signed --listen 0.0.0.0:4433
-    velocity-edge serve --config /etc/velocity/serve.simple.yaml
+    velocity-edge serve --proxy http://127.0.0.1:8080 --self-signed
+    velocity-edge serve --config /etc/velocity/serve.simple.yaml --edge-config /etc/velocity/edge.yaml
     """
-    overrides = _overrides(**flags)
+    proxied = proxies(flags, with_file=file is not None, with_root=flags["root"] is not None)
+    overrides = _overrides(**flags) | ({"content.proxies": proxied} if proxied else {})
     names = dict(FLAGS)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise click.UsageError(f"cannot use --set {setting!r}: expected KEY=VALUE")
         overrides[key], names[key] = _value(text), "--set"
-    loaded = load_with_origins(file, overrides, flags=names)
+    loaded = load_with_origins(file, overrides, flags=names, edge=edge)
     if file and flags["root"] and any(note.startswith("content.sites:") for note in loaded.notes):
         raise click.UsageError(f"cannot combine --root with the sites of {file}: use one of them")
     for note in loaded.notes:
@@ -136,6 +146,8 @@ def serve(file: Path | None, settings: tuple[str, ...], dry_run: bool, **flags: 
     ]
     if file:
         program += ["--config", str(file.absolute())]
+    if edge:
+        program += ["--edge-config", str(edge.absolute())]
     sys.stdout.flush()
     os.execv(program[0], program)
 

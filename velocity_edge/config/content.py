@@ -7,13 +7,14 @@ resolves all three into one list.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field
 
-from velocity_edge.config.actions import FixedAnswer, ProxyAction
+from velocity_edge.config.actions import Action, RedirectAnswer, TemplateAnswer
 from velocity_edge.config.match import Match
 from velocity_edge.config.middlewares import Middleware
 from velocity_edge.config.middlewares.base import MiddlewareName
@@ -92,7 +93,16 @@ class RouteSection(Around):
     """An action for the requests that match."""
 
     match: Match
-    action: Annotated[FixedAnswer | ProxyAction, Field(discriminator="type")]
+    action: Action
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield a redirect that names a parameter which the path does not have."""
+        if isinstance(self.action, RedirectAnswer):
+            names = self.match.pattern.parameters
+            for name in re.findall(r"\{([^{}]*)\}", self.action.to):
+                if name.removesuffix("...") not in names:
+                    known = ", ".join(names) or "none"
+                    yield ("action", "to"), f"cannot use {{{name}}}: parameters of {self.match.path} are {known}"
 
 
 class Content(Section):
@@ -115,6 +125,10 @@ class Content(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield names of middlewares that are defined twice or not at all."""
+        for i, route in enumerate(self.routes):
+            if isinstance(route.action, TemplateAnswer) and self.templates_dir is None:
+                place = "routes", str(i), "action", "name"
+                yield place, "cannot be used without a directory of templates: set templates_dir"
         times = Counter(middleware.name for middleware in self.middlewares)
         for i, middleware in enumerate(self.middlewares):
             if times[middleware.name] > 1:

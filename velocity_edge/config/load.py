@@ -1,6 +1,6 @@
-"""Loads a file, the environment and the flags into one `Config`, or raises an error that lists every problem.
+"""Loads files, the environment and the flags into one `Config`, or raises an error that lists every problem.
 
-Precedence: file < VELOCITY_* variables < flags. The origin of every value is recorded, for errors and for
+Precedence: files < VELOCITY_* variables < flags. The origin of every value is recorded, for errors and for
 `velocity-edge config show --origin`. All problems are reported at once, one per line:
 
     serve.yaml:3:4: server.lisen: cannot understand this key; did you mean "listen"?
@@ -20,8 +20,10 @@ import orjson
 from pydantic import ValidationError
 
 from velocity_edge.config import env
+from velocity_edge.config.edge import merge, only_content
 from velocity_edge.config.model import Config
-from velocity_edge.config.section import KeyPath, Problem, all_problems, dotted_path
+from velocity_edge.config.refusal import refuse
+from velocity_edge.config.section import KeyPath, all_problems, dotted_path
 from velocity_edge.config.sentences import sentence
 from velocity_edge.config.tree import Tree, parse
 from velocity_edge.errors import ConfigError
@@ -48,14 +50,15 @@ def load(
     *,
     environment: Mapping[str, str] = os.environ,
     flags: Mapping[str, str] | None = None,
+    edge: Path | None = None,
 ) -> Config:
     """Return the configuration, or raise `ConfigError`.
 
     *path*: the YAML file; None: no file. *overrides*: dotted keys and their values, such as {"server.workers": 2};
     relative paths among them are relative to the working directory. *flags*: names for overrides in messages, such as
-    {"server.workers": "--workers"}.
+    {"server.workers": "--workers"}. *edge*: a second file, merged into `content` (edge.py).
     """
-    return load_with_origins(path, overrides, environment=environment, flags=flags).config
+    return load_with_origins(path, overrides, environment=environment, flags=flags, edge=edge).config
 
 
 def load_with_origins(
@@ -64,13 +67,16 @@ def load_with_origins(
     *,
     environment: Mapping[str, str] = os.environ,
     flags: Mapping[str, str] | None = None,
+    edge: Path | None = None,
 ) -> Loaded:
     """Return the configuration as `load` does, with the origin of each value."""
     tree = _read(path) if path else Tree({})
-    name = str(path) if path else "configuration"
-    origins = {key: f"{name}:{line}:{column}" for key, (line, column) in tree.places.items()}
+    name = str(path or edge or "configuration")
+    origins = _origins(tree, name)
     notes: list[str] = []
     values = tree.values
+    if edge:
+        origins = merge(values, origins, *_edge(edge))
     layers = [*env.overrides(environment).items()]
     layers += [(key, ((flags or {}).get(key, f"flag {key}"), value)) for key, value in (overrides or {}).items()]
     for key, (origin, value) in layers:
@@ -81,7 +87,7 @@ def load_with_origins(
         origins = {k: v for k, v in origins.items() if k[: len(steps)] != steps}
         origins[steps] = origin
     base = path.absolute().parent if path else Path.cwd()
-    config = _validate(values, base, origins, name)
+    config = _checked(_validate(values, base, origins, name), values, origins, name)
     return Loaded(config, name, origins, notes)
 
 
@@ -103,6 +109,18 @@ def _read(path: Path) -> Tree:
     return parse(text, str(path))
 
 
+def _origins(tree: Tree, name: str) -> dict[KeyPath, str]:
+    return {key: f"{name}:{line}:{column}" for key, (line, column) in tree.places.items()}
+
+
+def _edge(path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """Return `content` of an edge configuration, with absolute paths, and the origins of its values."""
+    tree = only_content(_read(path), str(path))
+    origins = _origins(tree, str(path))
+    config = _validate(tree.values, path.absolute().parent, origins, str(path), hidden=1)
+    return config.content.model_dump(mode="json", by_alias=True, exclude_unset=True), origins
+
+
 def _put(values: dict[str, Any], steps: KeyPath, value: Any, origins: dict[KeyPath, str], name: str) -> None:
     """Set a nested key; sections on the way that the file leaves empty ("server:") are created."""
     for i, step in enumerate(steps[:-1]):
@@ -115,15 +133,22 @@ def _put(values: dict[str, Any], steps: KeyPath, value: Any, origins: dict[KeyPa
     values[steps[-1]] = value
 
 
-def _validate(values: dict[str, Any], base: Path, origins: dict[KeyPath, str], name: str) -> Config:
+def _validate(
+    values: dict[str, Any], base: Path, origins: Mapping[KeyPath, str], name: str, *, hidden: int = 0
+) -> Config:
+    """Return *values* as a configuration whose values have the right types; they may contradict each other."""
     try:
         # Through JSON, for which pydantic's strict mode is defined: lists are lists, keys are text.
-        config = Config.model_validate_json(orjson.dumps(_without_empty(values)), context={"base": base})
+        return Config.model_validate_json(orjson.dumps(_without_empty(values)), context={"base": base})
     except ValidationError as error:
         found = [sentence(e["loc"], e["type"], e.get("ctx", {}), e["input"], values) for e in error.errors()]
-        raise refuse(found, origins, name) from None
+        raise refuse(found, origins, name, hidden=hidden) from None
     except orjson.JSONEncodeError as error:
         raise ConfigError(f"{name}: cannot be used: {error}") from None
+
+
+def _checked(config: Config, values: dict[str, Any], origins: Mapping[KeyPath, str], name: str) -> Config:
+    """Return *config* with `telemetry` in its place; raise `ConfigError` when its values contradict each other."""
     if config.telemetry is not None:
         if "telemetry" in (values.get("server") or {}):
             raise refuse([(("telemetry",), "cannot be given twice: server.telemetry is set as well")], origins, name)
@@ -135,27 +160,16 @@ def _validate(values: dict[str, Any], base: Path, origins: dict[KeyPath, str], n
 
 
 def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
-    """Return *values* without empty sections ("limits:" and nothing below)."""
+    """Return *values* without empty sections ("limits:" and nothing below). In JSON that is served, null is a value."""
+    kept = {"context", "options", *(("body",) if values.get("type") == "json" else ())}
     return {
-        key: _without_empty(value) if isinstance(value, dict) else value
+        key: _without_empty_in(value) if key not in kept else value
         for key, value in values.items()
-        if value is not None
+        if value is not None or key in kept
     }
 
 
-def refuse(found: list[Problem], origins: Mapping[KeyPath, str], name: str) -> ConfigError:
-    """Return one error for all problems *found*, each with its position, in the order of the file."""
-    order = {key: i for i, key in enumerate(origins)}
-    placed = [(_place(path, origins), path, text) for path, text in found]
-    placed.sort(key=lambda entry: order.get(entry[0], -1))
-    lines = dict.fromkeys(f"{origins.get(at, name)}: {dotted_path(path)}: {text}" for at, path, text in placed)
-    return ConfigError("\n".join(lines))
-
-
-def _place(path: KeyPath, origins: Mapping[KeyPath, str]) -> KeyPath:
-    """Return *path* if it was set, else the nearest key around or below it; for a moved section, its original place."""
-    if path[:2] == ("server", "telemetry") and ("telemetry",) in origins:
-        path = path[1:]
-    around = (path[:length] for length in range(len(path), 0, -1))
-    inside = (key for key in origins if key[: len(path)] == path)
-    return next((key for key in (*around, *inside) if key in origins), ())
+def _without_empty_in(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_empty(entry) if isinstance(entry, dict) else entry for entry in value]
+    return _without_empty(value) if isinstance(value, dict) else value

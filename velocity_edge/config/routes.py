@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from velocity_edge.config.actions import FixedAnswer, ProxyAction
+from velocity_edge.config import actions
 from velocity_edge.config.content import Around, Content, Proxy, Site
 from velocity_edge.config.match import HeaderMatch
 from velocity_edge.config.middlewares import Middleware
@@ -20,7 +20,7 @@ from velocity_edge.config.patterns import Pattern, parse_pattern
 from velocity_edge.config.section import KeyPath, Problem, dotted_path
 
 #: What is done with a request. Consumers `match` it and end with `assert_never`.
-Action = Site | FixedAnswer | Proxy | ProxyAction
+Action = Site | Proxy | actions.Action
 
 #: The host of routes when neither a site nor a proxy names one.
 ANY_HOST: Final = "*"
@@ -126,7 +126,7 @@ def _collision(route: Route, method: str, other: Route) -> Problem:
             return (*route.where, key), f"cannot serve {route.host!r} twice: {place} has it"
         case Proxy():
             return (*route.where, "hostname"), f"cannot serve {route.host!r} twice: {place} has it"
-        case FixedAnswer() | ProxyAction():
+        case _:
             if isinstance(other.action, Site):
                 return (*route.where, "match", "path"), f"cannot be '/' beside {place}: it would hide all of its files"
             return (

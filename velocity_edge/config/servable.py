@@ -12,18 +12,21 @@ import stat
 from collections.abc import Iterator
 
 from velocity_edge.config.content import Content
-from velocity_edge.config.load import Loaded, refuse
+from velocity_edge.config.load import Loaded
 from velocity_edge.config.needs import files_of
+from velocity_edge.config.refusal import refuse
 from velocity_edge.config.section import Problem
+from velocity_edge.config.upstream_checks import upstream_problems
 from velocity_edge.pki.files import UnusableFile, load_chain
 
 
-def check(loaded: Loaded) -> tuple[str, ...]:
+def check(loaded: Loaded, *, upstreams: bool = False) -> tuple[str, ...]:
     """Return warnings, such as an expired certificate.
 
-    Raises `ConfigError` when the configuration cannot be served from here, with the place of each reason.
+    *upstreams*: resolve their names and load their TLS files, too (upstream_checks.py). Raises `ConfigError` when the
+    configuration cannot be served from here, with the place of each reason.
     """
-    found = [*_content(loaded), *_files(loaded)]
+    found = [*_content(loaded), *_files(loaded), *(upstream_problems(loaded.config.content) if upstreams else ())]
     warnings = unused_middlewares(loaded.config.content)
     tls = loaded.config.server.tls
     if tls.certificate is not None and tls.private_key is not None:

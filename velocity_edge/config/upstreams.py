@@ -146,6 +146,8 @@ class Upstream(Section):
     """Connections to each server that are kept open without a request, per worker."""
     keepalive_s: Duration = Field(default=55.0, alias="keepalive")
     """How long such a connection is kept: less than the server keeps it, which would close it in the moment of use."""
+    tcp_keepalive_s: Duration = Field(default=60.0, alias="tcp_keepalive")
+    """Time between the probes by which a dead connection is found while it has nothing to send."""
     max_requests_per_connection: Annotated[int, Field(ge=0)] = 0
     """Requests after which a connection is replaced. 0: any number."""
     max_request_body_bytes: Size | None = Field(default=None, alias="max_request_body")

@@ -12,21 +12,34 @@ import time
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
-from velocity_edge.config.actions import FixedAnswer, ProxyAction
-from velocity_edge.config.content import Proxy, Site
-from velocity_edge.config.routes import Action
+from velocity_edge.config.actions import (
+    FileAnswer,
+    FixedAnswer,
+    JsonAnswer,
+    PluginAction,
+    ProxyAction,
+    RedirectAnswer,
+    TemplateAnswer,
+    TextAnswer,
+)
+from velocity_edge.config.content import Content, Proxy, Site
+from velocity_edge.config.routes import Route
 from velocity_edge.config.server import Server
 from velocity_edge.errors import ConfigError
 from velocity_edge.http.forwarded import TrustedProxies
 from velocity_edge.keys.sealer import Sealer
 from velocity_edge.wire.rate_cells import RateCells
+from workers.handlers.filled import filled_handler
 from workers.handlers.fixed import FixedHandler, encoded
+from workers.handlers.one_file import FileHandler, site_of
 from workers.handlers.proxied import proxy_of
+from workers.handlers.redirect import RedirectHandler
 from workers.handlers.resources import Lease, Resources
 from workers.handlers.static.beneath import Descriptor, probe
 from workers.handlers.static.listing import Listings
 from workers.handlers.static.open_files import OpenFiles
 from workers.handlers.static.site import StaticHandler, missing
+from workers.handlers.templates import TemplateHandler
 from workers.measures import Measures
 from workers.pipeline import Handler
 from workers.proxy.client import Client
@@ -61,7 +74,8 @@ class HandlerContext:
 
 
 def handler_of(
-    action: Action,
+    route: Route,
+    content: Content,
     context: HandlerContext,
     lease: Lease,
     *,
@@ -69,24 +83,37 @@ def handler_of(
     server: Server,
     reads_body: bool,
 ) -> Handler:
-    """Return the handler for *action*. Raises `VelocityError`.
+    """Return the handler for the action of *route*, which is one of *content*. Raises `VelocityError`.
 
-    *roots*: path of a site's root -> its directory, as it came with the configuration. *reads_body*: a middleware
-    around the handler does (pipeline.py).
+    *roots*: what the supervisor opened (config/needs.py). *reads_body*: a middleware around the handler does
+    (pipeline.py).
     """
-    match action:
-        case Site():
-            return _static(action, context, lease, roots)
-        case FixedAnswer():
-            max_body_bytes = server.limits.max_request_body_bytes
+    max_body_bytes = server.limits.max_request_body_bytes
+    match route.action:
+        case Site() as site:
+            return _static(site, context, lease, roots)
+        case FixedAnswer() as action:
             return FixedHandler(action.status, encoded(action.headers), action.body.encode(), max_body_bytes)
-        case Proxy() | ProxyAction():
+        case TextAnswer() | JsonAnswer() as action:
+            return filled_handler(action, route.pattern, max_body_bytes)
+        case TemplateAnswer() as action:
+            if content.templates_dir is None:
+                raise ConfigError("cannot use a template without templates_dir")
+            return TemplateHandler(action, content.templates_dir, roots, max_body_bytes)
+        case FileAnswer() as action:
+            files = _static(site_of(action), context, lease, roots, needed=action.path.name)
+            return FileHandler(action, files, encoded(action.headers))
+        case RedirectAnswer() as action:
+            return RedirectHandler(action, route.pattern)
+        case PluginAction():
+            raise ConfigError("cannot load packages yet")
+        case Proxy() | ProxyAction() as action:
             return proxy_of(
                 action,
                 context.proxies,
                 lease,
                 roots,
-                max_body_bytes=server.limits.max_request_body_bytes,
+                max_body_bytes=max_body_bytes,
                 trusted=TrustedProxies(server.trusted_proxies),
                 reads_body=reads_body,
             )
@@ -94,13 +121,15 @@ def handler_of(
             assert_never(unknown)
 
 
-def _static(site: Site, context: HandlerContext, lease: Lease, roots: Mapping[str, Descriptor]) -> StaticHandler:
+def _static(
+    site: Site, context: HandlerContext, lease: Lease, roots: Mapping[str, Descriptor], *, needed: str = ""
+) -> StaticHandler:
     name = os.fspath(site.root)
     root = roots.get(name)
     if root is None:
         raise ConfigError(f"cannot serve {name}: its directory did not come with the configuration")
     probe(root.fd, name)
-    if absent := missing(root, site, context.clock):
+    if absent := missing(root, site, context.clock, needed):
         raise ConfigError(f"cannot use {name}/{absent[0]}")
 
     def open_() -> StaticHandler:

@@ -115,6 +115,7 @@ def _pool(upstream: Upstream, server: UpstreamServer, url: UpstreamUrl, roots: R
         max_connections=most,
         max_idle_connections=min(upstream.max_idle, most),
         max_requests_per_connection=upstream.max_requests_per_connection,
+        tcp_keepalive_ns=_ns(upstream.tcp_keepalive_s),
     )
 
 

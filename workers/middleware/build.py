@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
-from velocity_edge.config.actions import FixedAnswer, ProxyAction
+from velocity_edge.config.actions import (
+    FileAnswer,
+    FixedAnswer,
+    JsonAnswer,
+    PluginAction,
+    ProxyAction,
+    RedirectAnswer,
+    TemplateAnswer,
+    TextAnswer,
+)
 from velocity_edge.config.content import Content, Proxy, Site
 from velocity_edge.config.middlewares import Middleware as Section
 from velocity_edge.config.middlewares.base import Layer
@@ -44,7 +53,6 @@ from workers.middleware.edit_headers import EditHeaders
 from workers.middleware.headers import SECURITY, AddHeaders, Date, Defaults
 from workers.middleware.ip import IpFilter
 from workers.middleware.rate_limit import RateLimiter
-from workers.middleware.waf import Firewall
 from workers.pipeline import Middleware
 
 #: The name of `content.rate_limit` in fields and metrics.
@@ -81,33 +89,31 @@ def middleware_of(route: Route, parts: Parts) -> Sequence[Middleware]:
     first = sum(1 for _ in itertools.takewhile(lambda section: section.layer <= Layer.NETWORKS, sections))
     always = _always(route, parts.server, parts.date)
     strip = [StripIdentity(sorted(parts.asserted))] if parts.asserted else []
-    limits = _limits(route, parts.server, parts.context)
-    return [always, *strip, *named[:first], *limits, *named[first:]]
+    return [always, *strip, *named[:first], *_limits(route, parts.context), *named[first:]]
 
 
 def _always(route: Route, server: Server, date: Date) -> Middleware:
     """Return what is around every action, also without `middlewares`."""
+    replaced = any(isinstance(section, SecurityHeaders) for section in route.around.middlewares)
     match route.action:
         case Site() as site:
-            replaced = any(isinstance(section, SecurityHeaders) for section in route.around.middlewares)
             security = SECURITY if site.security_headers and not replaced else ()
             return AddHeaders((*_own(server), *security), date)
-        case FixedAnswer() | Proxy() | ProxyAction():
+        case FileAnswer() | TemplateAnswer():
+            return AddHeaders((*_own(server), *(() if replaced else SECURITY)), date)
+        case FixedAnswer() | TextAnswer() | JsonAnswer() | RedirectAnswer() | Proxy() | ProxyAction() | PluginAction():
             return AddHeaders(_own(server), date)
         case _ as unknown:
             assert_never(unknown)
 
 
-def _limits(route: Route, server: Server, context: HandlerContext) -> Sequence[Middleware]:
-    """Return the rules and the rate limit of the route, its own or those of everything."""
+def _limits(route: Route, context: HandlerContext) -> Sequence[Middleware]:
+    """Return the rate limit of the route, its own or that of everything."""
     around = route.around
-    rules: list[Middleware] = []
-    if around.waf is not None and around.waf.enabled:
-        rules.append(Firewall(around.waf, context.measures, server.limits.stream_window_bytes))
     if around.rate_limit is None:
-        return rules
+        return []
     name = f"{route.host}{route.pattern.text}" if around.own_rate_limit else EVERYTHING
-    return [*rules, _limiter(name, around.rate_limit, route, context)]
+    return [_limiter(name, around.rate_limit, route, context)]
 
 
 def _limiter(name: str, rule: RateLimitRule, route: Route, context: HandlerContext) -> Middleware:
@@ -142,14 +148,9 @@ def _one(section: Section, route: Route, parts: Parts) -> Middleware:
 def around_errors(content: Content, server: Server, date: Date, context: HandlerContext) -> Sequence[Middleware]:
     """Return the middleware around responses that belong to no action: no such host, path or method."""
     nowhere = Route(
-        "",
-        parse_pattern("/"),
-        (),
-        FixedAnswer(type="static"),
-        (),
-        Surroundings(rate_limit=content.rate_limit, waf=content.waf),
+        "", parse_pattern("/"), (), FixedAnswer(type="static"), (), Surroundings(rate_limit=content.rate_limit)
     )
-    return [_always(nowhere, server, date), *_limits(nowhere, server, context)]
+    return [_always(nowhere, server, date), *_limits(nowhere, context)]
 
 
 def _own(server: Server) -> tuple[tuple[bytes, bytes], ...]:

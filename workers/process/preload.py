@@ -29,6 +29,7 @@ _LAZY: Final = (
     "encodings.idna",
     "encodings.latin_1",
     "encodings.utf_8",
+    "jinja2.debug",
     "unicodedata",
 )
 

@@ -107,7 +107,9 @@ def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerCon
             try:
                 around = middleware_of(route, parts)
                 reads_body = any(middleware.reads_body for middleware in around)
-                handler = handler_of(route.action, context, lease, roots=roots, server=server, reads_body=reads_body)
+                handler = handler_of(
+                    route, config.content, context, lease, roots=roots, server=server, reads_body=reads_body
+                )
             except VelocityError as error:
                 # Which of several: `config show --origin` has its line.
                 raise type(error)(f"{dotted_path(route.where)} ({route.host}): {error}") from None

@@ -94,9 +94,8 @@ static PyObject *forwarding_forward(PyObject *self, PyObject *const *arguments, 
         free(attempt);
         return NULL;
     }
-    if (ve_attempt_begin(attempt, pool, stream)) {
-        ve_attempt_place(attempt);
-    }
+    ve_attempt_begin(attempt, pool, stream);
+    ve_attempt_place(attempt);
     engine->busy = false;
     Py_RETURN_TRUE;
 }

@@ -189,11 +189,13 @@ class StaticHandler:
         return _without_body(answer) if request.method == b"HEAD" else answer
 
 
-def missing(root: Descriptor, site: Site, clock: Callable[[], float]) -> list[str]:
-    """Return the files that *site* names and that are not below *root*, with the reason."""
+def missing(root: Descriptor, site: Site, clock: Callable[[], float], needed: str = "") -> list[str]:
+    """Return the files that *site* names, and *needed*, that are not below *root*, with the reason."""
     files = FileStore(root, clock)
     absent = []
-    for path in (*site.error_pages.values(), *((site.spa_fallback,) if site.spa_fallback else ())):
+    for path in (*site.error_pages.values(), site.spa_fallback, needed):
+        if not path:
+            continue
         try:
             files.get(_relative(path))
         except OSError as error:

@@ -54,7 +54,7 @@ class Shell:
 
 
 def reloads(shell: Shell, load: Any) -> Reloads:
-    return Reloads(shell, load, None, SimpleNamespace())  # type: ignore[arg-type]
+    return Reloads(shell, load, [], SimpleNamespace())  # type: ignore[arg-type]
 
 
 def test_a_new_revision_is_given_to_the_workers(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def broken() -> Config:
         (lambda: config(Path("/"), workers=3), "", "which was started with slots for 2"),
         (lambda: config(Path("/"), node_id=5), "", "a new value of server.node_id needs a restart"),
         (lambda: config(Path("/"), user="no-such-user"), "", "cannot reload: server.user: "),
-        (lambda: config(Path("/nowhere")), "", "cannot use the root /nowhere"),
+        (lambda: config(Path("/nowhere")), "", "cannot use /nowhere"),
         (lambda: config(Path("/")), "cannot reload: the node is stopping", "the node is stopping"),
     ],
 )

@@ -121,8 +121,17 @@ def test_a_configuration_is_passed_with_the_flags_that_override_it(serve: Serve,
             "velocity-edge: cannot combine --root with the sites of s.yaml: use one",
         ),
         ("--config s.yaml --index x", 2, "velocity-edge: cannot use --index or --listings without --root"),
-        ("--edge-config e.yaml", 5, "velocity-edge: --edge-config: cannot use an edge configuration yet"),
-        ("--root public --proxy http://x", 5, "velocity-edge: --proxy: cannot proxy yet"),
+        ("--edge-config e.yaml --self-signed", 78, "e.yaml: cannot read the configuration: No such file"),
+        ("--root public --proxy http://x", 2, "velocity-edge: cannot combine --proxy with --root"),
+        ("--config s.yaml --proxy http://x", 2, "velocity-edge: cannot combine --proxy with --config"),
+        ("--root public --proxy-idle-timeout 5s", 2, "velocity-edge: cannot use --proxy-idle-timeout without --proxy"),
+        ("--proxy http://x --proxy-preserve-host", 78, "configuration: server.tls.certificate: cannot serve without"),
+        ("--proxy x --self-signed", 78, "--proxy: content.proxies[0].upstream: cannot use 'x': must be an address"),
+        (
+            "--proxy http://x --self-signed --proxy-connect-timeout 5x",
+            78,
+            "--proxy: content.proxies[0].timeouts.connect: cannot use '5x': must be a duration",
+        ),
         ("--root public --serve-https", 5, "velocity-edge: --serve-https: cannot serve HTTP/2 and HTTP/1.1 yet"),
     ],
 )
@@ -135,6 +144,35 @@ def test_an_invalid_configuration_starts_nothing(
     ended, program, err = serve(*arguments.split())
     assert (ended, program) == (code, [])
     assert any(line.startswith(said.format(here=tmp_path)) for line in err.splitlines()), err
+
+
+def test_a_proxy_is_for_all_hosts(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VELOCITY_PROXY_IDLE_TIMEOUT", "2m")
+    flags = "--proxy-preserve-host --proxy-connect-timeout 1s --proxy-response-timeout 45s --proxy-tcp-keepalive 30s"
+    code, program, said = serve("--self-signed", "--proxy", "http://127.0.0.1:8080", "--proxy-stream", *flags.split())
+    assert (code, said) == (0, "")
+    assert json.loads(program[5])["content.proxies"] == [
+        {
+            "hostname": "*",
+            "upstream": "http://127.0.0.1:8080",
+            "timeouts": {"connect": "1s", "response": "45s", "idle": "2m"},
+            "tcp_keepalive": "30s",
+            "preserve_host": True,
+            "streaming": True,
+        }
+    ]
+
+
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_an_edge_configuration_is_passed_on(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    (tmp_path / "e.yaml").write_text("routes: [{match: {path: /}, action: {type: static}}]\n")
+    if by == "variable":
+        monkeypatch.setenv("VELOCITY_EDGE_CONFIG", "e.yaml")
+    code, program, said = serve("--self-signed", *(["--edge-config", "e.yaml"] if by == "flag" else []))
+    assert (code, said) == (0, "")
+    assert program[6:] == ["--edge-config", str(tmp_path / "e.yaml")]
 
 
 def test_dry_run_starts_nothing(serve: Serve) -> None:

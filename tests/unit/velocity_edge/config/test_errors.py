@@ -216,8 +216,8 @@ WRONG += [
         (
             "{path: /a}",
             "{type: statik}",
-            "3:36: content.routes[0].action.type: cannot use 'statik': must be 'static' "
-            "or 'proxy'; did you mean \"static\"?",
+            "3:36: content.routes[0].action.type: cannot use 'statik': must be 'static', 'text', 'json', "
+            "'template', 'file', 'static_file', 'redirect', 'proxy' or 'plugin'; did you mean \"static\"?",
         ),
         (
             "{path: /a}",
@@ -274,13 +274,14 @@ WRONG += [
         (
             "{path: /a}",
             "{type: [static]}",
-            "3:36: content.routes[0].action.type: cannot use this: must be 'static' or 'proxy'; "
-            'did you mean "static"?',
+            "3:36: content.routes[0].action.type: cannot use this: must be 'static', 'text', 'json', "
+            "'template', 'file', 'static_file', 'redirect', 'proxy' or 'plugin'; did you mean \"static\"?",
         ),
         (
             "{path: /a}",
             "{type: 5}",
-            "3:36: content.routes[0].action.type: cannot use 5: must be 'static' or 'proxy'",
+            "3:36: content.routes[0].action.type: cannot use 5: must be 'static', 'text', 'json', "
+            "'template', 'file', 'static_file', 'redirect', 'proxy' or 'plugin'",
         ),
         (
             "{path: /a}",
