@@ -5,7 +5,8 @@ Discovery document and keys are kept by document.py. They are shared by all revi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from workers.middleware.auth.document import Document, Unavailable
@@ -17,8 +18,8 @@ from workers.middleware.auth.tokens import Key
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 
 
-def key_document(url: str, fetch: Fetch) -> Document[tuple[Key, ...]]:
-    """Return the key set that is published at *url*."""
+def key_document(url: str, fetch: Fetch, clock: Callable[[], float] = time.monotonic) -> Document[tuple[Key, ...]]:
+    """Return the key set that is published at *url*. *clock* in seconds."""
 
     async def get() -> tuple[Key, ...]:
         try:
@@ -26,18 +27,21 @@ def key_document(url: str, fetch: Fetch) -> Document[tuple[Key, ...]]:
         except UnusableKeys as error:
             raise Unavailable(f"{url}: {error}") from None
 
-    return Document(f"keys at {url}", get)
+    return Document(f"keys at {url}", get, clock)
 
 
 class ProviderClient:
     """One provider. A `Resource` (workers/handlers/resources.py)."""
 
-    def __init__(self, issuer: str, fetch: Fetch, *, insecure: bool) -> None:
-        """*insecure*: its addresses may be http over a network."""
+    def __init__(
+        self, issuer: str, fetch: Fetch, *, insecure: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """*insecure*: its addresses may be http over a network. *clock* in seconds."""
+        self._clock = clock
         self._issuer = issuer
         self._fetch = fetch
         self._insecure = insecure
-        self._found = Document(f"provider {issuer}", self._discover)
+        self._found = Document(f"provider {issuer}", self._discover, clock)
         self._keys: Document[tuple[Key, ...]] | None = None
         self._keys_at = ""
 
@@ -63,7 +67,7 @@ class ProviderClient:
         if self._keys is None or self._keys_at != provider.jwks_uri:
             if self._keys is not None:
                 self._keys.close()
-            self._keys, self._keys_at = key_document(provider.jwks_uri, self._fetch), provider.jwks_uri
+            self._keys, self._keys_at = key_document(provider.jwks_uri, self._fetch, self._clock), provider.jwks_uri
         return await self._keys.load(again=again)
 
     async def tokens(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
