@@ -12,7 +12,7 @@ from velocity_edge.config.section import Need, Problem
 from velocity_edge.config.values import AbsolutePath, Duration, OneOrMore
 
 Signature = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-Hmac = Literal["HS256", "HS384", "HS512"]
+Algorithm = Literal[Signature, "HS256", "HS384", "HS512"]
 _SOURCES: Final = ("jwks_url", "jwks", "key", "secret_file")
 
 
@@ -37,7 +37,7 @@ class Jwt(ClaimsSection):
     secret_file: AbsolutePath | None = None
     """A file with the secret of HS256, HS384 or HS512, 32 bytes or more, in place of `jwks_url`. Whoever verifies with
     it can sign, too."""
-    algorithms: Annotated[list[Signature | Hmac], OneOrMore] = ["RS256", "PS256", "ES256", "EdDSA"]
+    algorithms: Annotated[list[Algorithm], OneOrMore] = ["RS256", "PS256", "ES256", "EdDSA"]
     """The algorithms that tokens may use. HS256 and its kind only with `secret_file`, and then only those."""
     header: FieldName = "authorization"
     """The field with the token, after `Bearer`."""

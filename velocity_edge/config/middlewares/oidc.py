@@ -34,7 +34,7 @@ class Oidc(ClaimsSection):
     `https://<host>/.velocity/oidc/callback` there."""
     logout_path: RequestPath = "/.velocity/oidc/logout"
     """A request to it ends the session at this node, and answers with `after_logout`."""
-    after_logout: Annotated[str, Field(pattern=r"^/([!-\[\]-~][!-~]*)?$")] = "/"
+    after_logout: Annotated[str, Field(pattern=r"^/([!-.0-\[\]-~][!-~]*)?$")] = "/"
     """Path to which a logout leads."""
     session_s: Duration = Field(default=28_800.0, alias="session")
     """How long a session lasts. It also ends when the key that sealed it is closed (`velocity-edge tickets expire`)."""

@@ -21,7 +21,7 @@ from jwt.api_jws import PyJWS
 from jwt.exceptions import PyJWTError
 
 #: Larger ones are refused before they are parsed. A header section is bounded by 64 KiB anyway.
-MAX_TOKEN_BYTES: Final = 16_384
+MAX_TOKEN_BYTES: Final = 32_768
 _CURVES: Final[Mapping[str, type[ec.EllipticCurve]]] = {
     "ES256": ec.SECP256R1,
     "ES384": ec.SECP384R1,
