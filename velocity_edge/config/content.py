@@ -38,6 +38,20 @@ class Around(Section):
     """In place of `content.waf`."""
 
 
+class CacheRule(Section):
+    """Which files get a Cache-Control of their own."""
+
+    path: Annotated[str, Field(pattern=r"^[ -~]+$", max_length=512)]
+    """Which files: `*.html` by the name, `/assets/*` by the path. `*` is any text without a slash, `**` with them."""
+    cache_control: Annotated[str, Field(pattern=r"^[ -~]*$", max_length=1024)]
+    """Value of the field, such as `public, max-age=31536000, immutable`. Empty: none."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield a pattern that would be slow."""
+        if self.path.replace("**", "*").count("*") > 6:
+            yield ("path",), "cannot have more than 6 stars"
+
+
 class Site(Around):
     """A host name and the directory that is served under it."""
 
@@ -51,6 +65,8 @@ class Site(Around):
     """Index files of a directory; the first that exists is used."""
     cache_control: str | None = Field(default=None, pattern=r"^[ -~]*$")
     """Value of the Cache-Control header of files."""
+    cache_rules: list[CacheRule] = []
+    """Other values by path; the first that matches is used."""
     listings: bool = False
     """List directories that have no index (HTML, or JSON for clients that ask for it)."""
     spa_fallback: str | None = None

@@ -30,6 +30,7 @@ from workers.handlers.resources import Lease
 from workers.handlers.static.beneath import Descriptor
 from workers.http import Request, Response, plain
 from workers.middleware.build import Parts, around_errors, middleware_of
+from workers.middleware.error_pages import with_error_pages
 from workers.middleware.headers import Date
 from workers.pipeline import Middleware, Pipeline, fold, own_paths
 from workers.serve.access_log import rule_of
@@ -113,7 +114,8 @@ def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerCon
             except VelocityError as error:
                 # Which of several: `config show --origin` has its line.
                 raise type(error)(f"{dotted_path(route.where)} ({route.host}): {error}") from None
-            pipeline = pipelines[route.where] = replace(fold(around, handler), site=route.host)
+            folded = fold(with_error_pages(around, handler), handler)
+            pipeline = pipelines[route.where] = replace(folded, site=route.host)
             arounds[route.where] = around
         for path, middleware, own in own_paths(arounds[route.where]):
             place = route.host, path.decode("ascii")

@@ -21,6 +21,7 @@ from typing import Final
 
 from velocity_edge.http.requests import FileRange
 from workers.handlers.static.beneath import Descriptor, open_beneath
+from workers.handlers.static.cache_control import CacheControl
 from workers.handlers.static.conditions import Validators, format_date
 from workers.handlers.static.encodings import SIDECARS
 from workers.handlers.static.mime import is_compressible, media_type
@@ -87,7 +88,7 @@ class FileStore:
         clock: Callable[[], float],
         *,
         precompressed: bool = True,
-        cache_control: bytes | None = None,
+        cache_control: CacheControl | None = None,
         max_entries: int = 256,
         max_bytes: int = 32 * 1024 * 1024,
         open_files: OpenFiles | None = None,
@@ -97,7 +98,7 @@ class FileStore:
         self._root = root
         self._clock = clock
         self._sidecars = SIDECARS if precompressed else {}
-        self._cache_control = cache_control
+        self._cache_control = cache_control or CacheControl()
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._entries: dict[bytes, Entry] = {}
@@ -147,13 +148,13 @@ class FileStore:
 
     def _look(self, path: bytes, known: Entry | None, now_s: int) -> Entry:
         kind = media_type(path)
-        plain = self._represent(path, kind, None, known.plain if known else None)
+        cache = self._cache_control.of(path)
+        plain = self._represent(path, kind, None, cache, known.plain if known else None)
         encoded: dict[str, Representation] = {}
         for coding, suffix in self._sidecars.items() if is_compressible(kind) else ():
             try:
-                encoded[coding] = self._represent(
-                    path + suffix, kind, coding, known.encoded.get(coding) if known else None
-                )
+                before = known.encoded.get(coding) if known else None
+                encoded[coding] = self._represent(path + suffix, kind, coding, cache, before)
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     raise
@@ -163,7 +164,9 @@ class FileStore:
     def _settled(self, representation: Representation) -> bool:
         return self._clock() * 1e9 - representation.signature[1] > RACY_NS
 
-    def _represent(self, path: bytes, kind: bytes, coding: str | None, known: Representation | None) -> Representation:
+    def _represent(
+        self, path: bytes, kind: bytes, coding: str | None, cache: bytes | None, known: Representation | None
+    ) -> Representation:
         """Open and read *path*; return *known* if the file is unchanged and had settled."""
         fd = open_beneath(self._root.fd, path)
         try:
@@ -190,13 +193,14 @@ class FileStore:
         finally:
             if fd >= 0:
                 os.close(fd)
-        return self._describe(status, kind, coding, body, file)
+        return self._describe(status, kind, coding, cache, body, file)
 
     def _describe(
         self,
         status: os.stat_result,
         kind: bytes,
         coding: str | None,
+        cache: bytes | None,
         body: bytes | None,
         file: Descriptor | None,
     ) -> Representation:
@@ -212,8 +216,8 @@ class FileStore:
         if self._sidecars and is_compressible(kind):
             # Also without a sidecar: a cache must not store the first response as valid for every coding.
             common.append((b"vary", b"accept-encoding"))
-        if self._cache_control:
-            common.append((b"cache-control", self._cache_control))
+        if cache:
+            common.append((b"cache-control", cache))
         if coding is not None:
             common.append((b"content-encoding", coding.encode()))
         headers = (

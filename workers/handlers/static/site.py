@@ -16,14 +16,16 @@ from typing import Final
 from velocity_edge.config.content import Site
 from workers.handlers.static import ranges
 from workers.handlers.static.beneath import Descriptor
+from workers.handlers.static.cache_control import CacheControl
 from workers.handlers.static.conditions import Conditions, Verdict, evaluate, range_holds
 from workers.handlers.static.encodings import choose
 from workers.handlers.static.files import Entry, FileStore, Representation
-from workers.handlers.static.listing import Busy, Listings, wants_json
+from workers.handlers.static.listing import Busy, Listings
+from workers.handlers.static.listing_page import look_of
 from workers.handlers.static.multipart import MAX_MULTIPARTS, Multipart
 from workers.handlers.static.open_files import OpenFiles
 from workers.handlers.static.target import BadTarget, relative_path
-from workers.http import Request, Response, plain
+from workers.http import Headers, Request, Response, plain
 
 ALLOW: Final = (b"allow", b"GET, HEAD")
 #: Errors of openat2 that mean 404: no such name, a file used as a directory, a link out of the root or in a loop, a
@@ -60,7 +62,7 @@ class StaticHandler:
             root,
             clock,
             precompressed=site.precompressed,
-            cache_control=site.cache_control.encode() if site.cache_control else None,
+            cache_control=CacheControl(site.cache_control, [(one.path, one.cache_control) for one in site.cache_rules]),
             open_files=open_files,
         )
 
@@ -121,7 +123,7 @@ class StaticHandler:
         return self._list(request, b"/" + path, self._files.list(path))
 
     async def _list(self, request: Request, path: bytes, directory: Descriptor) -> Response:
-        key = (self._pages, path, self._hidden_files, wants_json(request.header(b"accept")))
+        key = (self._pages, path, self._hidden_files, look_of(request.header(b"accept"), request.query))
         try:
             page = await self._listings.page(key, directory)
         except Busy:
@@ -174,18 +176,30 @@ class StaticHandler:
         )
         return Response(206, headers, Multipart(chosen, pieces, boundary))
 
+    @property
+    def error_statuses(self) -> frozenset[int]:
+        """The statuses for which the site has pages."""
+        return frozenset(self._error_pages)
+
+    def dressed(self, request: Request, status: int, headers: Headers) -> Response | None:
+        """Return *status* with the site's own page for it, and *headers*; None without a page."""
+        page = self._error_pages.get(status)
+        if page is None:
+            return None
+        try:
+            whole = self._files.get(page).plain
+        except OSError:
+            return None  # it existed when the revision was prepared; a line of text replaces it
+        kept = ((b"content-type", whole.content_type), (b"content-length", b"%d" % whole.size), *headers)
+        answer = Response(status, kept, whole.piece(0, whole.size))
+        return _without_body(answer) if request.method == b"HEAD" else answer
+
     def _error(self, request: Request, status: int, *headers: tuple[bytes, bytes]) -> Response:
         """Return the site's own error page for *status*, or a line of text."""
-        answer = plain(status, "", *headers)
-        page = self._error_pages.get(status)
+        page = self.dressed(request, status, headers)
         if page is not None:
-            try:
-                whole = self._files.get(page).plain
-            except OSError:
-                pass  # it existed when the revision was prepared; a line of text replaces it
-            else:
-                kept = ((b"content-type", whole.content_type), (b"content-length", b"%d" % whole.size), *headers)
-                answer = Response(status, kept, whole.piece(0, whole.size))
+            return page
+        answer = plain(status, "", *headers)
         return _without_body(answer) if request.method == b"HEAD" else answer
 
 
