@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hitless.ledger import Counts
-from tests.hitless.load import BIG_BYTES, Load, build_client
+from tests.hitless.load import BIG_BYTES, PROXIED, WEBSOCKETS, WORK, Load, build, upstream
 from tests.hitless.network import Net, network
 from tests.hitless.node import VelocityEdge
 from tests.hitless.outcome import Outcome, judge, report, verdict
@@ -94,7 +94,12 @@ def run(
 ) -> Outcome:
     """Let the load run and disturb the subject."""
     node = subject if isinstance(subject, VelocityEdge) else None
-    load, hands, watch = Load(net, directory, seed, seconds), Hands(subject.deeds, random.Random(seed)), Watch(node)
+    work = WORK + PROXIED + (WEBSOCKETS if subject.websockets else "")
+    load, hands, watch = (
+        Load(net, directory, seed, seconds, work),
+        Hands(subject.deeds, random.Random(seed)),
+        Watch(node),
+    )
     load.start()
     watch.start()
     began_s = time.time()
@@ -167,7 +172,8 @@ def main() -> int:
         directory.chmod(0o755)
         make_site(directory, BIG_BYTES)
         make_certificate(directory)
-        build_client(directory)
+        build(directory, "client")
+        build(directory, "upstream")
         makers: dict[str, Callable[[], Subject]] = {
             "velocity-edge": lambda: VelocityEdge(net, directory, random.Random(arguments.seed), arguments.naive),
             "nginx": lambda: Nginx(net, directory),
@@ -175,16 +181,17 @@ def main() -> int:
         }
         subject = makers[arguments.subject]()
         try:
-            subject.start()
-            outcome = run(
-                subject,
-                net,
-                directory,
-                seconds=seconds,
-                seed=arguments.seed,
-                plan=plan,
-                calm_s=20.0 if arguments.full else 8.0,
-            )
+            with upstream(net, directory):
+                subject.start()
+                outcome = run(
+                    subject,
+                    net,
+                    directory,
+                    seconds=seconds,
+                    seed=arguments.seed,
+                    plan=plan,
+                    calm_s=20.0 if arguments.full else 8.0,
+                )
         finally:
             subject.stop()
             if arguments.keep:

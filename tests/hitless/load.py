@@ -5,6 +5,7 @@ Their output is read when they have ended: lists of events with wall clock times
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -20,12 +22,19 @@ from typing import IO, Any
 from bench.lab import build_loadgen
 from tests.hitless.network import PORT, SERVER_IP, Net
 from tests.support import sid
+from tests.support.waiting import poll
 
 BIG_BYTES = 3_000_000
 SMALL_BYTES = 1024
 CURL_UPLOAD_BYTES = 500_000
 #: Kinds of work of the quic-go client and how many goroutines, each with a connection of its own, do it.
 WORK = "download=10,upload=10,short=12,fresh=6,split=6,idle=180,rebind=10,migrate=6,mux=60"
+#: The same for what an upstream answers (upstream/main.go).
+PROXIED = ",proxied-download=6,proxied-upload=6,events=8"
+#: WebSocket over HTTP/3 (RFC 9220), which not every control offers.
+WEBSOCKETS = ",websocket=8"
+#: Where the upstream listens, in the server's namespace.
+UPSTREAM = "127.0.0.1:8090"
 CURLS = 2
 #: New connections per second of our load generator; it reports after each slice.
 LOADGEN_PER_S, LOADGEN_SLICE_S = 10, 5.0
@@ -50,21 +59,36 @@ done
 """
 
 
-def build_client(directory: Path) -> Path:
-    """Compile the quic-go client in the sid root (Debian's own packages of it) and return the binary."""
-    shutil.copy(Path(__file__).parent / "client" / "main.go", directory / "main.go")
+def build(directory: Path, name: str) -> Path:
+    """Compile a Go program of this folder, `client` or `upstream`, in the sid root; return the binary."""
+    source = directory / f"{name}.go"
+    shutil.copy(Path(__file__).parent / name / "main.go", source)
     cache = sid.ROOT.path.parent / "go-build"
     cache.mkdir(parents=True, exist_ok=True)
-    binary = directory / "client"
+    binary = directory / name
     done = sid.run(
         *("env", "GO111MODULE=off", "GOPATH=/usr/share/gocode", f"GOCACHE={cache}", "CGO_ENABLED=0"),
-        *("go", "build", "-o", binary, directory / "main.go"),
+        *("go", "build", "-o", binary, source),
         timeout_s=500,
         env={**os.environ, "VELOCITY_ROOT_BIND": f"{cache}:{cache}"},
     )
     if done.returncode:
-        raise RuntimeError(f"cannot build the client: {done.stderr}")
+        raise RuntimeError(f"cannot build {name}: {done.stderr}")
     return binary
+
+
+@contextlib.contextmanager
+def upstream(net: Net, directory: Path) -> Iterator[None]:
+    """Run the upstream in the server's namespace, on UPSTREAM and on the socket upstream.sock in *directory*."""
+    socket_path = directory / "upstream.sock"
+    argv = (str(directory / "upstream"), "-address", UPSTREAM, "-socket", str(socket_path))
+    process = subprocess.Popen(net.in_server(*argv, "-big", str(directory / "site" / "big")))
+    try:
+        poll(socket_path.exists, what="the upstream to start", timeout_s=10)
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 @dataclass(slots=True)

@@ -84,6 +84,7 @@ class VelocityEdge:
     naive: bool = False
     workers: int = 2
     name: str = "velocity-edge"
+    websockets: bool = True
     about: str = "tier C on a veth pair, the native engine, 2 workers"
     deeds: dict[str, Deed] = field(default_factory=dict)
     supervisor: subprocess.Popen[str] | None = None
@@ -135,6 +136,8 @@ content:
   routes:
     - match: {{path: /upload, methods: [POST, PUT]}}
       action: {{type: static, status: 200, body: all of it}}
+    - match: {{path: /proxied}}
+      action: {{type: proxy, upstream: "unix:{self.directory}/upstream.sock"}}
 """
         )
         if n % 5 == 1:

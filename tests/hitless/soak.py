@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bpf import pins
 from tests.hitless.flat import Bound, Trend, table, trend
-from tests.hitless.load import BIG_BYTES, Load, build_client
+from tests.hitless.load import BIG_BYTES, Load, build
 from tests.hitless.network import network
 from tests.hitless.node import VelocityEdge
 from tests.hitless.outcome import Outcome, judge, report, verdict
@@ -155,7 +155,7 @@ def main() -> int:
         directory = Path(name)
         directory.chmod(0o755)
         make_site(directory, BIG_BYTES)
-        build_client(directory)
+        build(directory, "client")
         node = VelocityEdge(net, directory, dice)
         try:
             node.start()

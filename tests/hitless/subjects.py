@@ -29,6 +29,8 @@ class Subject(Protocol):
     name: str
     about: str
     deeds: dict[str, Deed]
+    #: It offers WebSockets over HTTP/3 (RFC 9220).
+    websockets: bool
 
     def start(self) -> None:
         """Serve the site on SERVER_IP:PORT; return when it answers."""
@@ -45,6 +47,7 @@ class Nginx:
     directory: Path
     name: str = "nginx"
     about: str = "Debian sid, `quic_bpf on`, `reuseport`, 2 workers"
+    websockets: bool = False
     deeds: dict[str, Deed] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
     generation: int = 0
@@ -81,6 +84,10 @@ http {{
     listen {SERVER_IP}:{PORT} quic reuseport; http3 on; server_name localhost;
     ssl_certificate {self.directory}/cert.pem; ssl_certificate_key {self.directory}/key.pem; ssl_protocols TLSv1.3;
     root {self.directory}/site;
+    location /proxied/ {{
+      proxy_pass http://unix:{self.directory}/upstream.sock; proxy_http_version 1.1;
+      proxy_buffering off; proxy_request_buffering off;
+    }}
     location /upload {{ proxy_pass http://unix:{self.directory}/taken.sock; }}
   }}
   server {{ listen unix:{self.directory}/taken.sock; location / {{ return 200 "all of it"; }} }}
@@ -110,6 +117,7 @@ class Caddy:
     directory: Path
     name: str = "Caddy"
     about: str = "Debian sid"
+    websockets: bool = False
     deeds: dict[str, Deed] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
     generation: int = 0
@@ -147,6 +155,7 @@ https://localhost:{PORT} {{
   reverse_proxy /upload 127.0.0.1:8081 {{
     request_buffers 16MiB
   }}
+  reverse_proxy /proxied/* 127.0.0.1:8090
   root * {self.directory}/site
   file_server
 }}

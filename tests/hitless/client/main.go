@@ -42,6 +42,7 @@ var (
 	bigBytes = flag.Int64("big-bytes", 0, "its size")
 	small    = flag.String("small", "/small", "path of the file that short requests take")
 	upload   = flag.String("upload", "/upload", "path that takes uploads")
+	events   = flag.Int("events", 80, "events of /proxied/events")
 	seconds  = flag.Float64("seconds", 10, "how long")
 	seed     = flag.Int64("seed", 1, "seed of all dice")
 	timeout  = flag.Duration("timeout", 8*time.Second, "a request or handshake that takes longer has failed")
@@ -310,7 +311,14 @@ func (c *client) get(path string, want int64, pace time.Duration, upload int64) 
 		if upload > 0 {
 			req.ContentLength = upload
 		}
-		n, status, err := exchange(c.h3, req, pace, c.headers)
+		var n int64
+		var status int
+		var err error
+		if c.kind == "websocket" {
+			n, status, err = talk(c.h3, req, c.headers)
+		} else {
+			n, status, err = exchange(c.h3, req, pace, c.headers)
+		}
 		cancel()
 		if err == nil && body != nil && atomic.LoadInt64(&body.left) != 0 {
 			err = fmt.Errorf("answered %d bytes before the end of the upload", body.left)
@@ -359,12 +367,12 @@ func (c *client) get(path string, want int64, pace time.Duration, upload int64) 
 // headers: the head of an answer is there. What a connection was before it, it is now.
 func (c *client) headers() {
 	now := time.Now()
-	if c.kind == "upload" {
+	if strings.HasSuffix(c.kind, "upload") {
 		c.broken = time.Time{} // its answer comes when all of it is there
 	} else if !c.broken.IsZero() {
 		emit(map[string]any{"back": c.kind, "at_s": at(now), "ms": float64(now.Sub(c.broken).Microseconds()) / 1e3})
 		c.broken = time.Time{}
-	} else if !c.dialed.IsZero() && c.kind != "split" && c.kind != "upload" {
+	} else if !c.dialed.IsZero() && c.kind != "split" && !strings.HasSuffix(c.kind, "upload") {
 		emit(map[string]any{"connect": c.kind, "at_s": at(now), "ms": float64(now.Sub(c.dialed).Microseconds()) / 1e3})
 	}
 	c.dialed = time.Time{}
@@ -415,6 +423,62 @@ func exchange(h3 *http3.ClientConn, req *http.Request, pace time.Duration, heade
 	}
 }
 
+const (
+	said      = "still there?" // what a WebSocket says, and how often
+	saidTimes = 40
+)
+
+// talk opens a WebSocket by an extended CONNECT (RFC 9220), says something ten times a second, and wants it back.
+func talk(h3 *http3.ClientConn, req *http.Request, headers func()) (int64, int, error) {
+	str, err := h3.OpenRequestStream(req.Context())
+	if err != nil {
+		return 0, 0, err
+	}
+	deadline, _ := req.Context().Deadline()
+	str.SetDeadline(deadline)
+	defer str.CancelRead(0x10c)
+	req.Method, req.Proto = http.MethodConnect, "websocket"
+	req.Header.Set("sec-websocket-version", "13")
+	if err := str.SendRequestHeader(req); err != nil {
+		return 0, 0, err
+	}
+	rsp, err := str.ReadResponse()
+	if err != nil {
+		return 0, 0, err
+	}
+	headers()
+	if rsp.StatusCode != 200 {
+		return 0, rsp.StatusCode, nil
+	}
+	mask := func(first byte, data string) []byte {
+		frame := []byte{first, 0x80 | byte(len(data)), 1, 2, 3, 4}
+		for i := 0; i < len(data); i++ {
+			frame = append(frame, data[i]^frame[2+i&3])
+		}
+		return frame
+	}
+	var total int64
+	back := make([]byte, 2+len(said))
+	for i := 0; i < saidTimes; i++ {
+		if _, err := str.Write(mask(0x81, said)); err != nil {
+			return total, 200, err
+		}
+		n, err := io.ReadFull(str, back)
+		total += int64(n)
+		if err != nil {
+			return total, 200, err
+		}
+		if string(back[2:]) != said {
+			return total, 200, fmt.Errorf("another message came back")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	str.Write(mask(0x88, ""))
+	_, err = io.ReadFull(str, back[:2])
+	str.Close()
+	return total, 200, err
+}
+
 // ---- kinds of work ----------------------------------------------------------------------------------------------------
 
 func work(c *client) {
@@ -426,6 +490,18 @@ func work(c *client) {
 		case "upload":
 			size := int64(200<<10 + c.dice.Intn(500<<10))
 			c.get(*upload, 0, time.Duration(20+c.dice.Intn(40))*time.Millisecond, size)
+			pause(c, 50, 200)
+		case "proxied-download":
+			c.get("/proxied/big", *bigBytes, time.Duration(20+c.dice.Intn(60))*time.Millisecond, 0)
+		case "proxied-upload":
+			size := int64(200<<10 + c.dice.Intn(500<<10))
+			c.get("/proxied/upload", 0, time.Duration(20+c.dice.Intn(40))*time.Millisecond, size)
+			pause(c, 50, 200)
+		case "events":
+			c.get("/proxied/events", int64(*events*len("data: 000000\n\n")), time.Millisecond, 0)
+			pause(c, 50, 200)
+		case "websocket":
+			c.get("/proxied/echo", int64(saidTimes*(2+len(said))), time.Millisecond, 0)
 			pause(c, 50, 200)
 		case "fresh", "split":
 			c.get(*small, 0, 0, 0)
