@@ -1,8 +1,8 @@
 """Requests by which one request can become two behind a proxy, or carry bytes that HTTP/1.1 reads otherwise.
 
 A case is a field section, perhaps with a body and trailers, of which RFC 9114 (sections 4.1.2, 4.2, 4.3, 10.3) says
-that it is malformed, or of which a naive translation to HTTP/1.1 would be. `must_refuse`: no answer but an error may come
-back, and nothing may reach an upstream. The others may be forwarded, but only as exactly one clean request
+that it is malformed, or of which a naive translation to HTTP/1.1 would be. `must_refuse`: no answer but an error may
+come back, and nothing may reach an upstream. The others may be forwarded, but only as exactly one clean request
 (recorder.py). Every case has a path of its own, so that what arrives can be told apart.
 """
 
