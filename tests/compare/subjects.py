@@ -131,6 +131,7 @@ def _site(directory: Path) -> Path:
     (root / "dir").mkdir(parents=True)
     directory.chmod(0o755)
     (root / "file.txt").write_bytes(LETTERS)
+    (root / "large.txt").write_bytes(LETTERS * 50)
     (root / "dir" / "index.html").write_text("<!doctype html><title>dir</title>")
     # Older than a minute: a Last-Modified of just now is no strong validator (RFC 9110 section 8.8.2.2).
     os.utime(root / "file.txt", (1_700_000_000, 1_700_000_000))
