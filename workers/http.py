@@ -153,7 +153,11 @@ class Response:
         return replace(self, headers=edit.apply(self.headers))
 
 
-@dataclass(frozen=True, slots=True)
+#: Edits, by identity, and what they are together: most requests of a route have the same ones within a second.
+_COMBINED: dict[tuple[int, ...], tuple[tuple[HeadEdit, ...], HeadEdit]] = {}
+_MOST_COMBINED: Final = 256
+
+
 class Forward:
     """An upstream answers: what a proxy's handler returns where the engine forwards by itself (http/upstreams.py).
 
@@ -161,14 +165,35 @@ class Forward:
     (`Middleware.reads_body`).
     """
 
-    request: Request
-    #: Who chooses an upstream for each attempt and is told how it ended (workers/proxy).
-    route: Any
-    edit: HeadEdit = HeadEdit()
+    __slots__ = ("edits", "request", "route")
+
+    def __init__(self, request: Request, route: Any, *edits: HeadEdit) -> None:
+        """*route* chooses an upstream for each attempt and is told how it ended (workers/proxy)."""
+        self.request = request
+        self.route = route
+        self.edits = edits
 
     def edited(self, edit: HeadEdit) -> Forward:
         """Return it with the changes of *edit* after those that it has."""
-        return replace(self, edit=self.edit.then(edit))
+        return Forward(self.request, self.route, *self.edits, edit)
+
+    @property
+    def edit(self) -> HeadEdit:
+        """All changes of the response's head."""
+        if len(self.edits) == 1:
+            return self.edits[0]
+        key = tuple(map(id, self.edits))
+        found = _COMBINED.get(key)
+        if found is not None:
+            return found[1]
+        whole = HeadEdit()
+        for edit in self.edits:
+            whole = whole.then(edit)
+        if len(_COMBINED) >= _MOST_COMBINED:
+            _COMBINED.clear()
+        # The edits are kept with it, so that no other object gets their ids.
+        _COMBINED[key] = self.edits, whole
+        return whole
 
 
 Answer = Response | Forward

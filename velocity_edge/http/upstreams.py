@@ -55,9 +55,12 @@ class PoolSettings:
     tcp_keepalive_ns: int = 60_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ForwardRequest:
-    """One request to an upstream. Names of fields are in lower case; all of it was validated by the engine (C1)."""
+    """One request to an upstream. Names of fields are in lower case; all of it was validated by the engine.
+
+    Not changed after it was made. It is not frozen, because that costs 2 us for each request.
+    """
 
     method: bytes
     #: Origin form: path and query.

@@ -68,11 +68,16 @@ class AddHeaders(Middleware):
         """Return *handler* with the fields added to its responses."""
         fields, date = self._fields, self._date
         names = frozenset((b"date", *(name for name, _ in fields)))
+        edit = HeadEdit(default=(*fields, date()))
 
         def finish(answer: Answer) -> Answer:
-            added = (*fields, date())
+            nonlocal edit
+            now = date()
             if isinstance(answer, Forward):
-                return answer.edited(HeadEdit(default=added))
+                if edit.default[-1] is not now:
+                    edit = HeadEdit(default=(*fields, now))
+                return answer.edited(edit)
+            added = (*fields, now)
             for name, _ in answer.headers:
                 if name in names:
                     own = {name for name, _ in answer.headers}

@@ -13,6 +13,7 @@ import asyncio
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from velocity_edge.http.requests import Outcome, UpstreamEnded
 from workers.http import Request, Response
@@ -22,6 +23,10 @@ from workers.proxy.context import ProxyContext
 from workers.proxy.retry import Attempt, Budget, RetryRules, wants_another
 from workers.proxy.server import Server, ServerSettings
 from workers.proxy.waiting_room import WaitingRoom
+
+
+#: As an int: what an engine hands out.
+_COMPLETE: Final = int(Outcome.COMPLETE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +146,22 @@ class Group:
         """Take in how an attempt ended; return the answer that the client gets, AGAIN or OVER."""
         trip.last = end
         trip.request.upstream = (member.name, end, trip.attempts)
+        if end.outcome == _COMPLETE:
+            member.server.ended(end)
+            return Verdict.OVER
         outcome = Outcome(end.outcome)
         attempt = Attempt(
             trip.request.method, outcome, end.head_sent, end.body_sent, end.reused, bool(trip.request.protocol)
         )
         again = (
-            outcome != Outcome.COMPLETE
-            and wants_another(self.settings.retries, attempt, trip.attempts)
+            wants_another(self.settings.retries, attempt, trip.attempts)
             and isinstance(self.choose(trip, free=False), Member)
             and self._budget.retry(self._context.clock())
         )
         if again:
             member.server.retried()
         member.server.ended(end)
-        if end.head_sent or outcome in (Outcome.COMPLETE, Outcome.CLIENT_GONE):
+        if end.head_sent or outcome == Outcome.CLIENT_GONE:
             return Verdict.OVER
         return Verdict.AGAIN if again else answer_to(outcome)
 
@@ -165,6 +172,11 @@ class Group:
 
     def choose(self, trip: Trip, *, free: bool = True) -> Member | Verdict:
         """Return the server of the next attempt; with *free* False, one that may be busy."""
+        if free and len(self.members) == 1 and not trip.tried:
+            # What the rest comes to, for most routes and requests.
+            only = self.members[0]
+            if not only.server.unresolved:
+                return only if only.server.has_room else Verdict.WAIT
         fresh = [each for each in self.members if each not in trip.tried] if trip.tried else self.members
         if not fresh and not trip.unreachable:
             fresh = self.members

@@ -19,7 +19,7 @@ from workers.http import Answer, BodyCutShort, Forward, HeadEdit, Request, Respo
 from workers.proxy.answers import answer_to
 from workers.proxy.client.answers import Attempt, AttemptFailed, UpstreamResponse
 from workers.proxy.context import ProxyContext
-from workers.proxy.fields import FieldRules, Outgoing, climbs, outgoing, target
+from workers.proxy.fields import Changes, FieldRules, Outgoing, climbs, target
 from workers.proxy.group import Group, Member, Trip, Verdict
 
 #: In place of "no limit": no body has so many bytes.
@@ -49,6 +49,7 @@ class ProxyHandler:
         self.group = group
         self._rules = rules
         self._context = context
+        self._changes = Changes(rules.fields)
         # HTTP/2 of the engine is to come.
         self._in_python = reads_body or any(server.pool.protocol != "h1" for server, _ in group.settings.servers)
 
@@ -66,7 +67,7 @@ class ProxyHandler:
     def outgoing(self, request: Request) -> Outgoing:
         """Return what changes in *request*, whichever server gets it."""
         trusted = request.peer is not None and self._rules.trusted.trusts(request.peer[0])
-        return outgoing(request, self._rules.fields, trusted=trusted)
+        return self._changes.of(request, trusted=trusted)
 
     def forward_request(self, request: Request, changed: Outgoing, member: Member, edit: HeadEdit) -> ForwardRequest:
         """Return the request as *member* gets it; *edit*: changes of the response's head."""

@@ -30,6 +30,10 @@ _CLIENTS: Final = frozenset(
 )
 
 
+#: As an int: what an engine hands out.
+_COMPLETE: Final = int(Outcome.COMPLETE)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """By what servers differ; equal settings are the same server."""
@@ -174,9 +178,10 @@ class Server:
 
     def _failed(self, end: UpstreamEnded) -> bool | None:
         """Return whether the server is to blame; None when the attempt says nothing about it."""
-        if any(low <= end.status <= high for low, high in self.settings.bad_statuses):
+        bad = self.settings.bad_statuses
+        if bad and any(low <= end.status <= high for low, high in bad):
             return True
-        if end.outcome == Outcome.COMPLETE:
+        if end.outcome == _COMPLETE:
             return False
         if end.outcome in _CLIENTS:
             return False if end.head_sent else None
@@ -208,5 +213,5 @@ class Server:
             self._notify()
 
     def _notify(self) -> None:
-        for listener in tuple(self.on_room):
+        for listener in self.on_room if len(self.on_room) == 1 else tuple(self.on_room):
             listener()
