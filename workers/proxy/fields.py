@@ -79,6 +79,8 @@ class Changes:
     def __init__(self, rules: FieldRules) -> None:
         self._rules = rules
         self._moves = bool(rules.strip_prefix or rules.rewrite)
+        #: The route writes this field itself.
+        self._own_id = any(name == b"x-request-id" for name, _ in (*rules.set, *rules.add))
         #: Peer, authority, scheme -> the fields that say who asks, and the rest of what `outgoing` found.
         self._kept: dict[tuple[bytes, bytes, bytes], tuple[Outgoing, int]] = {}
 
@@ -94,7 +96,8 @@ class Changes:
             if len(self._kept) >= self._MOST_KEPT:
                 self._kept.clear()
             found = outgoing(request, self._rules, trusted=trusted)
-            at = next((i for i, (name, _) in enumerate(found.add) if name == b"x-request-id"), -1)
+            names = [name for name, _ in found.add]
+            at = names.index(b"x-request-id") if b"x-request-id" in names and not self._own_id else -1
             self._kept[key] = found, at
             return found
         found, at = kept
@@ -166,7 +169,7 @@ def outgoing(request: Request, rules: FieldRules, *, trusted: bool) -> Outgoing:
 
 def target(outgoing_path: bytes, query: bytes, base: str) -> bytes:
     """Return the target of a request to a server whose address ends in *base*."""
-    path = outgoing_path if outgoing_path == b"*" and not base else base.encode() + outgoing_path
+    path = base.encode() + outgoing_path if base else outgoing_path
     return path + b"?" + query if query else path
 
 

@@ -24,7 +24,6 @@ from workers.proxy.retry import Attempt, Budget, RetryRules, wants_another
 from workers.proxy.server import Server, ServerSettings
 from workers.proxy.waiting_room import WaitingRoom
 
-
 #: As an int: what an engine hands out.
 _COMPLETE: Final = int(Outcome.COMPLETE)
 

@@ -71,19 +71,19 @@ class ProxyHandler:
 
     def forward_request(self, request: Request, changed: Outgoing, member: Member, edit: HeadEdit) -> ForwardRequest:
         """Return the request as *member* gets it; *edit*: changes of the response's head."""
-        url = member.server.settings.url
+        server = member.server
         return ForwardRequest(
             request.method,
-            target(changed.path, request.query, url.base),
-            changed.authority or url.authority.encode(),
+            target(changed.path, request.query, server.settings.url.base),
+            changed.authority or server.authority,
             request.headers,
             changed.drop,
             changed.add,
             request.protocol,
             NO_LIMIT if request.protocol else self._max_body_bytes(request),
-            tuple(edit.remove),
+            tuple(edit.remove) if edit.remove else (),
             edit.set,
-            edit.add + self.sticky(request, member),
+            edit.add + self.sticky(request, member) if self.group.settings.sticky else edit.add,
             edit.default,
         )
 
@@ -101,7 +101,7 @@ class ProxyHandler:
             return plain(501)
         if climbs(request.path):
             return plain(400, "The path must not contain '..' segments.")
-        announced = request.header(b"content-length")
+        announced = None if request.body.complete else request.header(b"content-length")
         if announced is not None and announced.isdigit() and int(announced[:19]) > self._max_body_bytes(request):
             return plain(413)
         return None

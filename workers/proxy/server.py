@@ -61,6 +61,9 @@ class Server:
         active = settings.probe.rules if settings.probe is not None else ActiveRules()
         self.health = Health(active, settings.passive)
         self.running = 0
+        #: Of the settings, for each request.
+        self._max_running = settings.max_running
+        self.authority = settings.url.authority.encode()
         self.requests = 0
         self.failures = 0
         self.retries = 0
@@ -115,7 +118,7 @@ class Server:
     @property
     def has_room(self) -> bool:
         """Whether it can take a request now."""
-        return self.running < self.settings.max_running and not self.awaited
+        return self.running < self._max_running and bool(self._addresses or self.unresolved)
 
     def pool(self, forwarding: Forwarding) -> int:
         """Return its pool in the engine. Raises `VelocityError` on unusable TLS material."""

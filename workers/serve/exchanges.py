@@ -149,7 +149,8 @@ class Exchanges:
             self._serve(event, self._clock())
 
     def _serve(self, event: RequestReceived, came_s: float) -> None:
-        key = self._shared.key(event)
+        # Without responses to share, as on a node that only forwards, no key is needed.
+        key = self._shared.key(event) if self._shared else None
         found = self._shared.get(key) if key is not None and not event.early else None
         if found is None:
             self._answer(event, key, came_s)
@@ -267,10 +268,11 @@ class Exchanges:
 
             exchange.task.add_done_callback(ended)
             return
-        if self.responses.send(exchange, result) and may_share and result.shared and key and result.status == 200:
+        if self.responses.send(exchange, result) and may_share and result.shared and result.status == 200:
+            key = key or self._shared.key(event)
             if isinstance(result.body, FileRange) and self._open_files.crowded:
                 self._shared.forget()  # shared responses keep their files open
-            else:
+            elif key is not None:
                 self._shared.remember(key, result, exchange.site)
         length = body_length(result.body)
         self._accounts.answered(event, revision, result.status, length, started_s, exchange=exchange)

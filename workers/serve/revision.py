@@ -46,7 +46,7 @@ class Revision:
 
         A stream that is closed in the turn in which it was opened cancels the task before it has begun.
         """
-        if isinstance(result, Coroutine):
+        if result is not None and isinstance(result, Coroutine):
             result.close()
         self._running -= 1
         self._release_if_over()

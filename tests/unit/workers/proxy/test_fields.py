@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.http import Request
-from workers.proxy.fields import FieldRules, Outgoing, climbs, outgoing, target
+from workers.proxy.fields import Changes, FieldRules, Outgoing, climbs, outgoing, target
 
 PEER = (socket.inet_aton("203.0.113.7"), 50000)
 OWN = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-real-ip", "x-request-id")
@@ -188,3 +188,39 @@ def test_a_path_that_climbs_is_found(path: bytes) -> None:
 @pytest.mark.parametrize("path", [b"/", b"/a..b", b"/...", b"/a/..b", b"/%2e", b"/a/./b", b"/a%2fb", b"*"])
 def test_a_path_that_does_not_climb_passes(path: bytes) -> None:
     assert not climbs(path)
+
+
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from((b"te", b"via", b"cookie", b"x-forwarded-for", b"x_real_ip", b"x-request-id", b"accept")),
+        st.sampled_from((b"a", b"trailers", b"b, c")),
+    ),
+    max_size=4,
+)
+
+
+@given(
+    st.lists(
+        st.tuples(HEADERS, st.sampled_from((b"a.test", b"b.test:8443")), st.booleans(), st.booleans()), max_size=6
+    ),
+    st.sampled_from(
+        (
+            FieldRules(),
+            FieldRules(preserve_host=True, forwarded=True),
+            FieldRules(strip_prefix="/api", set=((b"x-request-id", b"own"), (b"host", b"other.test"))),
+            FieldRules(via=False, add=((b"x-extra", b"1"),), remove=(b"accept",)),
+        )
+    ),
+)
+def test_what_is_kept_between_requests_changes_nothing(
+    asked: list[tuple[list[tuple[bytes, bytes]], bytes, bool, bool]], rules: FieldRules
+) -> None:
+    """`Changes` keeps what requests have in common: each gets exactly what `outgoing` finds for it alone."""
+    changes = Changes(rules)
+    for number, (headers, authority, trusted, other_peer) in enumerate([*asked, *asked]):
+        peer = (b"\x0a\0\0\x02" if other_peer else b"\x0a\0\0\x01", 1234)
+        request = Request(b"GET", authority, b"/api/%d?q" % number, headers, peer=peer)
+        request.id = b"id-%d" % number
+        if number % 3 == 2:
+            request.upstream_fields = [(b"x-user", b"u")]
+        assert changes.of(request, trusted=trusted) == outgoing(request, rules, trusted=trusted)
