@@ -78,11 +78,29 @@ class Body:
                 yield data
             if self._fin:
                 return
-            if self._invite is not None:
-                self._invite()
-                self._invite = None
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            await self._more()
+
+    async def _more(self) -> None:
+        """Wait for a chunk or the end."""
+        if self._invite is not None:
+            self._invite()
+            self._invite = None
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that arrived and were not read."""
+        return sum(map(len, self._chunks))
+
+    async def peek(self, max_bytes: int) -> bytes:
+        """Return the beginning of the body, up to *max_bytes*, when it has arrived; whoever reads gets it again.
+
+        *max_bytes* must be below the stream's window: the peer gets no credit meanwhile.
+        """
+        while not self._fin and self.waiting_bytes < max_bytes:
+            await self._more()
+        return b"".join(self._chunks)[:max_bytes]
 
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole body. Raises `BodyTooLarge` above *max_bytes*."""

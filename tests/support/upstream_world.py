@@ -256,6 +256,7 @@ def edited(**changes: Any) -> Callable[[RequestReceived], ForwardRequest]:
 def forwarding(*upstreams: Upstream, settings: PoolSettings | None = None, **options: Any) -> Iterator[UpstreamWorld]:
     world = UpstreamWorld([upstream.address for upstream in upstreams], settings, **options)
     yield world
+    world.forwarding.close(world.pool)  # idle connections now: scripts see the end
     for upstream in upstreams:
         assert upstream.errors == []
     world.close()

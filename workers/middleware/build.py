@@ -53,6 +53,7 @@ from workers.middleware.edit_headers import EditHeaders
 from workers.middleware.headers import SECURITY, AddHeaders, Date, Defaults
 from workers.middleware.ip import IpFilter
 from workers.middleware.rate_limit import RateLimiter
+from workers.middleware.waf import Firewall
 from workers.pipeline import Middleware
 
 #: The name of `content.rate_limit` in fields and metrics.
@@ -89,7 +90,8 @@ def middleware_of(route: Route, parts: Parts) -> Sequence[Middleware]:
     first = sum(1 for _ in itertools.takewhile(lambda section: section.layer <= Layer.NETWORKS, sections))
     always = _always(route, parts.server, parts.date)
     strip = [StripIdentity(sorted(parts.asserted))] if parts.asserted else []
-    return [always, *strip, *named[:first], *_limits(route, parts.context), *named[first:]]
+    limits = _limits(route, parts.server, parts.context)
+    return [always, *strip, *named[:first], *limits, *named[first:]]
 
 
 def _always(route: Route, server: Server, date: Date) -> Middleware:
@@ -107,13 +109,16 @@ def _always(route: Route, server: Server, date: Date) -> Middleware:
             assert_never(unknown)
 
 
-def _limits(route: Route, context: HandlerContext) -> Sequence[Middleware]:
-    """Return the rate limit of the route, its own or that of everything."""
+def _limits(route: Route, server: Server, context: HandlerContext) -> Sequence[Middleware]:
+    """Return the rules and the rate limit of the route, its own or those of everything."""
     around = route.around
+    rules: list[Middleware] = []
+    if around.waf is not None and around.waf.enabled:
+        rules.append(Firewall(around.waf, context.measures, server.limits.stream_window_bytes))
     if around.rate_limit is None:
-        return []
+        return rules
     name = f"{route.host}{route.pattern.text}" if around.own_rate_limit else EVERYTHING
-    return [_limiter(name, around.rate_limit, route, context)]
+    return [*rules, _limiter(name, around.rate_limit, route, context)]
 
 
 def _limiter(name: str, rule: RateLimitRule, route: Route, context: HandlerContext) -> Middleware:
@@ -148,9 +153,14 @@ def _one(section: Section, route: Route, parts: Parts) -> Middleware:
 def around_errors(content: Content, server: Server, date: Date, context: HandlerContext) -> Sequence[Middleware]:
     """Return the middleware around responses that belong to no action: no such host, path or method."""
     nowhere = Route(
-        "", parse_pattern("/"), (), FixedAnswer(type="static"), (), Surroundings(rate_limit=content.rate_limit)
+        "",
+        parse_pattern("/"),
+        (),
+        FixedAnswer(type="static"),
+        (),
+        Surroundings(rate_limit=content.rate_limit, waf=content.waf),
     )
-    return [_always(nowhere, server, date), *_limits(nowhere, context)]
+    return [_always(nowhere, server, date), *_limits(nowhere, server, context)]
 
 
 def _own(server: Server) -> tuple[tuple[bytes, bytes], ...]:

@@ -94,8 +94,9 @@ static PyObject *forwarding_forward(PyObject *self, PyObject *const *arguments, 
         free(attempt);
         return NULL;
     }
-    ve_attempt_begin(attempt, pool, stream);
-    ve_attempt_place(attempt);
+    if (ve_attempt_begin(attempt, pool, stream)) {
+        ve_attempt_place(attempt);
+    }
     engine->busy = false;
     Py_RETURN_TRUE;
 }

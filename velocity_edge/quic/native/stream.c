@@ -78,6 +78,14 @@ void ve_stream_over(ve_stream *stream, bool complete, uint64_t error_code) {
         return;
     }
     ve_stream_not_incomplete(stream);
+    if (stream->carrier != NULL && complete && stream->body_listed) {
+        /* The end of a tunnel: its last bytes came with the end of the stream. They get no credit any more. */
+        uint64_t uncredited = stream->uncredited;
+        stream->uncredited = 0;
+        stream->body_listed = false;
+        stream->carrier->type->body(stream->carrier);
+        stream->uncredited = uncredited;
+    }
     if (stream->carrier != NULL) {
         ve_carrier *carrier = stream->carrier;
         stream->carrier = NULL;
@@ -205,6 +213,9 @@ static void free_body(ve_stream *stream) {
 void ve_stream_credit(ve_stream *stream, uint64_t bytes) {
     ve_connection *connection = stream->connection;
     bytes = bytes < stream->uncredited ? bytes : stream->uncredited;
+    if (bytes == 0) {
+        return;
+    }
     stream->uncredited -= bytes;
     ngtcp2_conn_extend_max_offset(connection->quic, bytes);
     if (ngtcp2_conn_extend_max_stream_offset(connection->quic, stream->id, bytes) != 0) {

@@ -167,6 +167,7 @@ struct ve_upstreams {
     ve_chunk *reading;    /* the one that is parsed; NULL: it was kept */
     ve_grave *graves;
     bool turning;
+    bool ending; /* the engine is being freed: no events, nothing for clients */
 };
 
 /* One attempt to have a request answered. The request was validated, and is in memory of its own behind the struct. */
@@ -261,8 +262,8 @@ void ve_pool_settle(ve_pool *pool);
 
 /* --- upstream_attempt.c --- */
 
-/* It belongs to the stream from now on, and ve_attempt_end() is due. */
-void ve_attempt_begin(ve_attempt *attempt, ve_pool *pool, ve_stream *stream);
+/* It belongs to the stream from now on, and ve_attempt_end() is due. False: its body is too large, and it has ended. */
+bool ve_attempt_begin(ve_attempt *attempt, ve_pool *pool, ve_stream *stream);
 
 /* The bytes of the request body that wait; `*end`: nothing follows them. */
 const uint8_t *ve_attempt_body(ve_attempt *attempt, size_t *length, bool *end);

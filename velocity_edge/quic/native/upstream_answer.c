@@ -123,8 +123,10 @@ const char *ve_attempt_head(ve_attempt *attempt, int status, const ve_field *fie
             connections[n++] = i;
         }
     }
+    bool without_length = status < 200 || status == 204; /* RFC 9110 section 8.6 */
     for (size_t i = 0; i < count; i++) {
-        if (ve_text_is_hop_by_hop(fields[i].name) || ve_text_is(fields[i].name, "te") ||
+        if ((without_length && ve_text_is(fields[i].name, "content-length")) ||
+            ve_text_is_hop_by_hop(fields[i].name) || ve_text_is(fields[i].name, "te") ||
             is_nominated(fields, count, connections, n, fields[i].name)) {
             continue;
         }

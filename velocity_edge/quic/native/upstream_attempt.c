@@ -15,11 +15,23 @@ enum {
 
 /* --- what the stream tells --- */
 
+/* Then the attempt has ended. */
+static bool is_too_large(ve_attempt *attempt) {
+    const ve_stream *stream = attempt->stream;
+    uint64_t bytes = attempt->request_bytes + (stream->body_length - stream->body_start);
+    if (attempt->content_length > 0 && !attempt->websocket && (uint64_t)attempt->content_length > bytes) {
+        bytes = (uint64_t)attempt->content_length;
+    }
+    if (bytes <= attempt->max_body_bytes) {
+        return false;
+    }
+    ve_attempt_abandon(attempt, VE_REQUEST_TOO_LARGE, "the request body is too large");
+    return true;
+}
+
 static void on_body(ve_carrier *carrier) {
     ve_attempt *attempt = VE_OWNER(ve_attempt, carrier, carrier);
-    ve_stream *stream = attempt->stream;
-    if (attempt->request_bytes + (stream->body_length - stream->body_start) > attempt->max_body_bytes) {
-        ve_attempt_abandon(attempt, VE_REQUEST_TOO_LARGE, "the request body is too large");
+    if (is_too_large(attempt)) {
         return;
     }
     if (attempt->upstream != NULL && attempt->upstream->protocol != NULL) {
@@ -148,7 +160,9 @@ static void detach(ve_attempt *attempt) {
 static PyObject *text_of(const char *reason) {
     char text[160];
     snprintf(text, sizeof text, "%s", reason);
-    text[0] = (char)tolower((unsigned char)text[0]);
+    if (text[0] != 0 && islower((unsigned char)text[1])) {
+        text[0] = (char)tolower((unsigned char)text[0]); /* of strerror(); not an abbreviation */
+    }
     return PyUnicode_DecodeASCII(text, (Py_ssize_t)strlen(text), "replace");
 }
 
@@ -158,6 +172,9 @@ static uint64_t since(const ve_attempt *attempt, uint64_t then_ns) {
 
 static void emit(ve_attempt *attempt, ve_outcome outcome, const char *reason) {
     ve_engine *engine = attempt->owner->engine;
+    if (attempt->owner->ending) {
+        return;
+    }
     PyObject *values[] = {
         PyLong_FromUnsignedLongLong(attempt->handle),
         PyLong_FromUnsignedLongLong(attempt->pool->handle),
@@ -192,7 +209,9 @@ void ve_attempt_end(ve_attempt *attempt, ve_outcome outcome, const char *reason)
     if (stream != NULL) {
         stream->carrier = NULL;
         stream->wants_writable = false;
-        if (outcome == VE_COMPLETE) {
+        if (attempt->owner->ending) {
+            stream->held = true;
+        } else if (outcome == VE_COMPLETE) {
             ve_stream_discard(stream);
         } else if (attempt->head_sent) {
             ve_stream_reset(stream, VE_H3_INTERNAL_ERROR);
@@ -218,7 +237,7 @@ void ve_attempt_abandon(ve_attempt *attempt, ve_outcome outcome, const char *rea
     ve_attempt_end(attempt, outcome, reason);
 }
 
-void ve_attempt_begin(ve_attempt *attempt, ve_pool *pool, ve_stream *stream) {
+bool ve_attempt_begin(ve_attempt *attempt, ve_pool *pool, ve_stream *stream) {
     attempt->carrier.type = &carrier_type;
     attempt->owner = pool->owner;
     attempt->pool = pool;
@@ -230,4 +249,8 @@ void ve_attempt_begin(ve_attempt *attempt, ve_pool *pool, ve_stream *stream) {
     stream->held = false;
     pool->running++;
     pool->requests++;
+    if (attempt->websocket) {
+        attempt->max_body_bytes = UINT64_MAX; /* it is a tunnel */
+    }
+    return !is_too_large(attempt);
 }

@@ -1,6 +1,7 @@
 /* Pools: their connections from made to buried, which of them are idle, and who waits for a time. */
 #include "upstream.h"
 
+#include <openssl/err.h>
 #include <unistd.h>
 
 #include "engine.h"
@@ -53,6 +54,14 @@ void ve_upstream_close(ve_upstream *upstream) {
         return;
     }
     upstream->closed = true;
+    if (upstream->tls != NULL) {
+        if (upstream->idle) {
+            SSL_shutdown(upstream->tls); /* close_notify, as far as it can be sent now */
+            ERR_clear_error();
+        }
+        SSL_set_shutdown(upstream->tls,
+                         SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* or its session could not be resumed */
+    }
     leave_idle(upstream);
     if (upstream->state != NULL) {
         upstream->protocol->end(upstream);

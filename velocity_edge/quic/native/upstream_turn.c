@@ -49,6 +49,7 @@ void ve_upstreams_free(ve_engine *engine) {
         return;
     }
     owner->turning = true; /* nobody is woken any more */
+    owner->ending = true;
     while (owner->first_pool != NULL) {
         ve_pool *pool = owner->first_pool;
         pool->closing = true;
