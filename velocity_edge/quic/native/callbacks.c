@@ -138,9 +138,10 @@ static int on_acked(ngtcp2_conn *quic, int64_t id, uint64_t offset, uint64_t len
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
     /* The whole response was acknowledged while the request still arrives. Accept and discard the rest for a while:
-       Chromium does not show a response when STOP_SENDING arrives before it has sent the whole request. */
+       Chromium does not show a response when STOP_SENDING arrives before it has sent the whole request. A tunnel may
+       stay open in one direction. */
     if (stream != NULL && ve_stream_answered(stream) && !stream->request_ended && !stream->over &&
-        !stream->incomplete) {
+        !stream->incomplete && !stream->tunnel) {
         ve_stream_wait(stream, connection->engine->now_ns);
     }
     return 0;
@@ -173,6 +174,7 @@ static int on_stream_close(ngtcp2_conn *quic, uint32_t flags, int64_t id, uint64
     if (stream != NULL) {
         if (stream->uncredited > 0) {
             ngtcp2_conn_extend_max_offset(quic, stream->uncredited); /* the connection window outlives the stream */
+            stream->uncredited = 0;
         }
         /* STOP_SENDING from the peer has no callback: a stream that closes before its response was acknowledged was
            abandoned. */

@@ -85,6 +85,9 @@ void ve_stream_over(ve_stream *stream, bool complete, uint64_t error_code) {
         stream->body_listed = false;
         stream->carrier->type->body(stream->carrier);
         stream->uncredited = uncredited;
+        if (stream->over) {
+            return; /* the upstream failed just now */
+        }
     }
     if (stream->carrier != NULL) {
         ve_carrier *carrier = stream->carrier;

@@ -118,7 +118,9 @@ struct ve_upstream {
     unsigned running;
     bool idle;
     bool closed;
-    bool retiring; /* takes no other attempt, and is closed with its last one */
+    bool retiring;  /* takes no other attempt, and is closed with its last one */
+    bool displaces; /* some of its attempts must find another connection */
+    bool only_h1;   /* HTTP/2 is not offered: for WebSocket, which few servers have there */
 };
 
 struct ve_pool {
@@ -146,6 +148,7 @@ struct ve_pool {
     ve_waiting moving;     /* attempts: bytes of a body are awaited */
     ve_waiting resting;    /* idle connections; the last one is used first */
     bool closing;
+    bool shares; /* the last connection spoke HTTP/2: several attempts wait for one that is being made */
     size_t open;
     size_t idle;
     size_t running;
@@ -198,6 +201,7 @@ struct ve_attempt {
     bool body_sent;
     bool request_done; /* the protocol has taken all of the request */
     bool head_sent;
+    bool displaced; /* it must find another connection */
     bool reused;
     bool resumable; /* the client is behind: resume() is due */
     int status;
@@ -253,6 +257,8 @@ void ve_dial_close_source(ve_dial *dial, ve_source *source);
 void ve_dial_free(ve_upstream *upstream);
 /* An attempt is over, and the connection can be used again (or is retiring). */
 void ve_upstream_rest(ve_upstream *upstream);
+/* An attempt begins on it: it is not idle any more. */
+void ve_upstream_wake(ve_upstream *upstream);
 /* The connection that was used last; NULL: none is idle. It is not idle any more. */
 ve_upstream *ve_pool_take_idle(ve_pool *pool);
 /* Close idle connections: all, or those to other addresses than the pool's. */
@@ -285,6 +291,7 @@ void ve_attempt_end(ve_attempt *attempt, ve_outcome outcome, const char *reason)
 /* The same, and tell the protocol first. */
 void ve_attempt_abandon(ve_attempt *attempt, ve_outcome outcome, const char *reason);
 void ve_attempt_attach(ve_upstream *upstream, ve_attempt *attempt);
+void ve_attempt_detach(ve_attempt *attempt);
 
 /* --- upstream_answer.c: heads from the upstream to the client --- */
 
@@ -313,10 +320,16 @@ const char *ve_dial_reason(const ve_upstream *upstream);
 
 extern const ve_protocol ve_protocol_h1;
 
+/* --- upstream_h2.c --- */
+
+extern const ve_protocol ve_protocol_h2;
+
 /* --- upstream_start.c --- */
 
 /* Find or make a connection for the attempt and start it. */
 void ve_attempt_place(ve_attempt *attempt);
+/* The same for attempts for which a connection has no room after all. */
+void ve_upstream_displace(ve_upstream *upstream);
 /* What dialling has come to. */
 void ve_upstream_dialled(ve_upstream *upstream, ve_dialled dialled);
 

@@ -1,4 +1,6 @@
-/* Attempts: the request body from the client's stream, the response's body into it, and the end. */
+/* Attempts: the request body from the client's stream, the response's body into it, and the end.
+ *
+ * Long because every way in which an attempt goes on or ends is here, one short function each. */
 #include "upstream.h"
 
 #include <ctype.h>
@@ -19,10 +21,10 @@ enum {
 static bool is_too_large(ve_attempt *attempt) {
     const ve_stream *stream = attempt->stream;
     uint64_t bytes = attempt->request_bytes + (stream->body_length - stream->body_start);
-    if (attempt->content_length > 0 && !attempt->websocket && (uint64_t)attempt->content_length > bytes) {
+    if (attempt->content_length > 0 && (uint64_t)attempt->content_length > bytes) {
         bytes = (uint64_t)attempt->content_length;
     }
-    if (bytes <= attempt->max_body_bytes) {
+    if (bytes <= attempt->max_body_bytes || attempt->websocket) {
         return false;
     }
     ve_attempt_abandon(attempt, VE_REQUEST_TOO_LARGE, "the request body is too large");
@@ -142,7 +144,7 @@ void ve_attempt_attach(ve_upstream *upstream, ve_attempt *attempt) {
     upstream->running++;
 }
 
-static void detach(ve_attempt *attempt) {
+void ve_attempt_detach(ve_attempt *attempt) {
     ve_upstream *upstream = attempt->upstream;
     if (upstream == NULL) {
         return;
@@ -203,7 +205,7 @@ static ve_outcome after_head(ve_outcome outcome) {
 void ve_attempt_end(ve_attempt *attempt, ve_outcome outcome, const char *reason) {
     ve_stream *stream = attempt->stream;
     ve_pool *pool = attempt->pool;
-    detach(attempt);
+    ve_attempt_detach(attempt);
     ve_waiter_stop(&attempt->waiter);
     emit(attempt, attempt->head_sent ? after_head(outcome) : outcome, reason);
     if (stream != NULL) {

@@ -83,6 +83,9 @@ static ve_dialled win(ve_upstream *upstream, ve_source *source) {
         note(dial, ENOMEM);
         return VE_DIAL_FAILED;
     }
+    if (upstream->only_h1) {
+        SSL_set_alpn_protos(upstream->tls, (const uint8_t *)"\x08http/1.1", 9);
+    }
     return shake_hands(upstream);
 }
 

@@ -22,7 +22,7 @@ ve_upstream *ve_upstream_new(ve_pool *pool) {
     return upstream;
 }
 
-static void leave_idle(ve_upstream *upstream) {
+void ve_upstream_wake(ve_upstream *upstream) {
     if (upstream->idle) {
         upstream->idle = false;
         upstream->pool->idle--;
@@ -54,18 +54,19 @@ void ve_upstream_close(ve_upstream *upstream) {
         return;
     }
     upstream->closed = true;
+    bool idle = upstream->idle;
+    ve_upstream_wake(upstream);
+    if (upstream->state != NULL) {
+        upstream->protocol->end(upstream);
+        upstream->state = NULL;
+    }
     if (upstream->tls != NULL) {
-        if (upstream->idle) {
+        if (idle) {
             SSL_shutdown(upstream->tls); /* close_notify, as far as it can be sent now */
             ERR_clear_error();
         }
         SSL_set_shutdown(upstream->tls,
                          SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* or its session could not be resumed */
-    }
-    leave_idle(upstream);
-    if (upstream->state != NULL) {
-        upstream->protocol->end(upstream);
-        upstream->state = NULL;
     }
     if (upstream->dial != NULL) {
         ve_dial_free(upstream);
@@ -108,7 +109,7 @@ ve_upstream *ve_pool_take_idle(ve_pool *pool) {
         return NULL;
     }
     ve_upstream *upstream = VE_OWNER(ve_upstream, waiter, pool->resting.last);
-    leave_idle(upstream);
+    ve_upstream_wake(upstream);
     return upstream;
 }
 

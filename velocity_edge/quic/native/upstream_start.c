@@ -1,10 +1,14 @@
-/* Which connection an attempt gets: an idle one, one with room, or a new one. */
+/* Which connection an attempt gets: one with room (HTTP/2), an idle one, or a new one. */
 #include "upstream.h"
 
 #include "engine.h"
 
+/* Attempts that wait for one connection, when it will take several. */
+enum { MOST_WAITING = 100 };
+
 static void start(ve_upstream *upstream, ve_attempt *attempt) {
     ve_pool *pool = upstream->pool;
+    ve_upstream_wake(upstream);
     attempt->connected_ns = pool->owner->engine->now_ns;
     attempt->reused = upstream->requests > 0;
     pool->reused += attempt->reused;
@@ -13,13 +17,19 @@ static void start(ve_upstream *upstream, ve_attempt *attempt) {
     upstream->protocol->start(upstream, attempt);
 }
 
-static bool speaks_h2(const ve_upstream *upstream) {
+/* By ALPN; without TLS as configured. NULL: it does not speak what it must (RFC 9113 section 3.3). */
+static const ve_protocol *protocol_of(const ve_upstream *upstream) {
     const uint8_t *alpn = NULL;
     unsigned length = 0;
-    if (upstream->tls != NULL) {
-        SSL_get0_alpn_selected(upstream->tls, &alpn, &length);
+    bool must = upstream->pool->speaks == VE_SPEAKS_H2;
+    if (upstream->tls == NULL) {
+        return must ? &ve_protocol_h2 : &ve_protocol_h1;
     }
-    return upstream->pool->speaks == VE_SPEAKS_H2 || (length == 2 && memcmp(alpn, "h2", 2) == 0);
+    SSL_get0_alpn_selected(upstream->tls, &alpn, &length);
+    if (length == 2 && memcmp(alpn, "h2", 2) == 0) {
+        return &ve_protocol_h2;
+    }
+    return must ? NULL : &ve_protocol_h1;
 }
 
 static void fail_all(ve_upstream *upstream, ve_outcome outcome, const char *why) {
@@ -40,11 +50,15 @@ void ve_upstream_dialled(ve_upstream *upstream, ve_dialled dialled) {
         fail_all(upstream, VE_CONNECT_FAILED, ve_dial_reason(upstream));
         return;
     }
-    if (speaks_h2(upstream)) {
-        fail_all(upstream, VE_CONNECT_FAILED, "HTTP/2 upstreams are not available");
+    const ve_protocol *protocol = protocol_of(upstream);
+    if (protocol == NULL) {
+        fail_all(upstream, VE_CONNECT_FAILED, "the upstream does not speak HTTP/2 (ALPN)");
         return;
     }
-    upstream->protocol = &ve_protocol_h1;
+    if (!upstream->only_h1) {
+        upstream->pool->shares = protocol == &ve_protocol_h2;
+    }
+    upstream->protocol = protocol;
     ve_waiter_stop(&upstream->waiter);
     ve_dial_free(upstream);
     if (upstream->protocol->begin(upstream) != 0) {
@@ -68,12 +82,34 @@ void ve_upstream_dialled(ve_upstream *upstream, ve_dialled dialled) {
     }
 }
 
+/* A connection that runs other requests and has room for one more, or is being made. */
+static ve_upstream *with_room(const ve_pool *pool) {
+    if (!pool->shares && pool->speaks != VE_SPEAKS_H2) {
+        return NULL;
+    }
+    for (ve_upstream *upstream = pool->connections; upstream != NULL; upstream = upstream->next) {
+        bool fits = upstream->protocol == NULL ? upstream->running < MOST_WAITING && !upstream->retiring
+                                               : upstream->running > 0 && upstream->protocol->has_room(upstream);
+        if (fits && !upstream->only_h1) {
+            return upstream;
+        }
+    }
+    return NULL;
+}
+
 void ve_attempt_place(ve_attempt *attempt) {
     ve_pool *pool = attempt->pool;
-    ve_upstream *upstream = ve_pool_take_idle(pool);
+    /* Few servers have WebSocket over HTTP/2; those that have it have it over HTTP/1.1, too. */
+    bool only_h1 = attempt->websocket && pool->speaks == VE_SPEAKS_AUTO && pool->tls != NULL;
+    ve_upstream *upstream = only_h1 ? NULL : with_room(pool);
+    if (upstream == NULL && !only_h1) {
+        upstream = ve_pool_take_idle(pool);
+    }
     if (upstream != NULL) {
         ve_attempt_attach(upstream, attempt);
-        start(upstream, attempt);
+        if (upstream->protocol != NULL) {
+            start(upstream, attempt);
+        }
         return;
     }
     if (pool->open >= pool->max_connections) {
@@ -85,6 +121,23 @@ void ve_attempt_place(ve_attempt *attempt) {
         ve_attempt_end(attempt, VE_CONNECT_FAILED, "no memory");
         return;
     }
+    upstream->only_h1 = only_h1;
     ve_attempt_attach(upstream, attempt);
     ve_upstream_dialled(upstream, ve_dial_begin(upstream));
+}
+
+void ve_upstream_displace(ve_upstream *upstream) {
+    ve_attempt *next;
+    upstream->displaces = false;
+    for (ve_attempt *attempt = upstream->attempts; attempt != NULL; attempt = next) {
+        next = attempt->next;
+        if (attempt->displaced) {
+            attempt->displaced = false;
+            ve_attempt_detach(attempt);
+            ve_attempt_place(attempt);
+        }
+    }
+    if (upstream->running == 0 && !upstream->closed && !upstream->idle) {
+        ve_upstream_rest(upstream);
+    }
 }

@@ -160,6 +160,9 @@ void ve_upstreams_turn(ve_upstreams *owner) {
                 ve_upstream_dialled(upstream, ve_dial_ready(upstream, source));
             } else {
                 upstream->protocol->ready(upstream, events[i].events);
+                if (upstream->displaces) {
+                    ve_upstream_displace(upstream);
+                }
             }
             break;
         }

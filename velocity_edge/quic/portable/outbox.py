@@ -51,6 +51,8 @@ class Stream:
     stream_id: int
     head_only: bool
     request_ended: bool
+    #: An extended CONNECT: one direction may end long before the other one.
+    tunnel: bool = False
     answered: bool = False
     #: Informational responses that were sent.
     informational: int = 0

@@ -102,7 +102,7 @@ class Streams:
 
     def _request(self, request: RequestHead, early: bool) -> RequestReceived:
         head = request.head
-        stream = Stream(0, request.stream_id, head.method == b"HEAD", request.fin)
+        stream = Stream(0, request.stream_id, head.method == b"HEAD", request.fin, bool(head.protocol))
         stream.handle = self._new_stream(stream)
         self.open[request.stream_id] = stream
         self._count["requests"] += 1
@@ -155,7 +155,7 @@ class Streams:
                 # stop before it has sent everything.
                 if stream.request_ended:
                     done.append(stream)
-                else:
+                elif not stream.tunnel:
                     self._waiting.begin(stream.stream_id, now_ns)
             elif stream.waiting and self._outbox.backlog(stream) < self._limits.send_low_bytes:
                 stream.waiting = False
