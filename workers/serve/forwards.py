@@ -10,13 +10,14 @@ use, so a drain waits for it and a reload closes nothing under it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from velocity_edge.errors import VelocityError
 from velocity_edge.http.requests import BodyReceived, Outcome, RequestReceived, UpstreamEnded
 from velocity_edge.http.upstreams import Forwarding
-from workers.http import Forward, Response, body_length
+from workers.http import Forward, Response, body_length, plain
 from workers.proxy.fields import Outgoing
 from workers.proxy.group import Member, Trip, Verdict
 from workers.proxy.handler import ProxyHandler
@@ -24,6 +25,8 @@ from workers.serve.accounts import CLIENT_GONE
 from workers.serve.exchange import Exchange, OpenExchanges
 from workers.serve.responses import Responses
 from workers.serve.revision import Revision
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
@@ -132,6 +135,13 @@ class Forwards:
             begun = self._forwarding.forward(seat.server.pool(self._forwarding), stream, request)
         except VelocityError as error:
             self._ended(job, seat, gone(stream, Outcome.CONNECT_FAILED, str(error)))
+            return
+        except ValueError as error:
+            # The engine validates again what it writes; a middleware can have added what HTTP/1.1 cannot carry.
+            log.warning("cannot forward a request of %s: %s", job.exchange.site or "no site", error)
+            job.route.group.ended(job.trip, seat, gone(stream))
+            job.member = None
+            self._answer(job, plain(400))
             return
         if not begun:
             self._ended(job, seat, gone(stream))

@@ -190,9 +190,16 @@ def test_a_path_that_does_not_climb_passes(path: bytes) -> None:
     assert not climbs(path)
 
 
+def test_an_unknown_expectation_is_not_passed_on() -> None:
+    assert "expect" not in fields((b"expect", b"200-ok"))
+    assert fields((b"expect", b"100-Continue"))["expect"] == ["100-Continue"]
+
+
 HEADERS = st.lists(
     st.tuples(
-        st.sampled_from((b"te", b"via", b"cookie", b"x-forwarded-for", b"x_real_ip", b"x-request-id", b"accept")),
+        st.sampled_from(
+            (b"te", b"via", b"cookie", b"expect", b"x-forwarded-for", b"x_real_ip", b"x-request-id", b"accept")
+        ),
         st.sampled_from((b"a", b"trailers", b"b, c")),
     ),
     max_size=4,
