@@ -78,6 +78,7 @@ class Responses:
         sent = 0
         if not engine.respond(stream, response.status, response.headers, None, fin=False):
             return 0
+        self._flush_soon()  # the first chunk may be long in coming
         self._open_files.sent(exchange.connection, stream, chunks)
         try:
             async for chunk in chunks:

@@ -97,6 +97,7 @@ class Exchange:
         """The final response head."""
         self.status, self.fields = status, fields
         self.active()
+        self._rearm()
         _settle(self.invited)
         _settle(self.head)
 

@@ -182,24 +182,28 @@ async def test_a_reused_connection_that_ends_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "method", "outcome"),
+    ("steps", "method", "outcome", "limits_ms"),
     [
-        ([pause(9)], b"GET", Outcome.RESPONSE_TIMEOUT),
-        ([send(b"HTTP/1.1 200"), pause(9)], b"GET", Outcome.RESPONSE_TIMEOUT),
-        ([send(HELLO[:-1]), pause(9)], b"GET", Outcome.IDLE_TIMEOUT),
-        ([pause(9)], b"POST", Outcome.REQUEST_TIMEOUT),
+        ([pause(9)], b"GET", Outcome.RESPONSE_TIMEOUT, (50, 9000)),
+        ([send(b"HTTP/1.1 200"), pause(9)], b"GET", Outcome.RESPONSE_TIMEOUT, (50, 9000)),
+        ([send(HELLO[:-1]), pause(9)], b"GET", Outcome.IDLE_TIMEOUT, (9000, 100)),
+        ([pause(9)], b"POST", Outcome.REQUEST_TIMEOUT, (9000, 100)),
     ],
 )
-async def test_each_wait_has_its_limit(steps: list[Step], method: bytes, outcome: Outcome) -> None:
+async def test_each_wait_has_its_limit(
+    steps: list[Step], method: bytes, outcome: Outcome, limits_ms: tuple[int, int]
+) -> None:
     async def silent() -> AsyncIterator[bytes]:
         yield b"x"
         await asyncio.sleep(9)
 
-    short = replace(SETTINGS, response_timeout_ns=50_000_000, idle_timeout_ns=100_000_000)
+    response_ms, idle_ms = limits_ms
+    short = replace(SETTINGS, response_timeout_ns=response_ms * 1_000_000, idle_timeout_ns=idle_ms * 1_000_000)
     with always(*steps) as upstream:
         client = client_of(upstream, short)
         with pytest.raises(AttemptFailed) as caught:
-            await whole(await client.request(replace(GET, method=method), silent() if method == b"POST" else None))
+            async with asyncio.timeout(5):
+                await whole(await client.request(replace(GET, method=method), silent() if method == b"POST" else None))
         assert caught.value.outcome == outcome
         await until(lambda: not client.counts().open, "the connection to be closed")
         client.close()
