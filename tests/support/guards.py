@@ -62,7 +62,7 @@ class Servers:
 
 def request(target: bytes = b"/", *fields: Field, method: bytes = b"GET", **more: Any) -> Request:
     """Return a request for edge.test from 192.0.2.7."""
-    return Request(method, b"edge.test", target, fields, peer=(b"192.0.2.7", 5), **more)
+    return Request(method, b"edge.test", target, fields, peer=(bytes((192, 0, 2, 7)), 5), **more)
 
 
 async def answered(answer: Answer | Awaitable[Answer]) -> Response:

@@ -23,7 +23,8 @@ from velocity_edge.config.middlewares.basic import Basic
 from velocity_edge.http.passwords import MAX_PASSWORD_BYTES, Hash, stand_in
 from workers.http import Request
 from workers.measures import Measures
-from workers.middleware.auth.failures import Failures, network_of
+from workers.middleware.addresses import one_host
+from workers.middleware.auth.failures import Failures
 from workers.middleware.auth.guard import Admitted, Guard, Refused, Verdict, own
 
 REMEMBER_S: Final = 300.0
@@ -106,7 +107,7 @@ class BasicGuard(Guard):
         name, pair = found
         if self._verifier.knows(pair):
             return self._admitted(name)
-        client = network_of(request.client[0].decode("ascii", "replace")) if request.client is not None else ""
+        client = one_host(request.client)
         wait_s = self._failures.wait_s(client)
         if wait_s:
             return Refused(own(429, "", (b"retry-after", b"%d" % wait_s)), "limited")
@@ -116,7 +117,7 @@ class BasicGuard(Guard):
         self._failures.add(client)
         return self._verify(name, pair, client)
 
-    async def _verify(self, name: str, pair: bytes, client: str) -> Verdict:
+    async def _verify(self, name: str, pair: bytes, client: bytes) -> Verdict:
         if not await self._verifier.verify(name, pair):
             return self._refused("invalid")
         self._failures.take_back(client)

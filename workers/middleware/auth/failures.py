@@ -1,6 +1,6 @@
 """Wrong passwords per client: after some in a minute, a client has to wait. Pure.
 
-A client is an IPv4 address, or an IPv6 network of 64 bits, of which one customer has all addresses. Each has a bucket
+A client is an IPv4 address, or an IPv6 network of 64 bits, as rate limits see it (addresses.py). Each has a bucket
 that a failure empties by one and that fills again with time. The number of clients is bounded; of the others the one
 that failed longest ago is forgotten, whose bucket is the fullest.
 
@@ -10,7 +10,6 @@ workers it has up to N times as many tries.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,19 +20,6 @@ WINDOW_S: Final = 60.0
 MAX_CLIENTS: Final = 8192
 
 
-def network_of(address: str) -> str:
-    """Return what an address counts as."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, 64), strict=False))
-
-
 class Failures:
     """The buckets of all clients of one middleware."""
 
@@ -42,22 +28,22 @@ class Failures:
         self._limit = limit
         self._clock = clock
         #: Client -> (failures that count, when).
-        self._counts: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._counts: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._counts)
 
-    def _now(self, client: str) -> float:
+    def _now(self, client: bytes) -> float:
         count, at_s = self._counts.get(client, (0.0, 0.0))
         return max(0.0, count - (self._clock() - at_s) * self._limit / WINDOW_S)
 
-    def wait_s(self, client: str) -> int:
+    def wait_s(self, client: bytes) -> int:
         """Return how long *client* has to wait before its next try, in whole seconds; 0: not at all."""
         over = self._now(client) - (self._limit - 1)
         # Sums of binary fractions: a millionth of a failure is none.
         return math.ceil(over * WINDOW_S / self._limit) if over > 1e-6 else 0
 
-    def add(self, client: str) -> None:
+    def add(self, client: bytes) -> None:
         """Count a failure."""
         count = self._now(client) + 1
         self._counts.pop(client, None)
@@ -65,7 +51,7 @@ class Failures:
             self._counts.popitem(last=False)
         self._counts[client] = count, self._clock()
 
-    def take_back(self, client: str) -> None:
+    def take_back(self, client: bytes) -> None:
         """What was counted by `add` was no failure."""
         count = self._now(client) - 1
         if count > 0:

@@ -56,7 +56,7 @@ class Fetcher:
         except AttemptFailed as error:
             raise Unavailable(f"cannot fetch {_place(url)}: {error}") from None
         except (ValueError, VelocityError) as error:
-            raise Unavailable(f"cannot fetch {_place(url)}: {type(error).__name__}") from None
+            raise Unavailable(f"cannot fetch {_place(url)}: {error}") from None
 
 
 async def document(fetch_: Fetch, url: str) -> bytes:

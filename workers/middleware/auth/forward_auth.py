@@ -11,6 +11,7 @@ import logging
 from typing import Final
 
 from velocity_edge.config.middlewares.forward_auth import ForwardAuth
+from velocity_edge.http.forwarded import address_text
 from workers.http import Headers, Request, Response
 from workers.measures import Measures
 from workers.middleware.auth.claims import MAX_FIELD_BYTES
@@ -87,5 +88,5 @@ def question(request: Request) -> Headers:
         (b"x-forwarded-uri", request.path + (b"?" + request.query if request.query else b"")),
     ]
     if request.client is not None:
-        about.append((b"x-forwarded-for", request.client[0]))
+        about.append((b"x-forwarded-for", address_text(request.client[0]).encode()))
     return [*(field for field in request.headers if field[0] not in _NOT_ASKED), *about]

@@ -113,7 +113,7 @@ async def test_who_guesses_gets_429_without_a_verification(rig: Rig, verified: l
     assert len(verified) == 11
     assert await rig.get(b"alice:s3cret") == 429
     assert await rig.get(b"bob:a:b") == 200
-    assert await rig.get(b"alice:s3cret", client=(b"192.0.2.8", 1)) == 200
+    assert await rig.get(b"alice:s3cret", client=(bytes((192, 0, 2, 8)), 1)) == 200
     response = await rig.around(request(b"/", (b"authorization", b"Basic " + base64.b64encode(b"alice:x"))))
     assert (response.status, field(response, b"retry-after")) == (429, b"6")
     rig.clock.now_s += 6
@@ -134,7 +134,7 @@ async def test_few_verifications_wait_and_the_loop_goes_on(rig: Rig, monkeypatch
 
     def one(i: int) -> asyncio.Task[int]:
         # From different addresses: no single one guesses too much.
-        return asyncio.ensure_future(rig.get(b"alice:%d" % i, client=(b"192.0.2.%d" % i, 1)))
+        return asyncio.ensure_future(rig.get(b"alice:%d" % i, client=(bytes((192, 0, 2, i)), 1)))
 
     waiting = [one(i) for i in range(MAX_WAITING)]
     await asyncio.sleep(0)
