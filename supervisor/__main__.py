@@ -57,6 +57,7 @@ from velocity_edge.paths import Places
 from velocity_edge.status.banner import banner
 from velocity_edge.text import logs
 from velocity_edge.text.lines import say_now
+from velocity_edge.text.log_levels import parse_levels
 from velocity_edge.text.printable import printable
 
 log = logging.getLogger("supervisor")
@@ -148,6 +149,12 @@ async def _run(load_config: Any, files: list[Path], worker_program: list[str] | 
         )
     telemetry = config.server.telemetry
     lines = logs.set_up("supervisor", structured=telemetry.structured_logs, level=config.server.log_level)
+    lines.use(
+        structured=telemetry.structured_logs,
+        level=config.server.log_level,
+        levels=parse_levels(config.server.log_levels),
+    )
+    shell.on_log_levels = lambda levels: lines.override(parse_levels(levels))
     try:
         reloads = Reloads(shell, load_config, files, lines, own_program=worker_program is not None)
         code = await _serve(shell, begin, reloads, config)

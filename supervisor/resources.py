@@ -85,6 +85,10 @@ class Resources(ABC):
     #: What workers measure.
     sums: Sums = field(default_factory=Sums)
     history: History = field(default_factory=History)
+    #: Levels that an operator wants for a time (text/log_levels.py), "" for none, and until when.
+    log_levels: str = ""
+    log_levels_until_s: float = 0.0
+    on_log_levels: Callable[[str], None] = lambda levels: None
     #: Program to become when `finished` (an upgrade); None: the node has stopped.
     successor: list[str] | None = None
     finished: asyncio.Future[int] = field(init=False)

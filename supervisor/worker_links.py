@@ -19,6 +19,9 @@ def attach(shell: Resources, worker_id: int, process: Process, channel: Channel[
     shell.start_ticks[worker_id] = spawn.start_ticks(process.pid) or 0
     shell.loop.add_reader(process.pidfd, _on_exit, shell, worker_id)
     shell.loop.add_reader(channel.fileno(), _on_report, shell, worker_id)
+    left_s = shell.log_levels_until_s - shell.clock()
+    if shell.log_levels and left_s > 0:
+        send(shell, worker_id, messages.SetLogLevels(shell.log_levels, left_s))
 
 
 def send(shell: Resources, worker_id: int, order: messages.Order, descriptors: Sequence[int] = ()) -> None:
@@ -41,6 +44,23 @@ def hear(shell: Resources, worker_id: int, report: messages.Report) -> None:
         shell.sums.take(worker_id, report.series, report.gone)
     else:
         shell.happen(Reported(worker_id, report))
+
+
+def set_log_levels(shell: Resources, levels: str, for_s: float) -> None:
+    """Log at these levels for this time, here and in all workers; "" ends it."""
+    shell.log_levels, shell.log_levels_until_s = levels, shell.clock() + for_s
+    shell.on_log_levels(levels)
+    for worker_id in shell.channels:
+        send(shell, worker_id, messages.SetLogLevels(levels, for_s))
+    if levels:
+        shell.loop.call_later(for_s, _log_levels_end, shell)
+
+
+def _log_levels_end(shell: Resources) -> None:
+    """The time of `set_log_levels` is over, unless it was set again. Workers know it by themselves."""
+    if shell.log_levels and shell.clock() >= shell.log_levels_until_s:
+        shell.log_levels = ""
+        shell.on_log_levels("")
 
 
 def _on_exit(shell: Resources, worker_id: int) -> None:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from supervisor.admin.leaving import Departures
+from supervisor.admin.log_level import LogLevelOperation
 from supervisor.admin.operations import Operations
 from supervisor.admin.tickets import TicketOperations
 from supervisor.chores.reloads import Reloads
@@ -43,6 +44,7 @@ class Service:
             requests.Upgrade: operations.upgrade,
             requests.Abort: operations.abort,
             requests.Scale: operations.scale,
+            requests.LogLevel: LogLevelOperation(shell).set,
             requests.Stop: operations.stop,
             requests.RotateKeys: keys.rotate,
             requests.ExpireKeys: keys.expire,

@@ -24,6 +24,7 @@ from velocity_edge.config.needs import files_of
 from velocity_edge.errors import CannotDo, ConfigError, Unavailable
 from velocity_edge.machine.worker_user import Rights, choose
 from velocity_edge.quic.open_engine import native_missing
+from velocity_edge.text.log_levels import parse_levels
 from velocity_edge.text.logs import Logs
 
 log = logging.getLogger("supervisor")
@@ -96,7 +97,11 @@ class Reloads:
             program = [*spawn.WORKER_PROGRAM, *worker_options(config)]
             restart = program != list(shell.worker_program)
             shell.worker_program = program
-        self._logs.use(structured=config.server.telemetry.structured_logs, level=config.server.log_level)
+        self._logs.use(
+            structured=config.server.telemetry.structured_logs,
+            level=config.server.log_level,
+            levels=parse_levels(config.server.log_levels),
+        )
         wanted = config.server.workers
         # Later, not within the happening that activated the revision. Scale before the restart: new workers already
         # have the new program.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.succession import adoption
 from tests.support.h3 import H3Client
 from tests.support.waiting import poll
 from tests.support.worker_process import Bench, WorkerProcess
@@ -317,3 +318,21 @@ def test_replacement_of_a_killed_worker_resets_its_connections(bench: Bench, wor
         # aioquic as a client does not recognise resets; ours does (tests/unit/velocity_edge/quic).
         poll(lambda: counts(bench)["verdict_reset"] >= 1, "the successor to answer with a stateless reset")
         stop(successor)
+
+
+def test_log_levels_change_until_they_are_reset(bench: Bench, worker: WorkerProcess) -> None:
+    gone = "the supervisor is gone"
+    bench.directory.chmod(0o755)
+    with adoption.listen(bench.successor) as listener:
+        worker.send(m.SetLogLevels("workers.process=off", 600.0))
+        worker.hang_up()
+        worker.adopted_by(listener)
+        worker.expect(m.Heartbeat)
+        assert gone not in worker.log.read_text()
+        worker.send(m.SetLogLevels("", 0.0))
+        worker.send(m.Roster({}))
+        worker.expect(m.Heartbeat)
+        worker.hang_up()
+        worker.adopted_by(listener)
+        poll(lambda: gone in worker.log.read_text(), "the line of the second time")
+    stop(worker)

@@ -149,7 +149,7 @@ class Pretend:
                 self.running = False
             case m.Abort():
                 self.say(m.Aborted(2, 1))
-            case m.Roster() | m.Move():
+            case m.Roster() | m.Move() | m.SetLogLevels():
                 pass
 
     def look_for_successor(self) -> None:

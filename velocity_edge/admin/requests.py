@@ -11,6 +11,7 @@ from enum import StrEnum, auto
 from typing import Any
 
 from velocity_edge.errors import VelocityError
+from velocity_edge.text.log_levels import parse_levels
 
 
 class BadRequest(VelocityError):
@@ -100,6 +101,22 @@ class Scale(Request):
     """Run this many workers."""
 
     workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLevel(Request):
+    """Log at these levels for a time; without `levels`, as configured."""
+
+    #: As velocity_edge/text/log_levels.py reads them.
+    levels: str | None = None
+    for_s: float | None = None
+
+    def check(self) -> None:
+        """Refuse levels that cannot be understood."""
+        try:
+            parse_levels(self.levels or "")
+        except VelocityError as error:
+            raise BadRequest(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

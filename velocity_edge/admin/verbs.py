@@ -47,6 +47,7 @@ VERBS: Final = (
     Verb("upgrade", requests.Upgrade, (answers.Upgrading,), owner_only=True),
     Verb("abort", requests.Abort, (answers.Aborted,), owner_only=True),
     Verb("scale", requests.Scale),
+    Verb("log-level", requests.LogLevel),
     Verb("stop", requests.Stop, owner_only=True),
     Verb("tickets/rotate", requests.RotateKeys, (answers.OnEpochs,), owner_only=True),
     Verb("tickets/expire", requests.ExpireKeys, (answers.OnEpochs,), owner_only=True),

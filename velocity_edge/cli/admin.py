@@ -181,6 +181,24 @@ def scale(workers: int, timeout: float, reason: str, as_json: bool) -> int:
     return ask(requests.Scale(workers=workers, reason=reason_or_user(reason)), as_json, timeout)
 
 
+@admin.command(name="log-level")
+@click.argument("levels", nargs=-1)
+@click.option("--for", "for_s", type=SECONDS, default="10m", help="Go back to the configured levels after this (10m).")
+@click.option("--reset", is_flag=True, help="Go back to the configured levels now.")
+@reason_option
+@answers_as_json
+def log_level(levels: tuple[str, ...], for_s: float, reset: bool, reason: str, as_json: bool) -> int:
+    """Log at other levels for a time, in the supervisor and all workers.
+
+    LEVELS: `debug`, `workers.proxy=debug`, `tls=info,supervisor=debug`. Targets are modules (`supervisor`, `workers`,
+    `velocity_edge.tls`) and server, proxy, edge, router, tls, handshake, quic, config, metrics.
+    """
+    if bool(levels) == reset:
+        raise click.UsageError("expected levels such as workers.proxy=debug, or --reset")
+    request = requests.LogLevel(levels=",".join(levels) or None, for_s=for_s, reason=reason_or_user(reason))
+    return ask(request, as_json)
+
+
 @admin.command()
 @click.option("--fast", is_flag=True, help="Close all connections at once.")
 @click.option("--orphans", is_flag=True, help="The supervisor is dead: end the workers and programs that it left.")

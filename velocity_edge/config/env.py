@@ -49,6 +49,7 @@ VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "VELOCITY_WORKERS": ("server.workers", _whole),
     "VELOCITY_ENGINE": ("server.engine", _text),
     "VELOCITY_LOG_LEVEL": ("server.log_level", _text),
+    "VELOCITY_LOG_LEVELS": ("server.log_levels", _text),
     "VELOCITY_USER": ("server.user", _text),
     "VELOCITY_NODE_ID": ("server.node_id", _whole),
     "VELOCITY_DISPATCH": ("dispatch.mode", _text),

@@ -9,14 +9,24 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from velocity_edge.config.limits import LimitsSection
 from velocity_edge.config.section import Problem, Section
 from velocity_edge.config.telemetry import Telemetry
 from velocity_edge.config.tls import Profiles, Tls
-from velocity_edge.config.values import Address, Duration, Network, OneOrMore, format_address, parse_address
+from velocity_edge.config.values import Address, Duration, Network, OneOrMore, Written, format_address, parse_address
+from velocity_edge.errors import VelocityError
+from velocity_edge.text.log_levels import parse_levels
 from velocity_edge.wire.messages import Listener
+
+
+def _levels(text: str) -> str:
+    try:
+        parse_levels(text)
+    except VelocityError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 class DrainSection(Section):
@@ -56,6 +66,9 @@ class Server(Section):
     """Congestion controller. `bbr` requires the native engine. A reload changes it for new connections."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged. A reload changes it."""
+    log_levels: Annotated[str, AfterValidator(_levels), Written("levels")] = ""
+    """Levels of single targets, such as `workers.proxy=debug,tls=warning` (docs/observability.md). A reload changes
+    them, `velocity-edge admin log-level` for a time."""
     user: str | None = None
     """User of the workers when the supervisor runs as root. Unset: `velocity` where it exists, else `nobody`. Where
     root cannot change to either (docs/containers.md), workers keep user id 0, without capabilities; `status` shows it.

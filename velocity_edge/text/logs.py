@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from velocity_edge.text.json_text import json_text
 from velocity_edge.text.lines import LineWriter, say_now
+from velocity_edge.text.log_levels import LogLevels
 from velocity_edge.text.printable import printable
 
 #: Time for a slow reader at the exit of a process.
@@ -113,22 +114,47 @@ class _Direct(logging.Handler):
 
 
 class Logs:
-    """The log of this process; `use` changes its form and level at any time."""
+    """The log of this process; `use` and `override` change its form and levels at any time."""
 
     def __init__(self, process: str, fd: int) -> None:
         self._process = process
         self._handler = _Enqueue(fd)
+        self._level = "info"
+        self._levels = self._overriding = LogLevels()
+        #: Loggers that have a level of their own.
+        self._set: set[str] = set()
 
-    def use(self, *, structured: bool, level: str) -> None:
-        """Write JSON (*structured*) or text, from this level on: debug, info, warning or error."""
+    def use(self, *, structured: bool, level: str, levels: LogLevels | None = None) -> None:
+        """Write JSON (*structured*) or text, from this level on: debug, info, warning, error or off.
+
+        *levels*: those of single targets (log_levels.py).
+        """
         self._handler.setFormatter((JsonLines if structured else TextLines)(self._process))
-        logging.getLogger().setLevel(level.upper())
+        self._level, self._levels = level, levels or LogLevels()
+        self._apply()
+
+    def override(self, levels: LogLevels) -> None:
+        """Use these levels in place of those of the configuration, where both name a target; empty ones end it."""
+        self._overriding = levels
+        self._apply()
+
+    def _apply(self) -> None:
+        targets = {**self._levels.targets, **self._overriding.targets}
+        for name in self._set - set(targets):
+            logging.getLogger(name).setLevel(logging.NOTSET)
+        for name, level in {**targets, "": self._overriding.default or self._levels.default or self._level}.items():
+            logging.getLogger(name).setLevel(_number(level))
+        self._set = set(targets)
 
     def close(self) -> None:
         """Write the queue, as far as the reader accepts it, and end the thread."""
         logging.getLogger().removeHandler(self._handler)
         if lost := self._handler.writer.close(CLOSE_S):
             _count_as_lost(lost)
+
+
+def _number(level: str) -> int:
+    return logging.CRITICAL + 1 if level == "off" else logging.getLevelNamesMapping()[level.upper()]
 
 
 def _lost_before() -> int:
@@ -166,8 +192,8 @@ def set_up(process: str, *, structured: bool = False, level: str = "info", fd: i
     *process*: its name in each line, such as "supervisor" or "worker 17".
     """
     logs = Logs(process, fd)
-    logs.use(structured=structured, level=level)
     _only(logs._handler, level)
+    logs.use(structured=structured, level=level)
     return logs
 
 

@@ -38,6 +38,7 @@ from velocity_edge.wire.orders import (
     Order,
     Resume,
     Roster,
+    SetLogLevels,
     Stop,
     UseKeys,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "Report",
     "Resume",
     "Roster",
+    "SetLogLevels",
     "Stop",
     "UnknownKind",
     "UseKeys",

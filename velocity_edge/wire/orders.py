@@ -138,10 +138,22 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True, config=WIRE)
+class SetLogLevels:
+    """Log at these levels (velocity_edge/text/log_levels.py) in place of the configured ones, for this time.
+
+    Empty `levels` end it. A worker of an earlier version ignores the order.
+    """
+
+    levels: str
+    for_s: float
+    kind: Literal["SetLogLevels"] = "SetLogLevels"
+
+
+@dataclass(frozen=True, slots=True, config=WIRE)
 class Stop:
     """Close all connections (CONNECTION_CLOSE with H3_NO_ERROR) and exit 0."""
 
     kind: Literal["Stop"] = "Stop"
 
 
-Order = Equip | Keep | UseKeys | Roster | Configure | Activate | Drain | Resume | Abort | Move | Stop
+Order = Equip | Keep | UseKeys | Roster | Configure | Activate | Drain | Resume | Abort | Move | SetLogLevels | Stop

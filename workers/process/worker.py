@@ -10,6 +10,7 @@
     Drain       closing.py -> Drained                       Resume  end the drain
     Abort       close old connections -> Aborted            Stop    close all, and exit 0
     Move        closing.py: replace the connection IDs of old keys
+    SetLogLevels  log at other levels for a time
 
 The engine is created with the first revision and lives as long as the process: another engine or user needs another
 worker (the supervisor replaces them), everything else changes with a reload.
@@ -30,6 +31,7 @@ from velocity_edge.keys.table import table_of
 from velocity_edge.quic.datagrams import EngineSettings, Upcalls
 from velocity_edge.quic.open_engine import Engine
 from velocity_edge.text import logs
+from velocity_edge.text.log_levels import LogLevels, parse_levels
 from velocity_edge.wire import messages as m
 from velocity_edge.wire.channel import Received
 from velocity_edge.wire.cid import MAX_WORKER_ID
@@ -81,6 +83,9 @@ class Worker:
         self._reporter: Reporter | None = None
         self._stopped: asyncio.Future[None] = loop.create_future()
         self._stopping = False
+        #: What an operator wants for a time; it may come before the log is set up.
+        self._log_levels = LogLevels()
+        self._log_levels_end: asyncio.TimerHandle | None = None
 
     async def run(self, channel: socket.socket) -> None:
         """Serve until `Stop`."""
@@ -119,6 +124,8 @@ class Worker:
                 self.supervision.report(closing.abort(order, self.state))
             case m.Move():
                 closing.move(order, self.state, self._loop)
+            case m.SetLogLevels(levels, for_s):
+                self._set_log_levels(levels, for_s)
             case m.Stop():
                 self.stop()
             case _ as forgotten:
@@ -142,6 +149,7 @@ class Worker:
             self._handlers.measures,
             self._handlers.proxies.overview.show,
         )
+        self._reporter.logs.override(self._log_levels)
 
     def _use_keys(self, order: m.UseKeys) -> None:
         self.state.table = table_of(order)
@@ -187,11 +195,20 @@ class Worker:
         assert table is not None
         telemetry = prepared.config.telemetry or prepared.config.server.telemetry
         if self._reporter is not None:
-            level = prepared.config.server.log_level
-            self._reporter.logs.use(structured=telemetry.structured_logs, level=level)
+            server = prepared.config.server
+            levels = parse_levels(server.log_levels)
+            self._reporter.logs.use(structured=telemetry.structured_logs, level=server.log_level, levels=levels)
         serving.use(prepared, table)
         self.supervision.report(m.Ready(revision))
         title(self.state, self.supervision)
+
+    def _set_log_levels(self, levels: str, for_s: float) -> None:
+        if self._log_levels_end is not None:
+            self._log_levels_end.cancel()
+        self._log_levels = parse_levels(levels)
+        self._log_levels_end = self._loop.call_later(for_s, self._set_log_levels, "", 0.0) if levels else None
+        if self._reporter is not None:
+            self._reporter.logs.override(self._log_levels)
 
     def stop(self) -> None:
         """Close all connections and let `run` end."""
@@ -217,6 +234,8 @@ class Worker:
 
     def close(self) -> None:
         """Stop every timer and close the channel: nothing of this worker remains in the loop."""
+        if self._log_levels_end is not None:
+            self._log_levels_end.cancel()
         closing.stop(self.state)
         if self._reporter is not None:
             self._reporter.close()

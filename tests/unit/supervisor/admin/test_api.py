@@ -51,6 +51,10 @@ class PretendShell:
         self.listeners: list[Callable[[str, str], None]] = []
         self.closed = self.stopped_for_good = False
         self.successor: list[str] | None = None
+        self.log_levels, self.log_levels_until_s = "", 0.0
+        self.channels: dict[int, Any] = {}
+        self.on_log_levels = lambda levels: None
+        self.loop = SimpleNamespace(call_later=lambda *_: None)
         self.happen(Started())
         for report in (m.Hello(1, 4242, "native", "test"), m.Prepared(1), m.Ready(1)):
             self.happen(Reported(1, report))
@@ -190,6 +194,7 @@ FIELDS = {
     "upgrade": ["x"],
     "abort": ["age_s"],
     "scale": ["workers"],
+    "log-level": ["levels", "for_s"],
     "stop": ["fats"],
     "tickets/rotate": ["move", "spread_s", "timeout_s"],
     "tickets/expire": ["older_than_s", "epoch", "all"],

@@ -41,6 +41,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "upgrade": {},
     "abort": {"age_s": 12.0},
     "scale": {"workers": 3},
+    "log-level": {"levels": "workers.proxy=debug", "for_s": 60.0},
     "stop": {"fast": True},
     "tickets/rotate": {"move": True, "spread_s": 2.0, "timeout_s": 60.0},
     "tickets/expire": {"epoch": 3, "spread_s": 2.0, "timeout_s": 60.0},

@@ -107,7 +107,8 @@ def test_an_error_names_the_variable_or_flag_that_set_the_value() -> None:
 def test_every_variable_sets_a_key_that_exists() -> None:
     samples = {"server.workers": "1", "server.node_id": "1", "server.listen": "127.0.0.1:1"}
     samples |= {"server.telemetry.metrics_listen": "127.0.0.1:1", "server.engine": "auto", "dispatch.mode": "xdp"}
-    samples |= {"server.profiles.default": "light", "server.log_level": "info", "server.tls.private_key": "x"}
+    samples |= {"server.profiles.default": "light", "server.log_level": "info", "server.log_levels": "tls=info"}
+    samples |= {"server.tls.private_key": "x"}
     for variable, (key, _) in VARIABLES.items():
         environment = {variable: samples.get(key, "true")}
         if key in ("server.tls.certificate", "server.tls.private_key"):

@@ -22,6 +22,7 @@ ORDERS = [
     m.Resume(),
     m.Abort(60.0),
     m.Move([3, 1], 10.0),
+    m.SetLogLevels("workers.proxy=debug", 600.0),
     m.Stop(),
 ]
 REPORTS = [
