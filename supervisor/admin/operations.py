@@ -19,7 +19,7 @@ from supervisor.node.lifecycle import NodeState
 from supervisor.shell import Shell
 from velocity_edge import __version__
 from velocity_edge.admin import requests
-from velocity_edge.admin.answers import Aborted, Answer, Reloaded, Restarted, Upgrading
+from velocity_edge.admin.answers import Aborted, Answer, Configured, Reloaded, Restarted, Upgrading
 from velocity_edge.errors import CannotDo
 from velocity_edge.exits import Exit
 
@@ -83,6 +83,12 @@ class Operations:
         else:
             reason = result.reason if result else "the node has no result of it"
             yield Answer(f"cannot reload: {reason}", None, Exit.FAILED)
+
+    async def config(self, _: requests.ShowConfig) -> AsyncIterator[Answer]:
+        """Return the configuration that is in use."""
+        materials = self._shell.active
+        facts = Configured(revision=materials.revision, config=materials.config_json)
+        yield Answer(f"revision {materials.revision} is in use", facts, Exit.DONE)
 
     async def upgrade(self, _: requests.Upgrade) -> AsyncIterator[Answer]:
         """Run the installation that is on disk now. The status of the new supervisor says how it goes on."""

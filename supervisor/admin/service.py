@@ -41,6 +41,7 @@ class Service:
             requests.Resume: departures.resume,
             requests.Restart: operations.restart,
             requests.Reload: operations.reload,
+            requests.ShowConfig: operations.config,
             requests.Upgrade: operations.upgrade,
             requests.Abort: operations.abort,
             requests.Scale: operations.scale,

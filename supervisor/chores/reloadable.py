@@ -2,33 +2,19 @@
 
 Everything else changes in a reload: most of it in running workers, `server.workers` by scaling, `server.engine` and
 `server.user` by replacing the workers one after the other (reloads.py, which also finds out what this machine has).
+Short because the table of keys is in velocity_edge/config/effects.py.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
-
+from velocity_edge.config.effects import RESTART, value_of
 from velocity_edge.config.model import Config
 from velocity_edge.errors import CannotDo
-
-#: What belongs to the sockets, the programs and the processes, not to a revision.
-_FIXED: Final = (
-    ("server.listen", lambda c: c.server.listen),
-    ("server.node_id", lambda c: c.server.node_id),
-    ("server.telemetry.metrics_listen", lambda c: c.server.telemetry.metrics_listen),
-    ("dispatch.mode", lambda c: c.dispatch.mode),
-    ("dispatch.interfaces", lambda c: c.dispatch.interfaces),
-    ("tickets.storage", lambda c: c.tickets.storage),
-)
 
 
 def refuse_fixed(old: Config, new: Config) -> None:
     """Refuse a revision that needs other sockets or programs."""
-    changed: list[str] = []
-    value: Any
-    for name, value in _FIXED:
-        if value(old) != value(new):
-            changed.append(name)
+    changed = [key for key in RESTART if value_of(old, key) != value_of(new, key)]
     if changed:
         raise CannotDo(f"cannot reload: a new value of {', '.join(changed)} needs a restart of the node")
 

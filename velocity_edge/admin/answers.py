@@ -91,6 +91,14 @@ class Reloaded(Facts):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Configured(Facts):
+    """The configuration that is in use, as workers have it (velocity_edge/config/model.py). It may contain secrets."""
+
+    revision: int
+    config: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrading(Facts):
     """The versions before and after an upgrade."""
 

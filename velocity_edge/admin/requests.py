@@ -85,6 +85,11 @@ class Reload(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShowConfig(Request):
+    """Return the configuration that is in use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrade(Request):
     """Run the installation that is on disk now."""
 

@@ -44,6 +44,7 @@ VERBS: Final = (
     Verb("resume", requests.Resume),
     Verb("restart", requests.Restart, (answers.Restarted,)),
     Verb("reload", requests.Reload, (answers.Reloaded,)),
+    Verb("config", requests.ShowConfig, (answers.Configured,), owner_only=True),
     Verb("upgrade", requests.Upgrade, (answers.Upgrading,), owner_only=True),
     Verb("abort", requests.Abort, (answers.Aborted,), owner_only=True),
     Verb("scale", requests.Scale),

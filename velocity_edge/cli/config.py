@@ -1,49 +1,66 @@
-"""`config lint FILE` and `config show`: check and print a configuration before a node uses it."""
+"""`config lint`, `show`, `schema` and `diff`: a configuration before a node uses it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from velocity_edge.admin.answers import Configured
+from velocity_edge.admin.requests import ShowConfig
 from velocity_edge.cli import output
+from velocity_edge.cli.node import Node
 from velocity_edge.config.load import Loaded, load_with_origins
+from velocity_edge.config.model import Config
 from velocity_edge.config.section import KeyPath, dotted_path
 from velocity_edge.config.servable import check
+from velocity_edge.errors import VelocityError
+from velocity_edge.exits import Exit
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_edge_option: Final = click.option(
+    "--edge-config", "edge", type=_FILE, help="A file with routes and middlewares, merged into `content`."
+)
 
 
 @click.group()
 def config() -> None:
-    """Check or show a configuration."""
+    """Check, show or compare configurations, or print their schema."""
 
 
 @config.command()
-@click.argument("file", type=_FILE)
-@click.option("--shape-only", is_flag=True, help="Do not check that the certificates and folders that it names exist.")
-def lint(file: Path, shape_only: bool) -> None:
-    """Check a file for unknown keys, wrong values and missing files.
+@click.argument("file", type=_FILE, required=False)
+@_edge_option
+@click.option(
+    "--shape-only", is_flag=True, help="Do not open the files that it names, nor resolve the names of upstreams."
+)
+def lint(file: Path | None, edge: Path | None, shape_only: bool) -> None:
+    """Check a file, an edge configuration, or both together.
 
+    Unknown keys, wrong values, missing files, certificates that cannot be used, names of upstreams that do not resolve.
     Exit code 0: a node can use it; 78: it cannot.
     """
-    loaded = load_with_origins(file, environment={})
+    if file is None and edge is None:
+        raise click.UsageError("cannot check nothing: expected a FILE, or --edge-config")
+    loaded = load_with_origins(file, environment={}, edge=edge)
+    named = " with ".join(str(path) for path in (file, edge) if path is not None)
     if not shape_only:
-        for warning in check(loaded):
-            output.show(f"{file}: note: {warning}", err=True)
-    output.show(f"{file}: ok")
+        for warning in check(loaded, upstreams=True):
+            output.show(f"{named}: note: {warning}", err=True)
+    output.show(f"{named}: ok")
 
 
 @config.command()
 @click.option("--config", "-c", "file", type=_FILE, help="The file; without it, only the environment and the defaults.")
+@_edge_option
 @click.option("--origin", is_flag=True, help="Show where each value comes from.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as workers get it.")
 @click.option("--all", "everything", is_flag=True, help="Include defaults.")
-def show(file: Path | None, origin: bool, as_json: bool, everything: bool) -> None:
+def show(file: Path | None, edge: Path | None, origin: bool, as_json: bool, everything: bool) -> None:
     """Print the resolved configuration."""
-    loaded = load_with_origins(file)
+    loaded = load_with_origins(file, edge=edge)
     if as_json:
         output.show_json(loaded.config.to_json())
         return
@@ -53,6 +70,62 @@ def show(file: Path | None, origin: bool, as_json: bool, everything: bool) -> No
             continue
         line = f"{dotted_path(path)} = {value!r}" if isinstance(value, str) else f"{dotted_path(path)} = {value}"
         output.show(f"{line:60}  # {where or 'default'}" if origin else line)
+
+
+@config.command()
+@click.option("--edge", is_flag=True, help="The schema of edge configurations.")
+def schema(edge: bool) -> None:
+    """Print the JSON Schema (draft 2020-12) of configurations, for editors.
+
+    \b
+    velocity-edge config schema > velocity-edge.schema.json
+    # first line of the file:  # yaml-language-server: $schema=velocity-edge.schema.json
+    """
+    from velocity_edge.config.json_schema import schema_of_edge_file, schema_of_file
+
+    output.show_json(schema_of_edge_file() if edge else schema_of_file())
+
+
+@config.command()
+@click.argument("before", type=_FILE)
+@click.argument("after", type=_FILE, required=False)
+@_edge_option
+@click.option("--edge-before", type=_FILE, help="The edge configuration of BEFORE (default: that of --edge-config).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff(before: Path, after: Path | None, edge: Path | None, edge_before: Path | None, as_json: bool) -> int:
+    """Compare two configurations, or with one FILE the running node's with it, and tell what a reload would do.
+
+    Exit code 0: there is no difference; 1: there is.
+    """
+    from velocity_edge.config.difference import differences
+
+    old = _running() if after is None else load_with_origins(before, edge=edge_before or edge).config
+    new = load_with_origins(after or before, edge=edge).config
+    found = differences(old, new)
+    if as_json:
+        output.show_json(
+            [{"key": one.key, "before": one.before, "after": one.after, "effect": one.effect} for one in found]
+        )
+    else:
+        for one in found:
+            output.show(f"{_change(one.key, one.before, one.after):70}  # {one.effect}")
+        if not found:
+            output.show("no difference")
+    return Exit.FAILED if found else Exit.DONE
+
+
+def _running() -> Config:
+    """Return the configuration of the node that runs here. Raises `VelocityError`."""
+    for received in Node().ask(ShowConfig(), timeout_s=10.0):
+        if isinstance(received.answer.facts, Configured):
+            return Config.from_json(received.answer.facts.config)
+    raise VelocityError("cannot compare: the node sent no configuration")
+
+
+def _change(key: str, before: Any, after: Any) -> str:
+    if before is None:
+        return f"+ {key} = {after!r}"
+    return f"- {key} = {before!r}" if after is None else f"~ {key} = {before!r} -> {after!r}"
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

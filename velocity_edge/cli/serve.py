@@ -130,7 +130,7 @@ def serve(file: Path | None, edge: Path | None, settings: tuple[str, ...], dry_r
         raise click.UsageError(f"cannot combine --root with the sites of {file}: use one of them")
     for note in loaded.notes:
         show(f"velocity-edge: note: {note}", err=True)
-    warnings = check(loaded)
+    warnings = check(loaded, upstreams=dry_run)
     if dry_run:
         for warning in warnings:
             show(f"velocity-edge: note: {warning}", err=True)

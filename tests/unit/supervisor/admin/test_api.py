@@ -45,7 +45,7 @@ class PretendShell:
         self.places = Places(directory / "run", directory / "state", directory / "cache")
         for folder in (self.places.runtime, self.places.state):
             folder.mkdir()
-        self.active = SimpleNamespace(config=Config())
+        self.active = SimpleNamespace(config=Config(), revision=1, config_json=Config().to_json())
         self.keyring = Keyring.open(self.active.config.tickets, self.places.state, 0.0)
         self.troubles: dict[str, Trouble] = {}
         self.listeners: list[Callable[[str, str], None]] = []
@@ -191,6 +191,7 @@ FIELDS = {
     "resume": ["x"],
     "restart": ["worker_id", "core", "dry_run"],
     "reload": ["x"],
+    "config": ["x"],
     "upgrade": ["x"],
     "abort": ["age_s"],
     "scale": ["workers"],

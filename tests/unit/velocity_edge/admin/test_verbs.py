@@ -38,6 +38,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "resume": {},
     "restart": {"worker_id": 17, "core": 3, "dry_run": True},
     "reload": {},
+    "config": {},
     "upgrade": {},
     "abort": {"age_s": 12.0},
     "scale": {"workers": 3},
