@@ -49,6 +49,8 @@ class Received:
 
     head: bytes
     body: bytes = b""
+    #: Bytes of a flood that the socket has taken.
+    sent: int = 0
 
     @property
     def path(self) -> str:
@@ -154,6 +156,7 @@ class ScriptedUpstream:
                 block = data * max(1, 65536 // len(data))
                 for _ in range(max(1, n_bytes // len(block))):
                     sock.sendall(block)
+                    request.sent += len(block)
             case ("pause", seconds):
                 self._stop.wait(seconds)
             case ("reset",):
