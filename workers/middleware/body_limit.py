@@ -33,8 +33,10 @@ class LimitBody(Middleware):
                 return refusal(request, 413)
 
         def handle(request: Request) -> Answer | Awaitable[Answer]:
-            announced = request.header(b"content-length")
-            if announced is not None and announced.isdigit() and int(announced[:20]) > bound:
+            announced = request.header(b"content-length") or b"0"
+            announced_bytes = int(announced[:20]) if announced.isdigit() else 0
+            # What has arrived meanwhile (an outer middleware has waited) is not read by every handler.
+            if max(announced_bytes, request.body.waiting_bytes) > bound:
                 return refusal(request, 413)
             request.body.max_bytes = bound
             result = handler(request)

@@ -44,6 +44,16 @@ async def test_the_bound_holds_below_and_above_the_default(handler: Handler) -> 
         assert await status(handler, bound, [], b"%d" % (bound + 1)) == 413
 
 
+async def test_a_body_that_arrived_before_the_handler_is_bounded_too() -> None:
+    """An outer middleware has waited for it, and the handler does not read what is complete."""
+    for size, expected in ((5, 200), (6, 413)):
+        body = Body(lambda _: None)
+        body.feed(b"x" * size, True)
+        answer = LimitBody(5).wrap(HANDLER)(Request(b"POST", b"a.test", b"/", body=body))
+        assert isinstance(answer, Response)
+        assert answer.status == expected
+
+
 async def test_a_length_too_long_to_be_one_is_refused() -> None:
     assert await status(HANDLER, 5, [], b"9" * 5000) == 413
 
