@@ -64,6 +64,7 @@ INVALID = {
     "value with DEL": OK + b"x: a\x7fb\r\n\r\n",
     "lines that end with LF": b"HTTP/1.1 200 OK\ncontent-length: 5\n\nhello",
     "fields that end with LF": OK + b"content-length: 5\n\r\nhello",
+    "1xx with a length": b"HTTP/1.1 199 X\r\ncontent-length: 2\r\n\r\nhi" + HELLO,
     "switching that nobody asked for": b"HTTP/1.1 101 S\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
     "switching to HTTP/2": b"HTTP/1.1 101 S\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
     "101 without an upgrade": b"HTTP/1.1 101 S\r\n\r\n" + HELLO,

@@ -52,7 +52,7 @@ def build(into: Path = HERE, *, asan: bool = False) -> Path:
     # All sources in one command with LTO: calls between files can be inlined.
     command = [compiler, "-std=gnu11", "-fPIC", "-shared", "-fvisibility=hidden", "-flto=auto", *WARNINGS]
     command += CHECKED if asan else OPTIMISED
-    libraries, sources, includes = _llhttp()
+    libraries, sources, includes = llhttp()
     command += [f"-I{include}", *includes, *_pkg_config("--cflags", libraries)]
     command += [str(source) for source in sorted(HERE.glob("*.c"))]
     with tempfile.NamedTemporaryFile(dir=into, suffix=".so", delete=False) as partial:
@@ -76,7 +76,7 @@ def build(into: Path = HERE, *, asan: bool = False) -> Path:
     return target
 
 
-def _llhttp() -> tuple[dict[str, str], list[Path], list[str]]:
+def llhttp() -> tuple[dict[str, str], list[Path], list[str]]:
     """How llhttp is had: what pkg-config finds, or sources and the options for them."""
     name, version = LLHTTP
     if (LLHTTP_SOURCES / "include" / "llhttp.h").is_file():

@@ -25,8 +25,9 @@ const char *ve_h1_check(const ve_h1 *h1, const ve_field *fields) {
     if (codings > 1 || lengths > 1 || (codings > 0 && lengths > 0)) {
         return "the length of the response is ambiguous";
     }
-    if (codings > 0 && (parser->status_code < 200 || parser->status_code == 204)) {
-        return "a response without a body has a transfer coding";
+    if ((codings > 0 && (parser->status_code < 200 || parser->status_code == 204)) ||
+        (lengths > 0 && parser->status_code < 200)) {
+        return "a response that has no body has a length or a transfer coding";
     }
     return NULL;
 }

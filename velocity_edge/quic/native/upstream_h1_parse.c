@@ -119,7 +119,7 @@ static int on_head(llhttp_t *parser) {
     if (wrong != NULL) {
         return stop(h1, wrong);
     }
-    return bodiless && status != 101 ? 1 : 0;
+    return (bodiless || status < 200) && status != 101 ? 1 : 0; /* 1: no body follows */
 }
 
 static int on_body(llhttp_t *parser, const char *at, size_t length) {
