@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +63,7 @@ class Link:
             select.select([self.socket], [], [], 0.02)
             try:
                 data = self.socket.recv(65_536)
-            except BlockingIOError:
+            except (BlockingIOError, ssl.SSLWantReadError):
                 self._send_waiting()
                 self.site.on_idle(self)
                 self.flush()
@@ -79,7 +80,7 @@ class Link:
         while data:
             try:
                 data = data[self.socket.send(data) :]
-            except BlockingIOError:
+            except (BlockingIOError, ssl.SSLWantWriteError):
                 select.select([], [self.socket], [], 5)
 
     def _on_event(self, event: Any) -> None:

@@ -28,6 +28,7 @@ class Reply:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    trailers: dict[str, str] = field(default_factory=dict)
     ended: bool = False
     reset: int | None = None
 
@@ -57,7 +58,10 @@ class _Protocol(QuicConnectionProtocol):
             if isinstance(item, HeadersReceived | DataReceived) and (reply := self.replies.get(item.stream_id)):
                 if isinstance(item, HeadersReceived):
                     fields = {name.decode(): value.decode() for name, value in item.headers}
-                    reply.status, reply.headers = int(fields.pop(":status")), fields
+                    if ":status" in fields:
+                        reply.status, reply.headers = int(fields.pop(":status")), fields
+                    else:
+                        reply.trailers = fields
                 else:
                     reply.body += item.data
                 reply.ended = item.stream_ended
