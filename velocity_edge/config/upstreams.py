@@ -142,7 +142,7 @@ class Upstream(Section):
     queue: Queue = Queue()
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1024
     """Connections to each server, per worker. More requests than these can carry wait in the queue."""
-    max_idle: Annotated[int, Field(ge=0, le=100_000)] = 64
+    max_idle: Annotated[int, Field(ge=0, le=100_000)] = 256
     """Connections to each server that are kept open without a request, per worker."""
     keepalive_s: Duration = Field(default=55.0, alias="keepalive")
     """How long such a connection is kept: less than the server keeps it, which would close it in the moment of use."""

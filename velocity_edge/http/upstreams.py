@@ -48,7 +48,7 @@ class PoolSettings:
     #: A connection without a request is closed after this time, below the upstream's own limit.
     keepalive_timeout_ns: int = 60_000_000_000
     max_connections: int = 1024
-    max_idle_connections: int = 64
+    max_idle_connections: int = 256
     max_requests_per_connection: int = 0  # 0: any number
     max_head_bytes: int = 65_536
     max_fields: int = 128

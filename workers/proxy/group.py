@@ -200,6 +200,7 @@ class Group:
         now_s = self._context.clock()
         chosen = self.choose(trip)
         if isinstance(chosen, Member):
+            trip.on_seat = None  # it leads back to the trip: a cycle would wait for the garbage collector
             if not trip.attempts:
                 self._budget.attempt(now_s)
             trip.attempts += 1

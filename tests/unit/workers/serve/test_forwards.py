@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any
@@ -261,3 +262,31 @@ def test_what_no_server_should_see_is_refused(event: Any, status: int) -> None:
     stage.handle(event)
     assert stage.engine.answers[4].status == status
     assert stage.forwarding.begun == []
+
+
+def test_a_forwarded_request_leaves_nothing_for_the_garbage_collector() -> None:
+    """A cycle in what a request needs would be kept until a collection, which pauses the worker."""
+    stage = Stage((ONE,))
+    stage.handle(request(4))
+    stage.end(4)
+    gc.collect()
+    gc.disable()
+    try:
+        stage.handle(request(8))
+        stage.end(8)
+        stage.forwarding.begun.clear()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_a_request_that_the_engine_refuses_to_write_is_answered_with_400() -> None:
+    stage = Stage((ONE,))
+
+    def forward(pool: int, stream: int, sent: Any) -> bool:
+        raise ValueError("cannot forward the field")
+
+    stage.forwarding.forward = forward  # type: ignore[method-assign]
+    stage.handle(request(4))
+    assert stage.engine.answers[4].status == 400
+    assert (stage.exchanges.running, stage.servers[0].running, len(stage.lines())) == (0, 0, 1)
