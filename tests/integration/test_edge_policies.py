@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.h3 import H3Client
 from tests.support.node import ENGINES, Node, running_node
 from tests.support.waiting import poll
 from velocity_edge.client.h3_client import Options, connect
@@ -147,3 +148,22 @@ def test_each_policy_through_the_whole_node(node: Node) -> None:
     assert (answer[1]["strict-transport-security"], answer[1]["x-content-type-options"]) == ("max-age=60", "nosniff")
     preflight = one(node, "OPTIONS", "/api", {**origin, "access-control-request-method": "GET"})
     assert (preflight[0], preflight[1]["access-control-allow-methods"]) == (204, "GET, HEAD, POST")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_address_cannot_take_all_connections(engine: str) -> None:
+    config = f"""\
+server:
+  listen: 127.0.0.1:0
+  workers: 1
+  engine: {engine}
+  tls: {{certificate: DIRECTORY/certificate.pem, private_key: DIRECTORY/key.pem}}
+  limits: {{max_connections_per_address: 1}}
+content: {{sites: [{{hostname: "*", root: DIRECTORY/root}}]}}
+"""
+    with running_node(config=config, engine=engine) as node, H3Client(node.port, node.ca) as first:
+        assert first.get("/").status == 200
+        with H3Client(node.port, node.ca) as second:
+            assert second.wait_closed() == 0x107
+        assert first.get("/").status == 200

@@ -27,6 +27,9 @@ class LimitsSection(Section):
 
     max_connections: _COUNT = _DEFAULT.max_connections
     """Connections of one worker."""
+    max_connections_per_address: _COUNT = _DEFAULT.max_connections_per_address
+    """Connections of one worker from one IPv4 address or IPv6 /56; more are closed after their handshake. 0: no bound,
+    for nodes behind a balancer that hides the addresses of clients."""
     retry_threshold: _COUNT = _DEFAULT.retry_threshold
     """Handshakes in flight or recently failed, above which clients must validate their address first (Retry)."""
     max_half_open: _COUNT = _DEFAULT.max_half_open

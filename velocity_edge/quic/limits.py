@@ -32,6 +32,9 @@ class Limits:
 
     #: A connection is 40-90 KiB; a worker with this many idle ones stays under 2 GiB.
     max_connections: int = 20_000
+    #: Established connections of one IPv4 address or IPv6 /56: a quarter, so that no client can take all places. An
+    #: office or a carrier behind one address needs hundreds; a balancer that hides addresses needs all. 0: no bound.
+    max_connections_per_address: int = 5_000
     #: Handshakes per worker that are in flight, or failed less than `handshake_timeout_s` ago, in units of a first
     #: flight's CPU time (half_open.py). From `retry_threshold` on an address must be validated first: 256 are 128 ms of
     #: CPU, so a flood costs that at once and 1.3 % of a core from then on, and a Retry costs 15 us. Regular new clients

@@ -104,6 +104,12 @@ _ALL: Final = (
         "counter",
         "Post-quantum key shares of clients that FIPS 203 forbids, or of another length.",
     ),
+    Family(
+        "velocity_connections_refused_total",
+        "counter",
+        "Connections that were closed after their handshake: reason=address (max_connections_per_address).",
+        ("reason",),
+    ),
     # --- upstreams (workers/proxy). `upstream`: the server's address as configured.
     Family(
         "velocity_upstream_requests_total",

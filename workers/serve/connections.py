@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 class Connections:
     """The established connections of one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_per_address: int = 0) -> None:
+        """*max_per_address*: connections of one client address; 0: any number."""
+        self.max_per_address = max_per_address
+        #: Client address (`_client`) -> how many connections it has.
+        self._by_client: dict[bytes, int] = {}
         #: Connection -> address of the client. Public because it is read for each request.
         self.peers: dict[int, Address] = {}
         #: Connection -> name that the client asked for (SNI), for the list of connections that remain in a drain.
@@ -34,15 +38,23 @@ class Connections:
     def __contains__(self, connection: int) -> bool:
         return connection in self.peers
 
-    def on_handshake(self, event: HandshakeCompleted) -> None:
-        """Add a connection whose handshake is complete."""
+    def on_handshake(self, event: HandshakeCompleted) -> bool:
+        """Add a connection whose handshake is complete. False: its client has too many, and it must be closed."""
+        client = _client(event.peer)
+        count = self._by_client[client] = self._by_client.get(client, 0) + 1
         self.peers[event.connection] = event.peer
         self._sites[event.connection] = event.server_name
         self.groups[event.connection] = group_name(event.group)
+        return not self.max_per_address or count <= self.max_per_address
 
     def on_closed(self, event: ConnectionClosed) -> None:
         """Remove a connection, and count its close if it is an error of the peer that this side detected."""
-        self.peers.pop(event.connection, None)
+        peer = self.peers.pop(event.connection, None)
+        if peer is not None:
+            client = _client(peer)
+            self._by_client[client] -= 1
+            if not self._by_client[client]:
+                del self._by_client[client]
         self._sites.pop(event.connection, None)
         self.groups.pop(event.connection, None)
         if not event.by_peer and is_error(event.error_code, application=event.application):
@@ -54,3 +66,8 @@ class Connections:
     def site(self, connection: int) -> str:
         """Return the name that the client asked for; "" for none, or for an unknown connection."""
         return self._sites.get(connection, "")
+
+
+def _client(peer: Address) -> bytes:
+    """Return what counts as one client: an IPv4 address, or an IPv6 /56, which one customer of a provider has."""
+    return peer[0] if len(peer[0]) == 4 else peer[0][:7]

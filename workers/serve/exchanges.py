@@ -35,7 +35,7 @@ from velocity_edge.http.requests import (
 )
 from velocity_edge.http.upstreams import Forwarding
 from workers.handlers.static.open_files import OpenFiles
-from workers.http import Answer, Forward, Response, body_length, plain
+from workers.http import H3_EXCESSIVE_LOAD, Answer, Forward, Response, body_length, plain
 from workers.measures import Measures
 from workers.serve.accounts import CLIENT_GONE, Accounts
 from workers.serve.backlog import weight_of
@@ -88,7 +88,8 @@ class Exchanges:
         self._shared = SharedAnswers(clock)
         self.responses = Responses(engine, flush_soon, self._turns, self._open_files, self._cut_short, send_high_bytes)
         self.connections = Connections()
-        measures = measures or Measures()
+        self._engine = engine
+        self._measures = measures = measures or Measures()
         self.handshakes = HandshakeSeries(measures)
         self._accounts = Accounts(self.connections, measures, write_log, clock)
         self.access_log = self._accounts.access_log
@@ -139,8 +140,10 @@ class Exchanges:
         return len(self._open)
 
     def _on_handshake(self, event: HandshakeCompleted) -> None:
-        self.connections.on_handshake(event)
         self.handshakes.completed(event)
+        if not self.connections.on_handshake(event):
+            self._measures.count("velocity_connections_refused_total", ("address",))
+            self._engine.close(event.connection, H3_EXCESSIVE_LOAD, "too many connections of this address")
 
     def _on_request(self, event: RequestReceived) -> None:
         if self._turns.over:

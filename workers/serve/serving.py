@@ -148,6 +148,7 @@ class Serving:
             open_files=open_files,
             measures=measures,
         )
+        exchanges.connections.max_per_address = limits.max_connections_per_address
         endpoint = Endpoint(
             loop, engine, exchanges, sockets=equipment.bundle.sockets, link=equipment.link, links=equipment.links
         )
@@ -172,6 +173,7 @@ class Serving:
             self.engine.use_settings(settings)
             self.upcalls.admission.limits = settings.limits
             self.exchanges.responses.send_high_bytes = settings.limits.send_high_bytes
+            self.exchanges.connections.max_per_address = settings.limits.max_connections_per_address
             self.settings = settings
         profiles = prepared.config.server.profiles
         self.exchanges.handshakes.profile_of = lambda group: profile_of(group, profiles.default, profiles.permit)
