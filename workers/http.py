@@ -51,6 +51,7 @@ class Request:
         "protocol",
         "query",
         "scheme",
+        "trace",
         "upstream",
         "upstream_drop",
         "upstream_fields",
@@ -88,6 +89,8 @@ class Request:
         self.claims: Mapping[str, Any] | None = None
         #: The request id: in the access log, in `x-request-id` towards upstreams, in traces. b"" until it is needed.
         self.id = b""
+        #: The trace that it belongs to (serve/trace_context.py); None: there is no collector.
+        self.trace: Any = None
         #: What middleware changes in the request that goes to an upstream: fields added, names removed.
         self.upstream_fields: list[tuple[bytes, bytes]] = []
         self.upstream_drop: list[bytes] = []

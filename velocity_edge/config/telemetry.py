@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from velocity_edge.config.section import Problem, Section
-from velocity_edge.config.values import Address
+from velocity_edge.config.middlewares.identity import names_of
+from velocity_edge.config.section import Need, Problem, Section
+from velocity_edge.config.values import Address, Duration
 
 
 class AccessLog(Section):
@@ -34,6 +36,42 @@ def _section_of(value: Any) -> Any:
     return {"format": value} if isinstance(value, str) else value
 
 
+class Otlp(Section):
+    """Traces to an OpenTelemetry collector. `otlp: URL` is short for `otlp: {endpoint: URL}`."""
+
+    endpoint: str
+    """`http://` or `https://`, host and port; without a path, `/v1/traces`. OTLP by HTTP with JSON."""
+    sample: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Share of the traces that are exported, decided by the trace id: alike on all nodes with the same share."""
+    trust_clients: bool = False
+    """Let the `sampled` flag of a client's `traceparent` decide instead."""
+    timeout_s: Duration = Field(default=5.0, alias="timeout")
+    """For one export. Meanwhile up to 2048 spans wait; further ones are dropped and counted."""
+
+    @property
+    def url(self) -> str:
+        """The address of the export."""
+        return self.endpoint.rstrip("/") + ("" if urlsplit(self.endpoint).path.strip("/") else "/v1/traces")
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield an endpoint that is no URL of HTTP."""
+        try:
+            parts = urlsplit(self.endpoint)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or parts.username is not None or parts.query or parts.fragment:
+            yield ("endpoint",), f"cannot export to {self.endpoint!r}: expected such as http://127.0.0.1:4318"
+
+    def needs(self) -> Iterator[Need]:
+        """Yield what resolving the name needs."""
+        yield from names_of("endpoint", self.endpoint)
+
+
+def _otlp_section_of(value: Any) -> Any:
+    return {"endpoint": value} if isinstance(value, str) else value
+
+
 class Telemetry(Section):
     """Metrics and logs of the node."""
 
@@ -44,10 +82,4 @@ class Telemetry(Section):
     access_log: Annotated[AccessLog, BeforeValidator(_section_of)] = AccessLog()
     trust_request_id: bool = False
     """Use the `x-request-id` of clients (1 to 128 letters, digits and `-_.:/+=`) in place of a new one."""
-    otlp: str | None = None
-    """OpenTelemetry collector. (Not implemented yet.)"""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is not implemented."""
-        if self.otlp is not None:
-            yield ("otlp",), "cannot export to OpenTelemetry yet: use metrics_listen"
+    otlp: Annotated[Otlp | None, BeforeValidator(_otlp_section_of)] = None

@@ -75,6 +75,7 @@ class Reporter:
             },
         )
         serving.exchanges.access_log.flush()
+        serving.exchanges.spans.flush()
         return counters
 
     def close(self) -> None:

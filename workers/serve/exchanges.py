@@ -91,8 +91,9 @@ class Exchanges:
         self._engine = engine
         self._measures = measures = measures or Measures()
         self.handshakes = HandshakeSeries(measures)
-        self._accounts = Accounts(self.connections, measures, write_log, clock)
+        self._accounts = Accounts(self.connections, measures, write_log, clock, start, now_ns)
         self.access_log = self._accounts.access_log
+        self.spans = self._accounts.spans
         handlers: dict[EventKind, Callable[[Any], None]] = {
             EventKind.HANDSHAKE_COMPLETED: self._on_handshake,
             EventKind.REQUEST_RECEIVED: self._on_request,
@@ -112,6 +113,7 @@ class Exchanges:
     def use(self, revision: Revision | None) -> None:
         """Answer requests with this revision from now on; running ones finish with theirs. None: with 503."""
         before, self._revision = self._revision, revision
+        self.spans.send = revision.tracing.send if revision is not None and revision.tracing is not None else None
         self._shared.forget()
         if before is not None:
             before.replace()

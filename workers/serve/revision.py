@@ -13,10 +13,20 @@ from velocity_edge.http.forwarded import TrustedProxies
 from workers.http import Request
 from workers.pipeline import Pipeline
 from workers.serve.access_log import AccessRule
+from workers.serve.spans import Send
+from workers.serve.trace_context import TraceRule
 
 
 def _nothing() -> None:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Which traces are exported, and how a body reaches the collector (spans.py)."""
+
+    rule: TraceRule
+    send: Send
 
 
 @dataclass(slots=True)
@@ -32,6 +42,8 @@ class Revision:
     trust_request_id: bool = False
     #: Proxies in front of this node, which say who a client is.
     trusted: TrustedProxies | None = None
+    #: None: there is no collector.
+    tracing: Tracing | None = None
     #: Called once, when the revision was replaced and no request uses it any more.
     release: Callable[[], None] = _nothing
     _running: int = field(default=0, init=False)

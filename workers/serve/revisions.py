@@ -14,6 +14,7 @@ from velocity_edge.config.model import Config
 from velocity_edge.config.patterns import parse_pattern
 from velocity_edge.config.routes import routes_of
 from velocity_edge.config.section import KeyPath, dotted_path
+from velocity_edge.config.telemetry import Telemetry
 from velocity_edge.errors import ConfigError, VelocityError
 from velocity_edge.http.forwarded import TrustedProxies
 from velocity_edge.keys.ring import TICKET, KeyRing
@@ -29,6 +30,7 @@ from workers.handlers.fixed import method_not_allowed
 from workers.handlers.resources import Lease
 from workers.handlers.static.beneath import Descriptor
 from workers.http import Request, Response, plain
+from workers.middleware.auth.build import fetcher
 from workers.middleware.build import Parts, around_errors, middleware_of
 from workers.middleware.error_pages import with_error_pages
 from workers.middleware.headers import Date
@@ -36,8 +38,9 @@ from workers.pipeline import Middleware, Pipeline, fold, own_paths
 from workers.serve.access_log import rule_of
 from workers.serve.conditions import condition
 from workers.serve.path_routes import Answers, Route
-from workers.serve.revision import Revision
+from workers.serve.revision import Revision, Tracing
 from workers.serve.router import Router
+from workers.serve.trace_context import TraceRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,29 @@ def prepare(
     lease = context.resources.lease()
     try:
         router = _router(config, roots, context, lease)
+        tracing = _tracing(telemetry, roots, context, lease)
     except BaseException:
         lease.close()
         raise
     access = rule_of(telemetry.access_log)
     trusted = TrustedProxies(config.server.trusted_proxies)
-    requests = Revision(number, router.find, access, telemetry.trust_request_id, trusted, lease.close)
+    requests = Revision(number, router.find, access, telemetry.trust_request_id, trusted, tracing, lease.close)
     return Prepared(number, config, requests, certificates, lease)
+
+
+def _tracing(
+    telemetry: Telemetry, roots: Mapping[str, Descriptor], context: HandlerContext, lease: Lease
+) -> Tracing | None:
+    otlp = telemetry.otlp
+    if otlp is None:
+        return None
+    fetch = fetcher(otlp.timeout_s, None, roots, context, lease)
+
+    async def send(body: bytes) -> int:
+        headers = ((b"content-type", b"application/json"),)
+        return (await fetch(otlp.url, method="POST", headers=headers, body=body)).status
+
+    return Tracing(TraceRule(otlp.sample, otlp.trust_clients), send)
 
 
 def _router(config: Config, roots: Mapping[str, Descriptor], context: HandlerContext, lease: Lease) -> Router[Pipeline]:

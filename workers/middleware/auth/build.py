@@ -46,7 +46,7 @@ def guard_of(section: Section, context: HandlerContext, lease: Lease, roots: Roo
         case Basic():
             return _basic(section, context, lease, roots)
         case ForwardAuth():
-            fetch = _fetcher(section.timeout_s, section.ca, roots, context, lease, MAX_ANSWER_BYTES)
+            fetch = fetcher(section.timeout_s, section.ca, roots, context, lease, MAX_ANSWER_BYTES)
             return ForwardAuthGuard(section, context.measures, fetch)
         case Jwt():
             return JwtGuard(section, context.measures, context.clock, _keys(section, context, lease, roots))
@@ -72,7 +72,7 @@ def _keys(
 ) -> tuple[Key, ...] | Document[tuple[Key, ...]]:
     if section.jwks_url is not None:
         url = section.jwks_url
-        fetch = _fetcher(5.0, section.ca, roots, context, lease)
+        fetch = fetcher(5.0, section.ca, roots, context, lease)
         return lease.take(Document, (url, fetch.ca_pem), lambda: key_document(url, fetch))
     for path, parse in ((section.jwks, parse_set), (section.key, parse_pem), (section.secret_file, parse_secret)):
         if path is not None:
@@ -92,7 +92,7 @@ def _oidc(section: Oidc, context: HandlerContext, lease: Lease, roots: Roots) ->
             secret = ""
         if not secret:
             raise ConfigError(f"{section.client_secret_file}: cannot use it: expected one line with the secret")
-    fetch = _fetcher(section.timeout_s, section.ca, roots, context, lease)
+    fetch = fetcher(section.timeout_s, section.ca, roots, context, lease)
     settings = section.issuer, fetch.ca_pem, section.timeout_s, section.insecure
     provider = lease.take(
         ProviderClient, settings, lambda: ProviderClient(section.issuer, fetch, insecure=section.insecure)
@@ -100,7 +100,7 @@ def _oidc(section: Oidc, context: HandlerContext, lease: Lease, roots: Roots) ->
     return OidcGuard(section, context.measures, context.clock, context.sealer, provider, secret)
 
 
-def _fetcher(
+def fetcher(
     timeout_s: float,
     ca: Path | None,
     roots: Roots,
@@ -108,6 +108,7 @@ def _fetcher(
     lease: Lease,
     max_bytes: int = MAX_BYTES,
 ) -> Fetcher:
+    """Return what sends small requests, with the authorities of *ca* and the names of this machine."""
     ca_pem = None if ca is None else read_file(roots, ca, _MAX_CA_BYTES)
     resolv_conf, hosts = (_system_file(roots, path) for path in (RESOLV_CONF, HOSTS))
     if resolv_conf or hosts:

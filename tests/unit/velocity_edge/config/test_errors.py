@@ -322,12 +322,12 @@ NOT_BUILT = [
         "3:5: server.tls.client_auth: cannot request client certificates yet",
     ),
     (
-        "server:\n  telemetry:\n    otlp: 'http://x'",
-        "3:5: server.telemetry.otlp: cannot export to OpenTelemetry yet",
+        "server:\n  telemetry:\n    otlp: 'x:4317'",
+        "3:5: server.telemetry.otlp.endpoint: cannot export to 'x:4317': expected such as http://127.0.0.1:4318",
     ),
     (
-        "telemetry:\n  otlp: 'http://x'",
-        "2:3: server.telemetry.otlp: cannot export to OpenTelemetry yet",
+        "telemetry:\n  otlp: {endpoint: 'http://x/?y', sample: 2}",
+        "2:35: telemetry.otlp.sample: cannot use 2: must be 1.0 or less",
     ),
 ]
 
