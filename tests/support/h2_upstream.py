@@ -84,9 +84,11 @@ class H2Upstream:
 
 
 @asynccontextmanager
-async def h2_upstream(upstream: H2Upstream, tls: ssl.SSLContext | None = None) -> AsyncIterator[H2Upstream]:
+async def h2_upstream(
+    upstream: H2Upstream, tls: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncIterator[H2Upstream]:
     """Serve until the end of the block."""
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", port, ssl=tls)
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream

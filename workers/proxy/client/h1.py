@@ -147,6 +147,8 @@ class H1Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came; close a connection that says something without being asked."""
         exchange = self._exchange
+        if not data:
+            return  # h11 takes it for the end of the connection
         if exchange is None:
             self.close()
         elif self._tunnel:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
+from h2 import stream as h2_stream
 from h2.config import H2Configuration
 from h2.connection import H2Connection as Parser
 from h2.errors import ErrorCodes
@@ -50,6 +51,15 @@ _STEP_BYTES: Final = 16_384
 _MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
 #: Far below 2**31, after which a connection has no stream ids.
 _MAX_REQUESTS: Final = 1_000_000
+
+
+#: h2 4.x treats 103 on a stream that was reset here as an error of the connection: one that crosses a cancellation
+#: would end all other requests. Final heads it ignores, as RFC 9113 section 5.1 says; test_h2.py looks at both.
+_transitions = h2_stream._transitions
+_transitions.setdefault(
+    (h2_stream.StreamState.CLOSED, h2_stream.StreamInputs.RECV_INFORMATIONAL_HEADERS),
+    _transitions[h2_stream.StreamState.CLOSED, h2_stream.StreamInputs.RECV_HEADERS],
+)
 
 
 class H2Connection(asyncio.Protocol):

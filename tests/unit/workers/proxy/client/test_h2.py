@@ -214,6 +214,24 @@ async def test_cancellation_resets_the_stream_and_keeps_the_connection() -> None
         client.close()
 
 
+@pytest.mark.parametrize("late", [b"103", b"200"])
+async def test_a_head_that_crosses_a_cancellation_ends_no_other_request(late: bytes) -> None:
+    held: list[tuple[H2Connection, int]] = []
+    async with h2_upstream(H2Upstream(lambda p, s, _: held.append((p, s)))) as upstream:
+        client = client_of(upstream)
+        stays, goes = (asyncio.ensure_future(client.request(GET)) for _ in range(2))
+        await until(lambda: len(held) == 2, "two requests")
+        goes.cancel()
+        frame = HeadersFrame(held[1][1], held[1][0].encoder.encode([(b":status", late)]), flags=["END_HEADERS"])
+        upstream.writers[0].write(frame.serialize())
+        await until(lambda: [e for e in upstream.events if isinstance(e, StreamReset)], "RST_STREAM")
+        upstream.writers[0].write(frame.serialize())
+        answers()(*held[0], {})
+        upstream.flush()
+        assert await whole(await stays) == b"hello"
+        client.close()
+
+
 @pytest.mark.parametrize(
     ("script", "outcome"),
     [
