@@ -22,6 +22,8 @@ OTHERS = {
     *("DevTools", "JavaScript", "WebAssembly", "WebSocket"),
     # ngtcp2 and aioquic
     *("lib/ngtcp2_conn.c", "HyStart", "RangeSet", "tls.Context"),
+    # groups of entry points (docs/plugins.md)
+    *("velocity_edge.handlers", "velocity_edge.middleware"),
     # parts of names, and fields of a layout that the same docstring draws
     *("_total", "since_ms"),
     # what the changes described in CONTRIBUTING.md add

@@ -166,12 +166,12 @@ class RedirectAnswer(Section):
 
 
 class PluginAction(Section):
-    """`type: plugin`: a handler of an installed package."""
+    """`type: plugin`: a handler of an installed package (docs/plugins.md)."""
 
     type: Literal["plugin"]
     """`plugin`"""
     name: str
-    """Name of its entry point."""
+    """Name of its entry point, in the group `velocity_edge.handlers`."""
     options: dict[str, JsonValue] = {}
     """Passed to the package as they are."""
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from velocity_edge.config.content import Content
 from velocity_edge.config.load import Loaded
 from velocity_edge.config.needs import files_of
+from velocity_edge.config.plugin_names import plugin_problems
 from velocity_edge.config.refusal import refuse
 from velocity_edge.config.section import Problem
 from velocity_edge.config.upstream_checks import upstream_problems
@@ -26,8 +27,11 @@ def check(loaded: Loaded, *, upstreams: bool = False) -> tuple[str, ...]:
     *upstreams*: resolve their names and load their TLS files, too (upstream_checks.py). Raises `ConfigError` when the
     configuration cannot be served from here, with the place of each reason.
     """
-    found = [*_content(loaded), *_files(loaded), *(upstream_problems(loaded.config.content) if upstreams else ())]
-    warnings = unused_middlewares(loaded.config.content)
+    content = loaded.config.content
+    found = [*_content(loaded), *_files(loaded), *plugin_problems(content)]
+    if upstreams:
+        found += upstream_problems(content)
+    warnings = unused_middlewares(content)
     tls = loaded.config.server.tls
     if tls.certificate is not None and tls.private_key is not None:
         try:

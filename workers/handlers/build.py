@@ -42,6 +42,7 @@ from workers.handlers.static.site import StaticHandler, missing
 from workers.handlers.templates import TemplateHandler
 from workers.measures import Measures
 from workers.pipeline import Handler
+from workers.plugins import INSTALLED
 from workers.proxy.client import Client
 from workers.proxy.context import ProxyContext
 from workers.proxy.dns import Resolver
@@ -57,6 +58,7 @@ class HandlerContext:
         self.open_files = open_files or OpenFiles()
         self.listings = Listings(clock)
         self.resources = Resources()
+        self.plugins = INSTALLED
         self.measures = Measures()
         self.proxies = ProxyContext(
             time.monotonic,
@@ -105,8 +107,8 @@ def handler_of(
             return FileHandler(action, files, encoded(action.headers))
         case RedirectAnswer() as action:
             return RedirectHandler(action, route.pattern)
-        case PluginAction():
-            raise ConfigError("cannot load packages yet")
+        case PluginAction() as action:
+            return context.plugins.handler(action.name, action.options)
         case Proxy() | ProxyAction() as action:
             return proxy_of(
                 action,

@@ -39,7 +39,6 @@ from velocity_edge.config.middlewares.security_headers import SecurityHeaders
 from velocity_edge.config.patterns import parse_pattern
 from velocity_edge.config.routes import Route, Surroundings
 from velocity_edge.config.server import Server
-from velocity_edge.errors import ConfigError
 from workers.files import Roots
 from workers.handlers.build import HandlerContext
 from workers.handlers.resources import Lease
@@ -145,7 +144,7 @@ def _one(section: Section, route: Route, parts: Parts) -> Middleware:
         case SecurityHeaders():
             return Defaults(section.fields())
         case Plugin():
-            raise ConfigError("cannot load packages yet")
+            return parts.context.plugins.middleware(section.plugin, section.options)
         case _ as unknown:
             assert_never(unknown)
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from velocity_edge.quic.open_engine import fastest_suites
 from velocity_edge.tls import kem_oqs
+from workers import plugins
 from workers.proxy.client.tls import remember_authorities
 
 _LAZY: Final = (
@@ -44,6 +45,7 @@ def everything() -> None:
     kem_oqs.find()  # searches the file system for liboqs
     remember_authorities()  # of the system, for upstreams by TLS
     fastest_suites()  # the portable engine uses the native engine's HMAC, too
+    plugins.INSTALLED.load()
     # A traceback shows source lines; without them it still names the place.
     try:
         raise RuntimeError
