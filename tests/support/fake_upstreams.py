@@ -71,6 +71,8 @@ class FakeForwarding:
         if stream in self.gone:
             return False
         assert stream not in self.running, "one attempt at a time"
+        if b" " in request.target:
+            raise ValueError("not well formed")
         self.running[stream] = pool, request
         self.begun.append((pool, stream, request))
         return True

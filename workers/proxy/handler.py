@@ -99,8 +99,12 @@ class ProxyHandler:
             return plain(501, "This protocol is not supported here.")
         if request.method in (b"CONNECT", b"TRACE") and not request.protocol:
             return plain(501)
+        if not (request.path.isascii() and request.query.isascii()):
+            return plain(400, "The path must be percent-encoded.")  # RFC 3986 section 2; servers differ in reading it
         if climbs(request.path):
             return plain(400, "The path must not contain '..' segments.")
+        if b"," in request.authority:
+            return plain(400)  # a name by RFC 3986, but servers and caches split there
         announced = None if request.body.complete else request.header(b"content-length")
         if announced is not None and announced.isdigit() and int(announced[:19]) > self._max_body_bytes(request):
             return plain(413)
@@ -128,6 +132,9 @@ class ProxyHandler:
                 )
             except AttemptFailed as failure:
                 end = self._end(failure.outcome, failure.attempt, begun_s, 0, failure.reason)
+            except ValueError:
+                self.group.ended(trip, member, self._end(Outcome.CANCELLED, Attempt(), begun_s, 0, "not well formed"))
+                return plain(400)
             except BodyTooLarge:
                 end = self._end(Outcome.REQUEST_TOO_LARGE, Attempt(body_sent=True), begun_s, 0, "")
             except BaseException:

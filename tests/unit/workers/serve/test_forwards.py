@@ -251,6 +251,10 @@ def test_an_answer_of_the_node_has_the_fields_of_the_middleware() -> None:
     ("event", "status"),
     [
         (request(4, b"/a/../b"), 400),
+        (request(4, b"/the engine refuses it"), 400),
+        (request(4, authority=b"a,b"), 400),
+        (request(4, b"/\xff"), 400),
+        (request(4, b"/a?\xc3\xa4"), 400),
         (request(4, method=b"TRACE"), 501),
         (request(4, method=b"CONNECT"), 501),
         (request(4, method=b"CONNECT", protocol=b"connect-udp", fin=False), 501),
@@ -262,6 +266,7 @@ def test_what_no_server_should_see_is_refused(event: Any, status: int) -> None:
     stage.handle(event)
     assert stage.engine.answers[4].status == status
     assert stage.forwarding.begun == []
+    assert (stage.servers[0].running, stage.servers[0].failures, len(stage.lines())) == (0, 0, 1)
 
 
 def test_a_forwarded_request_leaves_nothing_for_the_garbage_collector() -> None:
