@@ -14,7 +14,7 @@ from supervisor.machine.admin_socket import AdminSocket
 from supervisor.machine.kept import RETRY_S
 from supervisor.node.happenings import Counted
 from supervisor.shell import Shell
-from velocity_edge.status.history import EVERY_S
+from velocity_edge.status.history import EVERY_S, FIRST_S
 from velocity_edge.status.pressure import totals_of
 from velocity_edge.wire.slab import total
 
@@ -60,7 +60,8 @@ async def keep_history(shell: Shell) -> None:
         beats = [worker.heartbeat for worker in shell.node.workers.values() if worker.heartbeat]
         connections = sum(beat.connections for beat in beats)
         shell.history.observe(totals, shell.sums.table(), connections, shell.clock(), shell.wall_clock())
-        await asyncio.sleep(EVERY_S)
+        # The first sample is a short one: whoever looks at a new node sees rates.
+        await asyncio.sleep(EVERY_S if shell.history.samples else FIRST_S)
 
 
 async def feed_watchdog(shell: Shell) -> None:

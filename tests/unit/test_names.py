@@ -20,6 +20,8 @@ OTHERS = {
     *("FileDescriptorStorePreserve", "MemoryHigh", "ConfigMap", "check_cmd", "check_fail", "check_interval"),
     # browsers and WebAssembly
     *("DevTools", "JavaScript", "WebAssembly", "WebSocket"),
+    # tracing and logging of others
+    *("OpenTelemetry", "RUST_LOG"),
     # ngtcp2 and aioquic
     *("lib/ngtcp2_conn.c", "HyStart", "RangeSet", "tls.Context"),
     # groups of entry points (docs/plugins.md)

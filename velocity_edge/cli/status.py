@@ -11,6 +11,7 @@ import click
 
 from velocity_edge.cli.node import Node
 from velocity_edge.cli.output import show_json, show_raw
+from velocity_edge.cli.traffic_line import traffic_line
 from velocity_edge.cli.units import count, duration, size
 from velocity_edge.exits import Exit
 from velocity_edge.status.banner import dispatch_lines
@@ -194,6 +195,8 @@ def _row(worker: WorkerStatus) -> tuple[str, ...]:
 
 def _traffic(found: NodeStatus) -> Iterator[str]:
     counters = found["counters"]
+    if line := traffic_line(found.get("traffic")):
+        yield line
     done = counters.get("handshakes_completed", 0)
     by_group = ", ".join(f"{label} {count(counters[name])}" for name, label in _GROUPS.items() if counters.get(name, 0))
     post_quantum = done - counters.get("handshakes_classical", 0)

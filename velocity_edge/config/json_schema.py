@@ -60,6 +60,7 @@ _BEFORE: Final[Mapping[str, Callable[[JsonSchemaValue], JsonSchemaValue]]] = {
     "_list_of_one": _or_one,
     "_one_or_more": _or_one,
     "_section_of": _or_text,
+    "_otlp_section_of": _or_text,
     "_status_ranges": lambda schema: {"anyOf": [_or_one({**schema, "items": _RANGE}), _RANGE]},
     "_servers": _or_texts,
     "_condition": _or_condition,

@@ -19,6 +19,8 @@ from velocity_edge.status.families import HANDSHAKE_S, REQUEST_S
 from velocity_edge.status.sums import Table
 
 EVERY_S: Final = 10.0
+#: The first step of a supervisor.
+FIRST_S: Final = 2.0
 #: An hour.
 KEEP: Final = 360
 #: Samples behind `traffic`: a minute.
