@@ -65,7 +65,7 @@ async def fetch(
     if parts.scheme == "https":
         tls = tls or TlsClient("")
         tls = replace(tls, server_name=tls.server_name or parts.hostname)
-    limit_ns = int(timeout_s * 1e9)
+    limit_ns = int(timeout_s * 2e9)  # never before the limit of all of it
     client = Client(
         replace(
             settings or PoolSettings(),
@@ -84,7 +84,9 @@ async def fetch(
             response = await client.request(request, body)
             return Fetched(response.status, response.headers, await _read(response.body, max_bytes))
     except TimeoutError:
-        raise AttemptFailed(Outcome.RESPONSE_TIMEOUT, f"no response within {timeout_s:g} s") from None
+        connected = client.counts().requests > 0
+        outcome = Outcome.RESPONSE_TIMEOUT if connected else Outcome.CONNECT_TIMEOUT
+        raise AttemptFailed(outcome, f"no response within {timeout_s:g} s") from None
     finally:
         client.close()
 

@@ -80,8 +80,10 @@ class Pool:
         """Return a connection on which the request must begin at once. Raises `AttemptFailed`."""
         limit_s = self._settings.connect_timeout_ns / 1e9
         try:
-            async with asyncio.timeout(limit_s):
-                connection = await self._find(head, attempt)
+            connection = self._free(head, attempt)
+            if connection is None:
+                async with asyncio.timeout(limit_s):
+                    connection = await self._find(head, attempt)
         except TimeoutError:
             raise AttemptFailed(Outcome.CONNECT_TIMEOUT, f"no connection within {limit_s:g} s", attempt) from None
         except AttemptFailed as error:
@@ -94,16 +96,23 @@ class Pool:
             timer.cancel()
         return connection
 
+    def _free(self, head: RequestHead, attempt: Attempt) -> Connection | None:
+        if self._closed:
+            raise AttemptFailed(Outcome.CONNECT_FAILED, "the pool is closed")
+        h1_only = head.tunnel and self._settings.protocol == "auto"
+        for connection in reversed(self._connections):
+            if connection.free and not (h1_only and connection.multiplexed and not self._tunnels(connection)):
+                self._check_tunnel(head, connection)
+                attempt.reused = connection.requests > 0
+                return connection
+        return None
+
     async def _find(self, head: RequestHead, attempt: Attempt) -> Connection:
+        h1_only = head.tunnel and self._settings.protocol == "auto"
         while True:
-            if self._closed:
-                raise AttemptFailed(Outcome.CONNECT_FAILED, "the pool is closed")
-            h1_only = head.tunnel and self._settings.protocol == "auto"
-            for connection in reversed(self._connections):
-                if connection.free and not (h1_only and connection.multiplexed and not self._tunnels(connection)):
-                    self._check_tunnel(head, connection)
-                    attempt.reused = connection.requests > 0
-                    return connection
+            connection = self._free(head, attempt)
+            if connection is not None:
+                return connection
             shared = self._is_h2 and self._connecting and not h1_only
             if not shared and len(self._connections) + self._connecting < self._settings.max_connections:
                 connection = await self._connect(h1_only)

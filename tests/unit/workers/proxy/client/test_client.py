@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -329,4 +330,22 @@ async def test_an_upstream_that_is_behind_stops_the_client() -> None:
             await client.request(replace(POST, max_body_bytes=2**40), endless())
         assert caught.value.outcome == Outcome.RESPONSE_TIMEOUT
         assert asked < 200
+        client.close()
+
+
+async def test_an_address_that_is_silent_costs_a_quarter_of_a_second() -> None:
+    """RFC 8305 section 5: the next one is tried beside it."""
+    with socket.socket() as silent, ExitStack() as queue, always(send(HELLO), NEXT) as upstream:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        for _ in range(4):  # fill its queue: the kernel drops further SYNs
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(silent.getsockname())
+        client = Client(SETTINGS)
+        client.use_addresses([silent.getsockname(), upstream.address])
+        response = await client.request(GET)
+        assert response.attempt.address == upstream.address
+        assert 200_000_000 < response.attempt.connect_ns < 3_000_000_000
+        await whole(response)
         client.close()
