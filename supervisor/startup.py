@@ -39,6 +39,7 @@ from supervisor.succession.quiesced_file import QuiescedFile
 from supervisor.succession.saved_state import SavedState
 from supervisor.succession.state_file import StateFile
 from velocity_edge.config.model import Config
+from velocity_edge.config.needs import files_of
 from velocity_edge.errors import CannotDo, ConfigError, Unavailable
 from velocity_edge.machine.cpus import workers_by_default
 from velocity_edge.machine.needs import too_few_descriptors
@@ -69,7 +70,7 @@ async def start(
     returned = await adoption.gather() if adoption else []
     adopting = saved if returned else None
     cpus = adopting.cpus if adopting else choose_cpus(config.server.workers)
-    if why := too_few_descriptors(len(config.server.addresses), len(cpus), len(config.content.sites)):
+    if why := too_few_descriptors(len(config.server.addresses), len(cpus), len(list(files_of(config)))):
         raise Unavailable(why)
     notes = list(done_without(config))
     # Workers that are replaced anyway do not try our configuration: it is the revision of their successors.

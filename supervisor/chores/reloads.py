@@ -48,6 +48,7 @@ class Reloads:
         shell.on_activated = self.adapt
         self._load = load
         self._files = tuple(files)
+        self._warned: frozenset[str] = frozenset()
         self._watch = Watch(self._watched())
 
     def reload(self) -> int:
@@ -80,6 +81,7 @@ class Reloads:
 
     async def watch_files(self) -> None:
         """Reload when the configuration, a certificate or the folder that a root names changes on disk."""
+        self._warn()
         while True:
             await asyncio.sleep(_LOOK_S)
             # Forget old kills by the kernel, so that they are not taken as the reason of the next exit.
@@ -97,6 +99,7 @@ class Reloads:
             program = [*spawn.WORKER_PROGRAM, *worker_options(config)]
             restart = program != list(shell.worker_program)
             shell.worker_program = program
+        self._warn()
         self._logs.use(
             structured=config.server.telemetry.structured_logs,
             level=config.server.log_level,
@@ -111,6 +114,14 @@ class Reloads:
             shell.loop.call_soon(
                 self._try, Restart(), "server.engine or server.user: use `velocity-edge admin restart`"
             )
+
+    def _warn(self) -> None:
+        """Log what is wrong with the revision in use and was right with the one before; `status` has it, too."""
+        warnings = self._shell.active.warnings
+        for warning in warnings:
+            if warning not in self._warned:
+                log.warning("%s", warning)
+        self._warned = frozenset(warnings)
 
     def _try(self, happening: Happening, remedy: str) -> None:
         try:

@@ -14,9 +14,36 @@ from tests.support import sid
 from tests.support.installation import REPOSITORY
 from tests.support.node import Node, running_node
 from tests.support.peers import CurlAnswer, curl
+from tests.support.waiting import poll
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 GUIDE = REPOSITORY / "tests/unit/velocity_edge/config"
+
+
+#: Further actions, in the indentation of the guide.
+MORE = """\
+   - match:
+         path: /hello/{name}
+      action:
+         type: template
+         name: hello.html
+   - match:
+         path: /broken
+      action:
+         type: template
+         name: broken.html
+   - match:
+         path: /users/{id}
+      action:
+         type: json
+         body: {id: "{id}"}
+   - match:
+         path: /old
+      action:
+         type: redirect
+         to: /new
+         keep_path: true
+"""
 
 
 class Upstream(BaseHTTPRequestHandler):
@@ -45,15 +72,24 @@ def _upstream() -> Iterator[int]:
         thread.join()
 
 
+@pytest.fixture(name="edge", scope="module")
+def _edge(upstream: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The edge configuration as printed, with this machine's port, and more actions."""
+    edge = tmp_path_factory.mktemp("etc") / "edge.yaml"
+    (edge.parent / "templates").mkdir()
+    (edge.parent / "templates" / "hello.html").write_text("hello {{ params.name }}")
+    (edge.parent / "templates" / "broken.html").write_text("{{ unknown }}")
+    printed = (GUIDE / "edge.yaml").read_text().replace("127.0.0.1:4000", f"127.0.0.1:{upstream}")
+    edge.write_text(printed + MORE)
+    return edge
+
+
 @pytest.fixture(name="node", scope="module")
-def _node(upstream: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def _node(upstream: int, edge: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     sid.require("test")
     site = tmp_path_factory.mktemp("example")
     site.chmod(0o755)
     (site / "index.html").write_text("<h1>example.com</h1>")
-    edge = tmp_path_factory.mktemp("etc") / "edge.yaml"
-    (edge.parent / "templates").mkdir()
-    edge.write_text((GUIDE / "edge.yaml").read_text().replace("127.0.0.1:4000", f"127.0.0.1:{upstream}"))
     with running_node("--edge-config", str(edge), config=adapted(site, upstream)) as running:
         yield running
 
@@ -104,3 +140,23 @@ def test_routes_of_the_edge_configuration_are_on_both_hosts(node: Node, host: st
 
 def test_a_middleware_that_protects_nothing_is_degraded(node: Node) -> None:
     assert any("'auth' is used by no site, proxy or route" in sentence for sentence in node.status()["degraded"])
+
+
+def test_further_actions(node: Node) -> None:
+    assert answer(node, "example.com", "/hello/%3Cb%3E").body == b"hello &lt;b&gt;"
+    assert answer(node, "example.com", "/users/a%22b").body == b'{"id":"a\\"b"}'
+    moved = answer(node, "example.com", "/old/a?b")
+    assert (moved.status, moved.headers["location"]) == (308, "/new/a?b")
+    assert answer(node, "example.com", "/broken").status == 500
+    assert "cannot make the page broken.html for /broken: UndefinedError: 'unknown' is undefined" in node.log
+    assert answer(node, "other.example", "/healthz").status == 421
+
+
+def test_a_change_of_the_edge_configuration_or_of_a_template_is_used(node: Node, edge: Path) -> None:
+    (edge.parent / "templates" / "hello.html").write_text("good day {{ params.name }}")
+    poll(lambda: answer(node, "example.com", "/hello/you").body == b"good day you", "the new template")
+    edge.write_text(edge.read_text().replace('body: "ok"', 'body: "fine"'))
+    poll(lambda: answer(node, "example.com", "/healthz").body == b"fine", "the new body")
+    edge.write_text(edge.read_text().replace("type: static", "type: statik"))
+    poll(lambda: any("cannot use 'statik'" in one for one in node.status()["degraded"]), "the refusal")
+    assert answer(node, "example.com", "/healthz").body == b"fine"

@@ -144,5 +144,5 @@ def _origin(path: KeyPath, loaded: Loaded) -> str | None:
     for candidate in (path, path[1:] if path[:2] == ("server", "telemetry") else path):
         if candidate in loaded.origins:
             return loaded.origins[candidate]
-    whole = loaded.origins.get(("content", "sites")) if path[:2] == ("content", "sites") else None
-    return whole if whole and whole.startswith("-") else None
+    whole = loaded.origins.get(path[:2], "") if path[:2] in (("content", "sites"), ("content", "proxies")) else ""
+    return whole if whole.startswith("-") else None

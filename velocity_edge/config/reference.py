@@ -23,10 +23,11 @@ _HEAD: Final = """\
 
 Generated from `velocity_edge/config/` by `python -m velocity_edge.config.reference`; do not edit.
 
-A configuration is a YAML file (`velocity-edge serve --config serve.yaml`), the environment, and flags; later ones take
-precedence. Unknown and repeated keys are errors with a position: `serve.yaml:3:4: server.lisen: cannot understand this
-key; did you mean "listen"?`. `velocity-edge config lint FILE` checks a file, `velocity-edge config show --origin`
-prints the effective configuration and the origin of each value.
+A configuration is a YAML file (`velocity-edge serve --config serve.yaml`), a second one with routes and middlewares
+(`--edge-config edge.yaml`, docs/edge.md), the environment, and flags; later ones take precedence. Unknown and repeated
+keys are errors with a position: `serve.yaml:3:4: server.lisen: cannot understand this key; did you mean "listen"?`.
+`velocity-edge config lint FILE` checks a file, `config show --origin` prints the effective configuration and the origin
+of each value, `config schema` a JSON Schema for editors, `config diff` what a reload would change.
 
 Durations are written `500ms`, `5s`, `2m`, `1h30m`, `24h`, `7d`; sizes `64KiB`, `1MiB`, `10MB` or in bytes. Paths
 in a file are relative to the directory of that file.
@@ -55,6 +56,9 @@ def document() -> str:
     lines += ["## Environment variables", "", "| variable | key |", "| --- | --- |"]
     lines += [f"| `{variable}` | `{key}` |" for variable, (key, _) in VARIABLES.items()]
     lines += [
+        "",
+        "Options of `serve` have variables, too: `--edge-config` and those that begin with `--proxy` (`serve --help`),",
+        "in capital letters: `--proxy-idle-timeout` is `VELOCITY_PROXY_IDLE_TIMEOUT`.",
         "",
         "`VELOCITY_RUNTIME_DIR`, `VELOCITY_STATE_DIR` and `VELOCITY_CACHE_DIR` select the directories of a node",
     ]

@@ -32,10 +32,10 @@ def sentence(lacks: list[str]) -> str:
     return f"cannot serve here: {'; '.join(lacks)}; {REMEDY}"
 
 
-def too_few_descriptors(listeners: int, cores: int, sites: int) -> str:
+def too_few_descriptors(listeners: int, cores: int, files: int) -> str:
     """Return the error when the limit of open files is too low for all slots of a node; else empty."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = descriptors(listeners, cores, sites)
+    needed = descriptors(listeners, cores, files)
     if limit == resource.RLIM_INFINITY or limit >= needed:
         return ""
     return (
@@ -44,12 +44,15 @@ def too_few_descriptors(listeners: int, cores: int, sites: int) -> str:
     )
 
 
-def descriptors(listeners: int, cores: int, sites: int) -> int:
-    """Return the most descriptors that a supervisor holds, with a reserve for requests and logs."""
+def descriptors(listeners: int, cores: int, files: int) -> int:
+    """Return the most descriptors that a supervisor holds, with a reserve for requests and logs.
+
+    *files*: the files and directories of a configuration (config/needs.py); a reload has those of two.
+    """
     slot = listeners + 4  # its sockets, both ends of a link, a slab and its mapping
     worker = 2  # its channel and its pidfd
     programs = 3 * listeners + 24  # sockets maps and programs of listeners; maps, links, the shield
-    return 2 * cores * (slot + worker) + programs + 2 * sites + 40
+    return 2 * cores * (slot + worker) + programs + 2 * files + 40
 
 
 #: The remedy for all of them.

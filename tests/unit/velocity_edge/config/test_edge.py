@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ routes:
          body: "ok"
       middlewares: [own, edge]
 """
+
+
+PAGE = Path(__file__).parents[4] / "docs/edge.md"
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL))
+def test_the_examples_of_the_page_are_accepted(tmp_path: Path, example: str) -> None:
+    file = tmp_path / "edge.yaml"
+    file.write_text(f"templates_dir: templates\n{example}")
+    load_with_origins(None, edge=file, environment={})
 
 
 def loaded(folder: Path, edge: str, main: str | None = MAIN) -> Loaded:
