@@ -49,14 +49,14 @@ def parse_set(content: bytes) -> tuple[Key, ...]:
 
 def _key(row: Any) -> Key | None:
     # RFC 7517 sections 4.2 and 4.3.
-    if not isinstance(row, dict) or row.get("use", "sig") != "sig" or row.get("kty") not in ("RSA", "EC", "OKP"):
+    if not isinstance(row, dict) or row.get("use", "sig") != "sig":
         return None
     operations = row.get("key_ops", ["verify"])
-    if not isinstance(operations, list) or "verify" not in operations or "d" in row:
+    if not isinstance(operations, list) or "verify" not in operations:
         return None
     alg, kid = row.get("alg"), row.get("kid")
     try:
-        material = PyJWK(row, "EdDSA" if row["kty"] == "OKP" else None).key
+        material = PyJWK(row, "EdDSA" if row.get("kty") == "OKP" else None).key
     except (PyJWTError, ValueError, TypeError, KeyError, AttributeError):
         return None
     if not _strong(material) or not isinstance(alg, str | None) or not isinstance(kid, str | None):

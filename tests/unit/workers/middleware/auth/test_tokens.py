@@ -9,8 +9,10 @@ import json
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from jwt.algorithms import ECAlgorithm
 
 from tests.support.jwts import AUDIENCE, ISSUER, NOW_S, claims, jwk, key_set, private_key, public_pem, token
 from workers.middleware.auth.key_set import (
@@ -22,7 +24,16 @@ from workers.middleware.auth.key_set import (
     parse_secret,
     parse_set,
 )
-from workers.middleware.auth.tokens import MAX_TOKEN_BYTES, InvalidToken, Key, Rules, TokenHeader, header_of, verify
+from workers.middleware.auth.tokens import (
+    MAX_TOKEN_BYTES,
+    InvalidToken,
+    Key,
+    Rules,
+    TokenHeader,
+    fits,
+    header_of,
+    verify,
+)
 
 ALL = frozenset(("RS256", "PS256", "ES256", "ES384", "EdDSA"))
 RULES = Rules(ALL, ISSUER, frozenset((AUDIENCE,)), 30.0)
@@ -62,6 +73,7 @@ def test_a_public_key_is_never_the_secret_of_an_hmac(material: bytes) -> None:
     mac = base64.urlsafe_b64encode(hmac.digest(material, signed, hashlib.sha256)).rstrip(b"=")
     with pytest.raises(InvalidToken, match="algorithm"):
         checked(signed + b"." + mac)
+    assert not any(fits(key, "HS256") for key in KEYS)
     confused = Rules(ALL | {"HS256"}, ISSUER, frozenset((AUDIENCE,)), 30.0)
     for keys in (KEYS, parse_pem(public_pem("RSA"))):
         with pytest.raises(InvalidToken, match="signature"):
@@ -174,7 +186,7 @@ def test_keys_that_are_not_for_signatures_are_left_out() -> None:
         {"kty": "EC", "crv": "P-256", "x": "!", "y": "!"},
         {"kty": "new"},
         {**jwk("EC"), "kid": 7},
-        {**jwk("EC"), "d": jwk("EC")["x"]},
+        json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()))),
         "no key",
     ]
     assert [key.kid for key in parse_set(key_set(*unusable, jwk("EC", "good")))] == ["good"]
