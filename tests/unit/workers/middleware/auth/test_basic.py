@@ -105,6 +105,11 @@ async def test_an_unknown_name_costs_as_much_as_a_known_one(rig: Rig, verified: 
     assert len(verified) == 2
 
 
+async def test_no_password_is_right_for_an_unknown_name(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hash, "verifies", lambda self, password: True)
+    assert (await rig.get(b"nobody:x"), await rig.get(b"alice:x")) == (401, 200)
+
+
 async def test_who_guesses_gets_429_without_a_verification(rig: Rig, verified: list[str]) -> None:
     """Alone: another client, and a pair that is known to be right, still pass."""
     assert await rig.get(b"bob:a:b") == 200
