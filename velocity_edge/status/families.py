@@ -162,6 +162,11 @@ _ALL: Final = (
     Family("velocity_auth_total", "counter", "Decisions of authentication.", ("middleware", "result")),
     Family("velocity_rate_limited_total", "counter", "Requests over a rate limit (429).", ("rule",)),
     Family(
+        "velocity_rate_limit_evicted_total",
+        "counter",
+        "Counts of rate limits that were forgotten early because their table is full: too many clients at once.",
+    ),
+    Family(
         "velocity_compressed_bytes_total",
         "counter",
         "Bytes of responses that were compressed on the fly: stage=before or after.",

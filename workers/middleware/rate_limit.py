@@ -40,9 +40,10 @@ class RateLimiter(Middleware):
         """*route* names the route for `key: route`. *now_ns*: as CLOCK_MONOTONIC."""
         self._quota = Quota(rule.limit, round(rule.window_s * 1000), rule.burst or 0)
         self._status = rule.status
-        self._change = cells.change
+        self._cells = cells
         self._now_ns = now_ns
         self._counter = measures.counter("velocity_rate_limited_total", (name,))
+        self._evicted = measures.counter("velocity_rate_limit_evicted_total")
         kind, _, what = rule.key.partition(" ")
         scope = f"{name}\0{rule.limit}\0{self._quota.window_ms}\0{self._quota.burst}\0{rule.key}\0"
         self._key = _key_of(kind, what, (scope + route if kind == "route" else scope).encode())
@@ -61,7 +62,11 @@ class RateLimiter(Middleware):
             if request.early and self._by_address:
                 return too_early(request)
             now_us = self._now_ns() // 1000
-            verdict = self._change(self._key(request), now_us // 1000, lambda state: self._quota.ask(state, now_us))
+            cells = self._cells
+            verdict = cells.change(self._key(request), now_us // 1000, lambda state: self._quota.ask(state, now_us))
+            if cells.evicted:
+                self._evicted.add(cells.evicted)
+                cells.evicted = 0
             fields = self._fields(verdict)
             if not verdict.admitted:
                 self._counter.add()

@@ -114,6 +114,24 @@ def test_concurrent_processes_count_everything() -> None:
     cells.close()
 
 
+def test_a_change_of_another_process_between_decision_and_write_is_not_lost() -> None:
+    """Possible only without the lock, which a process that was stopped holds. (Locks are those of processes: here both
+    writers have it.)"""
+    fd = rate_cells.create()
+    one, other = RateCells(os.dup(fd)), RateCells(fd)
+    seen = []
+
+    def decide(state: State) -> Change[int]:
+        seen.append(state[0])
+        if len(seen) == 1:
+            count(other, b"a")
+        return increment(state)
+
+    assert (one.change(b"a", 0, decide), seen) == (2, [0, 1])
+    for cells in (one, other):
+        cells.close()
+
+
 def _stop_inside(fd: int, ready: Any) -> None:
     def decide(state: State) -> Change[int]:
         ready.set()

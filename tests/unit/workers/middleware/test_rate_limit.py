@@ -13,7 +13,8 @@ from velocity_edge.config.middlewares.rate_limit import RateLimitRule
 from velocity_edge.config.routes import Route, routes_of
 from velocity_edge.config.section import all_problems
 from velocity_edge.config.server import Server
-from velocity_edge.wire.rate_cells import RateCells
+from velocity_edge.wire import rate_cells
+from velocity_edge.wire.rate_cells import WAYS, RateCells
 from workers.handlers.build import HandlerContext
 from workers.http import Request, Response, plain
 from workers.measures import Measures
@@ -130,6 +131,13 @@ def test_counts_outlive_a_revision_unless_the_rule_changes() -> None:
     assert Node(cells=cells).statuses(client("192.0.2.1")) == [429]
     for changed in ({"limit": 3}, {"window": "11s"}, {"burst": 1}, {"key": "global"}, {"name": "other"}):
         assert Node(cells=cells, **changed).statuses(client("192.0.2.1")) == [200], changed
+
+
+def test_counts_that_a_full_table_forgets_are_reported() -> None:
+    node = Node(cells=RateCells(rate_cells.create(sets=1)))
+    for n in range(20):
+        node.ask(client(f"192.0.2.{n}"))
+    assert node.measures.counter("velocity_rate_limit_evicted_total").value == 20 - WAYS
 
 
 def test_early_data_counts_for_nobody() -> None:
