@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from wsproto.events import CloseConnection
 
+from tests.support.chromium import Chromium, require
 from tests.support.node import ENGINES, Node, running_node
 from tests.support.waiting import until
 from tests.support.ws_over_h3 import websocket
@@ -187,3 +189,40 @@ def test_a_tunnel_in_which_nothing_passes_ends(stage: Stage) -> None:
             assert isinstance(await client.receive(), ConnectionError)
 
     asyncio.run(run())
+
+
+PAGE = b"<!doctype html><title>chat</title><p>a page</p>"
+TALK = """
+new Promise(done => {
+    const socket = new WebSocket(`wss://localhost:${location.port}/chat`, ["chat"]), heard = [];
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => { socket.send("hello"); socket.send(new Uint8Array(100000)); };
+    socket.onmessage = event => {
+        heard.push(typeof event.data === "string" ? event.data : event.data.byteLength);
+        if (heard.length === 2) socket.close(4001, "enough");
+    };
+    socket.onclose = event => done([socket.protocol, ...heard, event.code, event.wasClean].join(" "));
+})
+"""
+
+
+def test_a_browser_talks_over_http3(stage: Stage) -> None:
+    """There is no TCP port: what Chromium opens is a tunnel on the connection that loaded the page."""
+
+    def page(connection: ServerConnection, request: Request) -> Response | None:
+        if request.path != "/":
+            return None
+        fields = Headers({"Content-Type": "text/html", "Content-Length": str(len(PAGE)), "Connection": "close"})
+        return Response(200, "OK", fields, PAGE)
+
+    async def run() -> tuple[str, str]:
+        node = stage.node
+        async with server(stage, echo, process_request=page, subprotocols=["chat"]):
+            return await asyncio.to_thread(browse, node.port, node.certificate.spki_pin)
+
+    def browse(port: int, pin: str) -> tuple[str, str]:
+        with Chromium("localhost", port, pin, features=["EnableWebsocketsOverHttp3"]) as browser:
+            return browser.load("/").protocol, browser.evaluate(TALK)
+
+    require()
+    assert asyncio.run(run()) == ("h3", "chat hello 100000 4001 true")

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -53,8 +54,10 @@ def require() -> str:
 class Chromium:
     """A browser for one host: *host* is mapped to loopback and contacted with QUIC from the start."""
 
-    def __init__(self, host: str, port: int, spki_pin: str, *, scheme: str = "https") -> None:
-        """*scheme*: `http` for a page that is not served by HTTP/3."""
+    def __init__(
+        self, host: str, port: int, spki_pin: str, *, scheme: str = "https", features: Sequence[str] = ()
+    ) -> None:
+        """*scheme*: `http` for a page that is not served by HTTP/3. *features* are switched on."""
         self.origin = f"{scheme}://{host}:{port}"
         self._profile = tempfile.mkdtemp(prefix="ve-chromium-")
         read_end, write_commands = os.pipe()
@@ -74,6 +77,7 @@ class Chromium:
             f"--ignore-certificate-errors-spki-list={spki_pin}",
             f"--origin-to-force-quic-on={host}:{port}",
             f"--host-resolver-rules=MAP {host} 127.0.0.1",
+            *([f"--enable-features={','.join(features)}"] if features else []),
             "--remote-debugging-pipe",
             "about:blank",
         ]
