@@ -61,6 +61,11 @@ def own(status: int, text: str = "", *headers: tuple[bytes, bytes]) -> Response:
     return plain(status, text, NO_STORE, *headers)
 
 
+def to(request: Request, response: Response) -> Response:
+    """Return *response* as an answer to *request*: without a body for HEAD (RFC 9110 section 9.3.2)."""
+    return Response(response.status, response.headers) if request.method == b"HEAD" else response
+
+
 def unavailable() -> Refused:
     """Return the verdict when the decision cannot be made now."""
     return Refused(own(503, "", (b"retry-after", b"%d" % RETRY_S)), "unavailable")
@@ -103,7 +108,7 @@ class Guard(Middleware):
         def handle(request: Request) -> Answer | Awaitable[Answer]:
             if request.early:
                 self.count("early")
-                return own(425)
+                return to(request, own(425))
             verdict = self.identify(request)
             if isinstance(verdict, Admitted | Refused):
                 return self._decided(request, verdict, handler)
@@ -114,17 +119,17 @@ class Guard(Middleware):
     def _decided(self, request: Request, verdict: Verdict, handler: Handler) -> Answer | Awaitable[Answer]:
         if isinstance(verdict, Refused):
             self.count(verdict.result)
-            return verdict.response
+            return to(request, verdict.response)
         lacks = missing(verdict.claims, self._required)
         if lacks is not None:
             self.count("forbidden")
-            return self.forbidden(request, lacks)
+            return to(request, self.forbidden(request, lacks))
         try:
             fields = fields_of(verdict.claims, self._forward)
         except UnusableClaim as error:
             log.warning("middleware %s: %s: answered with 403", self.name, error)
             self.count("forbidden")
-            return self.forbidden(request, "")
+            return to(request, self.forbidden(request, ""))
         self.count("ok")
         request.claims = {**(request.claims or {}), **verdict.claims}
         request.upstream_drop.extend(verdict.drop)

@@ -74,12 +74,12 @@ class Attempt:
         return json.dumps(asdict(self), separators=(",", ":")).encode()
 
     @classmethod
-    def load(cls, plain: bytes) -> Attempt:
-        """Return what `dump` wrote. A text that opened was written by this node, or by one of another version."""
+    def load(cls, plain: bytes) -> Attempt | None:
+        """Return what `dump` wrote; None for what another version with the same keys wrote."""
         try:
             return cls(**json.loads(plain))
         except (TypeError, ValueError):
-            raise LoginFailed("This login was begun by another version of this server. Open the page again.") from None
+            return None
 
 
 def provider_of(document: bytes, issuer: str, *, insecure: bool) -> Provider:

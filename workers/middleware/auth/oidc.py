@@ -26,7 +26,7 @@ from workers.measures import Measures
 from workers.middleware.auth import login
 from workers.middleware.auth.cookies import cookies_of, for_upstream
 from workers.middleware.auth.document import Unavailable
-from workers.middleware.auth.guard import NO_STORE, Admitted, Guard, Refused, Verdict, own, unavailable
+from workers.middleware.auth.guard import NO_STORE, Admitted, Guard, Refused, Verdict, own, to, unavailable
 from workers.middleware.auth.key_set import candidates
 from workers.middleware.auth.login import Attempt, LoginFailed, Provider
 from workers.middleware.auth.provider import ProviderClient
@@ -123,9 +123,9 @@ class OidcGuard(Guard):
         """Answer the request with which the provider sends the browser back."""
         if request.early:
             self.count("early")
-            return own(425)
+            return to(request, own(425))
         if request.method != b"GET":
-            return own(405, "", (b"allow", b"GET"))
+            return to(request, own(405, "", (b"allow", b"GET")))
         if request.path != self._section.redirect_path.encode():
             return own(404)
         try:
@@ -180,9 +180,9 @@ class OidcGuard(Guard):
         """Delete the session. Another site's page cannot make a browser do it, where the browser tells."""
         if request.early:
             self.count("early")
-            return own(425)
+            return to(request, own(425))
         if request.method not in (b"GET", b"POST"):
-            return own(405, "", (b"allow", b"GET, POST"))
+            return to(request, own(405, "", (b"allow", b"GET, POST")))
         if request.path != self._section.logout_path.encode():
             return own(404)
         if request.header(b"sec-fetch-site") == b"cross-site":

@@ -62,8 +62,12 @@ class Sessions:
         opened = None if sealed is None else self._sealer.open(SESSION_COOKIE, sealed, self._associated(host))
         if opened is None:
             return None
-        found = json.loads(opened.plain)
-        return Session(found["c"], found["e"], opened.current) if now_s < found["e"] else None
+        try:
+            found = json.loads(opened.plain)
+            session = Session(found["c"], found["e"], opened.current)
+        except (TypeError, ValueError, KeyError):
+            return None  # of another version with the same keys
+        return session if now_s < session.until_s else None
 
     def keep(self, session: Session, cookies: Cookies, host: bytes, now_s: float) -> Fields | None:
         """Return the fields that store *session*; None when its claims are too large. *cookies*: what there is."""

@@ -81,6 +81,14 @@ async def test_a_refusal_is_the_response(kind: type[Fixed]) -> None:
 
 
 @KINDS
+async def test_a_refusal_of_head_has_the_length_and_no_body(kind: type[Fixed]) -> None:
+    for guard in (kind(Refused(own(401), "invalid")), kind(Admitted({}), required={"a": []})):
+        response = await Around(guard)(request(method=b"HEAD"))
+        assert field(response, b"content-length") not in (None, b"0")
+        assert response.body is None
+
+
+@KINDS
 async def test_nothing_is_decided_about_a_request_that_may_be_a_replay(kind: type[Fixed]) -> None:
     around = Around(kind(Admitted(ALICE)))
     assert (await around(request(early=True))).status == 425

@@ -19,11 +19,12 @@ from tests.support.guards import Around, Field, Servers, decisions, field, reque
 from tests.support.jwts import NOW_S, claims, jwk, key_set, token
 from tests.support.site import Clock
 from velocity_edge.config.middlewares.oidc import Oidc
+from velocity_edge.keys.ring import LOGIN_COOKIE, SESSION_COOKIE
 from velocity_edge.keys.sealer import Sealer
 from workers.http import Request, Response
 from workers.measures import Measures
 from workers.middleware.auth import login
-from workers.middleware.auth.cookies import PREFIX
+from workers.middleware.auth.cookies import PREFIX, split
 from workers.middleware.auth.document import PAUSE_S
 from workers.middleware.auth.oidc import OidcGuard
 from workers.middleware.auth.provider import ProviderClient
@@ -441,6 +442,19 @@ async def test_a_session_of_another_host_does_not_open(rig: Rig) -> None:
     assert (await rig.around(other)).status == 303
 
 
+@pytest.mark.parametrize("plain", [b"[]", b"{}", b'{"version": 2}', b"not JSON"])
+async def test_cookies_of_another_version_are_as_none(rig: Rig, plain: bytes) -> None:
+    """Nodes with the same keys may have different versions during an upgrade."""
+    browser = Browser(rig)
+    sessions = rig.guard._sessions
+    associated = sessions._associated(b"edge.test")
+    for name, label in ((b"s-people", SESSION_COOKIE), (b"l-people-aaaaaaaa", LOGIN_COOKIE)):
+        (value,) = split(PREFIX + name, rig.sealer.seal(label, plain, associated), 60) or []
+        browser.jar[PREFIX + name] = value[1].partition(b";")[0].partition(b"=")[2]
+    assert (await browser.get("/")).status == 303
+    assert (await browser.come_back("a" * 32)).status == 400
+
+
 async def test_a_login_cookie_is_no_session(rig: Rig) -> None:
     browser = Browser(rig)
     await browser.begin()
@@ -495,12 +509,14 @@ async def test_paths_of_the_login_answer_nothing_else(rig: Rig) -> None:
         handler = rig.guard.paths()[path]
         for asked, status in (
             (request(path, method=b"DELETE"), 405),
+            (request(path, method=b"HEAD"), 405),
             (request(path + b"/x"), 404),
             (request(path, early=True), 425),
         ):
             answer: Any = handler(asked)
             response = answer if isinstance(answer, Response) else await answer
             assert response.status == status
+            assert (response.body is None) is (asked.method == b"HEAD")
 
 
 # --- who is redirected, and where to ----------------------------------------------------------------------------------
