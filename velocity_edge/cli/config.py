@@ -19,6 +19,8 @@ from velocity_edge.config.servable import check
 from velocity_edge.errors import VelocityError
 from velocity_edge.exits import Exit
 
+#: Keys whose values are not printed.
+_SECRETS: Final = frozenset(("client_secret",))
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _edge_option: Final = click.option(
     "--edge-config", "edge", type=_FILE, help="A file with routes and middlewares, merged into `content`."
@@ -62,9 +64,9 @@ def show(file: Path | None, edge: Path | None, origin: bool, as_json: bool, ever
     """Print the resolved configuration."""
     loaded = load_with_origins(file, edge=edge)
     if as_json:
-        output.show_json(loaded.config.to_json())
+        output.show_json(_masked(loaded.config.to_json()))
         return
-    for path, value in _leaves(loaded.config.to_json(), ()):
+    for path, value in _leaves(_masked(loaded.config.to_json()), ()):
         where = _origin(path, loaded)
         if where is None and not everything:
             continue
@@ -104,11 +106,20 @@ def diff(before: Path, after: Path | None, edge: Path | None, edge_before: Path 
     found = differences(old, new)
     if as_json:
         output.show_json(
-            [{"key": one.key, "before": one.before, "after": one.after, "effect": one.effect} for one in found]
+            [
+                {
+                    "key": one.key,
+                    "before": _secret_or(one.key, one.before),
+                    "after": _secret_or(one.key, one.after),
+                    "effect": one.effect,
+                }
+                for one in found
+            ]
         )
     else:
         for one in found:
-            output.show(f"{_change(one.key, one.before, one.after):70}  # {one.effect}")
+            before, after = _secret_or(one.key, one.before), _secret_or(one.key, one.after)
+            output.show(f"{_change(one.key, before, after):70}  # {one.effect}")
         if not found:
             output.show("no difference")
     return Exit.FAILED if found else Exit.DONE
@@ -126,6 +137,19 @@ def _change(key: str, before: Any, after: Any) -> str:
     if before is None:
         return f"+ {key} = {after!r}"
     return f"- {key} = {before!r}" if after is None else f"~ {key} = {before!r} -> {after!r}"
+
+
+def _masked(value: Any, key: str = "") -> Any:
+    """Return *value* without secrets: what is printed here is pasted into tickets."""
+    if isinstance(value, dict):
+        return {name: _masked(below, name) for name, below in value.items()}
+    if isinstance(value, list):
+        return [_masked(below) for below in value]
+    return _secret_or(key, value)
+
+
+def _secret_or(key: str, value: Any) -> Any:
+    return "(secret)" if value is not None and key.rpartition(".")[2] in _SECRETS else value
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

@@ -24,7 +24,7 @@ class Oidc(ClaimsSection):
     client_id: Annotated[str, Field(min_length=1, max_length=255)]
     """The name by which the provider knows this client."""
     client_secret: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(default=None, repr=False)
-    """Its secret, of a confidential client. Prefer `client_secret_file`: configurations are shown and copied."""
+    """Its secret, of a confidential client. `config show` does not print it; `client_secret_file` keeps it apart."""
     client_secret_file: AbsolutePath | None = None
     """A file with the secret."""
     scopes: Annotated[list[str], OneOrMore] = ["openid", "profile", "email"]

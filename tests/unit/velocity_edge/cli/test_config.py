@@ -110,6 +110,23 @@ def test_show_names_both_files_as_origins(run: Run, tmp_path: Path) -> None:
     assert lines["content.routes[0].match.path"] == "edge.yaml:1:19"
 
 
+def test_no_secret_is_printed(run: Run, tmp_path: Path) -> None:
+    """Not by show, as text or JSON, and not by diff, which still says that it differs."""
+    for name, secret in (("a", "first-s3cret"), ("b", "other-s3cret")):
+        text = "middlewares:\n  - {name: m, everywhere: true, kind: oidc, issuer: https://a.test, client_id: edge, "
+        (tmp_path / f"{name}.yaml").write_text(f"{text}client_secret: {secret}}}\n")
+    for arguments in (
+        ("show", "-c", "main.yaml", "--edge-config", "a.yaml"),
+        ("show", "-c", "main.yaml", "--edge-config", "a.yaml", "--json"),
+        ("diff", "main.yaml", "main.yaml", "--edge-config", "b.yaml", "--edge-before", "a.yaml"),
+        ("diff", "main.yaml", "main.yaml", "--edge-config", "b.yaml", "--edge-before", "a.yaml", "--json"),
+    ):
+        code, out, err = run(*arguments)
+        assert "s3cret" not in out + err
+        assert "client_secret" in out
+        assert code == (1 if arguments[0] == "diff" else 0)
+
+
 def test_the_schema_has_the_descriptions_of_the_keys(run: Run) -> None:
     code, out, _ = run("schema")
     schema = json.loads(out)
