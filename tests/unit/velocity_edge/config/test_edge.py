@@ -42,6 +42,21 @@ def test_the_examples_of_the_page_are_accepted(tmp_path: Path, example: str) -> 
     load_with_origins(None, edge=file, environment={})
 
 
+def test_the_two_files_of_the_guide_are_accepted_together() -> None:
+    here = Path(__file__).parent
+    content = load_with_origins(here / "serve.simple.yaml", edge=here / "edge.yaml", environment={}).config.content
+    assert [site.hostname for site in content.sites] == ["example.com"]
+    assert [proxy.hostname for proxy in content.proxies] == ["api.example.com"]
+    assert [(route.match.path, route.action.type) for route in content.routes] == [
+        ("/healthz", "static"),
+        ("/api", "proxy"),
+    ]
+    assert [(one.name, one.kind) for one in content.middlewares] == [("auth", "oidc")]
+    assert content.rate_limit is not None
+    assert (content.rate_limit.limit, content.rate_limit.window_s) == (120, 60.0)
+    assert content.unused() == ["auth"]
+
+
 def loaded(folder: Path, edge: str, main: str | None = MAIN) -> Loaded:
     (folder / "edge").mkdir(exist_ok=True)
     file = folder / "edge" / "edge.yaml"

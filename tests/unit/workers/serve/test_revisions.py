@@ -123,6 +123,21 @@ def test_routes_of_one_path_are_one_entry_with_a_405_for_other_methods(tmp_path:
     assert worker.get(b"other", b"/a").status == 421
 
 
+def test_a_host_with_a_proxy_alone_has_404_for_other_paths_and_405_for_other_methods(worker: Worker) -> None:
+    proxy = {"hostname": "p", "path": "/app", "upstream": "http://127.0.0.1:1"}
+    post = {"match": {"path": "/app/x", "methods": ["POST"]}, "action": {"type": "static"}}
+    config = Config.from_json(
+        {"server": {"tls": {"self_signed": True}}, "content": {"proxies": [proxy], "routes": [post]}}
+    )
+    worker.activate(prepare(1, config, worker.chains, {}, worker.context))
+    assert worker.get(b"p", b"/other").status == 404
+    assert worker.get(b"q", b"/app").status == 421
+    refused = worker.get(b"p", b"/app/x")
+    assert (refused.status, dict(refused.headers)[b"allow"]) == (405, b"POST")
+    assert worker.get(b"p", b"/app/x", b"POST").status == 200
+    assert worker.get(b"p", b"/x/..%2fapp").status == 400
+
+
 def test_a_host_with_conditions_on_fields_shares_no_response(worker: Worker) -> None:
     """A shared response is found by host, path and coding alone."""
     beta = {"match": {"path": "/", "host": "a", "headers": {"x-beta": True}}, "action": {"type": "static"}}

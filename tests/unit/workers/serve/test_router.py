@@ -167,6 +167,26 @@ def test_a_path_that_servers_read_in_different_ways_has_no_route(path: bytes) ->
     assert found(PROTECTED, path) == "ambiguous"
 
 
+@st.composite
+def spellings(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A path, and another spelling of it."""
+    segments = draw(st.lists(st.sampled_from([b"admin", b"a", b"b~c", b"x.y"]), min_size=1, max_size=4))
+    written = b""
+    for segment in segments:
+        detour = draw(st.sampled_from([b"", b"", b"/", b"/.", b"/%2e", b"/q/..", b"/q/%2E%2e", b"/q//../."]))
+        encoded = draw(st.sets(st.integers(0, len(segment) - 1)))
+        written += detour + b"/"
+        written += b"".join(b"%%%02x" % c if i in encoded else bytes((c,)) for i, c in enumerate(segment))
+    return b"/" + b"/".join(segments), written
+
+
+@given(spellings())
+def test_no_spelling_leads_around_a_route(both: tuple[bytes, bytes]) -> None:
+    routes = router(route("*"), route("*", "/admin"), route("*", "/a/{id}"), route("*", "/a/b~c"), route("*", "/x.y"))
+    plain, written = both
+    assert found(routes, written) == found(routes, plain), written
+
+
 def test_encoded_slashes_without_dots_are_part_of_a_segment() -> None:
     assert found(PROTECTED, b"/x/a%2Fb") == "*/"
     assert found(PROTECTED, b"/admin%2Fb") == "*/"
