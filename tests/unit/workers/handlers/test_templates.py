@@ -99,7 +99,8 @@ def test_an_error_in_a_template_is_found_at_prepare(tmp_path: Path, text: str | 
     [
         "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
         "{% for i in range(90000) %}{% set x = 1 %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
-        "{% macro f(n) %}{{ f(n + 1) }}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
+        "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
+        "{% macro f(n) %}{% if n < 40 %}{{ f(n + 1) }}{{ f(n + 1) }}{% endif %}{% endmacro %}{{ f(0) }}",
         "{{ 'a' * 1000000000 }}",
         "{{ 1000000000 * 'a' }}",
         "{{ 9 ** 99999 }}",
