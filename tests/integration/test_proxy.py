@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import make_certificate
 from tests.support.node import ENGINES, Node, running_node
 from tests.support.upstream import Upstream
 from tests.support.waiting import poll
@@ -82,6 +84,16 @@ ROUTES = """\
        strip_prefix: /checked
        upstreams: [FIRST, SECOND]
        health: {active: {path: /health, interval: 200ms, passes: 1, fails: 1}}
+   - match: {path: /tls}
+     action:
+       type: proxy
+       strip_prefix: /tls
+       upstream: TLS
+       tls: {ca: KEYS/certificate.pem, certificate: KEYS/certificate.pem, private_key: KEYS/key.pem}
+   - {match: {path: /anonymous}, action: {type: proxy, upstream: TLS, tls: {ca: KEYS/certificate.pem}}}
+   - {match: {path: /untrusted}, action: {type: proxy, upstream: TLS}}
+   - match: {path: /other-name}
+     action: {type: proxy, upstream: TLS, tls: {ca: KEYS/certificate.pem, server_name: other.test}}
    - match: {path: /changed}
      action:
        type: proxy
@@ -124,9 +136,15 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         directory.chmod(0o755)  # workers without rights must reach it
         path = str(directory / "sock")
         first, second = stack.enter_context(Upstream()), stack.enter_context(Upstream(name="two"))
+        keys = make_certificate(directory, "localhost")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(keys.chain))
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(keys.chain, keys.key)
+        secure = stack.enter_context(Upstream(name="secure", tls=context))
         behind = stack.enter_context(Upstream(path=path))
         (directory / "sock").chmod(0o777)
         places = {"DEAD": f"http://127.0.0.1:{closed_port()}", "UNIX": behind.url}
+        places |= {"TLS": secure.url, "KEYS": str(directory)}
         places |= {"FIRST": first.url, "SECOND": second.url}
         routes = ROUTES
         for word, url in places.items():
@@ -224,6 +242,17 @@ def test_a_unix_socket_is_an_upstream(stage: Stage) -> None:
     status, _, body = asked(stage.node, "/unix/x")
     assert (status, json.loads(body)["target"]) == (200, "/x")
     assert json.loads(body)["fields"]["host"] == "localhost"
+
+
+def test_a_server_is_reached_by_tls_with_a_certificate_of_the_node(stage: Stage) -> None:
+    """By a name, whose first address (::1) nobody listens at."""
+    status, headers, body = asked(stage.node, "/tls/bytes/100000")
+    assert (status, headers["x-upstream"], len(body)) == (200, "secure", 100_000)
+
+
+@pytest.mark.parametrize("path", ["/anonymous", "/untrusted", "/other-name"])
+def test_a_server_that_cannot_be_trusted_or_does_not_trust_us_is_a_502(stage: Stage, path: str) -> None:
+    assert asked(stage.node, path)[0] == 502
 
 
 def test_a_path_that_climbs_reaches_no_upstream(stage: Stage) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,7 +21,14 @@ from typing import Any
 class Upstream:
     """A server in a thread per connection."""
 
-    def __init__(self, port: int = 0, name: str = "one", healthy: bool = True, path: str = "") -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        name: str = "one",
+        healthy: bool = True,
+        path: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """*path*: of a unix socket, in place of a port of 127.0.0.1."""
         self.name = name
         self.healthy = healthy
@@ -52,6 +60,9 @@ class Upstream:
         else:
             self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        self._tls = tls
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -68,7 +79,9 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        return f"unix:{self._path}" if self._path else f"http://127.0.0.1:{self.port}"
+        if self._path:
+            return f"unix:{self._path}"
+        return f"https://localhost:{self.port}" if self._tls is not None else f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         """Refuse connections from now on, and reset the open ones."""

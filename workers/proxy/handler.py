@@ -50,8 +50,7 @@ class ProxyHandler:
         self._rules = rules
         self._context = context
         self._changes = Changes(rules.fields)
-        # HTTP/2 of the engine is to come.
-        self._in_python = reads_body or any(server.pool.protocol != "h1" for server, _ in group.settings.servers)
+        self._in_python = reads_body
 
     def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
         """Forward *request*, or refuse it at once."""
