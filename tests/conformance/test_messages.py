@@ -352,6 +352,18 @@ def test_fields_above_the_limit_are_reported_as_too_large_without_content(world:
     assert len(w.app.requests) == 3
 
 
+def test_many_small_fields_are_too_large(world: Make) -> None:
+    """Each costs 32 bytes beside its own (RFC 9114 section 4.2.2), so the limit of bytes is one of numbers, too."""
+    w = world()
+    client = w.ready()
+    w.app.handler = lambda event: w.engine.respond(event.stream, 431 if event.fields_too_large else 200, [], b"")
+    for count, status in ((400, 200), (500, 431), (1900, 431)):
+        assert send(w, client, headers([*request(), *[(b"a", b"")] * count])).status == status, count
+        assert len(w.app.requests[-1].headers) == (count if status == 200 else 0)
+    assert send(w, client, headers([*request(), *[(b"a", b"")] * 2000])).reset == H3_EXCESSIVE_LOAD
+    assert client.terminated is None
+
+
 def test_a_request_that_is_too_large_and_malformed_is_malformed(world: Make) -> None:
     w = world(limits=Limits(max_field_section_bytes=1024))
     client = w.ready()

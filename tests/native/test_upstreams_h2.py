@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from typing import Any
 
@@ -535,6 +536,42 @@ def test_a_response_that_ends_anywhere_fails(length: int) -> None:
         assert (response.status, end.outcome) == (502, Outcome.CLOSED_EARLY)
     else:
         assert (response.reset, end.outcome) == (H3_INTERNAL_ERROR, Outcome.TRUNCATED)
+
+
+def test_a_response_changed_at_random_ends_each_request_once() -> None:
+    """One connection per request, bytes of it changed, left out or sent twice."""
+    whole = WHOLE + frame(SETTINGS, 0, 0) + frame(PING, 0, 0, bytes(8)) + frame(GOAWAY, 0, 0, bytes(8))
+    chance = random.Random(4)
+    changed: list[bytes] = []
+    for _ in range(150):
+        blob = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randrange(len(blob))
+            match chance.randint(0, 3):
+                case 0:
+                    blob[at] = chance.randrange(256)
+                case 1:
+                    del blob[at : at + chance.randint(1, 9)]
+                case 2:
+                    blob[at:at] = blob[at : at + chance.randint(1, 30)]
+                case _:
+                    blob[at] ^= 1 << chance.randrange(8)
+        changed.append(bytes(blob))
+    left = iter(changed)
+
+    def script(connection: socket.socket) -> None:
+        bad_site(next(left), close=True)(connection)
+
+    with Upstream(script) as upstream, forwarding(upstream, settings=H2C) as world:
+        client = world.client()
+        for n in range(len(changed)):
+            response = client.get(f"/{n}")
+            world.until(lambda n=n: len(world.ends) == n + 1)  # type: ignore[misc]
+            world.until(lambda r=response: r.over)  # type: ignore[misc]
+            world.until(lambda: world.counts().open == 0)
+        assert client.terminated is None
+    assert len({end.stream for end in world.ends}) == len(changed)
+    assert {Outcome.COMPLETE, Outcome.INVALID, Outcome.TRUNCATED} <= {end.outcome for end in world.ends}
 
 
 # --- WebSocket --------------------------------------------------------------------------------------------------------

@@ -125,9 +125,8 @@ const char *ve_attempt_head(ve_attempt *attempt, int status, const ve_field *fie
     }
     bool without_length = status < 200 || status == 204; /* RFC 9110 section 8.6 */
     for (size_t i = 0; i < count; i++) {
-        if ((without_length && ve_text_is(fields[i].name, "content-length")) ||
-            ve_text_is_hop_by_hop(fields[i].name) || ve_text_is(fields[i].name, "te") ||
-            is_nominated(fields, count, connections, n, fields[i].name)) {
+        if ((without_length && ve_text_is(fields[i].name, "content-length")) || ve_text_is_hop_by_hop(fields[i].name) ||
+            ve_text_is(fields[i].name, "te") || is_nominated(fields, count, connections, n, fields[i].name)) {
             continue;
         }
         if (!add(&answer, &fields[i])) {

@@ -120,8 +120,11 @@ bool ve_h2_submit(ve_h2 *h2, ve_h2_stream *stream) {
     bool nothing = waiting == 0 && end && attempt->stream->trailers == NULL && !attempt->websocket;
     stream->id = nghttp2_submit_request(h2->session, NULL, fields, n, nothing ? NULL : &provider, stream);
     if (stream->id < 0) {
+        /* Its stream ids are used up, after 2^30 requests: another connection has them. */
         stream->id = 0;
-        ve_h2_refuse(h2, stream, NGHTTP2_CANCEL, VE_CONNECT_FAILED, "no room for a request on the connection");
+        h2->upstream->retiring = true;
+        attempt->reused = true;
+        ve_h2_refuse(h2, stream, NGHTTP2_CANCEL, VE_CLOSED_EARLY, "no room for a request on the connection");
         return false;
     }
     if (nothing) {
