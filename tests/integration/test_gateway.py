@@ -148,6 +148,17 @@ async def test_a_connection_that_has_ended_is_replaced() -> None:
         assert server.app.handshakes[-1].resumed
 
 
+async def test_a_connection_that_the_node_will_end_finishes_its_requests_and_gets_no_others() -> None:
+    async with SocketServer("portable") as server, gateway(server.port) as made, session() as http:
+        async with http.get(f"{made.url}/stream/500000") as running:
+            server.engine.goaway(server.app.handshakes[0].connection, final=False)
+            server.flush()
+            assert await status_of(f"{made.url}/bytes/5") == 200
+            assert len(await running.read()) == 500_000
+        assert await status_of(f"{made.url}/bytes/5") == 200
+        assert len(server.app.handshakes) == 2
+
+
 async def test_a_request_at_the_end_is_finished_and_no_other_begins() -> None:
     async with SocketServer("portable") as server, gateway(server.port) as made, session() as http:
         async with http.get(f"{made.url}/stream/500000") as answer:

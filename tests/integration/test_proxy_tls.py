@@ -14,8 +14,9 @@ import pytest
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.h2_upstream import Fields, H2Upstream, h2_upstream
 from tests.support.node import ENGINES, Node, running_node
-from tests.support.scripted_upstream import NEXT, ScriptedUpstream, send
+from tests.support.scripted_upstream import CLOSE, GOODBYE, NEXT, ScriptedUpstream, send
 from velocity_edge.client.h3_client import Options, connect
+from velocity_edge.errors import VelocityError
 
 CONFIG = """\
 server:
@@ -64,7 +65,9 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     context.load_verify_locations(own.chain)
     context.verify_mode = ssl.CERT_REQUIRED
     hello = send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-    with ScriptedUpstream(lambda _: [hello, NEXT], tls=context) as upstream:
+    unlimited = send(b"HTTP/1.0 200 OK\r\n\r\nhello")
+    scripts = {"good/ended": [unlimited, GOODBYE], "good/cut": [unlimited, CLOSE]}
+    with ScriptedUpstream(lambda path: scripts.get(path, [hello, NEXT]), tls=context) as upstream:
         h2_port = free_port()
         words = {
             "ENGINE": request.param,
@@ -115,3 +118,17 @@ def test_http2_is_chosen_by_alpn(stage: Stage) -> None:
         assert upstream.requests[0][b":scheme"] == b"https"
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("path", "whole"), [("/good/ended", True), ("/good/cut", False)])
+def test_a_body_that_ends_with_the_connection_needs_the_end_of_tls(stage: Stage, path: str, whole: bool) -> None:
+    async def run() -> bool:
+        async with connect(stage.node.url(), Options(cafile=stage.node.ca, timeout_s=10.0)) as connection:
+            response = await connection.request("GET", path)
+            try:
+                assert await response.read() == b"hello"
+            except VelocityError:
+                return False
+            return True
+
+    assert asyncio.run(run()) is whole

@@ -35,6 +35,8 @@ def pause(seconds: float) -> Step:
 RESET: Step = ("reset",)
 #: Send FIN, and wait until the other side closes.
 CLOSE: Step = ("close",)
+#: The same by TLS, with close_notify before it.
+GOODBYE: Step = ("goodbye",)
 #: Read the request's body before what follows.
 READ_BODY: Step = ("body",)
 #: Wait for the next request on the same connection, whose path chooses the next script.
@@ -166,6 +168,9 @@ class ScriptedUpstream:
                 sock.shutdown(socket.SHUT_WR)
                 while sock.recv(65536):
                     pass
+            case ("goodbye",):
+                assert isinstance(sock, ssl.SSLSocket)
+                sock.unwrap().close()
             case ("body",):
                 return _body(sock, request, buffer), False
             case ("next",):

@@ -20,7 +20,7 @@ import h11
 from velocity_edge.http.message import Malformed
 from velocity_edge.http.requests import Headers, Outcome
 from velocity_edge.http.upstreams import PoolSettings, SocketAddress
-from workers.proxy.client import websocket
+from workers.proxy.client import tls, websocket
 from workers.proxy.client.exchange import HIGH_BYTES, LOW_BYTES, Exchange
 from workers.proxy.client.fields import RequestHead, response_fields, trailer_fields
 
@@ -167,6 +167,8 @@ class H1Connection(asyncio.Protocol):
         elif self._tunnel:
             exchange.end()
             self._done(exchange, keep=False)
+        elif not tls.ended(self._transport.get_extra_info("ssl_object")):
+            exchange.fail(Outcome.CLOSED_EARLY, "the upstream closed the connection without the end of TLS")
         else:
             self._parser.receive_data(b"")
             if not self._pumping:

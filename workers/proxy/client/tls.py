@@ -76,6 +76,20 @@ def _load_certificate(made: ssl.SSLContext, certificate: bytes, key: bytes) -> N
         os.close(fd)
 
 
+def ended(connection: ssl.SSLObject | None) -> bool:
+    """Whether a connection that has ended was ended by the server: close_notify came, or it has no TLS.
+
+    Otherwise anybody on the way could have cut it, and with it a body that is delimited by its end (RFC 9112 section
+    9.8). asyncio reports both ends alike.
+    """
+    try:
+        return connection is None or not connection.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False
+
+
 def fault(error: ssl.SSLError) -> str:
     """Return what went wrong in a handshake, in words of this side: never bytes of the peer."""
     if isinstance(error, ssl.SSLCertVerificationError):

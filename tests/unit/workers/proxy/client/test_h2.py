@@ -23,9 +23,9 @@ from workers.proxy.client.h2 import H2Connection as H2Client
 
 SETTINGS = PoolSettings(
     protocol="h2",
-    connect_timeout_ns=3_000_000_000,
-    response_timeout_ns=3_000_000_000,
-    idle_timeout_ns=3_000_000_000,
+    connect_timeout_ns=15_000_000_000,
+    response_timeout_ns=15_000_000_000,
+    idle_timeout_ns=15_000_000_000,
 )
 GET = ForwardRequest(b"GET", b"/hello", b"a.test", [(b"accept", b"*/*")])
 POST = replace(GET, method=b"POST")

@@ -14,8 +14,9 @@ import pytest
 
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.h2_upstream import H2Upstream, h2_upstream
-from tests.support.scripted_upstream import NEXT, ScriptedUpstream, send
+from tests.support.scripted_upstream import CLOSE, GOODBYE, NEXT, ScriptedUpstream, Step, flood, send
 from tests.support.source_tree import ROOT
+from tests.support.waiting import until
 from velocity_edge.errors import VelocityError
 from velocity_edge.http.requests import Outcome
 from velocity_edge.http.upstreams import ForwardRequest, PoolSettings, TlsClient
@@ -204,3 +205,37 @@ print(len(made.get_ca_certs()))
 def test_contexts_are_built_once(certificate: Certificate) -> None:
     trust = TlsClient("up.test", ca_pem=certificate.chain.read_bytes())
     assert tls.context(trust, ("h2",)) is tls.context(replace(trust), ("h2",))
+
+
+@pytest.mark.parametrize(("end", "whole"), [(GOODBYE, True), (CLOSE, False)], ids=["close_notify", "only FIN"])
+async def test_a_body_that_ends_with_the_connection_needs_the_end_of_tls(
+    certificate: Certificate, end: Step, whole: bool
+) -> None:
+    """RFC 9112 section 9.8: whoever can cut a connection must not be able to shorten a body."""
+    steps = [send(b"HTTP/1.0 200 OK\r\n\r\nhello"), end]
+    trust = TlsClient("up.test", ca_pem=certificate.chain.read_bytes())
+    with ScriptedUpstream(lambda _: steps, tls=server_context(certificate)) as upstream:
+        if whole:
+            assert await ask(upstream.address, settings(trust)) == (200, b"hello")
+            return
+        with pytest.raises(AttemptFailed) as caught:
+            await ask(upstream.address, settings(trust))
+        assert caught.value.outcome == Outcome.TRUNCATED
+
+
+async def test_a_long_body_passes_by_tls_and_waits_for_its_reader(certificate: Certificate) -> None:
+    n_bytes = 4 * 1024 * 1024
+    steps = [send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % n_bytes), flood(b"x" * 65536, n_bytes), NEXT]
+    trust = TlsClient("up.test", ca_pem=certificate.chain.read_bytes())
+    with ScriptedUpstream(lambda _: steps, tls=server_context(certificate)) as upstream:
+        client = Client(settings(trust))
+        client.use_addresses([upstream.address])
+        response = await client.request(GET)
+        await until(lambda: response.attempt.response_bytes, "the first bytes")
+        before = -1
+        while before != response.attempt.response_bytes:
+            before = response.attempt.response_bytes
+            await asyncio.sleep(0.05)
+        assert before < 1_000_000
+        assert sum([len(chunk) async for chunk in response.body]) == n_bytes
+        client.close()
