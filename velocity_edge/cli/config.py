@@ -12,7 +12,7 @@ from velocity_edge.admin.answers import Configured
 from velocity_edge.admin.requests import ShowConfig
 from velocity_edge.cli import output
 from velocity_edge.cli.node import Node
-from velocity_edge.config.load import Loaded, load_with_origins
+from velocity_edge.config.load import Loaded, is_edge_file, load_with_origins
 from velocity_edge.config.model import Config
 from velocity_edge.config.section import KeyPath, dotted_path
 from velocity_edge.config.servable import check
@@ -39,17 +39,19 @@ def config() -> None:
     "--shape-only", is_flag=True, help="Do not open the files that it names, nor resolve the names of upstreams."
 )
 def lint(file: Path | None, edge: Path | None, shape_only: bool) -> None:
-    """Check a file, an edge configuration, or both together.
+    """Check a file, an edge configuration (also as FILE), or both together.
 
     Unknown keys, wrong values, missing files, certificates that cannot be used, names of upstreams that do not resolve.
     Exit code 0: a node can use it; 78: it cannot.
     """
     if file is None and edge is None:
         raise click.UsageError("cannot check nothing: expected a FILE, or --edge-config")
+    if file is not None and edge is None and is_edge_file(file):
+        file, edge = None, file
     loaded = load_with_origins(file, environment={}, edge=edge)
     named = " with ".join(str(path) for path in (file, edge) if path is not None)
     if not shape_only:
-        for warning in check(loaded, upstreams=True):
+        for warning in check(loaded, upstreams=True, part=file is None):
             output.show(f"{named}: note: {warning}", err=True)
     output.show(f"{named}: ok")
 

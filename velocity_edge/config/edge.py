@@ -23,6 +23,11 @@ _KINDS: Final = {"static_file": "file"}
 _OF_MATCH: Final = ("path", "methods")
 
 
+def is_edge(values: Mapping[str, Any]) -> bool:
+    """Whether a file with these keys at its top can only be an edge configuration."""
+    return bool(values) and all(key in KEYS for key in values)
+
+
 def only_content(tree: Tree, name: str) -> Tree:
     """Return the file as a configuration with `content` alone. Raises `ConfigError` for another key."""
     for key in tree.values:

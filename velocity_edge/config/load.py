@@ -20,7 +20,7 @@ import orjson
 from pydantic import ValidationError
 
 from velocity_edge.config import env
-from velocity_edge.config.edge import merge, only_content
+from velocity_edge.config.edge import is_edge, merge, only_content
 from velocity_edge.config.model import Config
 from velocity_edge.config.refusal import refuse
 from velocity_edge.config.section import KeyPath, all_problems, dotted_path
@@ -89,6 +89,11 @@ def load_with_origins(
     base = path.absolute().parent if path else Path.cwd()
     config = _checked(_validate(values, base, origins, name), values, origins, name)
     return Loaded(config, name, origins, notes)
+
+
+def is_edge_file(path: Path) -> bool:
+    """Whether *path* is an edge configuration, by its keys. Raises `ConfigError` when it cannot be read."""
+    return is_edge(_read(path).values)
 
 
 def _read(path: Path) -> Tree:

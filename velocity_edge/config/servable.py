@@ -21,14 +21,15 @@ from velocity_edge.config.upstream_checks import upstream_problems
 from velocity_edge.pki.files import UnusableFile, load_chain
 
 
-def check(loaded: Loaded, *, upstreams: bool = False) -> tuple[str, ...]:
+def check(loaded: Loaded, *, upstreams: bool = False, part: bool = False) -> tuple[str, ...]:
     """Return warnings, such as an expired certificate.
 
-    *upstreams*: resolve their names and load their TLS files, too (upstream_checks.py). Raises `ConfigError` when the
-    configuration cannot be served from here, with the place of each reason.
+    *part*: it is an edge configuration alone, whose certificate is in another file. *upstreams*: resolve their names
+    and load their TLS files, too (upstream_checks.py). Raises `ConfigError` when the configuration cannot be served
+    from here, with the place of each reason.
     """
     content = loaded.config.content
-    found = [*_content(loaded), *_files(loaded), *plugin_problems(content)]
+    found = [*_content(loaded, part=part), *_files(loaded), *plugin_problems(content)]
     if upstreams:
         found += upstream_problems(content)
     warnings = unused_middlewares(content)
@@ -53,7 +54,9 @@ def unused_middlewares(content: Content) -> tuple[str, ...]:
     )
 
 
-def _content(loaded: Loaded) -> Iterator[Problem]:
+def _content(loaded: Loaded, *, part: bool) -> Iterator[Problem]:
+    if part:
+        return
     content = loaded.config.content
     if not (content.sites or content.proxies or content.routes):
         yield (

@@ -57,6 +57,11 @@ def test_both_files_are_checked_together(run: Run, tmp_path: Path) -> None:
     place = "edge.yaml:1:51: content.routes[0].action.path"
     assert (code, said) == (78, f"{place}: cannot use {tmp_path}/none: No such file or directory\n")
     assert run("lint", "main.yaml", "--edge-config", "edge.yaml", "--shape-only")[0] == 0
+    # Alone it needs no certificate, which the other file has; its keys tell what it is.
+    (tmp_path / "edge.yaml").write_text("routes: [{match: {path: /x}, action: {type: static}}]\n")
+    assert run("lint", "edge.yaml") == run("lint", "--edge-config", "edge.yaml") == (0, "edge.yaml: ok\n", "")
+    (tmp_path / "edge.yaml").write_text("routes: [{match: {path: /x}, action: {type: static, stats: 1}}]\n")
+    assert run("lint", "edge.yaml")[0] == 78
 
 
 def test_an_unused_middleware_is_a_note(run: Run, tmp_path: Path) -> None:
