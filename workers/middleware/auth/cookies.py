@@ -21,8 +21,8 @@ MAX_COOKIE_BYTES: Final = 4096
 #: The name and the attributes that `set_cookie` writes.
 _ROOM_BYTES: Final = 256
 CHUNK_BYTES: Final = MAX_COOKIE_BYTES - _ROOM_BYTES
-#: More would make requests that servers refuse.
-MAX_CHUNKS: Final = 4
+#: With logins that have begun and the fields of a browser, a request stays below `max_field_section` (16 KiB).
+MAX_CHUNKS: Final = 2
 _FIRST: Final = re.compile(rb"([1-9])\.([A-Za-z0-9_-]*)")
 #: Of all cookies of this node; they are for nobody else. `__Host-` is enforced by browsers.
 PREFIX: Final = b"__Host-velocity-"

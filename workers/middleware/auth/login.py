@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: A person who takes longer has to begin again.
 LOGIN_S: Final = 600
 #: Longer targets are replaced by "/": the attempt must fit into one cookie.
-_MAX_TARGET_BYTES: Final = 1536
+_MAX_TARGET_BYTES: Final = 1024
 _ERROR_CODE: Final = re.compile(r"[a-z_]{1,64}")
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Cookies = Sequence[tuple[bytes, bytes]]
 Fields = list[tuple[bytes, bytes]]
 #: Logins that one browser can have begun, in several tabs. The oldest ones are given up.
-MAX_LOGINS: Final = 5
+MAX_LOGINS: Final = 3
 #: Cookies of logins that are looked at: a browser has at most MAX_LOGINS, whoever sends more made them.
 _MAX_OPENED: Final = 16
 
@@ -47,12 +47,13 @@ class Sessions:
     def __init__(self, name: str, settings: Sequence[str], sealer: Sealer) -> None:
         """*settings*: what a cookie depends on; with others it does not open."""
         self._sealer = sealer
-        self._settings = [name, *settings]
+        #: Texts of JSON have no zero byte: no other settings with another host are the same.
+        self._settings = json.dumps([name, *settings]).encode() + b"\0"
         self._session = jar.PREFIX + b"s-" + name.encode()
         self._login = jar.PREFIX + b"l-" + name.encode() + b"-"
 
     def _associated(self, host: bytes) -> bytes:
-        return json.dumps([*self._settings, host.decode("latin-1")]).encode()
+        return self._settings + host
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
