@@ -50,6 +50,8 @@ def test_a_total_that_falls_counts_as_unchanged() -> None:
     history.observe(NONE | {"requests": 10}, durations(b0=1), 0, 10.0, 10.0)
     assert history.samples[0].requests_per_s == 0
     assert history.samples[0].p99_s is None
+    history.observe(NONE | {"requests": 10}, durations(b0=0, b4=1), 0, 20.0, 20.0)
+    assert REQUEST_S[3] < (history.samples[1].p50_s or 0) < REQUEST_S[4]
 
 
 def test_quantiles_are_of_new_observations_only() -> None:
