@@ -20,7 +20,7 @@ from workers.proxy.client.answers import Attempt, AttemptFailed
 Informational = Callable[[int, Headers], None]
 
 #: Informational responses before a final one. A server sends one or two; a flood would never come to an end.
-MAX_INFORMATIONAL: Final = 32
+MAX_INFORMATIONAL: Final = 16
 #: Unread bytes of a body above which the connection is not read, and below which it is again.
 HIGH_BYTES: Final = 65_536
 LOW_BYTES: Final = 16_384
