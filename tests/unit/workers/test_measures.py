@@ -1,7 +1,11 @@
 """Invariant: a worker reports each change once, in a bounded number of series, whatever the labels are."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+import workers
 from velocity_edge.status.families import FAMILIES
 from workers.measures import Measures
 
@@ -78,3 +82,11 @@ def test_families_are_well_formed() -> None:
         assert (family.kind == "histogram") == bool(family.buckets), name
         assert list(family.buckets) == sorted(set(family.buckets)), name
         assert family.help.endswith("."), name
+
+
+def test_what_workers_measure_is_declared() -> None:
+    """A name that is not raises where it is measured, perhaps in a rare case."""
+    root = Path(workers.__file__).parent
+    named = {name for path in root.rglob("*.py") for name in re.findall(r'"(velocity_[a-z0-9_]+)"', path.read_text())}
+    assert len(named) > 15
+    assert named - {"velocity_edge"} <= set(FAMILIES)
