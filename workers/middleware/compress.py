@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from velocity_edge.config.middlewares.compress import Compress
@@ -66,15 +67,21 @@ class Compression(Middleware):
         body = answer.body
         if body is None:
             return replace(answer, headers=coding.coded(answer.headers, coder.name, None))
-        if isinstance(body, bytes) and len(body) <= AT_ONCE_BYTES:
-            small = self._kept.get(body, coder) if answer.shared else coder.all(body)
-            self._count(len(body), len(small))
+        kept = self._kept if answer.shared and isinstance(body, bytes | FileRange) else None
+        small = kept.find(body, coder) if kept is not None else None
+        if small is None and isinstance(body, bytes) and len(body) <= AT_ONCE_BYTES:
+            small = coder.all(body)
+            if kept is not None:
+                kept.keep(body, coder, small)
+        if small is not None:
+            self._count(length or 0, len(small))
             headers = coding.coded(answer.headers, coder.name, len(small))
             return Response(answer.status, headers, small, answer.shared, answer.trailers)
         if Compressed.alive >= MAX_STREAMS:
             return replace(answer, headers=coding.varied(answer.headers))
+        keep = partial(kept.keep, body, coder) if kept is not None and isinstance(body, bytes | FileRange) else None
+        chunks = Compressed(body, coder, length is None, self._count, keep)
         headers = coding.coded(answer.headers, coder.name, None)
-        chunks = Compressed(body, coder, length is None, self._count)
         return Response(answer.status, headers, chunks, False, answer.trailers)
 
     def _count(self, before: int, after: int) -> None:

@@ -166,14 +166,47 @@ def test_shared_responses_stay_shared_and_are_compressed_once() -> None:
     assert before == 3 * 5000
 
 
-def test_kept_bodies_are_bounded() -> None:
+async def test_a_file_is_compressed_once_and_then_sent_whole(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(TEXT)
+    body = FileRange(Descriptor(os.open(tmp_path / "file", os.O_RDONLY)), 0, len(TEXT))
+    site = Site()
+    first = await whole(site.get(body, shared=True).body)
+    again = site.get(body, shared=True)
+    assert (again.body, again.shared) == (first, True)
+    assert dict(again.headers)[b"content-length"] == b"%d" % len(first)
+    assert isinstance(site.get(body, b"gzip", shared=True).body, AsyncIterable), "another coding"
+    assert isinstance(site.get(FileRange(body.file, 0, len(TEXT)), shared=True).body, AsyncIterable), "a changed file"
+    assert isinstance(site.get(body).body, AsyncIterable), "what is not shared is not looked for"
+
+
+async def test_what_is_large_or_was_not_read_to_its_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    site, text = Site(), TEXT[: 3 * AT_ONCE_BYTES]
+    chunks = site.get(text, shared=True).body
+    assert isinstance(chunks, AsyncIterable)
+    async for _ in chunks:
+        break
+    assert not site.kept._bodies
+    monkeypatch.setattr(compressors, "MAX_KEPT_BYTES", 100)
+    await whole(site.get(text, shared=True).body)
+    assert not site.kept._bodies
+
+
+def test_kept_bodies_are_bounded(tmp_path: Path) -> None:
     kept, coder = Kept(max_bytes=20_000), Coder("gzip", 1)
     bodies = [os.urandom(3000) for _ in range(10)]
     for body in bodies:
-        kept.get(body, coder)
+        kept.keep(body, coder, coder.all(body))
+        kept.keep(body, coder, coder.all(body))
         assert kept._bytes <= 20_000
     assert len(kept._bodies) == 3
-    assert kept.get(bodies[-1], coder) is kept.get(bodies[-1], coder)
+    assert kept.find(bodies[-1], coder) is not None
+    (tmp_path / "file").write_bytes(b"x")
+    file = Descriptor(os.open(tmp_path / "file", os.O_RDONLY))
+    for _ in range(100):
+        kept.keep(FileRange(file, 0, 1), coder, b"x")
+    assert (len(kept._bodies), kept._files) == (compressors.MAX_KEPT_FILES, compressors.MAX_KEPT_FILES)
+    kept.close()
+    assert (kept._bytes, kept._files, len(kept._bodies)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
