@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.chores.reloadable import refuse_fixed, refuse_workers
-from supervisor.chores.watch import Signature, Watch, signature
+from supervisor.chores.watch import Signature, Watch, all_below, signature
 from supervisor.machine import spawn
 from supervisor.machine.materials import gather
 from supervisor.node.happenings import Happening, Reload, ReloadFailed, Restart, Scale
@@ -136,15 +136,9 @@ class Reloads:
         files = [*self._files, *(path for path in (tls.certificate, tls.private_key) if path is not None)]
         files += [need.path for need in needs if need.kind == "file" and (need.required or need.path.exists())]
         folders = [need.path for need in needs if need.kind == "directory"]
-        return signature([*files, *self._templates(config)], folders)
-
-    def _templates(self, config: Config) -> list[Path]:
-        """Return the files of `content.templates_dir`: workers read them once, when they prepare a revision."""
-        folder = config.content.templates_dir
-        try:
-            return sorted(path for path in folder.iterdir() if path.is_file()) if folder is not None else []
-        except OSError:
-            return []
+        # Workers read templates once, when they prepare a revision.
+        templates = config.content.templates_dir
+        return signature([*files, *(all_below(templates) if templates is not None else ())], folders)
 
 
 def _engine_missing(config: Config) -> str:

@@ -5,13 +5,19 @@ Kubernetes ConfigMap all change what `stat` returns for the path, and no queue c
 polls in a row see the same, so that a file that is being written is left alone.
 
 The root of a site is opened once per revision, and workers open files below that descriptor. So a deployment that swaps
-a symlink is a change: the path names another folder. The content of the folder is not watched.
+a symlink is a change: the path names another folder. The content of the folder is not watched, unless it
+has templates (`all_below`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
+
+#: They are looked at once a second.
+MOST_FILES: Final = 1000
 
 #: Path -> what identifies its content; None for a missing file. A missing folder is left out.
 Signature = dict[Path, tuple[int, ...] | None]
@@ -33,6 +39,14 @@ def signature(files: Iterable[Path], folders: Iterable[Path] = ()) -> Signature:
         except OSError:
             found[path] = None
     return found
+
+
+def all_below(folder: Path) -> list[Path]:
+    """Return *folder* and what is below it, at most `MOST_FILES`: a folder changes when a file comes or goes."""
+    try:
+        return [folder, *itertools.islice(folder.rglob("*"), MOST_FILES)]
+    except OSError:
+        return [folder]
 
 
 class Watch:

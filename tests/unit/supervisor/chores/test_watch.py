@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from supervisor.chores.watch import Signature, Watch, signature
+import pytest
+
+from supervisor.chores import watch as module
+from supervisor.chores.watch import Signature, Watch, all_below, signature
 
 
 def test_a_file_counts_as_changed_once_when_it_has_settled(tmp_path: Path) -> None:
@@ -54,3 +57,29 @@ def test_a_root_changes_when_its_path_names_another_directory_not_with_its_conte
     assert [watch.changed(look()) for _ in range(3)] == [False, True, False]
     root.symlink_to("v1")
     assert [watch.changed(look()) for _ in range(3)] == [False, True, False]
+
+
+def test_templates_that_change_come_or_go_are_a_change(tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()
+    nested = tmp_path / "mail" / "a.txt"
+    nested.write_text("a")
+    watch = Watch(signature(all_below(tmp_path)))
+
+    def seen() -> list[bool]:
+        return [watch.changed(signature(all_below(tmp_path))) for _ in range(2)]
+
+    assert seen() == [False, False]
+    nested.write_text("bb")
+    assert seen() == [False, True]
+    (tmp_path / "mail" / "new.txt").write_text("new")
+    assert seen() == [False, True]
+    nested.unlink()
+    assert seen() == [False, True]
+
+
+def test_a_large_folder_of_templates_is_not_walked_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_FILES", 3)
+    for number in range(9):
+        (tmp_path / str(number)).touch()
+    assert len(all_below(tmp_path)) == 4
+    assert all_below(tmp_path / "none") == [tmp_path / "none"]
