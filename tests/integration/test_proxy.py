@@ -10,7 +10,7 @@ import json
 import socket
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,8 @@ ROUTES = """\
    - {match: {path: /small}, action: {type: proxy, strip_prefix: /small, upstream: FIRST, max_request_body: 1000}}
    - match: {path: /impatient}
      action: {type: proxy, strip_prefix: /impatient, upstream: FIRST, timeouts: {response: 300ms}}
+   - match: {path: /stalled}
+     action: {type: proxy, strip_prefix: /stalled, upstream: FIRST, timeouts: {idle: 300ms}}
    - match: {path: /narrow}
      action:
        type: proxy
@@ -261,6 +263,40 @@ def test_a_path_that_climbs_reaches_no_upstream(stage: Stage) -> None:
     assert len(stage.first.requests) == before
 
 
+def test_hints_arrive_before_the_answer(stage: Stage) -> None:
+    async def run() -> None:
+        hints: list[tuple[int, list[tuple[str, str]]]] = []
+        async with connect(stage.node.url(), options(stage.node)) as connection:
+            response = await connection.request(
+                "GET", "/hints", on_informational=lambda status, fields: hints.append((status, fields))
+            )
+            assert (response.status, b"".join([chunk async for chunk in response])) == (200, b"hinted\n")
+        assert hints == [(103, [("link", "</a.css>; rel=preload")])]
+
+    asyncio.run(run())
+
+
+def test_a_client_that_waits_for_100_gets_it(stage: Stage) -> None:
+    async def run() -> None:
+        invited = asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            await invited.wait()
+            yield b"body"
+
+        async with connect(stage.node.url(), options(stage.node)) as connection:
+            response = await connection.request(
+                "POST",
+                "/x",
+                headers=(("expect", "100-continue"),),
+                body=body(),
+                on_informational=lambda status, _: invited.set() if status == 100 else None,
+            )
+            assert json.loads(b"".join([chunk async for chunk in response]))["body"] == 4
+
+    asyncio.run(run())
+
+
 # --- several servers
 
 
@@ -329,6 +365,19 @@ def test_a_server_that_does_not_answer_in_time_is_a_504(stage: Stage) -> None:
 def test_a_body_above_the_limit_is_a_413(stage: Stage) -> None:
     assert asked(stage.node, "/small/x", "POST", body=bytes(1000))[0] == 200
     assert asked(stage.node, "/small/x", "POST", body=bytes(1001))[0] == 413
+
+
+def test_a_body_that_stops_coming_is_a_408(stage: Stage) -> None:
+    async def run() -> None:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"begun"
+            await asyncio.Event().wait()
+
+        async with connect(stage.node.url(), options(stage.node)) as connection:
+            response = await connection.request("POST", "/stalled/x", body=body())
+            assert response.status == 408
+
+    asyncio.run(run())
 
 
 def test_requests_above_the_limit_wait_and_then_get_a_503(stage: Stage) -> None:

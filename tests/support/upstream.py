@@ -4,8 +4,8 @@
         upstream.url, upstream.requests, upstream.raw
 
 `/bytes/N` answers with N bytes, `/slow` after `release` is set, `/sse` with an event at once and another one after
-`release`, `/close` closes without an answer, `/status/N` has that status. Any other path answers with what it got, as
-JSON.
+`release`, `/hints` sends a 103 first, `/close` closes without an answer, `/status/N` has that status. Any other path
+answers with what it got, as JSON.
 """
 
 from __future__ import annotations
@@ -200,6 +200,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             self._answer(200, b"slow\n")
+        elif path == "/hints":
+            self.send_response_only(103)
+            self.send_header("link", "</a.css>; rel=preload")
+            self.end_headers()
+            self._answer(200, b"hinted\n")
         elif path == "/sse":
             self.send_response(200)
             self.send_header("content-type", "text/event-stream")

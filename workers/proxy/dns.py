@@ -9,6 +9,7 @@ several, list them as `upstreams`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import ipaddress
 import logging
@@ -59,15 +60,21 @@ class Resolver:
         self._random = random
         self._port = port
         self._lookup = lookup or self._ask
+        self._files = ("", "")
         self._hosts: dict[str, tuple[str, ...]] = {}
         self._resolver = _resolver("")
         self._names: dict[str, _Name] = {}
 
     def use(self, resolv_conf: str, hosts: str) -> None:
-        """Use the content of these files from now on."""
+        """Use the content of these files from now on; if one is another, all names are resolved again."""
+        if (resolv_conf, hosts) == self._files:
+            return
+        self._files = resolv_conf, hosts
         self._resolver = _resolver(resolv_conf)
         self._resolver.port = self._port
         self._hosts = parse_hosts(hosts)
+        for name in self._names.values():
+            name.again.set()
 
     def watch(self, host: str, on_result: OnResult) -> _Watch:
         """Call *on_result* with the addresses of *host* and again when they change; with none and why on failure."""
@@ -118,6 +125,8 @@ class _Name:
         self._lookup = lookup
         self._random = random
         self._task: asyncio.Task[None] | None = None
+        #: Set: do not wait for the records to expire.
+        self.again = asyncio.Event()
 
     def start(self) -> None:
         if self._task is None:
@@ -145,7 +154,10 @@ class _Name:
                 self._tell((), "the query failed (a bug; see the worker's log)")
                 failures += 1
                 delay_s = backoff_s(failures, self._random())
-            await asyncio.sleep(delay_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self.again.wait()
+            self.again.clear()
 
     def _tell(self, addresses: Sequence[str], reason: str) -> None:
         for listener in tuple(self.listeners):

@@ -138,6 +138,20 @@ def test_a_change_is_told_and_a_failure_keeps_the_last_answer(monkeypatch: pytes
     asyncio.run(run())
 
 
+def test_other_files_have_names_resolved_again() -> None:
+    async def run() -> None:
+        resolver, told = Resolver(lambda: 0.5), Told()
+        resolver.use("nameserver 127.0.0.1", "192.0.2.1 a.test")
+        resolver.watch("a.test", told)
+        await until(lambda: len(told.results) == 1, "the first addresses")
+        resolver.use("nameserver 127.0.0.1", "192.0.2.1 a.test")
+        resolver.use("nameserver 127.0.0.1", "192.0.2.2 a.test")
+        await until(lambda: len(told.results) == 2, "the second addresses")
+        assert told.results == [(("192.0.2.1",), ""), (("192.0.2.2",), "")]
+
+    asyncio.run(run())
+
+
 def test_the_pause_after_failures_grows_and_is_bounded() -> None:
     assert [backoff_s(n, 1.0) for n in (1, 2, 3, 7, 99)] == [1.0, 2.0, 4.0, 60.0, 60.0]
     assert backoff_s(3, 0.0) == 2.0

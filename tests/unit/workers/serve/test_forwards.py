@@ -14,6 +14,7 @@ import pytest
 from tests.support.fake_engine import FakeEngine, request
 from tests.support.fake_upstreams import Behind, FakeForwarding, settings
 from tests.support.site import Clock, always
+from velocity_edge.http.forwarded import TrustedProxies
 from velocity_edge.http.requests import BodyReceived, Outcome, StreamClosed
 from workers.http import Answer, HeadEdit, Request
 from workers.pipeline import Handler, Middleware, then
@@ -295,3 +296,25 @@ def test_a_request_that_the_engine_refuses_to_write_is_answered_with_400() -> No
     stage.handle(request(4))
     assert stage.engine.answers[4].status == 400
     assert (stage.exchanges.running, stage.servers[0].running, len(stage.lines())) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("networks", "client", "forwarded_for"),
+    [
+        ([], "192.0.2.9", b"192.0.2.9"),
+        (["192.0.2.0/24"], "198.51.100.7", b"198.51.100.7, 192.0.2.9"),
+        (["203.0.113.0/24"], "192.0.2.9", b"192.0.2.9"),
+    ],
+)
+def test_only_a_trusted_proxy_says_who_the_client_is(networks: list[str], client: str, forwarded_for: bytes) -> None:
+    trusted = TrustedProxies(networks)
+    stage = Stage((ONE,), rules=RouteRules(trusted=trusted))
+    access = AccessRule(json_line)
+    stage.exchanges.use(Revision(2, always(stage.handler), access, trusted=trusted))
+    stage.handle(request(4, headers=[(b"x-forwarded-for", b"198.51.100.7")]))
+    sent = stage.forwarding.running[4][1]
+    assert (b"x-forwarded-for", forwarded_for) in sent.add
+    assert (b"x-real-ip", client.encode()) in sent.add
+    assert b"x-forwarded-for" in sent.drop
+    stage.end(4)
+    assert stage.lines()[0]["peer"] == client
