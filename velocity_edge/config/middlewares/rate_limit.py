@@ -17,14 +17,15 @@ from velocity_edge.config.values import Duration, Written
 
 #: As workers/middleware/quota.py can count.
 _MAX: Final = (1 << 24) - 1
-_KEY: Final = re.compile(r"ip|route|global|header [!#$%&'*+.^_`|~0-9A-Za-z-]+|claim [!-~]+")
+_KEY: Final = re.compile(r"ip|route|global|header[: ][!#$%&'*+.^_`|~0-9A-Za-z-]+|claim[: ][!-~]+")
 _HINT: Final = "must be ip, route, global, `header NAME` or `claim NAME`"
 
 
 def _key(value: str) -> str:
     if not _KEY.fullmatch(value):
         raise ValueError(f"cannot use {value!r}: {_HINT}")
-    return value
+    kind, found, name = value.partition(" ") if " " in value else value.partition(":")
+    return f"{kind} {name}" if found else kind
 
 
 class RateLimitRule(Section):

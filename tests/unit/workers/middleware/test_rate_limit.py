@@ -157,6 +157,13 @@ def test_head_gets_no_body_and_other_statuses_are_possible() -> None:
 def test_rules_that_cannot_be_counted_are_refused() -> None:
     for keys in ({"window": "50ms"}, {"window": "31d"}, {"limit": 20_001, "window": "1s", "burst": 5}):
         assert len(list(all_problems(rule(**keys)))) == 1, keys
+    assert [rule(key=key).key for key in ("header:X-A", "header X-A", "claim:a:b", "claim a:b", "ip")] == [
+        "header X-A",
+        "header X-A",
+        "claim a:b",
+        "claim a:b",
+        "ip",
+    ]
     for bad in ("cookie", "header", "header a b", "claim ", "IP"):
         with pytest.raises(ValidationError, match="cannot use"):
             rule(key=bad)
