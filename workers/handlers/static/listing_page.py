@@ -32,7 +32,8 @@ TYPES: Final[dict[Form, bytes]] = {
 POLICY: Final = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'self'"
 
 _STYLE: Final = """\
-:root{color-scheme:light dark;--line:#8883;--dim:#767676}
+:root{color-scheme:light dark;--line:#8883;--dim:#666}
+@media(prefers-color-scheme:dark){:root{--dim:#a3a3a3}}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.25rem;font-weight:600;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%}
