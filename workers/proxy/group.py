@@ -146,7 +146,7 @@ class Group:
         trip.last = end
         trip.request.upstream = (member.name, end, trip.attempts)
         if end.outcome == _COMPLETE:
-            member.server.ended(end)
+            member.server.ended(end, tunnel=bool(trip.request.protocol))
             return Verdict.OVER
         outcome = Outcome(end.outcome)
         attempt = Attempt(
@@ -159,7 +159,7 @@ class Group:
         )
         if again:
             member.server.retried()
-        member.server.ended(end)
+        member.server.ended(end, tunnel=bool(trip.request.protocol))
         if end.head_sent or outcome == Outcome.CLIENT_GONE:
             return Verdict.OVER
         return Verdict.AGAIN if again else answer_to(outcome)

@@ -144,11 +144,11 @@ class Server:
         self.retries += 1
         self._series.retried()
 
-    def ended(self, end: UpstreamEnded) -> None:
-        """Take in how an attempt ended."""
+    def ended(self, end: UpstreamEnded, *, tunnel: bool = False) -> None:
+        """Take in how an attempt ended. *tunnel*: it became one (WebSocket), and its client can end it in any way."""
         self.running -= 1
         self._series.ended(end)
-        failed = self._failed(end)
+        failed = False if tunnel and end.head_sent else self._failed(end)
         if failed is not None:
             self.failures += failed
             if self.health.on_attempt(failed, self._context.clock(), end.reason or f"status {end.status}"):
@@ -186,7 +186,8 @@ class Server:
             return True
         if end.outcome == _COMPLETE:
             return False
-        if end.outcome in _CLIENTS:
+        if end.outcome in _CLIENTS or end.outcome == Outcome.IDLE_TIMEOUT:
+            # Streams of events are silent now and then: clients must not be able to have a server left out by them.
             return False if end.head_sent else None
         # A kept-alive connection that the server closed meanwhile is no failure.
         return None if end.outcome == Outcome.CLOSED_EARLY and end.reused else True

@@ -42,6 +42,18 @@ def test_outcomes_that_the_client_caused_are_no_failures() -> None:
     assert (server.failures, server.usable(), server.running) == (0, True, 0)
 
 
+def test_silence_after_the_head_and_the_end_of_a_tunnel_are_no_failures() -> None:
+    """Anybody can open a stream and let it be silent: that must not have a server left out for others."""
+    server = Server(settings(URL, 1), Behind().context)
+    for outcome, tunnel in ((Outcome.IDLE_TIMEOUT, False), (Outcome.TRUNCATED, True), (Outcome.IDLE_TIMEOUT, True)):
+        server.begin()
+        server.ended(ended(outcome), tunnel=tunnel)
+    assert (server.failures, server.usable()) == (0, True)
+    server.begin()
+    server.ended(ended(Outcome.CONNECT_FAILED), tunnel=True)
+    assert not server.usable()
+
+
 def test_a_bad_status_is_a_failure_where_the_route_says_so() -> None:
     behind = Behind()
     server = Server(settings(URL, bad_statuses=((500, 503),)), behind.context)
