@@ -313,7 +313,10 @@ class H1Connection(asyncio.Protocol):
             self._changed(self)
         else:
             self.retired = True
-            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()  # a server that does not read would keep it open for ever
+            else:
+                self._transport.close()
 
     def _hold_back(self, exchange: Exchange) -> bool:
         if exchange.unread_bytes > HIGH_BYTES:

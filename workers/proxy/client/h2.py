@@ -119,7 +119,10 @@ class H2Connection(asyncio.Protocol):
                 self._flush()
             except H2Error:
                 pass  # it is closed already
-            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()  # a server that does not read would keep it open for ever
+            else:
+                self._transport.close()
 
     def begin(self, head: RequestHead, exchange: Exchange) -> None:
         """Send the header section of a request."""

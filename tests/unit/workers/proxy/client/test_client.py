@@ -349,3 +349,17 @@ async def test_an_address_that_is_silent_costs_a_quarter_of_a_second() -> None:
         assert 200_000_000 < response.attempt.connect_ns < 3_000_000_000
         await whole(response)
         client.close()
+
+
+async def test_an_answer_to_an_upload_that_nobody_reads_frees_the_connection() -> None:
+    async def much() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield b"x" * 65536
+
+    refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
+    with always(pause(0.3), send(refusal), pause(60)) as upstream:
+        client = client_of(upstream)
+        response = await client.request(replace(POST, max_body_bytes=2**40), much())
+        assert (response.status, await whole(response)) == (403, b"no")
+        await until(lambda: not client.counts().open, "the connection to be closed")
+        client.close()
