@@ -5,10 +5,16 @@ Ends of every kind are in test_upstreams_ends.py; heads and bytes that misbehave
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import socket
+import threading
+
 import pytest
 
-from tests.support.upstream_world import Upstream, answers, closes_after, forwarding
+from tests.support.upstream_world import Upstream, answers, closes_after, forwarding, read_head
 from velocity_edge.http.requests import Outcome
+from velocity_edge.http.upstreams import PoolSettings
 
 pytest.importorskip("velocity_edge.quic.native._native", reason="the native engine is not built")
 
@@ -51,3 +57,44 @@ def test_a_body_that_ends_with_the_connection() -> None:
         assert bytes(world.get().body) == b"abc"
         assert world.ended().outcome == Outcome.COMPLETE
         assert world.counts().open == 0
+
+
+class _Mallinfo(ctypes.Structure):
+    """What mallinfo2(3) returns: ten sizes; the eighth is what is in use, the fifth what is mapped."""
+
+    _fields_ = [("sizes", ctypes.c_size_t * 10)]
+
+
+def _bytes_in_use() -> int:
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("no mallinfo2")
+    libc.mallinfo2.restype = _Mallinfo
+    gc.collect()
+    sizes = libc.mallinfo2().sizes
+    if sizes[7] == 0:
+        pytest.skip("another allocator")
+    return int(sizes[7] + sizes[4])
+
+
+def test_an_idle_connection_takes_little_memory() -> None:
+    count = 80
+    go = threading.Event()
+
+    def script(connection: socket.socket) -> None:
+        while read_head(connection):
+            assert go.wait(8)
+            connection.sendall(HELLO)
+
+    with Upstream(script) as upstream, forwarding(upstream, settings=PoolSettings(max_idle_connections=count)) as world:
+        client = world.client()
+        responses = [client.get("/") for _ in range(count)]
+        world.until(lambda: len(upstream.connections) == count)
+        go.set()
+        world.until(lambda: all(response.over for response in responses))
+        world.until(lambda: world.counts().idle == count)
+        before = _bytes_in_use()
+        world.forwarding.use_addresses(world.pool, [])
+        world.turn()
+        assert world.counts().open == 0
+        assert 500 < (before - _bytes_in_use()) / count < 8192
