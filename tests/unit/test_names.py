@@ -30,6 +30,7 @@ OTHERS = {
     *("_total", "since_ms"),
     # what the changes described in CONTRIBUTING.md add
     *("tests/unit/workers/middleware/test_networks.py", "workers/middleware/networks.py", "AllowNetworks"),
+    "velocity_edge/config/middlewares/networks.py",
 }
 
 
