@@ -6,6 +6,7 @@ gRPC for Python has no HTTP/3, so the client is ours; the frames are those of gR
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
@@ -68,15 +69,17 @@ class Stage:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    server, echo = grpc.server(futures.ThreadPoolExecutor(4)), Echo()
-    server.add_generic_rpc_handlers((echo,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
     config = CONFIG.replace("ENGINE", request.param).replace("PORT", str(port))
-    try:
-        with running_node(engine=request.param, config=config) as node:
-            yield Stage(node, echo)
-    finally:
+    # The node first: a process that has begun to use gRPC is slow to start others.
+    with running_node(engine=request.param, config=config) as node:
+        server, echo = grpc.server(futures.ThreadPoolExecutor(4)), Echo()
+        server.add_generic_rpc_handlers((echo,))
+        assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+        server.start()
+        yield Stage(node, echo)
         server.stop(None).wait()
 
 
