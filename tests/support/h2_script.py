@@ -53,7 +53,7 @@ class Link:
         self.parser.local_settings = Settings(client=False, initial_values=dict(site.settings))
         self.streams: dict[int, Request] = {}
         #: What does not fit into the client's windows.
-        self._waiting: dict[int, tuple[bytes, Fields | None]] = {}
+        self.waiting: dict[int, tuple[bytes, Fields | None]] = {}
 
     def run(self) -> None:
         self.parser.initiate_connection()
@@ -100,15 +100,15 @@ class Link:
             self.site.on_end(self, event.stream_id)
         elif isinstance(event, StreamReset):
             self.streams[event.stream_id].reset = event.error_code
-            self._waiting.pop(event.stream_id, None)
+            self.waiting.pop(event.stream_id, None)
 
     def head(self, stream: int, status: int = 200, *fields: tuple[bytes, bytes], end: bool = False) -> None:
         self.parser.send_headers(stream, [(b":status", b"%d" % status), *fields], end_stream=end)
 
     def send(self, stream: int, data: bytes, *, end: bool = True, trailers: Fields | None = None) -> None:
         """Send as the windows permit; then end, with trailers if there are any."""
-        before, _ = self._waiting.get(stream, (b"", None))
-        self._waiting[stream] = (before + data, (trailers or []) if end else None)
+        before, _ = self.waiting.get(stream, (b"", None))
+        self.waiting[stream] = (before + data, (trailers or []) if end else None)
         self._send_waiting()
 
     def answer(
@@ -118,21 +118,21 @@ class Link:
         self.send(stream, body, trailers=trailers)
 
     def _send_waiting(self) -> None:
-        for stream, (data, last) in list(self._waiting.items()):
+        for stream, (data, last) in list(self.waiting.items()):
             try:
                 while data and (room := min(self.parser.local_flow_control_window(stream), 16_384)) > 0:
                     self.parser.send_data(stream, data[:room])
                     data = data[room:]
                 if data or last is None:
-                    self._waiting[stream] = (data, last)
+                    self.waiting[stream] = (data, last)
                     continue
-                del self._waiting[stream]
+                del self.waiting[stream]
                 if last:
                     self.parser.send_headers(stream, last, end_stream=True)
                 else:
                     self.parser.end_stream(stream)
             except StreamClosedError:
-                self._waiting.pop(stream, None)
+                self.waiting.pop(stream, None)
 
 
 @dataclass
