@@ -1,6 +1,6 @@
 """The servers that are compared: our node, nginx and Caddy, each with a site of files and a proxy on one HTTP/3 port.
 
-`localhost` is the site: `/file.txt`, `/dir/index.html`. `proxied.test` is a proxy to the recorder. Their configurations
+`localhost` is the site: `/file.txt`, `/dir/index.html`. Another name is a proxy to the recorder. Their configurations
 are what their manuals show for this; nothing is made stricter or more lenient.
 """
 

@@ -29,7 +29,7 @@ class Subject(Protocol):
     name: str
     about: str
     deeds: dict[str, Deed]
-    #: It offers WebSockets over HTTP/3 (RFC 9220).
+    #: It offers WebSocket over HTTP/3 (RFC 9220).
     websockets: bool
 
     def start(self) -> None:
