@@ -60,7 +60,7 @@ def test_a_client_that_is_behind_stops_the_reading() -> None:
         while sent < len(data):
             if not select.select([], [connection], [], 0.2)[1]:
                 stuck.set()
-                select.select([], [connection], [], 8)
+                select.select([], [connection], [], 30)
             sent += connection.send(data[sent : sent + 65_536])
 
     with Upstream(script) as upstream, forwarding(upstream) as world:

@@ -221,7 +221,8 @@ def test_the_client_resets_its_stream() -> None:
         assert kinds.index(EventKind.UPSTREAM_ENDED) < kinds.index(EventKind.STREAM_CLOSED)
         assert world.ended().outcome == Outcome.CLIENT_GONE
         assert world.counts().open == 0
-        assert upstream.connections[0].recv(65_536) == b""
+        while upstream.connections[0].recv(65_536):
+            pass  # what its script has not read; then the end
 
 
 @pytest.mark.parametrize("connecting", [False, True])

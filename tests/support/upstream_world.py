@@ -24,7 +24,7 @@ from tests.support.engine_driver import Response, StockClient, World
 from velocity_edge.http.requests import BodyReceived, Event, EventKind, RequestReceived, UpstreamEnded
 from velocity_edge.http.upstreams import Forwarding, ForwardRequest, PoolCounts, PoolSettings, SocketAddress
 
-PATIENCE_S = 8.0
+PATIENCE_S = 25.0
 Script = Callable[[socket.socket], None]
 
 
