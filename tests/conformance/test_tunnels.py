@@ -135,3 +135,21 @@ def test_a_tunnel_that_is_refused_can_go_on_as_an_answer(world: Make) -> None:
     w.run(lambda: response.done, seconds=5)
     assert (response.status, bytes(response.body)) == (501, b"no")
     assert client.fetch("/x", method="GET").status == 501
+
+
+def test_one_direction_of_a_tunnel_may_go_on_after_the_other_has_ended(world: Make) -> None:
+    """An ordinary request that still comes in after its whole answer is stopped after `request_timeout_s`."""
+    w = world(limits=Limits(request_timeout_s=5.0))
+    client = w.ready()
+    last = accept_all(w)
+    taken = bytearray()
+    w.app._body = lambda event: taken.extend(event.data)  # type: ignore[method-assign]
+    response = tunnel(client)
+    w.run(lambda: response.status == 200, seconds=5)
+    w.engine.write(last().stream, b"bye", fin=True)
+    w.run(lambda: response.done, seconds=5)
+    w.run(seconds=12)
+    client.quic.send_stream_data(response.stream_id, frame(DATA, b"still here"), end_stream=True)
+    w.run(lambda: bool(w.app.stream_closed), seconds=5)
+    assert bytes(taken) == b"still here"
+    assert w.app.stream_closed[0].complete
