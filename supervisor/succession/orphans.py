@@ -38,7 +38,7 @@ def end_orphans() -> str:
         unpinned = _unpin(paths.instance_name(runtime))
         if state_file:
             state_file.clear()
-            for name in ("admin.sock", "workers.sock"):
+            for name in ("admin.sock", "workers.sock", "measured.json"):
                 (runtime / name).unlink(missing_ok=True)
     except OSError as error:
         raise VelocityError(f"cannot end what is left in {runtime}: {error.strerror}") from None

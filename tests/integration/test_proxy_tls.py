@@ -124,8 +124,8 @@ def test_http2_is_chosen_by_alpn(stage: Stage) -> None:
 def test_a_body_that_ends_with_the_connection_needs_the_end_of_tls(stage: Stage, path: str, whole: bool) -> None:
     async def run() -> bool:
         async with connect(stage.node.url(), Options(cafile=stage.node.ca, timeout_s=10.0)) as connection:
-            response = await connection.request("GET", path)
-            try:
+            try:  # the reset can come together with the head
+                response = await connection.request("GET", path)
                 assert await response.read() == b"hello"
             except VelocityError:
                 return False

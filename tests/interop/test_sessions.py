@@ -50,7 +50,7 @@ def test_session_resumes_across_restarts_and_rotations_until_expiry(engine: str,
 
         before = set(workers(node))
         os.kill(node.process.pid, signal.SIGUSR2)
-        poll(lambda: all_new(node, before), "workers of the new installation", 40)
+        poll(lambda: all_new(node, before), "workers of the new installation", 90)
         assert again().resumed, "after an upgrade"
 
         run = node.command("tickets", "expire", "--all", "--spread", "0s", timeout_s=60)

@@ -66,19 +66,19 @@ def inside(node: Node, *argv: str | Path) -> subprocess.CompletedProcess[str]:
 
 def workers(node: Node) -> list[dict[str, str]]:
     """Return /proc/PID/status of each worker, as seen from here."""
-    parents = {node.process.pid}
-    found: list[dict[str, str]] = []
-    for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+    seen: dict[str, tuple[dict[str, str], bytes]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
         try:
             lines = (path / "status").read_text().splitlines()
             command = (path / "cmdline").read_bytes()
         except OSError:
             continue
-        fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-        if int(fields["PPid"]) in parents:
-            parents.add(int(fields["Pid"]))
-            if command.startswith(b"velocity-edge: worker "):
-                found.append(fields)
+        seen[path.name] = dict(line.split(":\t", 1) for line in lines if ":\t" in line), command
+    # A child can have a smaller number than its parent: numbers are used again.
+    family, found = {str(node.process.pid)}, []
+    while grown := [pid for pid, (fields, _) in seen.items() if pid not in family and fields["PPid"] in family]:
+        family.update(grown)
+        found += [seen[pid][0] for pid in grown if seen[pid][1].startswith(b"velocity-edge: worker ")]
     return found
 
 

@@ -14,7 +14,11 @@ const char *ve_h1_check(const ve_h1 *h1, const ve_field *fields) {
     }
     for (size_t i = 0; i < h1->count; i++) {
         if (ve_text_is(fields[i].name, "content-length")) {
+            int64_t length;
             lengths++;
+            if (!ve_text_read_length(fields[i].value, &length)) {
+                return "the length of the response is no number of at most 18 digits";
+            }
         } else if (ve_text_is(fields[i].name, "transfer-encoding")) {
             codings++;
             if (!ve_text_equals(fields[i].value, "chunked") || parser->http_minor == 0) {
