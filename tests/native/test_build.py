@@ -26,14 +26,22 @@ def test_error_names_a_missing_library(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module", name="checked")
+def _checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The native engine with sanitizers."""
+    directory = tmp_path_factory.mktemp("checked")
+    build.build(directory, asan=True)
+    return directory
+
+
 @pytest.mark.slow
-def test_native_tests_pass_with_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tests", [("tests/native",), ("tests/conformance", "tests/attack")], ids=["native", "others"])
+def test_native_tests_pass_with_sanitizers(checked: Path, tests: tuple[str, ...]) -> None:
     """All tests of the native engine, with AddressSanitizer, UBSan and malloc for Python objects."""
     libraries = [_library(name) for name in ("libasan.so", "libubsan.so")]
-    build.build(tmp_path, asan=True)
     environment = {
         **os.environ,
-        "VELOCITY_TEST_NATIVE": str(tmp_path),
+        "VELOCITY_TEST_NATIVE": str(checked),
         "LD_PRELOAD": " ".join(libraries),
         # Python itself keeps memory until the end; our leaks are found by counts (test_engine.py, tests/attack).
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
@@ -42,7 +50,6 @@ def test_native_tests_pass_with_sanitizers(tmp_path: Path) -> None:
         # A run inside a run: a process that starts meanwhile may belong to the outer one.
         "VELOCITY_ALONE": "",
     }
-    tests = ["tests/native", "tests/conformance", "tests/attack"]
     done = subprocess.run(
         [
             *(
@@ -68,7 +75,7 @@ def test_native_tests_pass_with_sanitizers(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
